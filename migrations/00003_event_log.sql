@@ -1,0 +1,34 @@
+-- What settlement needs beyond the decision: the outcome, the metadata and the key that a promise was created with,
+-- and the workflow's event log with its dense numbers.
+
+-- +goose Up
+ALTER TABLE promise
+    ADD COLUMN outcome         VARCHAR(16), -- NULL while pending
+    ADD COLUMN metadata        JSONB,
+    ADD COLUMN idempotency_key VARCHAR(255); -- the key it was created with; the key itself may have passed on since
+UPDATE promise SET outcome = CASE WHEN error IS NULL THEN 'resolved' ELSE 'rejected' END WHERE resolved;
+ALTER TABLE promise
+    ADD CONSTRAINT promise_outcome CHECK (outcome IN ('resolved', 'rejected', 'timed_out', 'cancelled')),
+    ADD CONSTRAINT promise_outcome_resolved CHECK (resolved = (outcome IS NOT NULL)),
+    ADD CONSTRAINT promise_name_length CHECK (name <> '');
+
+ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT NOT NULL DEFAULT 0;
+UPDATE workflow_execution w
+SET last_sequence_number = s.last
+FROM (
+    SELECT workflow_execution_id, MAX(GREATEST(created_by_sequence, resolved_by_sequence)) AS last
+    FROM promise
+    GROUP BY workflow_execution_id
+) AS s
+WHERE s.workflow_execution_id = w.id;
+
+CREATE TABLE workflow_event (
+    workflow_execution_id UUID NOT NULL,
+    sequence_number       INT NOT NULL,
+    event_type            VARCHAR(100) NOT NULL,
+    promise_id            UUID NOT NULL,
+    created_at            TIMESTAMPTZ NOT NULL DEFAULT NOW(),
+    CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_execution_id, sequence_number),
+    CONSTRAINT workflow_event_workflow_execution_id_fkey
+        FOREIGN KEY (workflow_execution_id) REFERENCES workflow_execution (id) ON DELETE CASCADE
+);

@@ -1,0 +1,79 @@
+// Package config reads every environment variable that the functions know,
+// once, at start.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Names lists the variables that Load reads. Whoever starts a function hands
+// it these and no others.
+var Names = []string{"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES"}
+
+// Config is the functions' whole configuration.
+type Config struct {
+	// DatabaseURL (DATABASE_URL) says where Postgres is, as a URL or as
+	// keyword=value pairs, with whatever libpq's own variables add. It holds a
+	// password: it is never logged.
+	DatabaseURL string
+
+	// QueryExecMode (DB_EXEC_MODE) is pgx's query mode: cache_statement (the
+	// default), cache_describe, describe_exec, exec or simple_protocol. RDS
+	// Proxy pins a connection on named prepared statements, so behind it use
+	// cache_describe or exec.
+	QueryExecMode pgx.QueryExecMode
+
+	// LogLevel (LOG_LEVEL) is debug, info (the default), warn or error.
+	LogLevel slog.Level
+
+	// MaxValueBytes (MAX_VALUE_BYTES) limits a value, an error and a metadata,
+	// each counted as the JSON text that was sent; 1 MiB if unset. Its own
+	// limit is 2 MiB: Lambda answers with at most 6 MB, and the JSON within
+	// the JSON of an answer can double.
+	MaxValueBytes int
+}
+
+var execModes = map[string]pgx.QueryExecMode{
+	"":                pgx.QueryExecModeCacheStatement,
+	"cache_statement": pgx.QueryExecModeCacheStatement,
+	"cache_describe":  pgx.QueryExecModeCacheDescribe,
+	"describe_exec":   pgx.QueryExecModeDescribeExec,
+	"exec":            pgx.QueryExecModeExec,
+	"simple_protocol": pgx.QueryExecModeSimpleProtocol,
+}
+
+const maxMaxValueBytes = 2 << 20
+
+// Load reads the environment. Its error names each variable that is missing or
+// unusable, and shows no secret.
+func Load() (Config, error) {
+	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), MaxValueBytes: 1 << 20}
+	var errs []error
+	if c.DatabaseURL == "" {
+		errs = append(errs, errors.New("DATABASE_URL is not set"))
+	}
+	mode, ok := execModes[os.Getenv("DB_EXEC_MODE")]
+	if !ok {
+		errs = append(errs, fmt.Errorf("DB_EXEC_MODE: %q is no query mode", os.Getenv("DB_EXEC_MODE")))
+	}
+	c.QueryExecMode = mode
+	if s := os.Getenv("LOG_LEVEL"); s != "" {
+		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
+			errs = append(errs, fmt.Errorf("LOG_LEVEL: %q is not debug, info, warn or error", s))
+		}
+	}
+	if s := os.Getenv("MAX_VALUE_BYTES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxMaxValueBytes {
+			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES: %q is not a number from 1 to %d", s, maxMaxValueBytes))
+		}
+		c.MaxValueBytes = n
+	}
+	return c, errors.Join(errs...)
+}
