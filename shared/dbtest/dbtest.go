@@ -1,0 +1,149 @@
+// Package dbtest gives each test a schema of its own on a real Postgres.
+//
+// The first test that asks starts one private cluster for the test process; it
+// ends with the process, and nothing need be started before or cleaned up
+// after. With DATABASE_URL set, the schemas are made in that database instead,
+// and dropped again. A machine without a Postgres fails the tests: it never
+// skips them.
+package dbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/localpg"
+	"github.com/flovyn/promises/shared/migrate"
+)
+
+// DB is a test's own schema. It is safe for concurrent use.
+type DB struct {
+	// URL leads to the schema, for whoever makes connections of their own. The
+	// schema is dropped when the test ends; they must be closed by then.
+	URL string
+
+	// Pool has at most eight connections. It is closed when the test ends.
+	Pool *pgxpool.Pool
+}
+
+// New makes a schema with everything that migrations/ makes, and drops it when
+// the test and its subtests have ended. It may be called from parallel tests,
+// and more than once in one test: each call makes another schema.
+func New(t testing.TB) *DB {
+	t.Helper()
+	db := Bare(t)
+	_, err := migrate.Run(t.Context(), db.URL, nil)
+	require.NoError(t, err)
+	return db
+}
+
+// Bare is New without the migrations: an empty schema.
+func Bare(t testing.TB) *DB {
+	t.Helper()
+	admin, err := cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := "test_" + strings.ToLower(rand.Text())
+	_, err = admin.pool.Exec(t.Context(), "CREATE SCHEMA "+schema)
+	require.NoError(t, err)
+	t.Cleanup(func() { drop(t, admin.pool, schema) })
+
+	db := &DB{URL: withSearchPath(admin.url, schema)}
+	conf, err := pgxpool.ParseConfig(db.URL)
+	require.NoError(t, err)
+	conf.MaxConns = 8
+	db.Pool, err = pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	t.Cleanup(func() { closePool(t, db.Pool) })
+	return db
+}
+
+// Exec runs a statement, or fails the test.
+func (db *DB) Exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	_, err := db.Pool.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
+
+// Tenant adds a tenant and returns its id. A slug can be added once.
+func (db *DB) Tenant(t testing.TB, slug string) uuid.UUID {
+	t.Helper()
+	rows, err := db.Pool.Query(t.Context(), "INSERT INTO tenant (slug) VALUES ($1) RETURNING id", slug)
+	require.NoError(t, err)
+	id, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	return id
+}
+
+type database struct {
+	url  string
+	pool *pgxpool.Pool
+}
+
+// cluster is the database of this test process. It is never stopped: the server
+// stops by itself when the process ends.
+var cluster = sync.OnceValues(func() (database, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	db := database{url: os.Getenv("DATABASE_URL")}
+	if db.url == "" {
+		server, err := localpg.Start(ctx, localpg.Options{})
+		if err != nil {
+			return database{}, err
+		}
+		db.url = server.URL()
+	}
+	var err error
+	if db.pool, err = pgxpool.New(ctx, db.url); err != nil {
+		return database{}, err
+	}
+	if err := db.pool.Ping(ctx); err != nil {
+		return database{}, fmt.Errorf("the tests' database: %w", err)
+	}
+	return db, nil
+})
+
+// withSearchPath adds the setting to a URL or to keyword=value pairs.
+func withSearchPath(databaseURL, schema string) string {
+	u, err := url.Parse(databaseURL)
+	if err != nil || !strings.HasPrefix(u.Scheme, "postgres") {
+		return databaseURL + " search_path=" + schema
+	}
+	q := u.Query()
+	q.Set("search_path", schema)
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// Cleaning up must not hang on what a failed test holds on to.
+const cleanupTimeout = 20 * time.Second
+
+func closePool(t testing.TB, pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() { pool.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(cleanupTimeout):
+		t.Errorf("dbtest: the test has not given back all connections of its pool")
+	}
+}
+
+func drop(t testing.TB, pool *pgxpool.Pool, schema string) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	if _, err := pool.Exec(ctx, "DROP SCHEMA "+schema+" CASCADE"); err != nil {
+		t.Errorf("dbtest: drop the test's schema (is one of its connections still in a transaction?): %v", err)
+	}
+}
