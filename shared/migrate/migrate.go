@@ -4,11 +4,13 @@ package migrate
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,8 +43,9 @@ type Result struct {
 //
 // A failed file leaves nothing of itself: the Result names the files that were
 // applied before it, the error names the file, and the next Run starts with
-// that one. The same is so when ctx ends. No error holds the password. log is
-// told of each file and may be nil.
+// that one. The same is so when ctx ends, only that the Result's version is then
+// 0: it can no longer be read. No error holds the password. log is told of each
+// file and may be nil.
 func Run(ctx context.Context, databaseURL string, log *slog.Logger) (Result, error) {
 	return run(ctx, databaseURL, migrations.FS, log)
 }
@@ -56,15 +59,15 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	}
 	// Each statement runs once: preparing it would be a round trip for nothing.
 	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
-	db := stdlib.OpenDB(*conf)
+	db := sql.OpenDB(&oneSession{Connector: stdlib.GetConnector(*conf)})
+	db.SetMaxOpenConns(1)
 	defer func() { _ = db.Close() }()
-
-	options := []goose.ProviderOption{
-		goose.WithSessionLocker(schemaLock{wait: lockWait}),
-		goose.WithDisableGlobalRegistry(true),
-		goose.WithSlog(slog.New(slog.DiscardHandler)),
+	if err := lockSchema(ctx, db); err != nil {
+		return result, fmt.Errorf("migrate: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, options...)
+
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return result, fmt.Errorf("migrate: read the files: %w", err)
 	}
@@ -76,58 +79,65 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	for _, file := range done {
 		name := path.Base(file.Source.Path)
 		result.Applied = append(result.Applied, name)
-		result.Version = file.Source.Version
 		if log != nil {
 			log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
 		}
 	}
+	var versionErr error
+	result.Version, versionErr = provider.GetDBVersion(ctx)
+	if err == nil {
+		err = versionErr
+	}
 	if err != nil {
 		return result, fmt.Errorf("migrate: %w", err)
-	}
-	if len(done) == 0 {
-		if result.Version, err = provider.GetDBVersion(ctx); err != nil {
-			return result, fmt.Errorf("migrate: read the version: %w", err)
-		}
 	}
 	return result, nil
 }
 
+// oneSession connects once: the lock is the session's, and a migration that
+// went on in another would go on without it.
+type oneSession struct {
+	driver.Connector
+	used atomic.Bool
+}
+
+func (c *oneSession) Connect(ctx context.Context) (driver.Conn, error) {
+	if c.used.Swap(true) {
+		return nil, errors.New("the connection to the database was lost")
+	}
+	return c.Connector.Connect(ctx)
+}
+
 const (
-	lockWait          = 10 * time.Minute
-	codeLockTimeout   = "55P03" // lock_not_available
-	lockNamespaceText = "github.com/flovyn/promises/shared/migrate:"
+	lockWait        = 10 * time.Minute
+	lockPrefix      = "github.com/flovyn/promises/shared/migrate:"
+	codeLockTimeout = "55P03" // lock_not_available
 )
 
-// schemaLock is a goose session locker on the schema that the session writes
-// to. Unlike goose's own, it waits in the database: who waits goes on in the
-// instant in which the lock is free, and not at the next look at it.
-type schemaLock struct{ wait time.Duration }
-
-func (l schemaLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+// lockSchema locks the schema that the session writes to, until the session
+// ends. Goose has a lock of its own, which does not serve: goose looks at the
+// database and makes its table before it takes it, and waits by looking again
+// after whole seconds.
+func lockSchema(ctx context.Context, db *sql.DB) error {
 	var schema sql.NullString
-	if err := conn.QueryRowContext(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
-		return err
+	if err := db.QueryRowContext(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
+		return fmt.Errorf("connect: %w", err)
 	}
 	if !schema.Valid {
 		return errors.New("the search_path names no schema that exists")
 	}
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET lock_timeout = %d", l.wait.Milliseconds())); err != nil {
-		return err
+	if _, err := db.ExecContext(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+		return fmt.Errorf("lock the schema %q: %w", schema.String, err)
 	}
-	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", lockNamespaceText+schema.String)
+	_, err := db.ExecContext(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", lockPrefix+schema.String)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == codeLockTimeout {
-		return fmt.Errorf("another migration of the schema %q has been running for more than %v", schema.String, l.wait)
+		return fmt.Errorf("another migration of the schema %q has been running for more than %v", schema.String, lockWait)
+	}
+	if err == nil {
+		_, err = db.ExecContext(ctx, "RESET lock_timeout")
 	}
 	if err != nil {
-		return fmt.Errorf("wait for another migration of the schema %q: %w", schema.String, err)
+		return fmt.Errorf("lock the schema %q: %w", schema.String, err)
 	}
-	_, err = conn.ExecContext(ctx, "RESET lock_timeout")
-	return err
-}
-
-// SessionUnlock leaves no error: the session ends with the call of Run, and the
-// lock with the session.
-func (schemaLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_all()")
 	return nil
 }

@@ -1,0 +1,4 @@
+package migrate
+
+// RunFiles is Run with files of the test's own.
+var RunFiles = run

@@ -1,0 +1,253 @@
+package migrate_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/url"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/migrations"
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/migrate"
+)
+
+func one[T any](t *testing.T, db *dbtest.DB, sql string, args ...any) T {
+	t.Helper()
+	rows, err := db.Pool.Query(t.Context(), sql, args...)
+	require.NoError(t, err)
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+	require.NoError(t, err)
+	return v
+}
+
+func fileNames(t *testing.T) []string {
+	t.Helper()
+	entries, err := migrations.FS.ReadDir(".")
+	require.NoError(t, err)
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	require.NotEmpty(t, names)
+	return names
+}
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	var log bytes.Buffer
+	first, err := migrate.Run(t.Context(), db.URL, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	require.Equal(t, fileNames(t), first.Applied)
+	require.EqualValues(t, len(first.Applied), first.Version)
+	for _, name := range first.Applied {
+		require.Contains(t, log.String(), name)
+	}
+	require.Equal(t, "uuid", one[string](t, db,
+		`SELECT data_type::text FROM information_schema.columns
+		 WHERE table_schema = current_schema() AND table_name = 'promise' AND column_name = 'id'`))
+	require.Equal(t, one[string](t, db, "SELECT current_schema()::text"), one[string](t, db,
+		"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'goose_db_version'::regclass"))
+
+	again, err := migrate.Run(t.Context(), db.URL, nil)
+	require.NoError(t, err)
+	require.Equal(t, migrate.Result{Version: first.Version, Applied: []string{}}, again)
+	text, err := json.Marshal(again)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"applied":[]`)
+}
+
+func TestRunAtOnce(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	const calls = 8
+	results := make([]migrate.Result, calls)
+	errs := make([]error, calls)
+	var wg sync.WaitGroup
+	for i := range calls {
+		wg.Go(func() { results[i], errs[i] = migrate.Run(t.Context(), db.URL, nil) })
+	}
+	wg.Wait()
+	var applied []string
+	for i := range calls {
+		require.NoError(t, errs[i])
+		require.EqualValues(t, len(fileNames(t)), results[i].Version)
+		applied = append(applied, results[i].Applied...)
+	}
+	require.Equal(t, fileNames(t), applied)
+	require.EqualValues(t, len(applied)+1, one[int64](t, db, "SELECT COUNT(*) FROM goose_db_version"), "and goose's own first row")
+}
+
+func TestSchemasDoNotWait(t *testing.T) {
+	t.Parallel()
+	slow, other := dbtest.Bare(t), dbtest.Bare(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := migrate.RunFiles(ctx, slow.URL, fstest.MapFS{
+			"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_sleep(3600);\n")},
+		}, nil)
+		done <- err
+	}()
+	asleep := func() bool {
+		return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
+	}
+	require.Eventually(t, asleep, time.Minute, 5*time.Millisecond)
+	_, err := migrate.Run(t.Context(), other.URL, nil)
+	require.NoError(t, err)
+
+	// Another call on the same schema does wait, and goes on when the first is cut off.
+	second := make(chan error, 1)
+	go func() {
+		_, err := migrate.Run(t.Context(), slow.URL, nil)
+		second <- err
+	}()
+	require.Eventually(t, func() bool {
+		return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+	}, time.Minute, 5*time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.NoError(t, <-second)
+}
+
+func TestCancelledWhileWaiting(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	holder, err := pgx.Connect(t.Context(), db.URL)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, holder.Close(context.Background())) }()
+	_, err = holder.Exec(t.Context(),
+		"SELECT pg_advisory_lock(hashtextextended('github.com/flovyn/promises/shared/migrate:' || current_schema(), 0))")
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	result, err := migrate.Run(ctx, db.URL, nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Empty(t, result.Applied)
+	require.False(t, one[bool](t, db, "SELECT to_regclass('tenant') IS NOT NULL"))
+}
+
+func TestFailingFile(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	files := fstest.MapFS{
+		"00001_good.sql": {Data: []byte("-- +goose Up\nCREATE TABLE good ();\n")},
+		"00002_bad.sql":  {Data: []byte("-- +goose Up\nCREATE TABLE half ();\nSELECT 1 / 0;\n")},
+		"00003_next.sql": {Data: []byte("-- +goose Up\nCREATE TABLE next ();\n")},
+	}
+	result, err := migrate.RunFiles(t.Context(), db.URL, files, nil)
+	require.ErrorContains(t, err, "migrate: 00002_bad.sql: ERROR: division by zero")
+	require.Equal(t, migrate.Result{Version: 1, Applied: []string{"00001_good.sql"}}, result)
+	require.True(t, one[bool](t, db, "SELECT to_regclass('good') IS NOT NULL"))
+	require.False(t, one[bool](t, db, "SELECT to_regclass('half') IS NOT NULL"))
+	require.False(t, one[bool](t, db, "SELECT to_regclass('next') IS NOT NULL"))
+
+	files["00002_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE half ();\n")}
+	result, err = migrate.RunFiles(t.Context(), db.URL, files, nil)
+	require.NoError(t, err)
+	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
+}
+
+func TestErrorsHoldNoPassword(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	wrong, err := url.Parse(db.URL)
+	require.NoError(t, err)
+	wrong.User = url.UserPassword(wrong.User.Username(), "s3cret")
+	for _, databaseURL := range []string{
+		wrong.String(),
+		"postgres://u:s3cret@127.0.0.1:1/x",
+		"postgres://u:s3cret@127.0.0.1:port/x",
+		"postgres://u:s3cret@[::1/x",
+		"postgres://u:s3cret%@127.0.0.1/x",
+		"postgres://u:s3cret@127.0.0.1/x?sslmode=perhaps",
+		"user=u password=s3cret port=none",
+		"password='s3cret",
+		"s3cret",
+	} {
+		_, err := migrate.Run(t.Context(), databaseURL, nil)
+		require.Error(t, err, databaseURL)
+		require.NotContains(t, err.Error(), "s3cret")
+	}
+}
+
+func TestSchemaMustExist(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(dbtest.Bare(t).URL)
+	require.NoError(t, err)
+	u.RawQuery = "search_path=nowhere"
+	_, err = migrate.Run(t.Context(), u.String(), nil)
+	require.ErrorContains(t, err, "the search_path names no schema that exists")
+}
+
+// TestLegacyData adopts a database from before the decision.
+func TestLegacyData(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	for _, ddl := range []string{
+		`CREATE TABLE tenant (id UUID PRIMARY KEY DEFAULT gen_random_uuid(), slug VARCHAR(255) NOT NULL UNIQUE)`,
+		`CREATE TABLE workflow_execution (id UUID PRIMARY KEY, tenant_id UUID NOT NULL REFERENCES tenant (id))`,
+		`CREATE TABLE promise (
+			id VARCHAR(255) PRIMARY KEY,
+			workflow_execution_id UUID NOT NULL REFERENCES workflow_execution (id) ON DELETE CASCADE,
+			name VARCHAR(255) NOT NULL, resolved BOOLEAN NOT NULL DEFAULT FALSE, value BYTEA, error TEXT,
+			timeout_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), resolved_at TIMESTAMPTZ,
+			created_by_sequence INT NOT NULL, resolved_by_sequence INT)`,
+		`CREATE TABLE idempotency_key (
+			tenant_id UUID NOT NULL REFERENCES tenant (id), key VARCHAR(255) NOT NULL,
+			promise_id VARCHAR(255) NOT NULL, expires_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (tenant_id, key))`,
+	} {
+		db.Exec(t, ddl)
+	}
+	tenant, workflow := db.Tenant(t, "acme"), uuid.New()
+	db.Exec(t, "INSERT INTO workflow_execution VALUES ($1, $2)", workflow, tenant)
+	composite := func(name string) string { return workflow.String() + ":" + name }
+	insert := `INSERT INTO promise VALUES ($1, $2, $3, $4, $5, $6, '2031-01-01Z', '2024-01-01Z', $7, $8, $9)`
+	settled := time.Date(2024, 2, 1, 0, 0, 0, 0, time.UTC)
+	db.Exec(t, insert, composite("pay"), workflow, "pay", false, nil, nil, nil, 1, nil)
+	db.Exec(t, insert, composite("a:b:c"), workflow, "a:b:c", false, nil, nil, nil, 2, nil)
+	db.Exec(t, insert, composite("done"), workflow, "done", true, []byte(`{"a": [1 ]}`), nil, settled, 3, 5)
+	db.Exec(t, insert, composite("failed"), workflow, "failed", true, nil, "no funds", settled, 4, 6)
+	for key, name := range map[string]string{"stripe:ch_1": "pay", "stripe:ch_2": "done", "k": "a:b:c"} {
+		db.Exec(t, "INSERT INTO idempotency_key VALUES ($1, $2, $3, '2030-01-01Z')", tenant, key, composite(name))
+	}
+	const columns = `SELECT json_agg(p ORDER BY name)::text FROM (SELECT workflow_execution_id, name, resolved, value, error,
+		timeout_at, created_at, resolved_at, created_by_sequence, resolved_by_sequence FROM promise) AS p`
+	before := one[string](t, db, columns)
+
+	_, err := migrate.Run(t.Context(), db.URL, nil)
+	require.NoError(t, err)
+
+	require.JSONEq(t, before, one[string](t, db, columns))
+	require.Equal(t, "done=resolved failed=rejected", one[string](t, db,
+		"SELECT string_agg(name || '=' || outcome, ' ' ORDER BY name) FROM promise WHERE outcome IS NOT NULL"))
+	require.Equal(t, 6, one[int](t, db, "SELECT last_sequence_number FROM workflow_execution"))
+
+	rows, err := db.Pool.Query(t.Context(), `SELECT k.key, p.name, k.expires_at > NOW() AS live
+		FROM idempotency_key k JOIN promise p ON p.id = k.promise_id WHERE k.tenant_id = $1`, tenant)
+	require.NoError(t, err)
+	type key struct {
+		Key, Name string
+		Live      bool
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[key])
+	require.NoError(t, err)
+	require.ElementsMatch(t, []key{
+		{"stripe:ch_1", "pay", true},
+		{"stripe:ch_2", "done", true},
+		{"k", "a:b:c", true},
+		{composite("pay"), "pay", false},
+		{composite("a:b:c"), "a:b:c", false},
+	}, keys)
+}
