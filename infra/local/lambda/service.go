@@ -1,0 +1,217 @@
+package lambda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Service keeps the environments of a set of functions and invokes them. It is
+// safe for concurrent use.
+type Service struct {
+	opts      Options
+	functions map[string]Function
+	output    *lineWriter
+
+	mu     sync.Mutex
+	closed bool
+	live   map[*environment]struct{} // hold one of the MaxEnvironments places
+	idle   []*environment            // longest idle first
+	events int                       // accepted and not yet done
+
+	stop    context.Context
+	stopNow context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// New makes a service of the given functions. Nothing is started before the
+// first invocation. Close it after use.
+func New(functions []Function, o Options) *Service {
+	if o.MaxEnvironments == 0 {
+		o.MaxEnvironments = 40
+	}
+	if o.InitTimeout == 0 {
+		o.InitTimeout = 10 * time.Second
+	}
+	if o.EventRetryDelays == nil {
+		o.EventRetryDelays = []time.Duration{time.Second, 2 * time.Second}
+	}
+	s := &Service{
+		opts:      o,
+		functions: make(map[string]Function, len(functions)),
+		output:    &lineWriter{w: o.Output},
+		live:      make(map[*environment]struct{}),
+	}
+	s.stop, s.stopNow = context.WithCancel(context.Background())
+	for _, f := range functions {
+		s.functions[f.Name] = f
+	}
+	return s
+}
+
+// Function returns the function of that name, or ErrNotFound.
+func (s *Service) Function(name string) (Function, error) {
+	f, ok := s.functions[name]
+	if !ok {
+		return Function{}, ErrNotFound
+	}
+	return f, nil
+}
+
+// Invoke runs the function once and returns how that ended; a function that
+// failed is a Result with an ErrorType, not an error. Errors are ErrNotFound,
+// ErrThrottled, ErrClosed, and ctx's: then the caller waits no longer, but the
+// function runs on to its end or timeout, as it does on AWS.
+func (s *Service) Invoke(ctx context.Context, name string, req Request) (Result, error) {
+	f, err := s.Function(name)
+	if err != nil {
+		return Result{}, err
+	}
+	if !s.enter() {
+		return Result{}, ErrClosed
+	}
+	type outcome struct {
+		result Result
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer s.wg.Done()
+		r, err := s.run(f, req)
+		done <- outcome{r, err}
+	}()
+	select {
+	case o := <-done:
+		return o.result, o.err
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+}
+
+// Close kills every environment, drops the events that still wait, and returns
+// when nothing of the service runs any more. It may be called twice.
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.stopNow()
+	for e := range s.live {
+		e.kill()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+func (s *Service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.wg.Add(1)
+	}
+	return !s.closed
+}
+
+// run finds an environment and runs one invocation in it.
+func (s *Service) run(f Function, req Request) (Result, error) {
+	if req.RequestID == "" {
+		req.RequestID = uuid.NewString()
+	}
+	if len(req.Payload) == 0 {
+		req.Payload = []byte("{}")
+	}
+	req.TraceID = newTraceID(req.TraceID)
+	initLimit := s.opts.InitTimeout
+	for attempt := 1; ; attempt++ {
+		e, err := s.acquire(f)
+		if err != nil {
+			return Result{}, err
+		}
+		inv := &invocation{Request: req, answered: make(chan struct{})}
+		err = e.run(inv, initLimit)
+		if attempt < 3 && errors.Is(err, errUndelivered) {
+			continue
+		}
+		if attempt == 1 && errors.Is(err, errInitTimeout) {
+			initLimit = f.Timeout
+			continue
+		}
+		if s.opts.Report != nil {
+			s.opts.Report(inv.result)
+		}
+		return inv.result, nil
+	}
+}
+
+// acquire takes the environment that was idle for the shortest time, or a new
+// one that is not started yet.
+func (s *Service) acquire(f Function) (*environment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	for i, e := range slices.Backward(s.idle) {
+		if e.fn.Name == f.Name {
+			s.idle = slices.Delete(s.idle, i, i+1)
+			return e, nil
+		}
+	}
+	if len(s.live) >= s.opts.MaxEnvironments {
+		if len(s.idle) == 0 {
+			return nil, ErrThrottled
+		}
+		oldest := s.idle[0]
+		s.retireLocked(oldest)
+		oldest.kill()
+	}
+	e := newEnvironment(s, f)
+	s.live[e] = struct{}{}
+	return e, nil
+}
+
+// release makes the environment available for the next invocation.
+func (s *Service) release(e *environment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.live[e]; ok && !s.closed {
+		s.idle = append(s.idle, e)
+	}
+}
+
+// retire gives the environment's place back: its process is gone or doomed.
+func (s *Service) retire(e *environment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retireLocked(e)
+}
+
+func (s *Service) retireLocked(e *environment) {
+	delete(s.live, e)
+	if i := slices.Index(s.idle, e); i >= 0 {
+		s.idle = slices.Delete(s.idle, i, i+1)
+	}
+}
+
+// report is the last line of an invocation's log.
+func (r Result) report(f Function, maxMemoryMB int) string {
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	line := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB",
+		r.RequestID, ms(r.Duration), (r.Duration + r.Init + time.Millisecond - 1).Milliseconds(), f.MemoryMB)
+	if maxMemoryMB > 0 {
+		line += fmt.Sprintf("\tMax Memory Used: %d MB", maxMemoryMB)
+	}
+	if r.Cold {
+		line += fmt.Sprintf("\tInit Duration: %.2f ms", ms(r.Init))
+	}
+	switch {
+	case r.TimedOut:
+		line += "\tStatus: timeout"
+	case r.ErrorType == errorExit:
+		line += "\tStatus: error\tError Type: " + r.ErrorType
+	}
+	return line + "\n"
+}
