@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS idx_promise_workflow ON promise (workflow_execution_i
 CREATE INDEX IF NOT EXISTS idx_promise_pending ON promise (workflow_execution_id, resolved) WHERE resolved = FALSE;
 
 CREATE TABLE IF NOT EXISTS idempotency_key (
-    tenant_id  UUID NOT NULL REFERENCES tenant (id),
+    tenant_id  UUID NOT NULL,
     key        VARCHAR(255) NOT NULL,
     promise_id VARCHAR(255) NOT NULL,
     expires_at TIMESTAMPTZ NOT NULL,

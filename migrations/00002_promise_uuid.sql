@@ -63,7 +63,6 @@ CREATE INDEX idx_promise_pending ON promise (workflow_execution_id, resolved) WH
 
 ALTER TABLE idempotency_key
     ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, key),
-    ADD CONSTRAINT idempotency_key_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant (id),
     ADD CONSTRAINT idempotency_key_promise_id_fkey
         FOREIGN KEY (promise_id) REFERENCES promise (id) ON DELETE CASCADE;
 CREATE INDEX idx_idempotency_key_promise ON idempotency_key (promise_id);

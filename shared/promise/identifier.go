@@ -1,0 +1,107 @@
+package promise
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Identifier names a promise from outside: by its id or by its idempotency key,
+// never both.
+type Identifier struct {
+	id  uuid.UUID
+	key string
+}
+
+// ByID identifies a promise by its id.
+func ByID(id uuid.UUID) Identifier { return Identifier{id: id} }
+
+// ByKey identifies a promise by its idempotency key. Its error is that of
+// CheckKey.
+func ByKey(key string) (Identifier, error) {
+	if err := CheckKey(key); err != nil {
+		return Identifier{}, err
+	}
+	return Identifier{key: key}, nil
+}
+
+// ID returns the id, if it is by id.
+func (i Identifier) ID() (id uuid.UUID, ok bool) { return i.id, i.key == "" }
+
+// Key returns the idempotency key, if it is by key.
+func (i Identifier) Key() (key string, ok bool) { return i.key, i.key != "" }
+
+// String is the form that ParseIdentifier takes.
+func (i Identifier) String() string {
+	if i.key != "" {
+		return "key:" + i.key
+	}
+	return "id:" + i.id.String()
+}
+
+// ParseIdentifier reads "id:{uuid}" or "key:{idempotency key}". The prefix is
+// lower case; everything after "key:" is the key as it stands. It fails with
+// CodeInvalidIdentifier, or as ParseID and ByKey do.
+func ParseIdentifier(s string) (Identifier, error) {
+	if rest, ok := strings.CutPrefix(s, "id:"); ok {
+		id, err := ParseID(rest)
+		return ByID(id), err
+	}
+	if rest, ok := strings.CutPrefix(s, "key:"); ok {
+		return ByKey(rest)
+	}
+	return Identifier{}, Fail(CodeInvalidIdentifier, "Identifier must start with 'id:' or 'key:' prefix")
+}
+
+// ParseID reads a promise's id. It fails with CodeInvalidUUID.
+func ParseID(s string) (uuid.UUID, error) {
+	id, ok := parseUUID(s)
+	if !ok {
+		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for promise ID")
+	}
+	return id, nil
+}
+
+// ParseWorkflowExecutionID reads a workflow execution's id. It fails with
+// CodeInvalidUUID.
+func ParseWorkflowExecutionID(s string) (uuid.UUID, error) {
+	id, ok := parseUUID(s)
+	if !ok {
+		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for workflow execution ID")
+	}
+	return id, nil
+}
+
+// parseUUID takes the canonical 8-4-4-4-12 form of RFC 9562 only, with digits
+// of either case. uuid.Parse alone also takes a URN, braces and bare digits.
+func parseUUID(s string) (uuid.UUID, bool) {
+	if len(s) != 36 {
+		return uuid.Nil, false
+	}
+	id, err := uuid.Parse(s)
+	return id, err == nil
+}
+
+// MaxLength is the limit of a name and of an idempotency key, in characters.
+const MaxLength = 255
+
+// CheckName fails with CodeInvalidName, CodeNULCharacter or CodeInvalidUTF8
+// unless name is 1 to MaxLength characters.
+func CheckName(name string) error { return checkText(name, CodeInvalidName, "A name") }
+
+// CheckKey fails with CodeInvalidKey, CodeNULCharacter or CodeInvalidUTF8
+// unless key is 1 to MaxLength characters.
+func CheckKey(key string) error { return checkText(key, CodeInvalidKey, "An idempotency key") }
+
+func checkText(s string, code Code, what string) error {
+	switch {
+	case !utf8.ValidString(s):
+		return Fail(CodeInvalidUTF8, what+" must be valid UTF-8.")
+	case strings.ContainsRune(s, 0):
+		return Fail(CodeNULCharacter, what+" must not hold a NUL character.")
+	case s == "" || utf8.RuneCountInString(s) > MaxLength:
+		return Fail(code, what+" has 1 to 255 characters.")
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// lostRace says whether err is a constraint or a conflict by which a statement
+// learns that the world has changed since its snapshot.
+func lostRace(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.ConstraintName {
+	case "promise_workflow_execution_id_name_key", "workflow_event_promise_changed", "idempotency_key_promise_id_fkey":
+		return true
+	}
+	return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
+}
+
+// interpret translates what Postgres and pgx say into the domain's errors.
+func interpret(op string, err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return promise.ErrNotFound
+	}
+	cause := fmt.Errorf("repository: %s: %w", op, err)
+	if away(err) {
+		return &promise.Error{
+			Code:   promise.CodeUnavailable,
+			Detail: "The database cannot be reached at the moment. Repeat the call: it is never applied twice.",
+			Cause:  cause,
+		}
+	}
+	return cause
+}
+
+// away says whether err tells of the database's state and not of the statement:
+// the same call may succeed later.
+func away(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code[:2] {
+		case "08", "28", "53", "57", "58": // connection, authorization, resources, operator, system
+			return true
+		}
+		return pg.Code == "25006" || pg.Code == "55P03" // read_only_sql_transaction, lock_not_available
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+func keyConflict(holder uuid.UUID) error {
+	return &promise.Error{
+		Code: promise.CodeKeyConflict, Detail: "The idempotency key belongs to another promise.",
+		ExistingPromiseID: holder,
+	}
+}
+
+// contention is for a call that lost every one of its attempts.
+func contention(cause error) error {
+	return &promise.Error{
+		Code: promise.CodeUnavailable, Detail: "Too many calls for this promise at once. Repeat the call.", Cause: cause,
+	}
+}

@@ -1,0 +1,66 @@
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+	"time"
+
+	"github.com/google/uuid"
+)
+
+//go:embed queries/create_for_promise.sql
+var createForPromiseSQL string
+
+//go:embed queries/find_promise_by_key.sql
+var findPromiseByKeySQL string
+
+//go:embed queries/delete_expired.sql
+var deleteExpiredSQL string
+
+// CreateForPromise registers one more idempotency key for a promise that
+// exists. The key lives for ttl and for as long as the promise is pending. The
+// same key for the same promise again changes nothing. A key that belongs to
+// another promise is CodeKeyConflict, with ExistingPromiseID.
+func (r *Repository) CreateForPromise(
+	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
+) error {
+	for range attempts {
+		row, err := run[keyRow](ctx, r, "create key", createForPromiseSQL, tenant, key, promiseID.String(), ttl)
+		switch {
+		case err != nil:
+			return err
+		case row.HolderID == nil:
+			continue
+		case *row.HolderID != promiseID:
+			return keyConflict(*row.HolderID)
+		}
+		return nil
+	}
+	return contention(nil)
+}
+
+type keyRow struct{ HolderID *uuid.UUID }
+
+func (keyRow) overdue() (uuid.UUID, bool) { return uuid.Nil, false }
+
+// FindPromiseByKey returns the promise that a live key names. A key that is
+// unknown or free is promise.ErrNotFound.
+func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
+	row, err := run[keyRow](ctx, r, "find promise by key", findPromiseByKeySQL, tenant, key)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return *row.HolderID, nil
+}
+
+// DeleteExpired deletes at most limit idempotency keys whose time is over and
+// whose promise is not pending, of all tenants, oldest first, and returns how
+// many. Fewer than limit means that none is left, or that somebody else has
+// them in hand.
+func (r *Repository) DeleteExpired(ctx context.Context, limit int) (int64, error) {
+	tag, err := r.db.Exec(ctx, deleteExpiredSQL, limit)
+	if err != nil {
+		return 0, interpret("delete expired keys", err)
+	}
+	return tag.RowsAffected(), nil
+}

@@ -1,0 +1,135 @@
+package repository_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+func TestKeyOfAnotherPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, withKey(draft("first"), "k", time.Hour))
+	second := withKey(draft("second"), "k", time.Hour)
+	_, _, err := r.Create(t.Context(), tenant, second)
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
+}
+
+func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	p := create(t, r, withKey(draft("first"), "k", time.Hour))
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 day'")
+
+	n, err := r.DeleteExpired(ctx, 10)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	second := withKey(draft("second"), "k", time.Hour)
+	_, _, err = r.Create(ctx, tenant, second)
+	requireCode(t, promise.CodeKeyConflict, err)
+	found, err := r.FindPromiseByKey(ctx, tenant, "k")
+	require.NoError(t, err)
+	require.Equal(t, p.ID, found)
+	got, err := r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeSettled, got.Outcome)
+
+	// Settled, and its time over: the key is free, and names nothing.
+	for _, err := range []error{
+		errOf(r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))),
+		errOf(r.Get(ctx, tenant, byKey(t, "k"))),
+		errOf(r.FindPromiseByKey(ctx, tenant, "k")),
+	} {
+		require.Equal(t, error(promise.ErrNotFound), err)
+	}
+	q := create(t, r, second)
+	found, err = r.FindPromiseByKey(ctx, tenant, "k")
+	require.NoError(t, err)
+	require.Equal(t, q.ID, found)
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	old, err := r.Get(ctx, tenant, promise.ByID(p.ID))
+	require.NoError(t, err)
+	require.Equal(t, "k", *old.IdempotencyKey)
+	n, err = r.DeleteExpired(ctx, 10)
+	require.NoError(t, err)
+	require.Zero(t, n)
+}
+
+func errOf[T any](_ T, err error) error { return err }
+
+func TestKeyOfATimedOutPromiseIsFreeAfterItsTime(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	past := time.Now().Add(-time.Hour)
+	for _, name := range []string{"a", "b", "c"} {
+		d := withKey(draft(name), name, time.Hour)
+		d.TimeoutAt = &past
+		create(t, r, d)
+	}
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second' WHERE key <> 'c'")
+	create(t, r, withKey(draft("again"), "a", time.Hour))
+	n, err := r.DeleteExpired(t.Context(), 10)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), n, "b alone: a has passed on, and c's time still runs")
+	_, err = r.FindPromiseByKey(t.Context(), tenant, "c")
+	require.NoError(t, err)
+}
+
+func TestDeleteExpiredIsBounded(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	past := time.Now().Add(-time.Hour)
+	for _, name := range []string{"a", "b", "c"} {
+		d := withKey(draft(name), name, time.Hour)
+		d.TimeoutAt = &past
+		create(t, r, d)
+	}
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
+	for _, want := range []int64{2, 1, 0} {
+		n, err := r.DeleteExpired(t.Context(), 2)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+}
+
+func TestCreateForPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	p := create(t, r, withKey(draft("first"), "k1", time.Hour))
+	q := create(t, r, draft("second"))
+
+	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
+	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
+	err := r.CreateForPromise(ctx, tenant, "k2", q.ID, time.Hour)
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+	require.Equal(t, error(promise.ErrNotFound), r.CreateForPromise(ctx, tenant, "k3", uuid.New(), time.Hour))
+
+	// Either key is one that the promise was given: creating it again with either is no conflict.
+	d := promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: p.Name}
+	for _, key := range []string{"k1", "k2"} {
+		_, created, err := r.Create(ctx, tenant, withKey(d, key, time.Hour))
+		require.NoError(t, err)
+		require.False(t, created)
+	}
+	got, err := r.Resolve(ctx, tenant, byKey(t, "k2"), []byte("1"))
+	require.NoError(t, err)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
+	got, err = r.Resolve(ctx, tenant, byKey(t, "k1"), []byte("1"))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
+
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", q.ID, time.Hour))
+	found, err := r.FindPromiseByKey(ctx, tenant, "k2")
+	require.NoError(t, err)
+	require.Equal(t, q.ID, found)
+}

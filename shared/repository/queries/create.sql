@@ -1,0 +1,89 @@
+-- Creates a promise and, with a key ($4), registers the key: both or neither. Registers the workflow execution too
+-- where it is not known yet. $1 slug, $2 workflow execution, $3 name, $5 the key's time to live, $6 timeout counted
+-- from the creation, $7 timeout as a moment, $8 metadata. One row, which says by found what it is: the promise created,
+-- the one that existed, or the one that holds the key. No row: there is no such tenant, or the workflow execution is
+-- another tenant's.
+--
+-- Locks: the workflow execution's row, then the promise's, then the key's. existing and holder read the snapshot;
+-- a create that commits in between makes this one fail on promise_workflow_execution_id_name_key, or, where the key
+-- was taken, on workflow_event_promise_changed: nothing is written, and the statement is to be run again.
+-- A key whose time is over and whose promise is settled is free: it passes on, from the very holder that was seen.
+WITH caller AS MATERIALIZED (
+    SELECT t.id AS tenant_id
+    FROM tenant t
+    WHERE t.slug = $1
+      AND NOT EXISTS (SELECT FROM workflow_execution w WHERE w.id = $2::UUID AND w.tenant_id <> t.id)
+),
+existing AS MATERIALIZED (
+    SELECT
+        p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error, p.timeout_at, p.created_at,
+        p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
+        p.idempotency_key IS NOT DISTINCT FROM $4::VARCHAR OR EXISTS (
+            SELECT FROM idempotency_key k
+            WHERE k.tenant_id = caller.tenant_id AND k.key = $4::VARCHAR AND k.promise_id = p.id
+        ) AS same_key,
+        p.metadata IS NOT DISTINCT FROM $8::JSONB AS same_metadata
+    FROM caller
+    JOIN promise p ON p.workflow_execution_id = $2::UUID AND p.name = $3::VARCHAR
+),
+holder AS MATERIALIZED (
+    SELECT
+        q.id, q.workflow_execution_id, q.name, q.outcome, q.timeout_at, q.created_at, q.resolved_at,
+        q.created_by_sequence, q.resolved_by_sequence,
+        k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live
+    FROM caller
+    JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = $4::VARCHAR
+    JOIN promise q ON q.id = k.promise_id
+),
+numbered AS (
+    INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number)
+    SELECT $2::UUID, caller.tenant_id, 1
+    FROM caller
+    WHERE NOT EXISTS (SELECT FROM existing) AND NOT EXISTS (SELECT FROM holder WHERE live)
+    ON CONFLICT (id) DO UPDATE SET last_sequence_number = w.last_sequence_number + 1
+        WHERE w.tenant_id = EXCLUDED.tenant_id
+    RETURNING w.id, w.tenant_id, w.last_sequence_number, CLOCK_TIMESTAMP() AS at
+),
+created AS (
+    INSERT INTO promise (workflow_execution_id, name, timeout_at, created_at, created_by_sequence,
+                         metadata, idempotency_key)
+    SELECT id, $3::VARCHAR, COALESCE($7::TIMESTAMPTZ, at + $6::INTERVAL), at, last_sequence_number,
+           $8::JSONB, $4::VARCHAR
+    FROM numbered
+    RETURNING id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
+              created_by_sequence, resolved_by_sequence, metadata, idempotency_key
+),
+registered AS (
+    INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at)
+    SELECT numbered.tenant_id, $4::VARCHAR, created.id, created.created_at + $5::INTERVAL
+    FROM created, numbered
+    WHERE $4::VARCHAR IS NOT NULL
+    ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
+        WHERE k.promise_id = (SELECT id FROM holder)
+    RETURNING k.promise_id
+),
+logged AS (
+    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+    SELECT created.workflow_execution_id, created.created_by_sequence, 'PROMISE_CREATED',
+           CASE WHEN $4::VARCHAR IS NULL THEN created.id ELSE registered.promise_id END, created.created_at
+    FROM created
+    LEFT JOIN registered ON TRUE
+)
+SELECT
+    id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
+    created_by_sequence, resolved_by_sequence, metadata, idempotency_key, CLOCK_TIMESTAMP() AS read_at,
+    'created' AS found, TRUE AS same_key, TRUE AS same_metadata
+FROM created
+UNION ALL
+SELECT
+    id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
+    created_by_sequence, resolved_by_sequence, metadata, idempotency_key, NOW(),
+    'existing', same_key, same_metadata
+FROM existing
+UNION ALL
+SELECT
+    id, workflow_execution_id, name, outcome, NULL, NULL, timeout_at, created_at, resolved_at,
+    created_by_sequence, resolved_by_sequence, NULL, NULL, NOW(),
+    'key_holder', FALSE, FALSE
+FROM holder
+WHERE live AND NOT EXISTS (SELECT FROM existing)

@@ -1,0 +1,33 @@
+-- Registers a key ($2) for a promise that exists already ($3). $1 slug, $4 the key's time to live.
+-- One row: the promise that holds the key now, NULL if another registration came in between: to be run again.
+-- No row: there is no such promise for this tenant.
+--
+-- Locks: the key's row. A free key passes on, from the very holder that was seen.
+WITH target AS MATERIALIZED (
+    SELECT p.id, w.tenant_id
+    FROM promise p
+    JOIN workflow_execution w ON w.id = p.workflow_execution_id
+    JOIN tenant t ON t.id = w.tenant_id
+    WHERE t.slug = $1 AND p.id = $3::UUID
+),
+holder AS MATERIALIZED (
+    SELECT
+        k.promise_id,
+        k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live
+    FROM target
+    JOIN idempotency_key k ON k.tenant_id = target.tenant_id AND k.key = $2::VARCHAR
+    JOIN promise q ON q.id = k.promise_id
+),
+registered AS (
+    INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at)
+    SELECT tenant_id, $2::VARCHAR, id, NOW() + $4::INTERVAL
+    FROM target
+    WHERE NOT EXISTS (SELECT FROM holder WHERE live)
+    ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
+        WHERE k.promise_id = (SELECT promise_id FROM holder)
+    RETURNING k.promise_id
+)
+SELECT COALESCE(registered.promise_id, holder.promise_id) AS holder_id
+FROM target
+LEFT JOIN registered ON TRUE
+LEFT JOIN holder ON holder.live

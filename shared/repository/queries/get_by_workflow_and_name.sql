@@ -1,0 +1,23 @@
+-- Reads a promise by its workflow execution ($2) and its name ($3). $1 slug. No lock.
+-- promise_workflow_execution_id_name_key finds it.
+SELECT
+    p.id,
+    p.workflow_execution_id,
+    p.name,
+    p.outcome,
+    p.value,
+    p.error,
+    p.timeout_at,
+    p.created_at,
+    p.resolved_at,
+    p.created_by_sequence,
+    p.resolved_by_sequence,
+    p.metadata,
+    p.idempotency_key,
+    NOW() AS read_at
+FROM promise p
+JOIN workflow_execution w ON w.id = p.workflow_execution_id
+JOIN tenant t ON t.id = w.tenant_id
+WHERE t.slug = $1
+  AND p.workflow_execution_id = $2::UUID
+  AND p.name = $3::VARCHAR

@@ -1,0 +1,60 @@
+-- Settles a promise, by id ($2) or, where that is NULL, by idempotency key ($3), in one statement.
+-- $1 slug, $4 outcome, $5 value, $6 error, $7 event type. No row: there is no such promise for this tenant.
+--
+-- Locks: the workflow execution's row, which hands out the number, then the promise's. target reads the snapshot
+-- without a lock, which is final unless it says pending. The deadline is judged again with the lock held, by a clock
+-- read under it. Whoever waited for the lock in vain finds nothing left to settle: logged then violates
+-- workflow_event_promise_changed, so that the number is given back, and the statement is to be run again.
+WITH target AS MATERIALIZED (
+    SELECT
+        p.id,
+        p.workflow_execution_id,
+        p.resolved,
+        CASE WHEN p.resolved THEN p.outcome WHEN p.timeout_at <= NOW() THEN 'timed_out' ELSE 'pending' END AS state,
+        p.outcome = $4::VARCHAR AND p.value IS NOT DISTINCT FROM $5::BYTEA AND p.error IS NOT DISTINCT FROM $6::TEXT
+            AS same
+    FROM promise p
+    JOIN workflow_execution w ON w.id = p.workflow_execution_id
+    JOIN tenant t ON t.id = w.tenant_id
+    WHERE t.slug = $1
+      AND p.id = COALESCE($2::UUID, (
+          SELECT k.promise_id
+          FROM idempotency_key k
+          JOIN promise q ON q.id = k.promise_id
+          WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
+            AND k.key = $3::VARCHAR
+            AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+      ))
+),
+numbered AS (
+    UPDATE workflow_execution w
+    SET last_sequence_number = w.last_sequence_number + 1
+    FROM target
+    WHERE w.id = target.workflow_execution_id AND target.state = 'pending'
+    RETURNING w.id, w.last_sequence_number, target.id AS promise_id, CLOCK_TIMESTAMP() AS at
+),
+settled AS (
+    UPDATE promise p
+    SET resolved = TRUE, outcome = $4, value = $5, error = $6,
+        resolved_at = numbered.at, resolved_by_sequence = numbered.last_sequence_number
+    FROM numbered
+    WHERE p.id = numbered.promise_id
+      AND NOT p.resolved
+      AND (p.timeout_at IS NULL OR p.timeout_at > numbered.at)
+    RETURNING p.id
+),
+logged AS (
+    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+    SELECT numbered.id, numbered.last_sequence_number, $7::VARCHAR, settled.id, numbered.at
+    FROM numbered
+    LEFT JOIN settled ON TRUE
+)
+SELECT
+    target.id AS promise_id,
+    target.workflow_execution_id,
+    target.state,
+    COALESCE(target.same, FALSE) AS same,
+    settled.id IS NOT NULL AS settled,
+    target.state = 'timed_out' AND NOT target.resolved AS overdue
+FROM target
+LEFT JOIN settled ON TRUE

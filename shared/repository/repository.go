@@ -1,0 +1,98 @@
+// Package repository keeps promises and idempotency keys in Postgres.
+//
+// One operation is one statement and one round trip. A second is made where a
+// race was lost, or where a promise is past its deadline and nothing has
+// recorded it yet. Every method can be repeated safely.
+//
+// Statements run under READ COMMITTED, each in a transaction of its own. All
+// of them lock rows in this order, so that none can deadlock with another:
+//
+//  1. workflow_execution: whoever holds this row changes the workflow's
+//     promises and hands out its sequence numbers
+//  2. promise
+//  3. idempotency_key
+//
+// A statement decides by its snapshot and proves the decision by constraints:
+// one that waited for a lock while somebody else changed what it had seen
+// violates a constraint, is rolled back whole, and is run again. There are no
+// advisory locks and no session state, on which RDS Proxy would pin a
+// connection.
+//
+// Errors are *promise.Error, with the cause for the log. The tenant is always
+// named by its slug; what belongs to another tenant is promise.ErrNotFound.
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Repository is safe for concurrent use.
+type Repository struct{ db DB }
+
+// DB is what the repository needs of a *pgxpool.Pool.
+type DB interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+//go:embed queries/await_settlements.sql
+var awaitSettlementsSQL string
+
+// New returns a repository on db, whose schema is migrated.
+func New(db DB) *Repository { return &Repository{db} }
+
+// attempts bounds how often a statement that lost a race is run again. The
+// second look sees the winner, so more than two mean a chain of races on one
+// promise or one key.
+const attempts = 10
+
+// judged is a row that may tell of a promise past its deadline which nothing
+// has recorded yet.
+type judged interface {
+	overdue() (workflowExecutionID uuid.UUID, ok bool)
+}
+
+// run runs a statement until its answer stands. It is run again where it lost a
+// race, where its connection turned out dead before anything was sent, and
+// where its answer is a deadline that nothing has recorded: a settlement that
+// was in time may be about to commit, so those under way are waited for first.
+func run[T judged](ctx context.Context, r *Repository, op, sql string, args ...any) (T, error) {
+	confirmed, reconnected := false, false
+	var row T
+	var err error
+	for range attempts {
+		row, err = one[T](r.db.Query(ctx, sql, args...))
+		if err != nil {
+			switch {
+			case lostRace(err):
+				continue
+			case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
+				reconnected = true
+				continue
+			}
+			return row, interpret(op, err)
+		}
+		workflow, overdue := row.overdue()
+		if !overdue || confirmed {
+			return row, nil
+		}
+		if _, err = r.db.Exec(ctx, awaitSettlementsSQL, workflow); err != nil {
+			return row, interpret(op, err)
+		}
+		confirmed = true
+	}
+	return row, contention(err)
+}
+
+func one[T any](rows pgx.Rows, err error) (T, error) {
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[T])
+}
