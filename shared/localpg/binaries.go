@@ -26,11 +26,12 @@ type binaries struct {
 
 func (b binaries) path(program string) string { return filepath.Join(b.dir, program) }
 
-// source says where server binaries may be.
+// source is what a start takes from the machine.
 type source struct {
 	search   string   // a list of folders, as in PATH: the first fit one is taken
 	globs    []string // more folders, as patterns: the highest version is taken
 	download func(ctx context.Context, major int, log io.Writer) (dir string, err error)
+	port     func() (int, error) // a free one
 }
 
 func machine() source {
@@ -45,6 +46,7 @@ func machine() source {
 			"/Applications/Postgres.app/Contents/Versions/*/bin",
 		},
 		download: archive{url: mavenCentral}.download,
+		port:     freePort,
 	}
 }
 
@@ -94,7 +96,7 @@ var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) ((\d+)\S*)`)
 // followed to the folder that has the other programs.
 func inspect(dir string, owner *account) (binaries, bool) {
 	postgres, err := exec.LookPath(filepath.Join(dir, "postgres"))
-	if err != nil || !filepath.IsAbs(postgres) {
+	if err != nil || !filepath.IsAbs(dir) {
 		return binaries{}, false
 	}
 	if real, err := filepath.EvalSymlinks(postgres); err == nil {

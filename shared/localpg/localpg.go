@@ -146,7 +146,11 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		s, err := serve(ctx, dir, bin, password, o.Durable)
+		port, err := src.port()
+		if err != nil {
+			return nil, err
+		}
+		s, err := serve(ctx, dir, bin, port, password, o.Durable)
 		if errors.Is(err, errPortTaken) && attempt < attempts {
 			continue
 		}
@@ -162,11 +166,7 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 // server's binding it.
 var errPortTaken = errors.New("the port was taken")
 
-func serve(ctx context.Context, dir *dataDir, bin binaries, password string, durable bool) (*Server, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
+func serve(ctx context.Context, dir *dataDir, bin binaries, port int, password string, durable bool) (*Server, error) {
 	args := append([]string{bin.path("postgres"), "-D", dir.cluster()}, settings(port, durable)...)
 	proc, err := dir.run(args)
 	if err != nil {
@@ -196,8 +196,18 @@ func (s *Server) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
 		fmt.Errorf("no answer from the server in %v", startTimeout))
 	defer cancel()
+	// Whoever has taken the port may accept our connection and say nothing.
+	pinging, stopPinging := context.WithCancel(ctx)
+	defer stopPinging()
+	go func() {
+		select {
+		case <-s.proc.done:
+			stopPinging()
+		case <-pinging.Done():
+		}
+	}()
 	for {
-		err := s.ping(ctx)
+		err := s.ping(pinging)
 		if err == nil {
 			return nil
 		}
