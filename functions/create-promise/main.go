@@ -1,0 +1,9 @@
+// Command create-promise is the Lambda that creates promises.
+package main
+
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.CreatePromise) }

@@ -1,0 +1,9 @@
+// Command reject is the Lambda that rejects promises by either identifier.
+package main
+
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.Reject) }

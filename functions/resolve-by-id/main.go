@@ -1,0 +1,9 @@
+// Command resolve-by-id is the Lambda that resolves promises by id, for callers with the SDK.
+package main
+
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.ResolveByID) }

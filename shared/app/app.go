@@ -1,0 +1,58 @@
+// Package app is the composition root: it makes a Lambda of an operation.
+package app
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/telemetry"
+)
+
+// callTimeout leaves a caller who is answered 503 time to repeat the call
+// before API Gateway's own 30 s are over.
+const callTimeout = 4 * time.Second
+
+// Run serves an operation until Lambda ends the process. A configuration that
+// is unusable ends it at once, with the reason in the log. The database is
+// connected to by the first call that needs it.
+func Run(op gateway.Operation) {
+	conf, err := config.Load()
+	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
+	if err == nil {
+		var pool *pgxpool.Pool
+		if pool, err = openPool(conf); err == nil {
+			lambda.Start(&gateway.Handler{
+				Operation:     op,
+				Store:         repository.New(pool),
+				MaxValueBytes: conf.MaxValueBytes,
+				Timeout:       callTimeout,
+				Log:           log,
+			})
+		}
+	}
+	log.Error("cannot start", "cause", err.Error())
+	os.Exit(1)
+}
+
+// openPool suits a process that answers one call at a time and may be frozen
+// between two: a second connection is only ever needed while a broken one is
+// being given up, and pgxpool looks whether one that has idled is still alive.
+func openPool(conf config.Config) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(conf.DatabaseURL)
+	if err != nil { // which may quote the URL, and with it the password
+		return nil, errors.New("DATABASE_URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+	}
+	c.MaxConns = 2
+	c.MaxConnIdleTime = 5 * time.Minute
+	c.ConnConfig.ConnectTimeout = 2 * time.Second
+	c.ConnConfig.DefaultQueryExecMode = conf.QueryExecMode
+	return pgxpool.NewWithConfig(context.Background(), c)
+}

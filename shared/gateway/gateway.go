@@ -1,0 +1,110 @@
+// Package gateway translates between Lambda and the domain. Each function takes
+// both forms of call:
+//
+//   - an API Gateway HTTP API event (payload format 2.0), answered with status,
+//     headers and body;
+//   - a direct invoke, {"tenant": slug, "promiseId" or "key", ...the body's
+//     fields}, answered with the HTTP body alone. Its errors are Lambda function
+//     errors: errorType is the problem's code, errorMessage the problem's JSON.
+//
+// Input is taken literally or refused: a field that is unknown, doubled,
+// missing, null, of another type or spelt in another case is an error, and
+// nothing is written.
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// Store keeps the promises. Its errors are *promise.Error, or faults.
+type Store interface {
+	Create(ctx context.Context, tenant string, d promise.Draft) (p promise.Promise, created bool, err error)
+	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
+	Resolve(ctx context.Context, tenant string, i promise.Identifier, value []byte) (promise.Settled, error)
+	Reject(ctx context.Context, tenant string, i promise.Identifier, message string) (promise.Settled, error)
+}
+
+// Operation is one thing that can be asked of the service.
+type Operation struct {
+	name       string
+	body       []string // the fields of the HTTP body; nil: none is read
+	identifies func(promise.Identifier) error
+	parameters []string // query parameters of the HTTP form, boolean fields of the direct one
+	do         func(ctx context.Context, h *Handler, c *call) (answer, error)
+}
+
+// answer is what a call is answered with, in either form.
+type answer struct {
+	status int
+	body   []byte
+}
+
+// Handler answers the calls of one operation. It implements lambda.Handler, and
+// is safe for concurrent use.
+type Handler struct {
+	Operation     Operation
+	Store         Store
+	MaxValueBytes int           // limit of a value, an error or a metadata, as JSON text
+	Timeout       time.Duration // a call that takes longer is answered with CodeUnavailable
+	Log           *slog.Logger
+}
+
+// Invoke answers one call of either form. Its error is a
+// messages.InvokeResponse_Error, and comes with the direct form alone.
+func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
+	defer cancel()
+	ev, isHTTP := parseEvent(payload)
+	var a answer
+	c, err := h.read(payload, ev, isHTTP)
+	if err == nil {
+		a, err = h.run(ctx, c)
+	}
+	if err != nil {
+		e := promise.AsError(err)
+		h.log(ctx, e)
+		if !isHTTP {
+			return nil, functionError(e)
+		}
+		return encodeProblem(e), nil
+	}
+	if !isHTTP {
+		return a.body, nil
+	}
+	return encode(response{
+		StatusCode: a.status, Headers: map[string]string{"content-type": "application/json"}, Body: string(a.body),
+	}), nil
+}
+
+// run keeps a panic, and the stack that Lambda would tell of, from the caller.
+func (h *Handler) run(ctx context.Context, c *call) (a answer, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return h.Operation.do(ctx, h, c)
+}
+
+func (h *Handler) log(ctx context.Context, e *promise.Error) {
+	level := slog.LevelInfo
+	if statuses[e.Code].status >= 500 {
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{slog.String("operation", h.Operation.name), slog.String("code", string(e.Code))}
+	if e.Cause != nil {
+		attrs = append(attrs, slog.String("cause", e.Cause.Error()))
+	}
+	if lc, ok := lambdacontext.FromContext(ctx); ok {
+		attrs = append(attrs, slog.String("requestId", lc.AwsRequestID))
+	}
+	h.Log.LogAttrs(ctx, level, "call failed", attrs...)
+}

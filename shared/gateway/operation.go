@@ -1,0 +1,285 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// CreatePromise creates a promise: 201, or 200 with "created": false.
+var CreatePromise = Operation{
+	name: "create-promise",
+	body: []string{
+		"workflowExecutionId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "metadata",
+	},
+	do: create,
+}
+
+// GetPromise reads a promise.
+var GetPromise = Operation{name: "get-promise", identifies: anyIdentifier, do: get}
+
+// Resolve resolves a promise by either identifier: it hands over to
+// ResolveByID or ResolveByKey. API Gateway cannot route on the part of a path
+// segment that tells them apart.
+var Resolve = Operation{
+	name: "resolve", body: resolveFields, identifies: anyIdentifier, parameters: settleParameters,
+	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
+		if _, ok := c.identifier.ID(); ok {
+			return ResolveByID.do(ctx, h, c)
+		}
+		return ResolveByKey.do(ctx, h, c)
+	},
+}
+
+// ResolveByID resolves a promise by its id, and by nothing else.
+var ResolveByID = Operation{
+	name: "resolve-by-id", body: resolveFields, parameters: settleParameters, do: resolve,
+	identifies: func(i promise.Identifier) error {
+		if _, ok := i.ID(); !ok {
+			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key.")
+		}
+		return nil
+	},
+}
+
+// ResolveByKey resolves a promise by its idempotency key, and by nothing else.
+var ResolveByKey = Operation{
+	name: "resolve-by-key", body: resolveFields, parameters: settleParameters, do: resolve,
+	identifies: func(i promise.Identifier) error {
+		if _, ok := i.Key(); !ok {
+			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")
+		}
+		return nil
+	},
+}
+
+// Reject rejects a promise by either identifier.
+var Reject = Operation{
+	name: "reject", body: []string{"error"}, identifies: anyIdentifier, parameters: settleParameters, do: reject,
+}
+
+var (
+	resolveFields    = []string{"value"}
+	settleParameters = []string{"strict"}
+)
+
+func anyIdentifier(promise.Identifier) error { return nil }
+
+func create(ctx context.Context, h *Handler, c *call) (answer, error) {
+	d, err := h.draft(c.body)
+	if err != nil {
+		return answer{}, err
+	}
+	p, created, err := h.Store.Create(ctx, c.tenant, d)
+	if err != nil {
+		return answer{}, err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return answer{status, encodePromise(p, &created)}, nil
+}
+
+func (h *Handler) draft(o object) (promise.Draft, error) {
+	var d promise.Draft
+	s, err := o.requiredText("workflowExecutionId")
+	if err != nil {
+		return d, err
+	}
+	if d.WorkflowExecutionID, err = promise.ParseWorkflowExecutionID(s); err != nil {
+		return d, err
+	}
+	if d.Name, err = o.requiredText("name"); err != nil {
+		return d, err
+	}
+	if err := promise.CheckName(d.Name); err != nil {
+		return d, err
+	}
+	if err := draftKey(o, &d); err != nil {
+		return d, err
+	}
+	if err := draftTimeout(o, &d); err != nil {
+		return d, err
+	}
+	if raw, ok := o.get("metadata"); ok {
+		if err := h.checkMetadata(raw); err != nil {
+			return d, err
+		}
+		d.Metadata = raw
+	}
+	return d, nil
+}
+
+func draftKey(o object, d *promise.Draft) error {
+	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxKeyTTL/time.Second))
+	if err != nil {
+		return err
+	}
+	if d.IdempotencyKey, err = o.optionalText("idempotencyKey"); err != nil {
+		return err
+	}
+	if d.IdempotencyKey == nil {
+		if ttl != nil {
+			return fail(promise.CodeMissingField, "idempotencyKey", "A time to live needs the key that it is for.")
+		}
+		return nil
+	}
+	d.IdempotencyKeyTTL = promise.DefaultKeyTTL
+	if ttl != nil {
+		d.IdempotencyKeyTTL = time.Duration(*ttl) * time.Second
+	}
+	return promise.CheckKey(*d.IdempotencyKey)
+}
+
+func draftTimeout(o object, d *promise.Draft) error {
+	ms, err := o.optionalInteger("timeoutMs", 0, promise.MaxTimeout.Milliseconds())
+	if err != nil {
+		return err
+	}
+	at, err := o.optionalText("timeoutAt")
+	switch {
+	case err != nil:
+		return err
+	case ms != nil && at != nil:
+		return fail(promise.CodeDuplicateField, "timeoutAt", "Give timeoutMs or timeoutAt, and not both.")
+	case ms != nil:
+		timeout := time.Duration(*ms) * time.Millisecond
+		d.Timeout = &timeout
+	case at != nil:
+		d.TimeoutAt = new(time.Time)
+		if err := d.TimeoutAt.UnmarshalText([]byte(*at)); err != nil {
+			return fail(promise.CodeWrongType, "timeoutAt", "The field must be an RFC 3339 time.")
+		}
+		return promise.CheckTimeoutAt(*d.TimeoutAt, time.Now())
+	}
+	return nil
+}
+
+func get(ctx context.Context, h *Handler, c *call) (answer, error) {
+	p, err := h.Store.Get(ctx, c.tenant, c.identifier)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+}
+
+func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
+	value, err := c.body.required("value")
+	if err != nil {
+		return answer{}, err
+	}
+	if err := h.checkSize("value", value); err != nil {
+		return answer{}, err
+	}
+	return settled(c)(h.Store.Resolve(ctx, c.tenant, c.identifier, value))
+}
+
+func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
+	raw, err := c.body.required("error")
+	if err != nil {
+		return answer{}, err
+	}
+	if err := h.checkSize("error", raw); err != nil {
+		return answer{}, err
+	}
+	message, err := text("error", raw)
+	if err != nil {
+		return answer{}, err
+	}
+	return settled(c)(h.Store.Reject(ctx, c.tenant, c.identifier, message))
+}
+
+// settled answers a settle call. Whoever asked to be strict gets an error where
+// the promise is not what the call wanted it to be.
+func settled(c *call) func(promise.Settled, error) (answer, error) {
+	return func(s promise.Settled, err error) (answer, error) {
+		if err != nil {
+			return answer{}, err
+		}
+		if c.flags["strict"] {
+			if code, late := lateCodes[s.Outcome]; late {
+				return answer{}, &promise.Error{Code: code, Detail: lateDetails[code], Settled: &s}
+			}
+		}
+		return answer{http.StatusOK, encodeSettled(s)}, nil
+	}
+}
+
+var lateCodes = map[promise.Outcome]promise.Code{
+	promise.OutcomeConflict:  promise.CodeConflict,
+	promise.OutcomeTimedOut:  promise.CodeTimedOut,
+	promise.OutcomeCancelled: promise.CodeCancelled,
+}
+
+var lateDetails = map[promise.Code]string{
+	promise.CodeConflict:  "The promise had been settled otherwise.",
+	promise.CodeTimedOut:  "The promise's deadline had passed.",
+	promise.CodeCancelled: "The promise had been cancelled.",
+}
+
+func (h *Handler) checkSize(name string, raw []byte) error {
+	if len(raw) > h.MaxValueBytes {
+		return fail(promise.CodeValueTooLarge, name,
+			"The field may have at most "+strconv.Itoa(h.MaxValueBytes)+" bytes of JSON.")
+	}
+	return nil
+}
+
+// What Postgres' NUMERIC and its stack hold, with room to spare.
+const (
+	maxMetadataDepth  = 100
+	maxMetadataNumber = 300 // digits, and the exponent either way
+)
+
+// checkMetadata refuses what JSONB cannot hold, so that the database need not.
+func (h *Handler) checkMetadata(raw json.RawMessage) error {
+	const name = "metadata"
+	if raw[0] != '{' {
+		return fail(promise.CodeWrongType, name, "The field must be a JSON object.")
+	}
+	if err := h.checkSize(name, raw); err != nil {
+		return err
+	}
+	if err := checkEscapes(name, raw); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	for depth := 0; ; {
+		token, err := dec.Token()
+		if err != nil {
+			return nil
+		}
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '{' || token == '[' {
+				depth++
+			} else {
+				depth--
+			}
+			if depth > maxMetadataDepth {
+				return fail(promise.CodeInvalidMetadata, name, "The field is nested too deeply.")
+			}
+		case json.Number:
+			if !isModest(token.String()) {
+				return fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
+			}
+		}
+	}
+}
+
+func isModest(number string) bool {
+	i := strings.IndexAny(number, "eE")
+	if i < 0 {
+		return len(number) <= maxMetadataNumber
+	}
+	exponent, err := strconv.Atoi(number[i+1:])
+	return err == nil && i <= maxMetadataNumber && exponent <= maxMetadataNumber && exponent >= -maxMetadataNumber
+}
