@@ -1,0 +1,104 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What each sample event is answered with, by status (HTTP form) or error type (direct form; "" is none). Each is fed
+// to its function's handler, on a database where events' promise is pending.
+var samples = map[string]struct {
+	status  int
+	code    string
+	created bool // the promise is not there yet
+}{
+	"create-promise.http":               {status: 201, created: true},
+	"create-promise.direct":             {created: true},
+	"create-promise.bad-name":           {status: 400, code: "invalid_name", created: true},
+	"create-promise.bad-workflow-id":    {code: "invalid_uuid", created: true},
+	"create-promise.bad-unknown-tenant": {status: 404, code: "not_found", created: true},
+	"get-promise.http":                  {status: 200},
+	"get-promise.http-key":              {status: 200},
+	"get-promise.direct":                {},
+	"get-promise.bad-not-a-uuid":        {status: 400, code: "invalid_uuid"},
+	"get-promise.bad-unknown-tenant":    {status: 404, code: "not_found"},
+	"resolve.http":                      {status: 200},
+	"resolve.http-key":                  {status: 200},
+	"resolve.http-strict":               {status: 200},
+	"resolve.http-base64":               {status: 200},
+	"resolve.direct":                    {},
+	"resolve.bad-malformed-json":        {status: 400, code: "malformed_json"},
+	"resolve.bad-trailing-data":         {status: 400, code: "trailing_data"},
+	"resolve.bad-unknown-field":         {status: 400, code: "unknown_field"},
+	"resolve.bad-missing-value":         {status: 400, code: "missing_field"},
+	"resolve.bad-base64":                {status: 400, code: "malformed_json"},
+	"resolve.bad-oversize":              {status: 413, code: "value_too_large"},
+	"resolve.bad-prefix":                {status: 400, code: "invalid_identifier"},
+	"resolve.bad-prefix-case":           {status: 400, code: "invalid_identifier"},
+	"resolve.bad-not-a-uuid":            {status: 400, code: "invalid_uuid"},
+	"resolve.bad-content-type":          {status: 415, code: "unsupported_media_type"},
+	"resolve.bad-unknown-tenant":        {status: 404, code: "not_found"},
+	"resolve-by-id.http":                {status: 200},
+	"resolve-by-id.direct":              {},
+	"resolve-by-id.bad-key":             {code: "invalid_identifier"},
+	"resolve-by-key.http":               {status: 200},
+	"resolve-by-key.direct":             {},
+	"resolve-by-key.bad-unknown-key":    {code: "not_found"},
+	"reject.http":                       {status: 200},
+	"reject.direct":                     {},
+	"reject.bad-wrong-type":             {status: 400, code: "wrong_type"},
+	"reject.bad-unknown-tenant":         {code: "not_found"},
+}
+
+func TestSampleEvents(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../events/*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	seen := 0
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		function, form, _ := strings.Cut(name, ".")
+		if function == "migrate" { // no operation of the gateway's: the local runner's tests invoke it
+			continue
+		}
+		want, ok := samples[name]
+		require.True(t, ok, "%s has no expected answer here", file)
+		seen++
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			if !want.created {
+				s.promise(t)
+			}
+			before := s.snapshot(t)
+			payload, err := os.ReadFile(file)
+			require.NoError(t, err)
+			got, err := s.handler(t, function).Invoke(t.Context(), payload)
+			if want.status == 0 {
+				if want.code == "" {
+					require.NoError(t, err)
+				} else {
+					requireFunctionError(t, want.code, err)
+				}
+			} else {
+				require.NoError(t, err)
+				a := decodeResponse(t, got)
+				require.Equal(t, want.status, a.StatusCode, a.Body)
+				if want.code != "" {
+					requireProblem(t, want.status, want.code, a)
+				}
+			}
+			changes := want.code == "" && function != "get-promise"
+			require.Equal(t, changes, before != s.snapshot(t), "what is refused or only read writes nothing")
+			require.Equal(t, want.code != "", strings.HasPrefix(form, "bad-"), "the name says what it is")
+			require.True(t, json.Valid(payload))
+		})
+	}
+	require.Equal(t, len(samples), seen, "a sample is expected that is not there")
+}
