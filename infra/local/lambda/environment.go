@@ -133,6 +133,7 @@ func (e *environment) start() error {
 func (e *environment) watch(r *os.File) {
 	defer e.svc.wg.Done()
 	err := e.cmd.Wait()
+	e.svc.retire(e)
 	syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // what it may have left behind
 	select {
 	case <-e.logs.ended:
@@ -143,7 +144,6 @@ func (e *environment) watch(r *os.File) {
 	e.mu.Lock()
 	e.exitErr = err
 	e.mu.Unlock()
-	e.svc.retire(e)
 	close(e.exited)
 	e.server.Close()
 }

@@ -1,0 +1,436 @@
+package lambda_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+var odd string // the binary of testdata/odd
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "odd")
+	if err != nil {
+		panic(err)
+	}
+	odd = filepath.Join(dir, "bootstrap")
+	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", odd, "./testdata/odd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func start(t *testing.T, o lambda.Options, functions ...lambda.Function) *lambda.Service {
+	t.Helper()
+	for i := range functions {
+		f := &functions[i]
+		if f.Name == "" {
+			f.Name = "odd"
+		}
+		if f.Path == "" {
+			f.Path = odd
+		}
+		if f.Timeout == 0 {
+			f.Timeout = time.Minute
+		}
+		f.MemoryMB = 256
+	}
+	s := lambda.New(functions, o)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func invoke(t *testing.T, s *lambda.Service, payload string) lambda.Result {
+	t.Helper()
+	r, err := s.Invoke(t.Context(), "odd", lambda.Request{Payload: []byte(payload)})
+	require.NoError(t, err)
+	return r
+}
+
+// seen is what the odd function tells of its invocation.
+type seen struct {
+	PID       int
+	RequestID string
+	ARN       string
+	Client    map[string]string
+	LeftMs    int64
+	TraceID   string
+}
+
+func look(t *testing.T, r lambda.Result) seen {
+	t.Helper()
+	require.Empty(t, r.ErrorType, "%s", r.Payload)
+	var s seen
+	require.NoError(t, json.Unmarshal(r.Payload, &s), "%s", r.Payload)
+	return s
+}
+
+func TestEnvironmentIsReused(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	first := invoke(t, s, `{}`)
+	require.True(t, first.Cold)
+	require.Positive(t, first.Init)
+	require.Empty(t, first.FunctionError())
+	for range 20 {
+		again := invoke(t, s, `{}`)
+		require.False(t, again.Cold)
+		require.Zero(t, again.Init)
+		require.Equal(t, look(t, first).PID, look(t, again).PID)
+		require.NotEqual(t, first.RequestID, again.RequestID)
+	}
+}
+
+func TestWhatTheFunctionIsTold(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Timeout: 30 * time.Second})
+	r, err := s.Invoke(t.Context(), "odd", lambda.Request{
+		RequestID:     "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0",
+		ClientContext: `{"custom":{"a":"b"}}`,
+		TraceID:       "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1",
+		Qualifier:     "$LATEST",
+	})
+	require.NoError(t, err)
+	got := look(t, r)
+	require.Equal(t, "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0", got.RequestID)
+	require.Equal(t, got.RequestID, r.RequestID)
+	require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:odd:$LATEST", got.ARN)
+	require.Equal(t, map[string]string{"a": "b"}, got.Client)
+	require.Regexp(t, `^Root=1-5759e988-bd862e3fe1be46a994272793;Parent=[0-9a-f]{16};Sampled=0;Lineage=1:[0-9a-f]{8}:0$`, got.TraceID)
+	require.Greater(t, got.LeftMs, int64(0))
+	require.LessOrEqual(t, got.LeftMs, int64(30_000))
+
+	plain := look(t, invoke(t, s, `{}`))
+	require.Equal(t, lambda.ARN("odd"), plain.ARN)
+	require.Regexp(t, `^Root=1-[0-9a-f]{8}-[0-9a-f]{24};`, plain.TraceID)
+}
+
+func TestEnvironmentVariables(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Env: []string{"DATABASE_URL=postgres://x"}})
+	var got struct {
+		Environ []string
+		Dir     string
+	}
+	require.NoError(t, json.Unmarshal(invoke(t, s, `{"do":"environ"}`).Payload, &got))
+	env := map[string]string{}
+	for _, kv := range got.Environ {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	require.Regexp(t, `^127\.0\.0\.1:\d+$`, env["AWS_LAMBDA_RUNTIME_API"])
+	require.Regexp(t, `^\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}$`, env["AWS_LAMBDA_LOG_STREAM_NAME"])
+	require.Regexp(t, `^Root=1-`, env["_X_AMZN_TRACE_ID"])
+	for _, k := range []string{"AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_LOG_STREAM_NAME", "_X_AMZN_TRACE_ID"} {
+		delete(env, k)
+	}
+	require.Equal(t, map[string]string{
+		"AWS_LAMBDA_FUNCTION_NAME":        "odd",
+		"AWS_LAMBDA_FUNCTION_VERSION":     "$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME":       "/aws/lambda/odd",
+		"AWS_REGION":                      "us-east-1",
+		"AWS_DEFAULT_REGION":              "us-east-1",
+		"AWS_ACCESS_KEY_ID":               "local",
+		"AWS_SECRET_ACCESS_KEY":           "local",
+		"AWS_SESSION_TOKEN":               "local",
+		"_HANDLER":                        "bootstrap",
+		"LAMBDA_TASK_ROOT":                filepath.Dir(odd),
+		"LAMBDA_RUNTIME_DIR":              "/var/runtime",
+		"LANG":                            "en_US.UTF-8",
+		"PATH":                            "/usr/local/bin:/usr/bin:/bin:/opt/bin",
+		"TZ":                              ":UTC",
+		"DATABASE_URL":                    "postgres://x",
+	}, env)
+}
+
+func TestOneInvocationAtATimeInEach(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	var wg sync.WaitGroup
+	pids := make([]int, 5)
+	for i := range pids {
+		wg.Go(func() { pids[i] = look(t, invoke(t, s, `{"do":"sleep","ms":500}`)).PID })
+	}
+	wg.Wait()
+	distinct := map[int]bool{}
+	for _, pid := range pids {
+		distinct[pid] = true
+	}
+	require.Len(t, distinct, 5, "invocations that overlap run in environments of their own")
+	require.True(t, distinct[look(t, invoke(t, s, `{}`)).PID])
+}
+
+func TestBound(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{MaxEnvironments: 1}, lambda.Function{}, lambda.Function{Name: "other"})
+	begun := make(chan struct{})
+	first := make(chan lambda.Result)
+	go func() {
+		close(begun)
+		r, _ := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":1000}`)})
+		first <- r
+	}()
+	<-begun
+	require.Eventually(t, func() bool {
+		_, err := s.Invoke(t.Context(), "other", lambda.Request{})
+		return err != nil && err.Error() == lambda.ErrThrottled.Error()
+	}, 5*time.Second, time.Millisecond)
+	require.Empty(t, (<-first).ErrorType)
+
+	r, err := s.Invoke(t.Context(), "other", lambda.Request{})
+	require.NoError(t, err, "an idle environment makes room")
+	require.True(t, r.Cold)
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Timeout: 300 * time.Millisecond})
+	before := look(t, invoke(t, s, `{}`))
+	r := invoke(t, s, `{"do":"sleep","ms":60000}`)
+	require.True(t, r.TimedOut)
+	require.Equal(t, "Sandbox.Timedout", r.ErrorType)
+	require.Equal(t, "Unhandled", r.FunctionError())
+	require.JSONEq(t, fmt.Sprintf(`{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: %s Error: Task timed out after 0.30 seconds"}`, r.RequestID), string(r.Payload))
+	require.GreaterOrEqual(t, r.Duration, 300*time.Millisecond)
+	require.Regexp(t, `Z `+r.RequestID+` Task timed out after 0\.30 seconds\n\nEND RequestId: `, string(r.Log))
+	require.Regexp(t, `\tStatus: timeout\n$`, string(r.Log))
+	require.ErrorIs(t, syscall.Kill(before.PID, 0), syscall.ESRCH, "the process is gone")
+
+	after := invoke(t, s, `{}`)
+	require.True(t, after.Cold)
+	require.NotEqual(t, before.PID, look(t, after).PID)
+}
+
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	for code, why := range map[int]string{
+		1: "Runtime exited with error: exit status 1",
+		0: "Runtime exited without providing a reason",
+	} {
+		look(t, invoke(t, s, `{}`))
+		r := invoke(t, s, fmt.Sprintf(`{"do":"crash","size":%d}`, code))
+		require.False(t, r.Cold)
+		require.JSONEq(t, fmt.Sprintf(`{"errorType":"Runtime.ExitError","errorMessage":"RequestId: %s Error: %s"}`, r.RequestID, why), string(r.Payload))
+		require.Regexp(t, `\tStatus: error\tError Type: Runtime\.ExitError\n$`, string(r.Log))
+		require.True(t, invoke(t, s, `{}`).Cold)
+	}
+}
+
+func TestCrashWhileIdle(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	pid := look(t, invoke(t, s, `{}`)).PID
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	require.Eventually(t, func() bool {
+		r := invoke(t, s, `{}`)
+		return r.ErrorType == "" && look(t, r).PID != pid
+	}, 5*time.Second, time.Millisecond, "an environment that died is replaced before it is used")
+}
+
+func TestPanicIsAnsweredAndReplaced(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	look(t, invoke(t, s, `{}`))
+	r := invoke(t, s, `{"do":"panic"}`)
+	require.Equal(t, "string", r.ErrorType)
+	require.Contains(t, string(r.Payload), `"errorMessage":"oh no"`)
+	require.Contains(t, string(r.Payload), `"stackTrace"`)
+	require.True(t, invoke(t, s, `{}`).Cold)
+}
+
+func TestFunctionErrors(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	r := invoke(t, s, `{"do":"error","text":"taken"}`)
+	require.Equal(t, "key_conflict", r.ErrorType)
+	require.JSONEq(t, `{"errorType":"key_conflict","errorMessage":"taken"}`, string(r.Payload))
+	r = invoke(t, s, `{"do":"plain error","text":"no"}`)
+	require.JSONEq(t, `{"errorType":"errorString","errorMessage":"no"}`, string(r.Payload))
+	require.False(t, invoke(t, s, `{}`).Cold, "an error is no reason to start again")
+}
+
+func TestResponses(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	require.Equal(t, "any bytes \x00", string(invoke(t, s, `{"do":"stream","text":"any bytes \u0000"}`).Payload))
+
+	r := invoke(t, s, `{"do":"break off","text":"half of "}`)
+	require.Equal(t, "typed", r.ErrorType)
+	require.JSONEq(t, `{"errorType":"typed","errorMessage":"typed"}`, string(r.Payload))
+
+	require.Len(t, invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse)).Payload, lambda.MaxResponse)
+	r = invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse+1))
+	require.JSONEq(t, `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`, string(r.Payload))
+	require.True(t, invoke(t, s, `{}`).Cold, "aws-lambda-go exits when its response is refused")
+}
+
+func TestInit(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{InitTimeout: 200 * time.Millisecond},
+		lambda.Function{Name: "error", Env: []string{"INIT=error"}},
+		lambda.Function{Name: "exit", Env: []string{"INIT=exit"}},
+		lambda.Function{Name: "slow", Env: []string{"INIT=slow"}, Timeout: 300 * time.Millisecond},
+		lambda.Function{Name: "nothing", Path: "/nowhere/bootstrap"})
+	for name, want := range map[string]string{
+		"error":   `{"errorType":"Config.Missing","errorMessage":"DATABASE_URL is not set"}`,
+		"exit":    `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: ID Error: Runtime exited with error: exit status 3"}`,
+		"slow":    `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: ID Error: Task timed out after 0.30 seconds"}`,
+		"nothing": `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: ID Error: chdir /nowhere: no such file or directory"}`,
+	} {
+		r, err := s.Invoke(t.Context(), name, lambda.Request{RequestID: "ID"})
+		require.NoError(t, err)
+		require.True(t, r.Cold)
+		require.JSONEq(t, want, strings.Replace(string(r.Payload), "fork/exec /nowhere/bootstrap", "chdir /nowhere", 1), name)
+		if name == "exit" {
+			require.Contains(t, string(r.Log), "cannot start\n")
+		}
+	}
+}
+
+func TestRuntimeAPIRefusals(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Env: []string{"RAW=1"}})
+	r := invoke(t, s, `{}`)
+	require.Equal(t, `"400 400 403 403 404"`, string(r.Payload))
+	require.Contains(t, string(invoke(t, s, `{}`).Log), "END")
+	require.Regexp(t, `(?m)^202 \{"status":"OK"\} 403$`, string(invoke(t, s, `{}`).Log)+string(r.Log))
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestLog(t *testing.T) {
+	t.Parallel()
+	var out buffer
+	s := start(t, lambda.Options{Output: &out}, lambda.Function{})
+	first := invoke(t, s, `{"do":"print","text":"hello"}`)
+	require.Regexp(t, `^START RequestId: `+first.RequestID+` Version: \$LATEST
+hello
+and no newline
+END RequestId: `+first.RequestID+`
+REPORT RequestId: `+first.RequestID+"\tDuration: [0-9.]+ ms\tBilled Duration: \\d+ ms\tMemory Size: 256 MB(\tMax Memory Used: \\d+ MB)?\tInit Duration: [0-9.]+ ms\n$", string(first.Log))
+	require.Equal(t, "[odd] hello\n[odd] and no newline\n", out.String())
+
+	second := invoke(t, s, `{}`)
+	require.NotContains(t, string(second.Log), "hello", "each invocation has a log of its own")
+	require.NotContains(t, string(second.Log), "Init Duration")
+
+	long := invoke(t, s, `{"do":"print","text":"`+strings.Repeat("0123456789", 3000)+`"}`)
+	require.Len(t, long.Log, 4096)
+	require.Contains(t, string(long.Log), "and no newline\nEND RequestId: "+long.RequestID)
+}
+
+func TestCallerWhoLeaves(t *testing.T) {
+	t.Parallel()
+	reports := make(chan lambda.Result, 2)
+	s := start(t, lambda.Options{Report: func(r lambda.Result) { reports <- r }}, lambda.Function{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":400}`)})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Empty(t, (<-reports).ErrorType, "the function runs to its end")
+}
+
+func TestEvent(t *testing.T) {
+	t.Parallel()
+	reports := make(chan lambda.Result, 10)
+	s := start(t, lambda.Options{
+		Report:           func(r lambda.Result) { reports <- r },
+		EventRetryDelays: []time.Duration{time.Millisecond, time.Millisecond},
+	}, lambda.Function{})
+
+	file := filepath.Join(t.TempDir(), "tried")
+	id, err := s.InvokeEvent("odd", lambda.Request{Payload: fmt.Appendf(nil, `{"do":"flaky","text":%q}`, file)})
+	require.NoError(t, err)
+	require.NotEmpty(t, (<-reports).ErrorType)
+	require.Empty(t, (<-reports).ErrorType)
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, id, string(written), "a retry has the same request id")
+
+	_, err = s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"error"}`)})
+	require.NoError(t, err)
+	for range 3 {
+		require.Equal(t, "key_conflict", (<-reports).ErrorType)
+	}
+	require.Never(t, func() bool { return len(reports) > 0 }, 200*time.Millisecond, 20*time.Millisecond, "three times and no more")
+}
+
+func TestEventWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	reports := make(chan lambda.Result, 10)
+	s := start(t, lambda.Options{MaxEnvironments: 1, Report: func(r lambda.Result) { reports <- r }}, lambda.Function{})
+	for range 3 {
+		_, err := s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":100}`)})
+		require.NoError(t, err)
+	}
+	for range 3 {
+		require.Empty(t, (<-reports).ErrorType)
+	}
+}
+
+func TestUnknownFunction(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	_, err := s.Invoke(t.Context(), "nobody", lambda.Request{})
+	require.ErrorIs(t, err, lambda.ErrNotFound)
+	_, err = s.InvokeEvent("nobody", lambda.Request{})
+	require.ErrorIs(t, err, lambda.ErrNotFound)
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{})
+	pid := look(t, invoke(t, s, `{}`)).PID
+	_, err := s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"error"}`)})
+	require.NoError(t, err)
+	running := make(chan error)
+	go func() {
+		_, err := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":60000}`)})
+		running <- err
+	}()
+	s.Close()
+	<-running
+	require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+	_, err = s.Invoke(t.Context(), "odd", lambda.Request{})
+	require.ErrorIs(t, err, lambda.ErrClosed)
+	_, err = s.InvokeEvent("odd", lambda.Request{})
+	require.ErrorIs(t, err, lambda.ErrClosed)
+	s.Close()
+}
