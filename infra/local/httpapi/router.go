@@ -1,0 +1,90 @@
+package httpapi
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// router chooses a route as API Gateway does: by method and whole path, where
+// a {variable} takes one segment that is not empty, and a literal segment
+// beats a variable. Nothing is cleaned or redirected: a trailing slash or a
+// doubled one makes another path.
+type router []pattern
+
+type pattern struct {
+	route    routes.Route
+	segments []string
+}
+
+func newRouter(table []routes.Route) router {
+	r := make(router, len(table))
+	for i, route := range table {
+		r[i] = pattern{route, strings.Split(route.Path, "/")}
+	}
+	return r
+}
+
+// match returns the route for a request and its path variables, decoded once.
+// The path is split before it is decoded, so %2F stays within its segment.
+func (r router) match(method, escapedPath string) (route routes.Route, variables map[string]string, ok bool) {
+	segments := strings.Split(escapedPath, "/")
+	for i, s := range segments {
+		decoded, err := url.PathUnescape(s)
+		if err != nil {
+			return routes.Route{}, nil, false
+		}
+		segments[i] = decoded
+	}
+	var best *pattern
+	for i := range r {
+		p := &r[i]
+		if p.route.Method == method && p.matches(segments) && (best == nil || p.moreSpecific(best)) {
+			best = p
+		}
+	}
+	if best == nil {
+		return routes.Route{}, nil, false
+	}
+	for i, s := range best.segments {
+		if name, is := variable(s); is {
+			if variables == nil {
+				variables = make(map[string]string)
+			}
+			variables[name] = segments[i]
+		}
+	}
+	return best.route, variables, true
+}
+
+func (p *pattern) matches(segments []string) bool {
+	if len(segments) != len(p.segments) {
+		return false
+	}
+	for i, s := range p.segments {
+		if _, is := variable(s); is && segments[i] == "" || !is && segments[i] != s {
+			return false
+		}
+	}
+	return true
+}
+
+// moreSpecific compares two patterns that match the same path.
+func (p *pattern) moreSpecific(q *pattern) bool {
+	for i := range p.segments {
+		_, pv := variable(p.segments[i])
+		_, qv := variable(q.segments[i])
+		if pv != qv {
+			return qv
+		}
+	}
+	return false
+}
+
+func variable(segment string) (name string, is bool) {
+	if strings.HasPrefix(segment, "{") && strings.HasSuffix(segment, "}") {
+		return segment[1 : len(segment)-1], true
+	}
+	return "", false
+}

@@ -1,0 +1,70 @@
+package invokeapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+// apiError is an error of the Lambda API, in the REST-JSON protocol's form.
+type apiError struct {
+	status  int
+	code    string
+	message string
+	reason  string
+	service bool // the service's fault, not the caller's
+}
+
+func (e *apiError) Error() string { return e.code + ": " + e.message }
+
+func errContent(message string) error {
+	return &apiError{status: http.StatusBadRequest, code: "InvalidRequestContentException", message: message}
+}
+
+func errNotFound(name, qualifier string) error {
+	arn := lambda.ARN(name)
+	if qualifier != "" {
+		arn += ":" + qualifier
+	}
+	return &apiError{status: http.StatusNotFound, code: "ResourceNotFoundException", message: "Function not found: " + arn}
+}
+
+func errName(name string) error {
+	return &apiError{status: http.StatusBadRequest, code: "ValidationException", message: fmt.Sprintf(
+		"1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: Member must be a function's name or ARN", name)}
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	var e *apiError
+	if !errors.As(err, &e) {
+		e = &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: "Internal error", service: true}
+	}
+	// Lambda writes most errors with Message; throttles, and newer ones, with
+	// message. SDKs read either.
+	body := struct {
+		Reason  string `json:"Reason,omitempty"`
+		Type    string `json:"Type"`
+		Message string `json:"Message,omitempty"`
+		Lower   string `json:"message,omitempty"`
+	}{Reason: e.reason, Type: "User", Message: e.message}
+	if e.service {
+		body.Type = "Service"
+	}
+	if e.status == http.StatusTooManyRequests {
+		body.Message, body.Lower = "", e.message
+		w.Header().Set("Retry-After", "1")
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // four strings
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.Header().Set("X-Amzn-Errortype", e.code)
+	w.WriteHeader(e.status)
+	w.Write(b) //nolint:errcheck // the caller has left
+}

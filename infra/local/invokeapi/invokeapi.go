@@ -1,0 +1,189 @@
+// Package invokeapi is the Invoke operation of the AWS Lambda API, so that the
+// AWS CLI and every AWS SDK can call local functions with nothing changed but
+// their endpoint. Credentials and signatures are not looked at.
+package invokeapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+// Handler is the Lambda API of one service:
+//
+//	POST /2015-03-31/functions/{name or ARN}/invocations?Qualifier=
+//
+// with the invocation types RequestResponse, Event and DryRun, LogType=Tail and
+// the client context. Every other operation is answered with 404
+// UnknownOperationException.
+type Handler struct {
+	Service *lambda.Service
+}
+
+func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	requestID := uuid.NewString()
+	w.Header().Set("X-Amzn-Requestid", requestID)
+	if err := h.invoke(w, r, requestID); err != nil {
+		writeError(w, err)
+	}
+}
+
+func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string) error {
+	segments := strings.Split(r.URL.EscapedPath(), "/")
+	if r.Method != http.MethodPost || len(segments) != 5 || segments[1] != "2015-03-31" ||
+		segments[2] != "functions" || segments[4] != "invocations" {
+		return &apiError{status: http.StatusNotFound, code: "UnknownOperationException", message: "This endpoint knows no operation but Invoke."}
+	}
+	name, err := url.PathUnescape(segments[3])
+	if err != nil {
+		return errName(segments[3])
+	}
+	name, qualifier, err := parseName(name, r.URL.Query().Get("Qualifier"))
+	if err != nil {
+		return err
+	}
+	if _, err := h.Service.Function(name); err != nil || qualifier != "" && qualifier != lambda.Version {
+		return errNotFound(name, qualifier)
+	}
+	req := lambda.Request{
+		RequestID: requestID,
+		Qualifier: qualifier,
+		TraceID:   r.Header.Get("X-Amzn-Trace-Id"),
+	}
+
+	switch kind := r.Header.Get("X-Amz-Invocation-Type"); kind {
+	case "DryRun":
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case "Event":
+		if req.Payload, err = payload(r.Body, lambda.MaxEventPayload, "%[1]d byte payload is too large for the Event invocation type (limit %[2]d bytes)"); err != nil {
+			return err
+		}
+		if _, err := h.Service.InvokeEvent(name, req); err != nil {
+			return serviceError(err, name, qualifier)
+		}
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	case "", "RequestResponse":
+	default:
+		return &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException", message: "Unknown invocation type: " + kind}
+	}
+
+	if req.Payload, err = payload(r.Body, lambda.MaxPayload, "Request must be smaller than %[2]d bytes for the InvokeFunction operation"); err != nil {
+		return err
+	}
+	if req.ClientContext, err = clientContext(r.Header.Get("X-Amz-Client-Context")); err != nil {
+		return err
+	}
+	result, err := h.Service.Invoke(context.WithoutCancel(r.Context()), name, req)
+	if err != nil {
+		return serviceError(err, name, qualifier)
+	}
+	writeResult(w, result, r.Header.Get("X-Amz-Log-Type") == "Tail")
+	return nil
+}
+
+func writeResult(w http.ResponseWriter, result lambda.Result, tail bool) {
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(result.Payload)))
+	header.Set("X-Amz-Executed-Version", lambda.Version)
+	root, _, _ := strings.Cut(result.TraceID, ";")
+	header.Set("X-Amzn-Trace-Id", root+";Sampled=0")
+	if e := result.FunctionError(); e != "" {
+		header.Set("X-Amz-Function-Error", e)
+	}
+	if tail {
+		header.Set("X-Amz-Log-Result", base64.StdEncoding.EncodeToString(result.Log))
+	}
+	w.Write(result.Payload) //nolint:errcheck // the caller has left
+}
+
+// payload reads and checks an invocation's payload. An empty one is fine. The
+// format of the error gets the size and the limit.
+func payload(r io.Reader, limit int, tooLarge string) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, errContent("The request body broke off: " + err.Error())
+	}
+	if len(body) > limit {
+		rest, _ := io.Copy(io.Discard, io.LimitReader(r, 10*lambda.MaxPayload))
+		message := fmt.Sprintf(tooLarge, int64(len(body))+rest, limit)
+		return nil, &apiError{status: http.StatusRequestEntityTooLarge, code: "RequestEntityTooLargeException", message: message}
+	}
+	if len(body) == 0 {
+		return nil, nil
+	}
+	const prefix = "Could not parse request body into json: Could not parse payload into json: "
+	var value json.RawMessage
+	if err := json.Unmarshal(body, &value); err != nil {
+		return nil, errContent(prefix + err.Error())
+	}
+	if !utf8.Valid(body) {
+		return nil, errContent(prefix + "invalid UTF-8")
+	}
+	return body, nil
+}
+
+func clientContext(encoded string) (string, error) {
+	if encoded == "" {
+		return "", nil
+	}
+	decoded, err := base64.StdEncoding.DecodeString(encoded)
+	var compact bytes.Buffer
+	if err == nil {
+		err = json.Compact(&compact, decoded)
+	}
+	if err != nil {
+		return "", errContent("Client context must be a valid Base64-encoded JSON object.")
+	}
+	return compact.String(), nil
+}
+
+// functionName is the form of names that Lambda documents for Invoke. Region
+// and account are not compared: a caller's real ARN works.
+var functionName = regexp.MustCompile(`^(?:arn:aws[a-zA-Z-]*:lambda:)?(?:[a-z]{2}(?:-[a-z]+)+-\d:)?(?:\d{12}:)?(?:function:)?([a-zA-Z0-9_.-]{1,64})(?::(\$LATEST|[a-zA-Z0-9_-]+))?$`)
+
+// parseName splits what the caller wrote into a function's name and a
+// qualifier, which may be empty.
+func parseName(s, query string) (name, qualifier string, err error) {
+	m := functionName.FindStringSubmatch(s)
+	if m == nil {
+		return "", "", errName(s)
+	}
+	name, qualifier = m[1], m[2]
+	if qualifier != "" && query != "" && qualifier != query {
+		return "", "", &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException",
+			message: "The derived qualifier from the function name does not match the specified qualifier."}
+	}
+	if qualifier == "" {
+		qualifier = query
+	}
+	return name, qualifier, nil
+}
+
+func serviceError(err error, name, qualifier string) error {
+	switch {
+	case errors.Is(err, lambda.ErrNotFound):
+		return errNotFound(name, qualifier)
+	case errors.Is(err, lambda.ErrThrottled):
+		return &apiError{status: http.StatusTooManyRequests, code: "TooManyRequestsException", message: "Rate Exceeded.",
+			reason: "ConcurrentInvocationLimitExceeded"}
+	default:
+		return &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: err.Error(), service: true}
+	}
+}
