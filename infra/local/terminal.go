@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+// terminal is what a person sees: on out the addresses and one line for each
+// invocation, on err what the functions print.
+type terminal struct {
+	mu       sync.Mutex
+	out, err io.Writer
+}
+
+type lockedWriter struct {
+	t *terminal
+	w io.Writer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	return l.w.Write(p)
+}
+
+func (t *terminal) functionOutput() io.Writer { return lockedWriter{t, t.err} }
+
+func (t *terminal) printf(format string, args ...any) {
+	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
+}
+
+func (t *terminal) welcome(r ready, took time.Duration) {
+	t.printf(`
+Ready after %.1f s. Ctrl-C stops everything and leaves the data.
+
+  HTTP API     %s
+  Lambda API   %s
+  tenant       %s
+
+Create a promise:
+
+  curl -s %s/api/tenants/%s/promises -H 'content-type: application/json' \
+    -d '{"workflowExecutionId":"%s","name":"payment","idempotencyKey":"stripe:ch_abc123"}'
+
+`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.HTTPURL, r.Tenant, uuid.NewString())
+}
+
+func (t *terminal) goodbye() { t.printf("\nStopping.\n") }
+
+// invocation prints one line: function, duration, cold or warm, status.
+func (t *terminal) invocation(r lambda.Result) {
+	start := "warm"
+	if r.Cold {
+		start = "cold"
+	}
+	t.printf("%s  %-16s %8.1f ms  %s  %s\n", time.Now().Format("15:04:05"), r.Function,
+		float64(r.Duration)/float64(time.Millisecond), start, status(r))
+}
+
+// status is the type of a function error, the status of an HTTP response, or ok.
+func status(r lambda.Result) string {
+	if r.ErrorType != "" {
+		return r.ErrorType
+	}
+	var response struct{ StatusCode int }
+	if json.Unmarshal(r.Payload, &response) == nil && response.StatusCode != 0 {
+		return strconv.Itoa(response.StatusCode)
+	}
+	return "ok"
+}
