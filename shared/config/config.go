@@ -48,7 +48,8 @@ var execModes = map[string]pgx.QueryExecMode{
 	"simple_protocol": pgx.QueryExecModeSimpleProtocol,
 }
 
-const maxMaxValueBytes = 2 << 20
+// MaxMaxValueBytes is the most that MAX_VALUE_BYTES may be.
+const MaxMaxValueBytes = 2 << 20
 
 // Load reads the environment. Its error names each variable that is missing or
 // unusable, and shows no secret.
@@ -70,8 +71,8 @@ func Load() (Config, error) {
 	}
 	if s := os.Getenv("MAX_VALUE_BYTES"); s != "" {
 		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxMaxValueBytes {
-			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES: %q is not a number from 1 to %d", s, maxMaxValueBytes))
+		if err != nil || n < 1 || n > MaxMaxValueBytes {
+			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES: %q is not a number from 1 to %d", s, MaxMaxValueBytes))
 		}
 		c.MaxValueBytes = n
 	}

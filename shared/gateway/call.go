@@ -2,98 +2,116 @@ package gateway
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"mime"
-	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"encoding/json"
 
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// event is what is read of an API Gateway HTTP API event, payload format 2.0.
-type event struct {
-	Version        string            `json:"version"`
-	PathParameters map[string]string `json:"pathParameters"`
-	Query          map[string]string `json:"queryStringParameters"`
-	Headers        struct {
-		ContentType *string `json:"content-type"`
-	} `json:"headers"`
-	RequestContext struct {
-		HTTP struct {
-			Method string `json:"method"`
-		} `json:"http"`
-	} `json:"requestContext"`
-	Body            string `json:"body"`
-	IsBase64Encoded bool   `json:"isBase64Encoded"`
+// isEvent says whether a payload is an API Gateway HTTP API event, payload
+// format 2.0. No direct payload has its fields.
+func isEvent(payload []byte) bool {
+	version, context := false, false
+	for f := range fields(payload) {
+		switch string(f.name) {
+		case "version":
+			version = string(f.raw) == `"2.0"`
+		case "requestContext":
+			context = true
+		}
+	}
+	return version && context
 }
 
-// parseEvent says whether a payload is an event. Anything else is a direct
-// invoke's payload, one whose value is an event included: what makes an event
-// stands at its top.
-func parseEvent(payload []byte) (event, bool) {
+// event is what is read of such an event.
+type event struct {
+	slug        string
+	identifier  string
+	query       json.RawMessage // an object of strings, or nil
+	contentType *string
+	body        []byte
+}
+
+// readEvent takes what API Gateway made as it is, and leaves the body to be
+// checked.
+func readEvent(payload []byte) (event, error) {
 	var ev event
-	if !strings.Contains(string(payload), `"requestContext"`) {
-		return ev, false
+	encoded := false
+	for f := range fields(payload) {
+		switch string(f.name) {
+		case "pathParameters":
+			for p := range fields(f.raw) {
+				switch string(p.name) {
+				case "slug":
+					ev.slug = unquote(p.raw)
+				case "identifier":
+					ev.identifier = unquote(p.raw)
+				}
+			}
+		case "queryStringParameters":
+			ev.query = f.raw
+		case "headers":
+			for h := range fields(f.raw) {
+				if string(h.name) == "content-type" {
+					s := unquote(h.raw)
+					ev.contentType = &s
+				}
+			}
+		case "body":
+			ev.body = []byte(unquote(f.raw))
+		case "isBase64Encoded":
+			encoded = string(f.raw) == "true"
+		}
 	}
-	err := json.Unmarshal(payload, &ev)
-	return ev, err == nil && ev.Version == "2.0" && ev.RequestContext.HTTP.Method != ""
+	if encoded {
+		body, err := base64.StdEncoding.DecodeString(string(ev.body))
+		if err != nil {
+			return ev, promise.Fail(promise.CodeMalformedJSON, "The body is not the base64 that it is said to be.")
+		}
+		ev.body = body
+	}
+	return ev, nil
 }
 
 // call is one call of either form, checked for what all operations share.
 type call struct {
 	tenant     string
 	identifier promise.Identifier
-	flags      map[string]bool // the operation's parameters
+	strict     bool
 	body       object
 }
 
-func (h *Handler) read(payload []byte, ev event, isHTTP bool) (*call, error) {
-	if isHTTP {
-		return h.readEvent(ev)
+func (op Operation) readHTTP(payload []byte) (*call, error) {
+	ev, err := readEvent(payload)
+	if err != nil {
+		return nil, err
 	}
-	return h.readDirect(payload)
-}
-
-func (h *Handler) readEvent(ev event) (*call, error) {
-	op := h.Operation
-	c := &call{tenant: ev.PathParameters["slug"], flags: map[string]bool{}}
-	var err error
+	c := &call{tenant: ev.slug}
 	if op.identifies != nil {
-		s := ev.PathParameters["identifier"]
-		if strings.ContainsRune(s, utf8.RuneError) {
+		if strings.ContainsRune(ev.identifier, utf8.RuneError) {
 			return nil, promise.Fail(promise.CodeInvalidUTF8, "The path must be percent-encoded UTF-8.")
 		}
-		if c.identifier, err = promise.ParseIdentifier(s); err != nil {
+		if c.identifier, err = promise.ParseIdentifier(ev.identifier); err != nil {
 			return nil, err
 		}
 		if err := op.identifies(c.identifier); err != nil {
 			return nil, err
 		}
 	}
-	for name, s := range ev.Query {
-		if !slices.Contains(op.parameters, name) {
-			return nil, fail(promise.CodeInvalidParameter, name, "There is no such query parameter.")
+	if ev.query != nil {
+		if c.strict, err = op.readQuery(ev.query); err != nil {
+			return nil, err
 		}
-		if s != "true" && s != "false" {
-			return nil, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
-		}
-		c.flags[name] = s == "true"
 	}
 	if op.body == nil {
 		return c, checkTenant(c.tenant)
 	}
-	if t := ev.Headers.ContentType; t != nil && !isJSON(*t) {
+	if t := ev.contentType; t != nil && !isJSON(*t) {
 		return nil, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
 	}
-	body := []byte(ev.Body)
-	if ev.IsBase64Encoded {
-		if body, err = base64.StdEncoding.DecodeString(ev.Body); err != nil {
-			return nil, promise.Fail(promise.CodeMalformedJSON, "The body is not the base64 that it is said to be.")
-		}
-	}
-	if c.body, err = parseObject(body); err != nil {
+	if c.body, err = parseObject(ev.body); err != nil {
 		return nil, err
 	}
 	if err := c.body.only(op.body); err != nil {
@@ -102,19 +120,27 @@ func (h *Handler) readEvent(ev event) (*call, error) {
 	return c, checkTenant(c.tenant)
 }
 
-func (h *Handler) readDirect(payload []byte) (*call, error) {
-	op := h.Operation
-	c := &call{flags: map[string]bool{}}
-	var err error
-	if c.body, err = parseObject(payload); err != nil {
+func (op Operation) readQuery(query json.RawMessage) (strict bool, err error) {
+	for f := range fields(query) {
+		name, value := string(f.name), unquote(f.raw)
+		if !op.settles || name != "strict" {
+			return false, fail(promise.CodeInvalidParameter, name, "There is no such query parameter.")
+		}
+		if value != "true" && value != "false" {
+			return false, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
+		}
+		strict = value == "true"
+	}
+	return strict, nil
+}
+
+func (op Operation) readDirect(payload []byte) (*call, error) {
+	body, err := parseObject(payload)
+	if err != nil {
 		return nil, err
 	}
-	known := append([]string{"tenant"}, op.body...)
-	known = append(known, op.parameters...)
-	if op.identifies != nil {
-		known = append(known, "promiseId", "key")
-	}
-	if err := c.body.only(known); err != nil {
+	c := &call{body: body}
+	if err := c.body.only(op.directFields()); err != nil {
 		return nil, err
 	}
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
@@ -128,12 +154,21 @@ func (h *Handler) readDirect(payload []byte) (*call, error) {
 			return nil, err
 		}
 	}
-	for _, name := range op.parameters {
-		if c.flags[name], err = c.body.flag(name); err != nil {
-			return nil, err
-		}
+	if c.strict, err = c.body.flag("strict"); err != nil {
+		return nil, err
 	}
 	return c, checkTenant(c.tenant)
+}
+
+func (op Operation) directFields() []string {
+	fields := append([]string{"tenant"}, op.body...)
+	if op.identifies != nil {
+		fields = append(fields, "promiseId", "key")
+	}
+	if op.settles {
+		fields = append(fields, "strict")
+	}
+	return fields
 }
 
 // checkTenant spares the database a slug that it cannot even be asked for.

@@ -12,11 +12,24 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// response is the answer to an HTTP API event, payload format 2.0.
-type response struct {
-	StatusCode int               `json:"statusCode"`
-	Headers    map[string]string `json:"headers"`
-	Body       string            `json:"body"`
+// responseJSON is the answer to an HTTP API event, payload format 2.0.
+type responseJSON struct {
+	StatusCode int         `json:"statusCode"`
+	Headers    headersJSON `json:"headers"`
+	Body       string      `json:"body"`
+}
+
+type headersJSON struct {
+	ContentType string `json:"content-type"`
+	RetryAfter  string `json:"retry-after,omitempty"` // seconds
+}
+
+func encodeResponse(status int, contentType string, body []byte) []byte {
+	r := responseJSON{StatusCode: status, Headers: headersJSON{ContentType: contentType}, Body: string(body)}
+	if status == http.StatusServiceUnavailable {
+		r.Headers.RetryAfter = "1"
+	}
+	return encode(r)
 }
 
 type promiseJSON struct {
@@ -149,11 +162,7 @@ func toProblem(e *promise.Error) problemJSON {
 
 func encodeProblem(e *promise.Error) []byte {
 	p := toProblem(e)
-	headers := map[string]string{"content-type": "application/problem+json"}
-	if e.Code == promise.CodeUnavailable {
-		headers["retry-after"] = "1"
-	}
-	return encode(response{StatusCode: p.Status, Headers: headers, Body: string(encode(p))})
+	return encodeResponse(p.Status, "application/problem+json", encode(p))
 }
 
 func functionError(e *promise.Error) error {

@@ -37,7 +37,7 @@ type Operation struct {
 	name       string
 	body       []string // the fields of the HTTP body; nil: none is read
 	identifies func(promise.Identifier) error
-	parameters []string // query parameters of the HTTP form, boolean fields of the direct one
+	settles    bool // it takes strict: a query parameter, or a field of the direct form
 	do         func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
@@ -62,12 +62,8 @@ type Handler struct {
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
-	ev, isHTTP := parseEvent(payload)
-	var a answer
-	c, err := h.read(payload, ev, isHTTP)
-	if err == nil {
-		a, err = h.run(ctx, c)
-	}
+	isHTTP := isEvent(payload)
+	a, err := h.run(ctx, payload, isHTTP)
 	if err != nil {
 		e := promise.AsError(err)
 		h.log(ctx, e)
@@ -79,18 +75,24 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if !isHTTP {
 		return a.body, nil
 	}
-	return encode(response{
-		StatusCode: a.status, Headers: map[string]string{"content-type": "application/json"}, Body: string(a.body),
-	}), nil
+	return encodeResponse(a.status, "application/json", a.body), nil
 }
 
 // run keeps a panic, and the stack that Lambda would tell of, from the caller.
-func (h *Handler) run(ctx context.Context, c *call) (a answer, err error) {
+func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (a answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
+	read := h.Operation.readDirect
+	if isHTTP {
+		read = h.Operation.readHTTP
+	}
+	c, err := read(payload)
+	if err != nil {
+		return answer{}, err
+	}
 	return h.Operation.do(ctx, h, c)
 }
 

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
+	"iter"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -20,50 +20,120 @@ import (
 type object []field
 
 type field struct {
-	name string
+	name []byte
 	raw  json.RawMessage
 }
 
+// parseObject reads a JSON text that must be an object. What it returns shares
+// the text's memory.
 func parseObject(text []byte) (object, error) {
 	if !utf8.Valid(text) {
 		return nil, promise.Fail(promise.CodeInvalidUTF8, "The JSON must be valid UTF-8.")
 	}
-	malformed := func() error { return promise.Fail(promise.CodeMalformedJSON, "The body must be JSON.") }
-	dec := json.NewDecoder(bytes.NewReader(text))
-	switch token, err := dec.Token(); {
-	case err != nil:
-		return nil, malformed()
-	case token != json.Delim('{') && !json.Valid(text):
-		return nil, malformed()
-	case token != json.Delim('{'):
+	if !json.Valid(text) {
+		if json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)) == nil {
+			return nil, promise.Fail(promise.CodeTrailingData, "The JSON must end where its value ends.")
+		}
+		return nil, promise.Fail(promise.CodeMalformedJSON, "The body must be JSON.")
+	}
+	if text[space(text, 0)] != '{' {
 		return nil, promise.Fail(promise.CodeWrongType, "The JSON must be an object.")
 	}
-	var o object
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return nil, malformed()
-		}
-		f := field{name: token.(string)} // an object's tokens alternate; what stands before a value is a string
-		if _, twice := o.get(f.name); twice {
-			return nil, fail(promise.CodeDuplicateField, f.name, "The field is there twice.")
-		}
-		if err := dec.Decode(&f.raw); err != nil {
-			return nil, malformed()
+	o := make(object, 0, 8)
+	for f := range fields(text) {
+		if _, twice := o.get(string(f.name)); twice {
+			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")
 		}
 		o = append(o, f)
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, malformed()
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, promise.Fail(promise.CodeTrailingData, "The JSON must end where its object ends.")
 	}
 	return o, nil
 }
 
+// fields walks through the fields of a JSON object. It checks nothing: of a
+// text that is not valid JSON it may find anything, of another value nothing.
+func fields(text []byte) iter.Seq[field] {
+	return func(yield func(field) bool) {
+		i := space(text, 0)
+		if at(text, i) != '{' {
+			return
+		}
+		for i = space(text, i+1); at(text, i) == '"'; i = space(text, i+1) {
+			quoted := text[i:valueEnd(text, i)]
+			i = space(text, i+len(quoted)) + 1 // past the colon
+			i = space(text, i)
+			if i >= len(text) {
+				return
+			}
+			f := field{name: quoted[1 : len(quoted)-1], raw: text[i:valueEnd(text, i)]}
+			if bytes.IndexByte(quoted, '\\') >= 0 {
+				f.name = []byte(unquote(quoted))
+			}
+			if !yield(f) {
+				return
+			}
+			if i = space(text, i+len(f.raw)); at(text, i) != ',' {
+				return
+			}
+		}
+	}
+}
+
+func at(text []byte, i int) byte {
+	if i < len(text) {
+		return text[i]
+	}
+	return 0
+}
+
+// space is where the space at i ends.
+func space(text []byte, i int) int {
+	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// valueEnd is where the value at i ends.
+func valueEnd(text []byte, i int) int {
+	for depth := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return min(i+1, len(text))
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth <= 1 { // its own end, or that of what encloses a number or a literal
+				return i + depth
+			}
+			depth--
+		case ',', ' ', '\n', '\t', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return len(text)
+}
+
+// unquote decodes a valid JSON string. It is "" for any other JSON value.
+func unquote(raw []byte) string {
+	if len(raw) > 1 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1])
+	}
+	var s string
+	_ = json.Unmarshal(raw, &s)
+	return s
+}
+
 func (o object) get(name string) (json.RawMessage, bool) {
-	i := slices.IndexFunc(o, func(f field) bool { return f.name == name })
+	i := slices.IndexFunc(o, func(f field) bool { return string(f.name) == name })
 	if i < 0 {
 		return nil, false
 	}
@@ -72,8 +142,8 @@ func (o object) get(name string) (json.RawMessage, bool) {
 
 func (o object) only(known []string) error {
 	for _, f := range o {
-		if !slices.Contains(known, f.name) {
-			return fail(promise.CodeUnknownField, f.name, "There is no such field.")
+		if !slices.Contains(known, string(f.name)) {
+			return fail(promise.CodeUnknownField, string(f.name), "There is no such field.")
 		}
 	}
 	return nil
@@ -163,11 +233,7 @@ func text(name string, raw json.RawMessage) (string, error) {
 	if err := checkEscapes(name, raw); err != nil {
 		return "", err
 	}
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return "", fail(promise.CodeMalformedJSON, name, "The field must be a JSON string.")
-	}
-	return s, nil
+	return unquote(raw), nil
 }
 
 // checkEscapes refuses the two escapes in a JSON text that Postgres' TEXT and

@@ -28,7 +28,7 @@ var GetPromise = Operation{name: "get-promise", identifies: anyIdentifier, do: g
 // ResolveByID or ResolveByKey. API Gateway cannot route on the part of a path
 // segment that tells them apart.
 var Resolve = Operation{
-	name: "resolve", body: resolveFields, identifies: anyIdentifier, parameters: settleParameters,
+	name: "resolve", body: resolveFields, identifies: anyIdentifier, settles: true,
 	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if _, ok := c.identifier.ID(); ok {
 			return ResolveByID.do(ctx, h, c)
@@ -39,7 +39,7 @@ var Resolve = Operation{
 
 // ResolveByID resolves a promise by its id, and by nothing else.
 var ResolveByID = Operation{
-	name: "resolve-by-id", body: resolveFields, parameters: settleParameters, do: resolve,
+	name: "resolve-by-id", body: resolveFields, settles: true, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.ID(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key.")
@@ -50,7 +50,7 @@ var ResolveByID = Operation{
 
 // ResolveByKey resolves a promise by its idempotency key, and by nothing else.
 var ResolveByKey = Operation{
-	name: "resolve-by-key", body: resolveFields, parameters: settleParameters, do: resolve,
+	name: "resolve-by-key", body: resolveFields, settles: true, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.Key(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")
@@ -61,13 +61,10 @@ var ResolveByKey = Operation{
 
 // Reject rejects a promise by either identifier.
 var Reject = Operation{
-	name: "reject", body: []string{"error"}, identifies: anyIdentifier, parameters: settleParameters, do: reject,
+	name: "reject", body: []string{"error"}, identifies: anyIdentifier, settles: true, do: reject,
 }
 
-var (
-	resolveFields    = []string{"value"}
-	settleParameters = []string{"strict"}
-)
+var resolveFields = []string{"value"}
 
 func anyIdentifier(promise.Identifier) error { return nil }
 
@@ -203,7 +200,7 @@ func settled(c *call) func(promise.Settled, error) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		if c.flags["strict"] {
+		if c.strict {
 			if code, late := lateCodes[s.Outcome]; late {
 				return answer{}, &promise.Error{Code: code, Detail: lateDetails[code], Settled: &s}
 			}

@@ -1,0 +1,54 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// failing fails every read; nothing else is asked of it.
+type failing struct {
+	gateway.Store
+	code promise.Code
+}
+
+func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promise, error) {
+	return promise.Promise{}, promise.Fail(f.code, "as the test wants it")
+}
+
+// settling stands in for the database where its time is not what is measured.
+type settling struct{ gateway.Store }
+
+func (settling) Resolve(context.Context, string, promise.Identifier, []byte) (promise.Settled, error) {
+	return promise.Settled{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
+}
+
+// BenchmarkResolve is from the event's bytes to the answer's, without the database.
+func BenchmarkResolve(b *testing.B) {
+	for _, form := range []string{"http", "http-key", "direct"} {
+		b.Run(form, func(b *testing.B) {
+			payload, err := os.ReadFile("../../events/resolve." + form + ".json")
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := &gateway.Handler{
+				Operation: gateway.Resolve, Store: settling{}, MaxValueBytes: 1 << 20, Timeout: time.Second,
+				Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := h.Invoke(b.Context(), payload); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

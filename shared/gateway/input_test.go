@@ -1,0 +1,312 @@
+package gateway_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+func TestBadBodies(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	before := s.snapshot(t)
+	const id = "id:" + promiseID
+	long := strings.Repeat("ä", 256)
+	create := func(fields string) string {
+		return `{"workflowExecutionId":"` + workflowID + `","name":"n"` + fields + `}`
+	}
+	for _, c := range []struct {
+		function, body, code, field string
+	}{
+		{"resolve", ``, "malformed_json", ""},
+		{"resolve", `   `, "malformed_json", ""},
+		{"resolve", `value=1`, "malformed_json", ""},
+		{"resolve", `{"value":1`, "malformed_json", ""},
+		{"resolve", `{"value":1,}`, "malformed_json", ""},
+		{"resolve", `{"value" 1}`, "malformed_json", ""},
+		{"resolve", `{"value":01}`, "malformed_json", ""},
+		{"resolve", `{"value":NaN}`, "malformed_json", ""},
+		{"resolve", `{value:1}`, "malformed_json", ""},
+		{"resolve", `{"value":'1'}`, "malformed_json", ""},
+		{"resolve", "\ufeff" + `{"value":1}`, "malformed_json", ""},
+		{"resolve", `{"value":1}{"value":1}`, "trailing_data", ""},
+		{"resolve", `{"value":1} x`, "trailing_data", ""},
+		{"resolve", `{"value":1}]`, "trailing_data", ""},
+		{"resolve", `[1]`, "wrong_type", ""},
+		{"resolve", `null`, "wrong_type", ""},
+		{"resolve", `"value"`, "wrong_type", ""},
+		{"resolve", `{}`, "missing_field", "value"},
+		{"resolve", `{"data":1}`, "unknown_field", "data"},
+		{"resolve", `{"Value":1}`, "unknown_field", "Value"},
+		{"resolve", `{"value":1,"tenant":"demo"}`, "unknown_field", "tenant"},
+		{"resolve", `{"value":1,"value":1}`, "duplicate_field", "value"},
+		{"resolve", `{"value":1,"\u0076alue":2}`, "duplicate_field", "value"},
+		{"reject", `{"error":null}`, "wrong_type", "error"},
+		{"reject", `{"error":1}`, "wrong_type", "error"},
+		{"reject", `{"error":"a\u0000b"}`, "nul_character", "error"},
+		{"reject", `{"error":"\ud800"}`, "invalid_utf8", "error"},
+		{"reject", `{"error":"\ud800\u0041"}`, "invalid_utf8", "error"},
+		{"reject", `{"error":"\udc00\ud800"}`, "invalid_utf8", "error"},
+		{"reject", `{"value":1}`, "unknown_field", "value"},
+		{"create-promise", `{"name":"n"}`, "missing_field", "workflowExecutionId"},
+		{"create-promise", `{"workflowExecutionId":"` + workflowID + `"}`, "missing_field", "name"},
+		{"create-promise", create(`,"name":"m"`), "duplicate_field", "name"},
+		{"create-promise", `{"workflowExecutionId":"` + workflowID + `","name":""}`, "invalid_name", ""},
+		{"create-promise", `{"workflowExecutionId":"` + workflowID + `","name":"` + long + `"}`, "invalid_name", ""},
+		{"create-promise", `{"workflowExecutionId":"` + workflowID + `","name":"a\u0000"}`, "nul_character", "name"},
+		{"create-promise", `{"workflowExecutionId":"` + workflowID + `","name":7}`, "wrong_type", "name"},
+		{"create-promise", `{"workflowExecutionId":"urn:uuid:` + workflowID + `","name":"n"}`, "invalid_uuid", ""},
+		{"create-promise", `{"workflowExecutionId":"{` + workflowID + `}","name":"n"}`, "invalid_uuid", ""},
+		{"create-promise", `{"workflowExecutionId":"","name":"n"}`, "invalid_uuid", ""},
+		{"create-promise", create(`,"idempotencyKey":""`), "invalid_key", ""},
+		{"create-promise", create(`,"idempotencyKey":"` + long + `"`), "invalid_key", ""},
+		{"create-promise", create(`,"idempotencyKey":null`), "wrong_type", "idempotencyKey"},
+		{"create-promise", create(`,"idempotencyKey":"\u0000"`), "nul_character", "idempotencyKey"},
+		{"create-promise", create(`,"idempotencyKeyTtlSeconds":60`), "missing_field", "idempotencyKey"},
+		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":0`), "out_of_range", "idempotencyKeyTtlSeconds"},
+		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":1e3`), "wrong_type", "idempotencyKeyTtlSeconds"},
+		{"create-promise", create(`,"timeoutMs":-1`), "out_of_range", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":315532800001`), "out_of_range", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":99999999999999999999`), "out_of_range", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":1.5`), "wrong_type", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":"1000"`), "wrong_type", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":1,"timeoutAt":"2030-01-01T00:00:00Z"`), "duplicate_field", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"tomorrow"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01T00:00:00"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-1-01T00:00:00Z"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"9999-01-01T00:00:00Z"`), "out_of_range", ""},
+		{"create-promise", create(`,"metadata":[]`), "wrong_type", "metadata"},
+		{"create-promise", create(`,"metadata":null`), "wrong_type", "metadata"},
+		{"create-promise", create(`,"metadata":{"a":"\u0000"}`), "nul_character", "metadata"},
+		{"create-promise", create(`,"metadata":{"\udead":1}`), "invalid_utf8", "metadata"},
+		{"create-promise", create(`,"metadata":{"a":1e301}`), "invalid_metadata", "metadata"},
+		{"create-promise", create(`,"metadata":{"a":1e-99999999999999999999}`), "invalid_metadata", "metadata"},
+		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("9", 301) + `}`), "invalid_metadata", "metadata"},
+		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`), "invalid_metadata", "metadata"},
+	} {
+		identifier := id
+		if c.function == "create-promise" {
+			identifier = ""
+		}
+		a := s.post(t, c.function, identifier, "", c.body)
+		p := requireProblem(t, 400, c.code, a)
+		if c.field != "" {
+			require.Equal(t, c.field, p["field"], c.body)
+		}
+
+		// Base64 of the same is the same.
+		e := httpEvent(t, "POST", tenant, identifier, "", "")
+		e = bytes.Replace(e, []byte(`"body":""`), []byte(`"body":"`+base64.StdEncoding.EncodeToString([]byte(c.body))+`"`), 1)
+		e = bytes.Replace(e, []byte(`"isBase64Encoded":false`), []byte(`"isBase64Encoded":true`), 1)
+		got, err := s.handler(t, c.function).Invoke(t.Context(), e)
+		require.NoError(t, err)
+		require.Equal(t, a, decodeResponse(t, got), c.body)
+	}
+	require.Equal(t, before, s.snapshot(t))
+}
+
+func TestInvalidUTF8(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	before := s.snapshot(t)
+	e := httpEvent(t, "POST", tenant, "id:"+promiseID, "", "")
+	e = bytes.Replace(e, []byte(`"body":""`), []byte(`"body":"`+base64.StdEncoding.EncodeToString([]byte("{\"value\":\"\xff\"}"))+`"`), 1)
+	e = bytes.Replace(e, []byte(`"isBase64Encoded":false`), []byte(`"isBase64Encoded":true`), 1)
+	got, err := s.handler(t, "resolve").Invoke(t.Context(), e)
+	require.NoError(t, err)
+	requireProblem(t, 400, "invalid_utf8", decodeResponse(t, got))
+	_, err = s.direct(t, "resolve", "{\"tenant\":\"demo\",\"key\":\""+key+"\",\"value\":\"\xff\"}")
+	requireFunctionError(t, "invalid_utf8", err)
+	requireProblem(t, 400, "invalid_utf8", s.post(t, "resolve", "key:\xff", "", `{"value":1}`))
+	require.Equal(t, before, s.snapshot(t))
+}
+
+func TestBadIdentifiers(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	before := s.snapshot(t)
+	const format, prefix = "Invalid UUID format for promise ID", "Identifier must start with 'id:' or 'key:' prefix"
+	for _, c := range []struct{ function, identifier, code, detail string }{
+		{"resolve", promiseID, "invalid_identifier", prefix},
+		{"resolve", "", "invalid_identifier", prefix},
+		{"resolve", "Id:" + promiseID, "invalid_identifier", prefix},
+		{"resolve", "KEY:" + key, "invalid_identifier", prefix},
+		{"resolve", " id:" + promiseID, "invalid_identifier", prefix},
+		{"resolve", "id:", "invalid_uuid", format},
+		{"resolve", "id: " + promiseID, "invalid_uuid", format},
+		{"resolve", "id:urn:uuid:" + promiseID, "invalid_uuid", format},
+		{"resolve", "id:{" + promiseID + "}", "invalid_uuid", format},
+		{"resolve", "id:" + strings.ReplaceAll(promiseID, "-", ""), "invalid_uuid", format},
+		{"resolve", "id:" + promiseID[:35] + "g", "invalid_uuid", format},
+		{"resolve", "id:" + workflowID + ":payment", "invalid_uuid", format},
+		{"resolve", "key:", "invalid_key", ""},
+		{"resolve", "key:" + strings.Repeat("k", 256), "invalid_key", ""},
+		{"resolve", "key:a\x00", "nul_character", ""},
+		{"resolve-by-id", "key:" + key, "invalid_identifier", ""},
+		{"resolve-by-key", "id:" + promiseID, "invalid_identifier", ""},
+	} {
+		p := requireProblem(t, 400, c.code, s.post(t, c.function, c.identifier, "", `{"value":1}`))
+		if c.detail != "" {
+			require.Equal(t, c.detail, p["detail"], c.identifier)
+		}
+	}
+	for payload, code := range map[string]string{
+		`{"tenant":"demo","value":1}`:                                            "invalid_identifier",
+		`{"tenant":"demo","promiseId":"` + promiseID + `","key":"k","value":1}`:  "invalid_identifier",
+		`{"tenant":"demo","promiseId":"id:` + promiseID + `","value":1}`:         "invalid_uuid",
+		`{"tenant":"demo","promiseId":null,"value":1}`:                           "wrong_type",
+		`{"tenant":7,"promiseId":"` + promiseID + `","value":1}`:                 "wrong_type",
+		`{"promiseId":"` + promiseID + `","value":1}`:                            "missing_field",
+		`{"tenant":"demo","promiseId":"` + promiseID + `"}`:                      "missing_field",
+		`{"tenant":"demo","promiseId":"` + promiseID + `","value":1,"strict":1}`: "wrong_type",
+		`{"tenant":"demo","identifier":"id:` + promiseID + `","value":1}`:        "unknown_field",
+		`[]`: "wrong_type",
+		``:   "malformed_json",
+	} {
+		_, err := s.direct(t, "resolve", payload)
+		requireFunctionError(t, code, err)
+	}
+	for _, query := range []string{"strict=1", "strict=", "strict=TRUE", "strict=true&strict=false", "Strict=true", "x=1"} {
+		requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, query, `{"value":1}`))
+	}
+	require.Equal(t, before, s.snapshot(t))
+
+	got := s.post(t, "resolve", "id:"+strings.ToUpper(promiseID), "", `{"value":null}`)
+	require.Equal(t, 200, got.StatusCode, "a UUID's digits have no case, and null is a value")
+}
+
+func TestContentTypes(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	e := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
+	for contentType, status := range map[string]int{
+		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/jsonx": 415, "": 415, ";": 415,
+		"application/json; charset=latin1": 415, "multipart/form-data; boundary=x": 415,
+		"application/json": 200, "Application/JSON; Charset=UTF-8": 200, "application/cloudevents+json": 200,
+	} {
+		got, err := s.handler(t, "resolve").Invoke(t.Context(),
+			bytes.Replace(e, []byte(`"content-type":"application/json"`), []byte(`"content-type":"`+contentType+`"`), 1))
+		require.NoError(t, err)
+		require.Equal(t, status, decodeResponse(t, got).StatusCode, contentType)
+	}
+	got, err := s.handler(t, "resolve").Invoke(t.Context(),
+		bytes.Replace(e, []byte(`"content-type":"application/json"`), nil, 1))
+	require.NoError(t, err)
+	require.Equal(t, 200, decodeResponse(t, got).StatusCode, "nothing declared")
+}
+
+func TestSizeLimits(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	post := func(function, identifier, body string) response {
+		h := s.handler(t, function)
+		h.MaxValueBytes = 20
+		got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, identifier, "", body))
+		require.NoError(t, err)
+		return decodeResponse(t, got)
+	}
+	nineteen := `"` + strings.Repeat("x", 17) + `"`
+	requireProblem(t, 413, "value_too_large", post("resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
+	requireProblem(t, 413, "value_too_large", post("reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
+	requireProblem(t, 413, "value_too_large", post("create-promise", "",
+		`{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":{"a":`+nineteen+`}}`))
+	require.Equal(t, 200, post("resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
+}
+
+// The largest value that may be configured comes back whole within Lambda's 6 MB, however much of it needs escaping.
+func TestLargestAnswerFitsLambda(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	h := s.handler(t, "resolve")
+	h.MaxValueBytes = config.MaxMaxValueBytes
+	value := `"` + strings.Repeat(`\"`, (config.MaxMaxValueBytes-2)/2) + `"`
+	require.Len(t, value, config.MaxMaxValueBytes)
+	payload, err := json.Marshal(map[string]any{"tenant": tenant, "promiseId": promiseID, "value": json.RawMessage(value)})
+	require.NoError(t, err)
+	_, err = h.Invoke(t.Context(), payload)
+	require.NoError(t, err)
+	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+	require.NoError(t, err)
+	require.Less(t, len(got), 6_000_000)
+	require.Contains(t, decodeResponse(t, got).Body, value)
+}
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	for name, listen := range map[string]bool{"refuses connections": false, "never answers": true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		if listen {
+			defer func() { require.NoError(t, l.Close()) }()
+		} else {
+			require.NoError(t, l.Close())
+		}
+		pool, err := pgxpool.New(t.Context(), "postgres://someone:secret-password@"+l.Addr().String()+"/promises?sslmode=disable")
+		require.NoError(t, err)
+		defer pool.Close()
+		away := &service{store: repository.New(pool), log: new(bytes.Buffer)}
+		h := away.handler(t, "resolve")
+		h.Timeout = time.Second
+		got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":"secret-value"}`))
+		require.NoError(t, err, name)
+		a := decodeResponse(t, got)
+		requireProblem(t, 503, "unavailable", a)
+		require.Equal(t, "1", a.Headers["retry-after"])
+		require.Contains(t, away.log.String(), "cause=", "the cause is in the log")
+		require.NotContains(t, away.log.String()+a.Body, "secret-")
+	}
+}
+
+func TestFaultIsInternal(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	s.db.Exec(t, "DROP TABLE workflow_event")
+	a := s.post(t, "resolve", "id:"+promiseID, "", `{"value":1}`)
+	p := requireProblem(t, 500, "internal", a)
+	require.Equal(t, "The service failed. The cause is in its log.", p["detail"])
+	require.NotContains(t, a.Body, "workflow_event")
+	require.Contains(t, s.log.String(), `relation \"workflow_event\" does not exist`)
+
+	h := s.handler(t, "resolve")
+	h.Store = nil
+	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`))
+	require.NoError(t, err, "a panic is an internal error, too")
+	a = decodeResponse(t, got)
+	requireProblem(t, 500, "internal", a)
+	require.NotContains(t, a.Body, "goroutine")
+	require.Contains(t, s.log.String(), "goroutine")
+}
+
+func TestEveryCodeHasAStatus(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	for _, code := range promise.Codes {
+		h := s.handler(t, "get-promise")
+		h.Store = failing{code: code}
+		got, err := h.Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+		require.NoError(t, err)
+		a := decodeResponse(t, got)
+		require.GreaterOrEqual(t, a.StatusCode, 400, code)
+		requireProblem(t, a.StatusCode, string(code), a)
+		_, err = h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
+		requireFunctionError(t, string(code), err)
+	}
+}
