@@ -1,0 +1,385 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/infra/local/httpapi"
+	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+var table = []routes.Route{
+	{Method: "POST", Path: "/api/tenants/{slug}/promises", Function: "create"},
+	{Method: "GET", Path: "/api/tenants/{slug}/promises", Function: "list"},
+	{Method: "GET", Path: "/api/tenants/{slug}/promises/{identifier}", Function: "get"},
+	{Method: "POST", Path: "/api/tenants/{slug}/promises/{identifier}/resolve", Function: "resolve"},
+	{Method: "POST", Path: "/api/tenants/{slug}/promises/{action}", Function: "any-action"},
+	{Method: "POST", Path: "/api/tenants/{slug}/promises/batch-resolve", Function: "batch"},
+}
+
+type invoker func(function string, req lambda.Request) (lambda.Result, error)
+
+func (i invoker) Invoke(_ context.Context, function string, req lambda.Request) (lambda.Result, error) {
+	return i(function, req)
+}
+
+// fake keeps what the function was called with, and returns what it is told to.
+type fake struct {
+	function string
+	req      lambda.Request
+	result   lambda.Result
+	err      error
+}
+
+func (f *fake) start(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(httpapi.New(table, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
+		f.function, f.req = function, req
+		return f.result, f.err
+	})))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// raw sends the bytes as they are and returns the answer.
+func raw(t *testing.T, s *httptest.Server, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	_, err = io.WriteString(conn, strings.ReplaceAll(request, "\n", "\r\n"))
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	return resp
+}
+
+func body(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func TestEvent(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	s := f.start(t)
+	before := time.Now()
+	resp := raw(t, s, `POST /api/tenants/de%20mo/promises/key:50%25%2Fa+b/resolve?a=1&a=2&b=x%20y+z%2C&empty=&=noname&bad=%zz HTTP/1.1
+Host: api.example.test:3000
+Content-Type: application/json; charset=utf-8
+X-Custom: one
+x-CUSTOM: two
+Cookie: a=b; c=d
+Cookie: e=f
+User-Agent: test/1.0
+X-Forwarded-For: 203.0.113.9
+X-Amzn-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793
+Connection: close
+Content-Length: 22
+
+{"value": "<&>äöü"}`)
+	require.Equal(t, "resolve", f.function)
+	require.Equal(t, "Root=1-5759e988-bd862e3fe1be46a994272793", f.req.TraceID)
+
+	var got map[string]any
+	require.NoError(t, json.Unmarshal(f.req.Payload, &got))
+	rc := got["requestContext"].(map[string]any)
+	epoch := int64(rc["timeEpoch"].(float64))
+	require.GreaterOrEqual(t, epoch, before.UnixMilli())
+	require.LessOrEqual(t, epoch, time.Now().UnixMilli())
+	at, err := time.Parse("02/Jan/2006:15:04:05 -0700", rc["time"].(string))
+	require.NoError(t, err)
+	require.Equal(t, epoch/1000, at.Unix())
+	require.True(t, strings.HasSuffix(rc["time"].(string), " +0000"))
+	require.Regexp(t, `^[\w-]{15}=$`, rc["requestId"])
+	require.Equal(t, rc["requestId"], resp.Header.Get("apigw-requestid"))
+	delete(rc, "timeEpoch")
+	delete(rc, "time")
+	delete(rc, "requestId")
+
+	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+	want := fmt.Sprintf(`{
+		"version": "2.0",
+		"routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve",
+		"rawPath": "/api/tenants/de%%20mo/promises/key:50%%25%%2Fa+b/resolve",
+		"rawQueryString": "a=1&a=2&b=x%%20y+z%%2C&empty=&=noname&bad=%%zz",
+		"cookies": ["a=b", "c=d", "e=f"],
+		"headers": {
+			"host": "api.example.test:3000",
+			"content-type": "application/json; charset=utf-8",
+			"content-length": "22",
+			"user-agent": "test/1.0",
+			"x-custom": "one,two",
+			"x-forwarded-for": "203.0.113.9, 127.0.0.1",
+			"x-forwarded-port": "%s",
+			"x-forwarded-proto": "http",
+			"x-amzn-trace-id": "Root=1-5759e988-bd862e3fe1be46a994272793"
+		},
+		"queryStringParameters": {"a": "1,2", "b": "x y z,", "empty": "", "": "noname", "bad": "%%zz"},
+		"requestContext": {
+			"accountId": "123456789012",
+			"apiId": "local",
+			"domainName": "api.example.test",
+			"domainPrefix": "api",
+			"http": {
+				"method": "POST",
+				"path": "/api/tenants/de%%20mo/promises/key:50%%25%%2Fa+b/resolve",
+				"protocol": "HTTP/1.1",
+				"sourceIp": "127.0.0.1",
+				"userAgent": "test/1.0"
+			},
+			"routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve",
+			"stage": "$default"
+		},
+		"pathParameters": {"slug": "de mo", "identifier": "key:50%%/a+b"},
+		"body": "{\"value\": \"<&>äöü\"}",
+		"isBase64Encoded": false
+	}`, port)
+	all, err := json.Marshal(got)
+	require.NoError(t, err)
+	require.JSONEq(t, want, string(all))
+
+	var typed events.APIGatewayV2HTTPRequest
+	require.NoError(t, json.Unmarshal(f.req.Payload, &typed), "aws-lambda-go reads it")
+	require.Equal(t, "key:50%/a+b", typed.PathParameters["identifier"])
+}
+
+func TestEventOfABareRequest(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	s := f.start(t)
+	raw(t, s, "GET /api/tenants/demo/promises HTTP/1.1\nHost: localhost\n\n")
+	var got map[string]any
+	require.NoError(t, json.Unmarshal(f.req.Payload, &got))
+	for _, absent := range []string{"body", "cookies", "queryStringParameters", "stageVariables"} {
+		require.NotContains(t, got, absent)
+	}
+	require.Equal(t, "", got["rawQueryString"])
+	require.Equal(t, false, got["isBase64Encoded"])
+	h := got["headers"].(map[string]any)
+	require.Equal(t, "0", h["content-length"])
+	require.Equal(t, "127.0.0.1", h["x-forwarded-for"])
+	require.Regexp(t, `^Root=1-[0-9a-f]{8}-[0-9a-f]{24}$`, h["x-amzn-trace-id"])
+}
+
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		contentType, body string
+		text              bool
+	}{
+		{"application/json", `{"a":1}`, true},
+		{"Application/JSON; charset=utf-8", `{"a":1}`, true},
+		{"text/plain", "é\x00\r\n\t", true},
+		{"application/xml", "<a/>", true},
+		{"application/javascript", "1", true},
+		{"application/json", "{\"a\":\"\xff\xfe\"}", false},
+		{"text/plain", "\xc3", false},
+		{"", `{"a":1}`, false},
+		{"application/x-www-form-urlencoded", "a=b", false},
+		{"application/octet-stream", "abc", false},
+		{"multipart/form-data; boundary=x", "--x--", false},
+	} {
+		f := &fake{}
+		s := f.start(t)
+		req, err := http.NewRequest("POST", s.URL+"/api/tenants/demo/promises", strings.NewReader(c.body))
+		require.NoError(t, err)
+		if c.contentType != "" {
+			req.Header.Set("Content-Type", c.contentType)
+		}
+		_, err = http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		var e events.APIGatewayV2HTTPRequest
+		require.NoError(t, json.Unmarshal(f.req.Payload, &e))
+		require.Equal(t, !c.text, e.IsBase64Encoded, c.contentType)
+		got := e.Body
+		if e.IsBase64Encoded {
+			decoded, err := base64.StdEncoding.DecodeString(got)
+			require.NoError(t, err)
+			got = string(decoded)
+		}
+		require.Equal(t, c.body, got)
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	for request, want := range map[string]string{
+		"POST /api/tenants/demo/promises":                           "create",
+		"GET /api/tenants/demo/promises":                            "list",
+		"GET /api/tenants/demo/promises/id:1":                       "get",
+		"GET /api/tenants/demo/promises/batch-resolve":              "get",
+		"POST /api/tenants/demo/promises/batch-resolve":             "batch",
+		"POST /api/tenants/demo/%70romises/batch-resolve":           "batch",
+		"POST /api/tenants/demo/promises/other":                     "any-action",
+		"POST /api/tenants/demo/promises/..%2F..%2Fx/resolve":       "resolve",
+		"GET /api/tenants/demo/promises/key:a%2Fb%3Fc%23d":          "get",
+		"GET /api/tenants/demo/promises/..":                         "get",
+		"GET /api/tenants/demo/promises?x=/resolve":                 "list",
+		"PUT /api/tenants/demo/promises":                            "",
+		"HEAD /api/tenants/demo/promises":                           "",
+		"OPTIONS /api/tenants/demo/promises":                        "",
+		"post /api/tenants/demo/promises":                           "",
+		"POST /api/tenants/demo/promises/":                          "",
+		"POST /api/tenants//promises":                               "",
+		"POST //api/tenants/demo/promises":                          "",
+		"POST /api/tenants/demo/Promises":                           "",
+		"GET /":                                                     "",
+		"GET /api/tenants/demo/promises/key:a/b":                    "",
+		"POST /api/tenants/demo/promises/key:a/b/resolve":           "",
+		"POST /x/../api/tenants/demo/promises":                      "",
+		"GET http://elsewhere/api/tenants/demo/promises/id:1":       "get",
+		"POST /api/tenants/demo/promises/key:%E2%82%AC/resolve?a=b": "resolve",
+	} {
+		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
+		resp := raw(t, f.start(t), request+" HTTP/1.1\nHost: x\nContent-Length: 0\n\n")
+		require.Equal(t, want, f.function, request)
+		if want != "" {
+			require.Equal(t, 204, resp.StatusCode)
+			continue
+		}
+		require.Equal(t, 404, resp.StatusCode, request)
+		require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+		require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+		if !strings.HasPrefix(request, "HEAD") {
+			require.Equal(t, `{"message":"Not Found"}`, body(t, resp))
+		}
+	}
+}
+
+func TestResponses(t *testing.T) {
+	t.Parallel()
+	const json500 = `{"message":"Internal Server Error"}`
+	const text = "text/plain;charset=UTF-8"
+	for _, c := range []struct {
+		payload     string
+		status      int
+		contentType string
+		body        string
+	}{
+		{`{"statusCode":201,"headers":{"content-type":"application/problem+json"},"body":"{}"}`, 201, "application/problem+json", "{}"},
+		{`{"statusCode":200,"body":"hi"}`, 200, text, "hi"},
+		{`{"statusCode":"200","body":"hi"}`, 200, text, "hi"},
+		{`{"statusCode":200,"body":"AP8=","isBase64Encoded":true}`, 200, text, "\x00\xff"},
+		{`{"statusCode":204}`, 204, text, ""},
+		{`{"statusCode":200}`, 200, text, ""},
+		{`{"statusCode":200,"body":null,"headers":null,"cookies":null}`, 200, text, ""},
+		{`{"promiseId":"x"}`, 200, "application/json", `{"promiseId":"x"}`},
+		{`[1, 2]`, 200, "application/json", `[1, 2]`},
+		{`"text"`, 200, "application/json", `text`},
+		{`null`, 200, "application/json", `null`},
+		{`no json`, 200, "application/json", `no json`},
+		{`{"statusCode":"abc"}`, 500, "application/json", json500},
+		{`{"statusCode":99}`, 500, "application/json", json500},
+		{`{"statusCode":1000}`, 500, "application/json", json500},
+		{`{"statusCode":null}`, 500, "application/json", json500},
+		{`{"statusCode":200,"body":{}}`, 500, "application/json", json500},
+		{`{"statusCode":200,"body":"%","isBase64Encoded":true}`, 500, "application/json", json500},
+		{`{"statusCode":200,"headers":{"a":["b"]}}`, 500, "application/json", json500},
+	} {
+		f := &fake{result: lambda.Result{Payload: []byte(c.payload)}}
+		resp, err := http.Get(f.start(t).URL + "/api/tenants/demo/promises/id:1")
+		require.NoError(t, err)
+		require.Equal(t, c.status, resp.StatusCode, c.payload)
+		require.Equal(t, c.contentType, resp.Header.Get("Content-Type"), c.payload)
+		require.Equal(t, c.body, body(t, resp), c.payload)
+		require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+	}
+}
+
+func TestResponseHeaders(t *testing.T) {
+	t.Parallel()
+	f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":503,"body":"abc",
+		"headers":{"retry-after":5,"X-True":true,"x-a":"b","Content-Length":"99","Connection":"close"},
+		"cookies":["a=b; Secure","c=d"]}`)}}
+	resp, err := http.Get(f.start(t).URL + "/api/tenants/demo/promises/id:1")
+	require.NoError(t, err)
+	require.Equal(t, "abc", body(t, resp))
+	require.Equal(t, "5", resp.Header.Get("Retry-After"))
+	require.Equal(t, "true", resp.Header.Get("X-True"))
+	require.Equal(t, "b", resp.Header.Get("X-A"))
+	require.Equal(t, []string{"a=b; Secure", "c=d"}, resp.Header.Values("Set-Cookie"))
+	require.EqualValues(t, 3, resp.ContentLength)
+	require.False(t, resp.Close)
+}
+
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		f      fake
+		status int
+		body   string
+	}{
+		{fake{result: lambda.Result{ErrorType: "errorString", Payload: []byte(`{"statusCode":200}`)}}, 500, `{"message":"Internal Server Error"}`},
+		{fake{result: lambda.Result{ErrorType: "Sandbox.Timedout", TimedOut: true}}, 503, `{"message":"Service Unavailable"}`},
+		{fake{err: context.DeadlineExceeded}, 503, `{"message":"Service Unavailable"}`},
+		{fake{err: lambda.ErrThrottled}, 503, `{"message":"Service Unavailable"}`},
+		{fake{err: lambda.ErrNotFound}, 500, `{"message":"Internal Server Error"}`},
+	} {
+		resp, err := http.Get(c.f.start(t).URL + "/api/tenants/demo/promises/id:1")
+		require.NoError(t, err)
+		require.Equal(t, c.status, resp.StatusCode)
+		require.Equal(t, c.body, body(t, resp))
+	}
+}
+
+func TestTheAPIHasATimeoutOfItsOwn(t *testing.T) {
+	t.Parallel()
+	h := httpapi.New(table, waiting{})
+	h.Timeout = 20 * time.Millisecond
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	resp, err := http.Get(s.URL + "/api/tenants/demo/promises/id:1")
+	require.NoError(t, err)
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, 30*time.Second, httpapi.New(table, nil).Timeout)
+}
+
+type waiting struct{}
+
+func (waiting) Invoke(ctx context.Context, _ string, _ lambda.Request) (lambda.Result, error) {
+	<-ctx.Done()
+	return lambda.Result{}, ctx.Err()
+}
+
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		size, status int
+	}{
+		{httpapi.MaxBody + 1, 413},
+		{httpapi.MaxBody, 413}, // the event is above Lambda's limit
+		{lambda.MaxPayload, 413},
+		{lambda.MaxPayload - 64<<10, 200},
+	} {
+		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":200}`)}}
+		// The whole runner reads such a body to its end before it answers.
+		h := httpapi.New(table, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
+			return f.result, nil
+		}))
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "/api/tenants/demo/promises", strings.NewReader(strings.Repeat("a", c.size)))
+		r.Header.Set("Content-Type", "text/plain")
+		h.ServeHTTP(w, r)
+		require.Equal(t, c.status, w.Code, c.size)
+		if c.status == 413 {
+			require.Equal(t, `{"message":"Request Entity Too Large"}`, w.Body.String())
+		}
+	}
+}
