@@ -56,7 +56,7 @@ func start(t *testing.T, o lambda.Options) string {
 		function("echo", time.Minute, "RETURN=event"),
 	}, o)
 	server := httptest.NewServer(invokeapi.Handler{Service: service})
-	t.Cleanup(func() { server.Close(); service.Close() })
+	t.Cleanup(func() { service.Close(); server.Close() })
 	return server.URL
 }
 
