@@ -1,0 +1,215 @@
+package repository_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+const callers = 64
+
+// atOnce runs f for each caller, all at the same moment, on a connection of its own.
+func atOnce(t *testing.T, url string, f func(r *repository.Repository, caller int)) {
+	t.Helper()
+	conf, err := pgxpool.ParseConfig(url)
+	require.NoError(t, err)
+	conf.MaxConns, conf.MinConns = callers, callers
+	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	defer pool.Close()
+	r := repository.New(pool)
+	var ready, done sync.WaitGroup
+	start := make(chan struct{})
+	ready.Add(callers)
+	for caller := range callers {
+		done.Go(func() {
+			c, err := pool.Acquire(t.Context())
+			if err == nil {
+				c.Release()
+			}
+			ready.Done()
+			<-start
+			f(r, caller)
+		})
+	}
+	ready.Wait()
+	close(start)
+	done.Wait()
+}
+
+func TestManySettleOnePromise(t *testing.T) {
+	t.Parallel()
+	for round := range 5 {
+		r, db := setUp(t)
+		p := create(t, r, withKey(draft("contended"), "k", time.Hour))
+		answers, errs := make([]promise.Settled, callers), make([]error, callers)
+		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+			i := promise.ByID(p.ID)
+			if caller%2 == 0 {
+				i, _ = promise.ByKey("k")
+			}
+			if caller%3 == 0 {
+				answers[caller], errs[caller] = r.Reject(context.Background(), tenant, i, fmt.Sprint(caller))
+			} else {
+				answers[caller], errs[caller] = r.Resolve(context.Background(), tenant, i, fmt.Append(nil, caller))
+			}
+		})
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		winners := 0
+		for caller, got := range answers {
+			require.NoError(t, errs[caller])
+			require.Equal(t, p.ID, got.PromiseID)
+			require.Equal(t, stored.State, got.State, "everybody is told the same truth")
+			if got.Outcome == promise.OutcomeSettled {
+				winners++
+				if stored.State == promise.Resolved {
+					require.Equal(t, fmt.Sprint(caller), string(stored.Value))
+				} else {
+					require.Equal(t, fmt.Sprint(caller), *stored.Error)
+				}
+			} else {
+				require.Equal(t, promise.OutcomeConflict, got.Outcome)
+			}
+		}
+		require.Equal(t, 1, winners, "round %d", round)
+		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_"+strings.ToUpper(string(stored.State)),
+			events(t, db, p.WorkflowExecutionID))
+		require.Equal(t, 2, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "no number is used up")
+	}
+}
+
+func TestManyCreateOnePromise(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"", "k"} {
+		r, db := setUp(t)
+		d := draft("contended")
+		if key != "" {
+			d = withKey(d, key, time.Hour)
+		}
+		made, created, errs := make([]promise.Promise, callers), make([]bool, callers), make([]error, callers)
+		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+			made[caller], created[caller], errs[caller] = r.Create(context.Background(), tenant, d)
+		})
+		winners := 0
+		for caller := range callers {
+			require.NoError(t, errs[caller])
+			require.Equal(t, made[0], made[caller])
+			if created[caller] {
+				winners++
+			}
+		}
+		require.Equal(t, 1, winners)
+		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
+		require.Equal(t, "1 PROMISE_CREATED", events(t, db, d.WorkflowExecutionID))
+		require.Equal(t, 1, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(made[0].ID))
+		require.NoError(t, err)
+		require.Equal(t, made[0], stored)
+	}
+}
+
+// One key, as many promises as callers, in one workflow and in many; on a key that is new, and on one that is free to
+// pass on.
+func TestManyCreateWithOneKey(t *testing.T) {
+	t.Parallel()
+	for _, takeover := range []bool{false, true} {
+		for _, workflows := range []int{1, callers} {
+			r, db := setUp(t)
+			before := 0
+			if takeover {
+				p := create(t, r, withKey(draft("old"), "k", time.Hour))
+				_, err := r.Resolve(t.Context(), tenant, promise.ByID(p.ID), []byte("1"))
+				require.NoError(t, err)
+				db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+				before = 1
+			}
+			ids := make([]uuid.UUID, workflows)
+			for i := range ids {
+				ids[i] = uuid.New()
+			}
+			made, errs := make([]promise.Promise, callers), make([]error, callers)
+			atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+				d := promise.Draft{WorkflowExecutionID: ids[caller%workflows], Name: fmt.Sprint(caller)}
+				made[caller], _, errs[caller] = r.Create(context.Background(), tenant, withKey(d, "k", time.Hour))
+			})
+			holder, err := r.FindPromiseByKey(t.Context(), tenant, "k")
+			require.NoError(t, err)
+			winners := 0
+			for caller, err := range errs {
+				if err == nil {
+					winners++
+					require.Equal(t, holder, made[caller].ID)
+				} else {
+					require.Equal(t, holder, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+				}
+			}
+			require.Equal(t, 1, winners)
+			require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM promise"), "the losers' promises do not exist")
+			require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
+			requireDense(t, db)
+		}
+	}
+}
+
+// Everything at once on a handful of promises and keys: nothing deadlocks, nothing fails, and the log stays dense.
+func TestEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	workflows := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	ctx := context.Background()
+	failures := make(chan error, callers*100)
+	atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+		for n := range 30 {
+			d := promise.Draft{WorkflowExecutionID: workflows[(caller+n)%3], Name: fmt.Sprint(n % 10)}
+			key := fmt.Sprint("k", (caller*7+n)%10)
+			p, _, err := r.Create(ctx, tenant, withKey(d, key, time.Millisecond))
+			switch e := promise.AsError(err); {
+			case err == nil:
+				if _, err := r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte("1")); err != nil {
+					failures <- err
+				}
+			case e.Code == promise.CodeKeyConflict || e.Code == promise.CodeCreateConflict:
+			default:
+				failures <- err
+			}
+			i, _ := promise.ByKey(key)
+			if _, err := r.Reject(ctx, tenant, i, "x"); err != nil && promise.AsError(err).Code != promise.CodeNotFound {
+				failures <- err
+			}
+			if _, err := r.DeleteExpired(ctx, 5); err != nil {
+				failures <- err
+			}
+		}
+	})
+	close(failures)
+	for err := range failures {
+		require.NoError(t, err)
+	}
+	requireDense(t, db)
+	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM promise p WHERE resolved AND NOT EXISTS (
+		SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
+		AND e.sequence_number = p.resolved_by_sequence AND e.promise_id = p.id)`))
+	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM promise p WHERE NOT EXISTS (
+		SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
+		AND e.sequence_number = p.created_by_sequence AND e.promise_id = p.id)`))
+}
+
+// requireDense wants each workflow's log to be 1, 2, 3, ... up to the last number handed out.
+func requireDense(t *testing.T, db *dbtest.DB) {
+	t.Helper()
+	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
+		SELECT COUNT(*) FROM workflow_event e WHERE e.workflow_execution_id = w.id
+		AND e.sequence_number BETWEEN 1 AND w.last_sequence_number)`))
+}

@@ -1,0 +1,250 @@
+package repository_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+func poolWith(t testing.TB, url string, change func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	conf, err := pgxpool.ParseConfig(url)
+	require.NoError(t, err)
+	change(conf)
+	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// roundTrips counts what goes to the server: queries and, once for each connection, their preparation.
+type roundTrips struct{ n atomic.Int32 }
+
+func (r *roundTrips) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	r.n.Add(1)
+	return ctx
+}
+func (r *roundTrips) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func TestOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	trips := new(roundTrips)
+	r := repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.ConnConfig.Tracer = trips }))
+	ctx := t.Context()
+	d := withKey(draft("a"), "k", time.Hour)
+	past := time.Now().Add(-time.Hour)
+	late := draft("late")
+	late.TimeoutAt = &past
+	p := create(t, r, d)
+	q := create(t, r, draft("b"))
+	o := create(t, r, late)
+	for _, c := range []struct {
+		name string
+		trip int32
+		call func() error
+	}{
+		{"create", 1, func() error { return errOf2(r.Create(ctx, tenant, draft("c"))) }},
+		{"create with a key", 1, func() error { return errOf2(r.Create(ctx, tenant, withKey(draft("d"), "k2", time.Hour))) }},
+		{"create again", 1, func() error { return errOf2(r.Create(ctx, tenant, d)) }},
+		{"get by id", 1, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(p.ID))) }},
+		{"get by key", 1, func() error { return errOf(r.Get(ctx, tenant, byKey(t, "k"))) }},
+		{"get by name", 1, func() error { return errOf(r.GetByWorkflowAndName(ctx, tenant, p.WorkflowExecutionID, p.Name)) }},
+		{"resolve by key", 1, func() error { return errOf(r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))) }},
+		{"resolve again", 1, func() error { return errOf(r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))) }},
+		{"reject by id", 1, func() error { return errOf(r.Reject(ctx, tenant, promise.ByID(q.ID), "x")) }},
+		{"find by key", 1, func() error { return errOf(r.FindPromiseByKey(ctx, tenant, "k")) }},
+		{"register a key", 1, func() error { return r.CreateForPromise(ctx, tenant, "k3", p.ID, time.Hour) }},
+		{"delete expired", 1, func() error { return errOf(r.DeleteExpired(ctx, 10)) }},
+		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
+	} {
+		trips.n.Store(0)
+		require.NoError(t, c.call(), c.name)
+		require.Equal(t, c.trip, trips.n.Load(), c.name)
+	}
+}
+
+func errOf2[T, U any](_ T, _ U, err error) error { return err }
+
+// DB_EXEC_MODE offers each of pgx's modes; every statement must work in each.
+func TestEveryQueryExecMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgx.QueryExecMode{
+		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+		pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			_, db := setUp(t)
+			r := repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode }))
+			ctx := t.Context()
+			d := withKey(draft("a"), "k", time.Hour)
+			timeout := 90 * time.Minute
+			d.Timeout, d.Metadata = &timeout, []byte(`{"a": "\\x7b 'ä'"}`)
+			p := create(t, r, d)
+			require.JSONEq(t, string(d.Metadata), string(p.Metadata))
+			require.Equal(t, timeout, p.TimeoutAt.Sub(p.CreatedAt))
+			at := time.Now().Add(time.Hour).Truncate(time.Microsecond)
+			q := create(t, r, promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: "b", TimeoutAt: &at})
+			require.True(t, at.Equal(*q.TimeoutAt))
+			value := []byte("\"\\\\x00 ' ä\"")
+			got, err := r.Resolve(ctx, tenant, byKey(t, "k"), value)
+			require.NoError(t, err)
+			require.Equal(t, promise.OutcomeSettled, got.Outcome)
+			got, err = r.Resolve(ctx, tenant, promise.ByID(p.ID), value)
+			require.NoError(t, err)
+			require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
+			stored, err := r.Get(ctx, tenant, promise.ByID(p.ID))
+			require.NoError(t, err)
+			require.Equal(t, value, stored.Value)
+			_, err = r.Reject(ctx, tenant, promise.ByID(q.ID), "x")
+			require.NoError(t, err)
+			stored, err = r.GetByWorkflowAndName(ctx, tenant, q.WorkflowExecutionID, "b")
+			require.NoError(t, err)
+			require.Equal(t, promise.Rejected, stored.State)
+			require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
+			found, err := r.FindPromiseByKey(ctx, tenant, "k2")
+			require.NoError(t, err)
+			require.Equal(t, p.ID, found)
+			_, err = r.DeleteExpired(ctx, 10)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// Each statement is prepared, and planned for any parameters, on a database of some size. The plan must reach each
+// table by an index: no statement may grow with the table.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
+		SELECT gen_random_uuid(), (SELECT id FROM tenant), 1 FROM generate_series(1, 20000)`)
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, name, created_by_sequence, resolved, outcome)
+		SELECT id, 'n', 1, TRUE, 'resolved' FROM workflow_execution`)
+	db.Exec(t, `INSERT INTO idempotency_key SELECT (SELECT id FROM tenant), id::TEXT, id, NOW() + INTERVAL '1 day' FROM promise`)
+	db.Exec(t, "INSERT INTO tenant (slug) SELECT 't' || n FROM generate_series(1, 5000) n")
+	db.Exec(t, "ANALYZE")
+	wants := map[string][]string{
+		"await_settlements":        {"workflow_execution_pkey"},
+		"create":                   {"promise_workflow_execution_id_name_key", "idempotency_key_pkey", "promise_pkey", "tenant_slug_key"},
+		"create_for_promise":       {"promise_pkey", "idempotency_key_pkey"},
+		"delete_expired":           {"idx_idempotency_key_expires", "idempotency_key_pkey", "promise_pkey"},
+		"find_promise_by_key":      {"idempotency_key_pkey", "promise_pkey", "tenant_slug_key"},
+		"get":                      {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
+		"get_by_workflow_and_name": {"promise_workflow_execution_id_name_key", "workflow_execution_pkey"},
+		"settle":                   {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
+	}
+	files, err := filepath.Glob("queries/*.sql")
+	require.NoError(t, err)
+	require.Len(t, files, len(wants))
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".sql")
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		sql := string(text)
+		require.True(t, strings.HasPrefix(sql, "-- "), "%s says what it does and what it locks", file)
+		conn, err := db.Pool.Acquire(t.Context())
+		require.NoError(t, err)
+		defer conn.Release()
+		_, err = conn.Exec(t.Context(), "PREPARE q_"+name+" AS "+sql)
+		require.NoError(t, err, file)
+		_, err = conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan")
+		require.NoError(t, err)
+		nulls := "(" + strings.TrimSuffix(strings.Repeat("NULL, ", parameters(sql)), ", ") + ")"
+		rows, err := conn.Query(t.Context(), "EXPLAIN EXECUTE q_"+name+nulls)
+		require.NoError(t, err, file)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		plan := strings.Join(lines, "\n")
+		for _, index := range wants[name] {
+			require.Contains(t, plan, index, "%s\n%s", file, plan)
+		}
+		require.NotContains(t, plan, "Seq Scan", "%s\n%s", file, plan)
+	}
+}
+
+// parameters is how many a statement has.
+func parameters(sql string) int {
+	n := 0
+	for n < 9 && strings.Contains(sql, "$"+string(rune('1'+n))) {
+		n++
+	}
+	return n
+}
+
+func TestADeadConnectionIsReplaced(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	pool := poolWith(t, db.URL, func(c *pgxpool.Config) { c.MaxConns = 1 })
+	frozen := repository.New(pool)
+	p := create(t, frozen, draft("a"))
+	for range 3 {
+		pid := 0
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid))
+		time.Sleep(1100 * time.Millisecond) // pgxpool looks after a connection that has idled for a second
+		db.Exec(t, "SELECT pg_terminate_backend($1, 5000)", pid)
+		_, err := frozen.Resolve(t.Context(), tenant, promise.ByID(p.ID), []byte("1"))
+		require.NoError(t, err)
+	}
+	stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+	require.NoError(t, err)
+	require.Equal(t, promise.Resolved, stored.State)
+}
+
+// A server that is ended in the middle of a settlement leaves all of it or nothing, and the caller is told to repeat.
+func TestCutOffInTheMiddle(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, draft("a"))
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM promise FOR NO KEY UPDATE") // the settlement gets its number, and waits here
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	pool := poolWith(t, db.URL, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["application_name"] = "victim" })
+	go func() {
+		_, err := repository.New(pool).Resolve(context.Background(), tenant, promise.ByID(p.ID), []byte("1"))
+		done <- err
+	}()
+	require.Eventually(t, func() bool {
+		return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event_type = 'Lock'") == 1
+	}, 10*time.Second, 5*time.Millisecond)
+	db.Exec(t, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'victim'")
+	requireCode(t, promise.CodeUnavailable, <-done)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Equal(t, "1 PROMISE_CREATED", events(t, db, p.WorkflowExecutionID))
+	require.Equal(t, 1, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+	got, err := r.Resolve(t.Context(), tenant, promise.ByID(p.ID), []byte("1"))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeSettled, got.Outcome)
+}
+
+func TestErrorsTellNoPayload(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Exec(t, "ALTER TABLE promise ADD CONSTRAINT never CHECK (created_by_sequence < 0) NOT VALID")
+	d := withKey(draft("secret-name"), "secret-key", time.Hour)
+	d.Metadata, _ = json.Marshal(map[string]string{"a": "secret-metadata"})
+	_, _, err := r.Create(t.Context(), tenant, d)
+	requireCode(t, promise.CodeInternal, err)
+	require.NotContains(t, err.Error(), "secret")
+	var pg *pgconn.PgError
+	require.ErrorAs(t, err, &pg, "the log sees the cause")
+	require.Equal(t, "never", pg.ConstraintName)
+	_, err = r.Get(t.Context(), tenant, promise.ByID(uuid.New()))
+	requireCode(t, promise.CodeNotFound, err)
+}
