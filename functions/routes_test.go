@@ -1,0 +1,40 @@
+package functions_test
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// Every folder is a function of the table, every function has its folder and its sample events, and every route leads
+// to a function.
+func TestRoutesNameTheFunctions(t *testing.T) {
+	t.Parallel()
+	mains, err := filepath.Glob("*/main.go")
+	require.NoError(t, err)
+	var folders, names []string
+	for _, main := range mains {
+		folders = append(folders, filepath.Dir(main))
+	}
+	for _, f := range routes.Functions {
+		names = append(names, f.Name)
+		events, err := filepath.Glob("../events/" + f.Name + ".*.json")
+		require.NoError(t, err)
+		require.NotEmpty(t, events, f.Name)
+		require.Positive(t, f.Timeout)
+		require.Positive(t, f.MemoryMB)
+	}
+	require.ElementsMatch(t, folders, names)
+	seen := map[string]bool{}
+	for _, r := range routes.HTTP {
+		require.True(t, slices.Contains(names, r.Function), r.Function)
+		require.False(t, seen[r.Method+r.Path], r.Path)
+		seen[r.Method+r.Path] = true
+		require.True(t, strings.HasPrefix(r.Path, "/api/tenants/{slug}/"), r.Path)
+	}
+}

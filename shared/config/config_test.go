@@ -1,0 +1,66 @@
+package config_test
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/config"
+)
+
+func set(t *testing.T, pairs ...string) {
+	t.Helper()
+	for _, name := range config.Names {
+		t.Setenv(name, "")
+	}
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		t.Setenv(name, value)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	set(t, "DATABASE_URL=postgres://h/d")
+	c, err := config.Load()
+	require.NoError(t, err)
+	require.Equal(t, config.Config{
+		DatabaseURL: "postgres://h/d", QueryExecMode: pgx.QueryExecModeCacheStatement, LogLevel: slog.LevelInfo,
+		MaxValueBytes: 1 << 20,
+	}, c)
+
+	set(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152")
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.Equal(t, config.Config{
+		DatabaseURL: "d", QueryExecMode: pgx.QueryExecModeExec, LogLevel: slog.LevelDebug, MaxValueBytes: 2 << 20,
+	}, c)
+}
+
+func TestLoadNamesEachFault(t *testing.T) {
+	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153")
+	_, err := config.Load()
+	for _, name := range config.Names {
+		require.ErrorContains(t, err, name)
+	}
+	for _, n := range []string{"0", "-1", "1e3", "x"} {
+		set(t, "DATABASE_URL=d", "MAX_VALUE_BYTES="+n)
+		_, err := config.Load()
+		require.Error(t, err)
+	}
+}
+
+// Names is what starters of functions go by: Load must read nothing else.
+func TestNamesAreAllThatIsRead(t *testing.T) {
+	text, err := os.ReadFile("config.go")
+	require.NoError(t, err)
+	for part := range strings.SplitSeq(string(text), "os.Getenv(\"") {
+		name, _, ok := strings.Cut(part, `")`)
+		if ok && strings.ToUpper(name) == name {
+			require.Contains(t, config.Names, name)
+		}
+	}
+}
