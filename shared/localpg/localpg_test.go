@@ -38,11 +38,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// folder is a temporary one that the server's user can reach, too.
+// folder is a temporary one, in memory where a temporary cluster would be, that
+// the server's user can reach.
 func folder(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	dir, err := os.MkdirTemp(temporaryRoot(), "localpg-test-*")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	dir, err = filepath.EvalSymlinks(dir)
+	require.NoError(t, err)
 	return dir
 }
 
