@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -36,7 +37,7 @@ func wholeBody(h http.Handler) http.Handler {
 		body, err := io.ReadAll(io.LimitReader(r.Body, keep))
 		if err == nil && len(body) == keep {
 			_, err = io.CopyN(io.Discard, r.Body, discard)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 		}

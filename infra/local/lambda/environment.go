@@ -99,7 +99,7 @@ func (e *environment) start() error {
 		listener.Close()
 		return err
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // nothing is written here
 	cmd := exec.Command(e.fn.Path)
 	cmd.Dir = filepath.Dir(e.fn.Path)
 	cmd.Env = e.environ(listener.Addr().String())
@@ -117,7 +117,7 @@ func (e *environment) start() error {
 	}
 	if err != nil {
 		listener.Close()
-		r.Close()
+		_ = r.Close()
 		return err
 	}
 	e.cmd = cmd
@@ -139,7 +139,7 @@ func (e *environment) watch(r *os.File) {
 	case <-e.logs.ended:
 	case <-time.After(time.Second):
 	}
-	r.Close()
+	_ = r.Close()
 	<-e.logs.ended
 	e.mu.Lock()
 	e.exitErr = err

@@ -429,7 +429,7 @@ func TestClose(t *testing.T) {
 		running <- err
 	}()
 	s.Close()
-	<-running
+	<-running //nolint:errcheck // Close, not the caller, says how it ended
 	require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
 	_, err = s.Invoke(t.Context(), "odd", lambda.Request{})
 	require.ErrorIs(t, err, lambda.ErrClosed)

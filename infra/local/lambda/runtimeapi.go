@@ -3,6 +3,7 @@ package lambda
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -179,7 +180,7 @@ func readAtMost(r io.Reader, limit int64) (body []byte, fits bool, err error) {
 		return body, true, nil
 	}
 	_, err = io.CopyN(io.Discard, r, 10*limit)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return nil, false, err

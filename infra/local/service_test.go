@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// The sample events that need no promise made by hand, in an order that makes sense, on the functions as they ship.
+func TestSampleEvents(t *testing.T) {
+	t.Parallel()
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	for _, c := range []struct{ event, want string }{
+		{"create-promise.http", `"statusCode":201`},
+		{"create-promise.direct", `"created":false`},
+		{"get-promise.http-key", `\"state\":\"pending\"`},
+		{"resolve-by-key.http", `\"outcome\":\"settled\"`},
+		{"resolve-by-key.direct", `{"errorMessage":"{\"type\":\"https://github.com/flovyn/promises#conflict\"`},
+		{"resolve.http-key", `\"outcome\":\"duplicate\"`},
+		{"reject.direct", `"outcome":"conflict"`},
+		{"resolve.bad-base64", `"statusCode":400`},
+		{"migrate.direct", `{"version":3,"applied":[]}`},
+	} {
+		payload, err := os.ReadFile("../../events/" + c.event + ".json")
+		require.NoError(t, err)
+		function, _, _ := strings.Cut(c.event, ".")
+		out := r.lambda(t, function, string(payload))
+		require.Contains(t, string(out.Payload), c.want, c.event)
+	}
+	r.end(t, syscall.SIGINT)
+}
+
+// functions lists the processes of a runner's functions.
+func (r *runner) functions() []int {
+	var pids []int
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, exe := range exes {
+		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, r.tmp) {
+			if pid, err := strconv.Atoi(strings.Split(exe, "/")[2]); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// TestKilled settles promises while functions are killed, and in the end the database: whatever was answered stands,
+// and whatever was not is there whole or not at all.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the functions' processes are found in /proc")
+	}
+	data := filepath.Join(folder(t), "data")
+	r := begin(t, "", []string{local}, "--data", data).await(t)
+
+	type settlement struct{ id, value string }
+	var mu sync.Mutex
+	var answered []settlement
+	var unanswered atomic.Int32
+	post := func(path, body string) (status int, fields map[string]any) {
+		resp, err := http.Post(r.ready.HTTPURL+"/api/tenants/demo"+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			return 0, nil
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || json.NewDecoder(bytes.NewReader(b)).Decode(&fields) != nil {
+			return 0, nil
+		}
+		return resp.StatusCode, fields
+	}
+	workflows := []string{uuid.NewString(), uuid.NewString()}
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for caller := range 6 {
+		callers.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				status, p := post("/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"%d-%d"}`, workflows[n%2], caller, n))
+				id, _ := p["promiseId"].(string)
+				if status/100 != 2 {
+					unanswered.Add(1)
+					continue
+				}
+				value := fmt.Sprintf(`{"caller": %d, "n": %d}`, caller, n)
+				if status, _ := post("/promises/id:"+id+"/resolve", `{"value":`+value+`}`); status != 200 {
+					unanswered.Add(1)
+					continue
+				}
+				mu.Lock()
+				answered = append(answered, settlement{id, value})
+				mu.Unlock()
+			}
+		})
+	}
+	for range 40 {
+		time.Sleep(20 * time.Millisecond)
+		if pids := r.functions(); len(pids) > 0 {
+			syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) //nolint:errcheck // it may just have gone
+		}
+	}
+	pidFiles, err := filepath.Glob(filepath.Join(data, "*", "postmaster.pid"))
+	require.NoError(t, err)
+	if len(pidFiles) == 0 {
+		pidFiles = []string{filepath.Join(data, "postmaster.pid")}
+	}
+	pidFile, err := os.ReadFile(pidFiles[0])
+	require.NoError(t, err)
+	postmaster, err := strconv.Atoi(strings.SplitN(string(pidFile), "\n", 2)[0])
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT), "an immediate shutdown: a crash")
+	require.Eventually(t, func() bool {
+		status, _ := post("/promises", `{"workflowExecutionId":"`+workflows[0]+`","name":"away"}`)
+		return status == 503
+	}, 20*time.Second, 50*time.Millisecond, "a database that is away is 503, not a hang and not a 500")
+	close(stop)
+	callers.Wait()
+	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
+	<-r.exited
+
+	r = begin(t, "", []string{local}, "--data", data).await(t)
+	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
+	require.NoError(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
+	for _, s := range answered {
+		var stored string
+		require.NoError(t, conn.QueryRow(t.Context(),
+			"SELECT convert_from(value, 'UTF8') FROM promise WHERE id = $1 AND outcome = 'resolved'", s.id).Scan(&stored))
+		require.Equal(t, s.value, stored)
+	}
+	for what, sql := range map[string]string{
+		"a number without its event": `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
+			SELECT COUNT(*) FROM workflow_event e WHERE e.workflow_execution_id = w.id
+			AND e.sequence_number BETWEEN 1 AND w.last_sequence_number)`,
+		"a settlement without its event": `SELECT COUNT(*) FROM promise p WHERE resolved AND NOT EXISTS (
+			SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
+			AND e.sequence_number = p.resolved_by_sequence AND e.promise_id = p.id AND event_type = 'PROMISE_RESOLVED')`,
+		"an event without its change": `SELECT COUNT(*) FROM workflow_event e WHERE NOT EXISTS (
+			SELECT FROM promise p WHERE p.id = e.promise_id AND e.sequence_number IN (p.created_by_sequence, p.resolved_by_sequence))`,
+	} {
+		var n int
+		require.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&n))
+		require.Zero(t, n, what)
+	}
+	t.Logf("%d settlements answered, %d calls cut off", len(answered), unanswered.Load())
+	require.NotEmpty(t, answered)
+	require.NotZero(t, unanswered.Load())
+	r.end(t, syscall.SIGINT)
+}
