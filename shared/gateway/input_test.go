@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -298,7 +299,10 @@ func TestFaultIsInternal(t *testing.T) {
 func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
 	for _, code := range promise.Codes {
+		require.Contains(t, string(readme), `<a id="`+string(code)+`"></a>`, "a problem's type leads there")
 		h := s.handler(t, "get-promise")
 		h.Store = failing{code: code}
 		got, err := h.Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))

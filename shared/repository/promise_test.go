@@ -49,12 +49,12 @@ func byKey(t testing.TB, key string) promise.Identifier {
 	return i
 }
 
-func requireCode(t testing.TB, want promise.Code, err error) *promise.Error {
+func requireCode(t testing.TB, want promise.Code, err error) promise.Error {
 	t.Helper()
 	require.Error(t, err)
 	e := promise.AsError(err)
 	require.Equal(t, want, e.Code, "%v", err)
-	return e
+	return *e
 }
 
 func count(t testing.TB, db *dbtest.DB, sql string, args ...any) int {
