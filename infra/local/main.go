@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -33,8 +34,9 @@ func main() {
 		case <-signals:
 		case <-goRunEnds():
 		}
-		signal.Reset() // the next one ends us at once
 		stop()
+		time.Sleep(time.Second) // timeout(1) and its like send each signal twice
+		signal.Reset()          // the next one ends us at once
 	}()
 
 	o, err := parseOptions(os.Args[1:], os.Getenv("DATABASE_URL"), os.Stderr)

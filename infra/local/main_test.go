@@ -132,6 +132,8 @@ func (r *runner) await(t *testing.T) *runner {
 func (r *runner) end(t *testing.T, s syscall.Signal) {
 	t.Helper()
 	require.NoError(t, syscall.Kill(-r.cmd.Process.Pid, s))
+	time.Sleep(20 * time.Millisecond)
+	syscall.Kill(-r.cmd.Process.Pid, s) //nolint:errcheck // twice is nothing else
 	<-r.exited
 	require.True(t, r.cmd.ProcessState.Success(), "%v\n%s%s", r.cmd.ProcessState, &r.stdout, &r.stderr)
 	require.NoFileExists(t, r.readyFile)
