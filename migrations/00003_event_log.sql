@@ -32,13 +32,19 @@ CREATE TABLE workflow_event (
     workflow_execution_id UUID NOT NULL,
     sequence_number       INT NOT NULL,
     event_type            VARCHAR(100) NOT NULL,
-    promise_id            UUID,
+    promise_id            UUID NOT NULL,
     created_at            TIMESTAMPTZ NOT NULL DEFAULT NOW(),
-    CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_execution_id, sequence_number),
-    -- Named, and no plain NOT NULL: a statement that took a number and then lost its race for the promise fails here,
-    -- whole, and gives the number back.
-    CONSTRAINT workflow_event_promise_changed CHECK (promise_id IS NOT NULL)
+    CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_execution_id, sequence_number)
 );
+
+-- A statement that took a number and then found that another transaction came first ends itself with this: it is rolled
+-- back whole, the number is given back, and the caller runs it again, for the promise that is named.
+-- +goose StatementBegin
+CREATE FUNCTION promise_race_lost(promise_id UUID) RETURNS UUID LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001', DETAIL = promise_id;
+END $$;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE FUNCTION workflow_event_delete() RETURNS TRIGGER LANGUAGE plpgsql AS $$

@@ -25,7 +25,7 @@ func main() {
 	lambda.Start(func(ctx context.Context, payload json.RawMessage) (migrate.Result, error) {
 		var options map[string]any
 		if err := json.Unmarshal(payload, &options); err != nil || len(options) > 0 {
-			return migrate.Result{}, messages.InvokeResponse_Error{Type: "unknown_field", Message: "The payload must be {}."}
+			return migrate.Result{}, messages.InvokeResponse_Error{Type: "invalid_payload", Message: "The payload must be {}."}
 		}
 		result, err := migrate.Run(ctx, conf.DatabaseURL, log)
 		if err != nil {

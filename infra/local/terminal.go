@@ -1,10 +1,12 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,9 +50,9 @@ Ready after %.1f s. Ctrl-C stops everything and leaves the data.
 Create a promise:
 
   curl -s %s/api/tenants/%s/promises -H 'content-type: application/json' \
-    -d '{"workflowExecutionId":"%s","name":"payment","idempotencyKey":"stripe:ch_abc123"}'
+    -d '{"workflowExecutionId":"%s","name":"payment","idempotencyKey":"stripe:ch_%s"}'
 
-`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.HTTPURL, r.Tenant, uuid.NewString())
+`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.HTTPURL, r.Tenant, uuid.NewString(), strings.ToLower(rand.Text()[:8]))
 }
 
 func (t *terminal) goodbye() { t.printf("\nStopping.\n") }

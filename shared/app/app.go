@@ -4,6 +4,7 @@ package app
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 
@@ -26,6 +27,7 @@ const callTimeout = 4 * time.Second
 func Run(op gateway.Operation) {
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
+	slog.SetDefault(log) // what aws-lambda-go says goes there, too
 	if err == nil {
 		var pool *pgxpool.Pool
 		if pool, err = openPool(conf); err == nil {

@@ -32,8 +32,8 @@ type Config struct {
 	// LogLevel (LOG_LEVEL) is debug, info (the default), warn or error.
 	LogLevel slog.Level
 
-	// MaxValueBytes (MAX_VALUE_BYTES) limits a value, an error and a metadata,
-	// each counted as the JSON text that was sent; 1 MiB if unset. Its own
+	// MaxValueBytes (MAX_VALUE_BYTES) limits a value and an error, counted as
+	// the JSON text that was sent; 1 MiB if unset. Its own
 	// limit is 2 MiB: Lambda answers with at most 6 MB, and the JSON within
 	// the JSON of an answer can double.
 	MaxValueBytes int

@@ -90,9 +90,6 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 	}
 	c := &call{tenant: ev.slug}
 	if op.identifies != nil {
-		if strings.ContainsRune(ev.identifier, utf8.RuneError) {
-			return nil, promise.Fail(promise.CodeInvalidUTF8, "The path must be percent-encoded UTF-8.")
-		}
 		if c.identifier, err = promise.ParseIdentifier(ev.identifier); err != nil {
 			return nil, err
 		}
@@ -111,10 +108,7 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 	if t := ev.contentType; t != nil && !isJSON(*t) {
 		return nil, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
 	}
-	if c.body, err = parseObject(ev.body); err != nil {
-		return nil, err
-	}
-	if err := c.body.only(op.body); err != nil {
+	if c.body, err = parseObject(ev.body, op.body); err != nil {
 		return nil, err
 	}
 	return c, checkTenant(c.tenant)
@@ -135,14 +129,11 @@ func (op Operation) readQuery(query json.RawMessage) (strict bool, err error) {
 }
 
 func (op Operation) readDirect(payload []byte) (*call, error) {
-	body, err := parseObject(payload)
+	body, err := parseObject(payload, op.directFields())
 	if err != nil {
 		return nil, err
 	}
 	c := &call{body: body}
-	if err := c.body.only(op.directFields()); err != nil {
-		return nil, err
-	}
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}
@@ -186,6 +177,16 @@ func isJSON(contentType string) bool {
 	}
 	charset, given := params["charset"]
 	return !given || strings.EqualFold(charset, "utf-8")
+}
+
+// within adds the field at fault to an error of the domain's.
+func within(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *promise.AsError(err)
+	e.Field = name
+	return &e
 }
 
 func fail(code promise.Code, field, detail string) error {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -52,7 +53,7 @@ type answer struct {
 type Handler struct {
 	Operation     Operation
 	Store         Store
-	MaxValueBytes int           // limit of a value, an error or a metadata, as JSON text
+	MaxValueBytes int           // limit of a value or an error, as JSON text
 	Timeout       time.Duration // a call that takes longer is answered with CodeUnavailable
 	Log           *slog.Logger
 }
@@ -63,10 +64,10 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
 	isHTTP := isEvent(payload)
-	a, err := h.run(ctx, payload, isHTTP)
+	c, a, err := h.run(ctx, payload, isHTTP)
 	if err != nil {
 		e := promise.AsError(err)
-		h.log(ctx, e)
+		h.log(ctx, c, e)
 		if !isHTTP {
 			return nil, functionError(e)
 		}
@@ -79,7 +80,7 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 }
 
 // run keeps a panic, and the stack that Lambda would tell of, from the caller.
-func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (a answer, err error) {
+func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call, a answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -89,19 +90,26 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (a answe
 	if isHTTP {
 		read = h.Operation.readHTTP
 	}
-	c, err := read(payload)
-	if err != nil {
-		return answer{}, err
+	if c, err = read(payload); err != nil {
+		return nil, answer{}, err
 	}
-	return h.Operation.do(ctx, h, c)
+	a, err = h.Operation.do(ctx, h, c)
+	return c, a, err
 }
 
-func (h *Handler) log(ctx context.Context, e *promise.Error) {
+// log tells of a failed call; c is nil where the call could not be read.
+func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	level := slog.LevelInfo
 	if statuses[e.Code].status >= 500 {
 		level = slog.LevelError
 	}
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name), slog.String("code", string(e.Code))}
+	if c != nil {
+		attrs = append(attrs, slog.String("tenant", c.tenant))
+		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {
+			attrs = append(attrs, slog.String("promiseId", id.String()))
+		}
+	}
 	if e.Cause != nil {
 		attrs = append(attrs, slog.String("cause", e.Cause.Error()))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -87,7 +88,15 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"timeoutAt":"tomorrow"`), "wrong_type", "timeoutAt"},
 		{"create-promise", create(`,"timeoutAt":"2030-01-01T00:00:00"`), "wrong_type", "timeoutAt"},
 		{"create-promise", create(`,"timeoutAt":"2030-1-01T00:00:00Z"`), "wrong_type", "timeoutAt"},
-		{"create-promise", create(`,"timeoutAt":"9999-01-01T00:00:00Z"`), "out_of_range", ""},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01T00:00:00,5Z"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01T1:00:00Z"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01T00:00:00+24:00"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01T00:00:00+23:60"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-02-30T00:00:00Z"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"9999-01-01T00:00:00Z"`), "out_of_range", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"0000-01-01T00:00:00+23:59"`), "out_of_range", "timeoutAt"},
+		{"create-promise", create(`,"metadata":{"a":[{"b":1,"\u0062":2}]}`), "duplicate_field", "metadata"},
+		{"create-promise", create(`,"idempotencyKey":"a\ufffd"`), "invalid_utf8", "idempotencyKey"},
 		{"create-promise", create(`,"metadata":[]`), "wrong_type", "metadata"},
 		{"create-promise", create(`,"metadata":null`), "wrong_type", "metadata"},
 		{"create-promise", create(`,"metadata":{"a":"\u0000"}`), "nul_character", "metadata"},
@@ -153,10 +162,12 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "id:{" + promiseID + "}", "invalid_uuid", format},
 		{"resolve", "id:" + strings.ReplaceAll(promiseID, "-", ""), "invalid_uuid", format},
 		{"resolve", "id:" + promiseID[:35] + "g", "invalid_uuid", format},
-		{"resolve", "id:" + workflowID + ":payment", "invalid_uuid", format},
+		{"resolve", "id:" + workflowID + ":payment", "invalid_uuid", format +
+			". This is an id of the form before UUIDs: it is an idempotency key now. Put key: before it, not id:."},
 		{"resolve", "key:", "invalid_key", ""},
 		{"resolve", "key:" + strings.Repeat("k", 256), "invalid_key", ""},
 		{"resolve", "key:a\x00", "nul_character", ""},
+		{"resolve", "key:a\ufffd", "invalid_utf8", ""},
 		{"resolve-by-id", "key:" + key, "invalid_identifier", ""},
 		{"resolve-by-key", "id:" + promiseID, "invalid_identifier", ""},
 	} {
@@ -225,28 +236,54 @@ func TestSizeLimits(t *testing.T) {
 	nineteen := `"` + strings.Repeat("x", 17) + `"`
 	requireProblem(t, 413, "value_too_large", post("resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
 	requireProblem(t, 413, "value_too_large", post("reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
-	requireProblem(t, 413, "value_too_large", post("create-promise", "",
-		`{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":{"a":`+nineteen+`}}`))
+	metadata := func(text string) response {
+		return post("create-promise", "", `{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":`+text+`}`)
+	}
+	requireProblem(t, 413, "value_too_large", metadata(`{"a":"`+strings.Repeat("x", 64<<10)+`"}`))
+	requireProblem(t, 413, "value_too_large", metadata(`{"a":[`+strings.Repeat("1e300,", 300)+`1]}`))
 	require.Equal(t, 200, post("resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
 }
 
-// The largest value that may be configured comes back whole within Lambda's 6 MB, however much of it needs escaping.
+// The largest value and metadata that may be come back whole within Lambda's 6 MB, however much of them needs escaping.
 func TestLargestAnswerFitsLambda(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.promise(t)
+	body := `{"workflowExecutionId":"` + workflowID + `","name":"n","metadata":{"":"` +
+		strings.Repeat(`\"`, (promise.MaxMetadataBytes-8)/2) + `"}}`
+	a := s.post(t, "create-promise", "", "", body)
+	require.Equal(t, 201, a.StatusCode, a.Body[:100])
+	var made struct{ PromiseID string }
+	require.NoError(t, json.Unmarshal([]byte(a.Body), &made))
 	h := s.handler(t, "resolve")
 	h.MaxValueBytes = config.MaxMaxValueBytes
 	value := `"` + strings.Repeat(`\"`, (config.MaxMaxValueBytes-2)/2) + `"`
 	require.Len(t, value, config.MaxMaxValueBytes)
-	payload, err := json.Marshal(map[string]any{"tenant": tenant, "promiseId": promiseID, "value": json.RawMessage(value)})
+	payload, err := json.Marshal(map[string]any{"tenant": tenant, "promiseId": made.PromiseID, "value": json.RawMessage(value)})
 	require.NoError(t, err)
 	_, err = h.Invoke(t.Context(), payload)
 	require.NoError(t, err)
-	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+made.PromiseID, "", ""))
 	require.NoError(t, err)
 	require.Less(t, len(got), 6_000_000)
 	require.Contains(t, decodeResponse(t, got).Body, value)
+}
+
+// A body of a great many fields is refused at the first that is unknown.
+func TestManyFields(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	var body strings.Builder
+	body.WriteString("{")
+	for i := range 400_000 {
+		fmt.Fprintf(&body, `"f%d":0,`, i)
+	}
+	body.WriteString(`"value":1}`)
+	h := s.handler(t, "resolve")
+	started := time.Now()
+	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", body.String()))
+	require.NoError(t, err)
+	requireProblem(t, 400, "unknown_field", decodeResponse(t, got))
+	require.Less(t, time.Since(started), 5*time.Second, "it took minutes when each field was compared with all before it")
 }
 
 func TestDatabaseAway(t *testing.T) {

@@ -24,9 +24,9 @@ type field struct {
 	raw  json.RawMessage
 }
 
-// parseObject reads a JSON text that must be an object. What it returns shares
-// the text's memory.
-func parseObject(text []byte) (object, error) {
+// parseObject reads a JSON text that must be an object of known fields. What it
+// returns shares the text's memory.
+func parseObject(text []byte, known []string) (object, error) {
 	if !utf8.Valid(text) {
 		return nil, promise.Fail(promise.CodeInvalidUTF8, "The JSON must be valid UTF-8.")
 	}
@@ -41,6 +41,9 @@ func parseObject(text []byte) (object, error) {
 	}
 	o := make(object, 0, 8)
 	for f := range fields(text) {
+		if !slices.Contains(known, string(f.name)) {
+			return nil, fail(promise.CodeUnknownField, string(f.name), "There is no such field.")
+		}
 		if _, twice := o.get(string(f.name)); twice {
 			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")
 		}
@@ -138,15 +141,6 @@ func (o object) get(name string) (json.RawMessage, bool) {
 		return nil, false
 	}
 	return o[i].raw, true
-}
-
-func (o object) only(known []string) error {
-	for _, f := range o {
-		if !slices.Contains(known, string(f.name)) {
-			return fail(promise.CodeUnknownField, string(f.name), "There is no such field.")
-		}
-	}
-	return nil
 }
 
 func (o object) required(name string) (json.RawMessage, error) {

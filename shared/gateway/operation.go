@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +69,7 @@ var resolveFields = []string{"value"}
 func anyIdentifier(promise.Identifier) error { return nil }
 
 func create(ctx context.Context, h *Handler, c *call) (answer, error) {
-	d, err := h.draft(c.body)
+	d, err := readDraft(c.body)
 	if err != nil {
 		return answer{}, err
 	}
@@ -84,20 +84,20 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status, encodePromise(p, &created)}, nil
 }
 
-func (h *Handler) draft(o object) (promise.Draft, error) {
+func readDraft(o object) (promise.Draft, error) {
 	var d promise.Draft
 	s, err := o.requiredText("workflowExecutionId")
 	if err != nil {
 		return d, err
 	}
 	if d.WorkflowExecutionID, err = promise.ParseWorkflowExecutionID(s); err != nil {
-		return d, err
+		return d, within("workflowExecutionId", err)
 	}
 	if d.Name, err = o.requiredText("name"); err != nil {
 		return d, err
 	}
 	if err := promise.CheckName(d.Name); err != nil {
-		return d, err
+		return d, within("name", err)
 	}
 	if err := draftKey(o, &d); err != nil {
 		return d, err
@@ -106,7 +106,7 @@ func (h *Handler) draft(o object) (promise.Draft, error) {
 		return d, err
 	}
 	if raw, ok := o.get("metadata"); ok {
-		if err := h.checkMetadata(raw); err != nil {
+		if err := checkMetadata(raw); err != nil {
 			return d, err
 		}
 		d.Metadata = raw
@@ -132,8 +132,12 @@ func draftKey(o object, d *promise.Draft) error {
 	if ttl != nil {
 		d.IdempotencyKeyTTL = time.Duration(*ttl) * time.Second
 	}
-	return promise.CheckKey(*d.IdempotencyKey)
+	return within("idempotencyKey", promise.CheckKey(*d.IdempotencyKey))
 }
+
+// rfc3339 is stricter than time.Parse, which takes a comma for the point, one
+// digit for an hour, and offsets of a day and more.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 func draftTimeout(o object, d *promise.Draft) error {
 	ms, err := o.optionalInteger("timeoutMs", 0, promise.MaxTimeout.Milliseconds())
@@ -150,11 +154,12 @@ func draftTimeout(o object, d *promise.Draft) error {
 		timeout := time.Duration(*ms) * time.Millisecond
 		d.Timeout = &timeout
 	case at != nil:
-		d.TimeoutAt = new(time.Time)
-		if err := d.TimeoutAt.UnmarshalText([]byte(*at)); err != nil {
+		t, err := time.Parse(time.RFC3339, *at)
+		if err != nil || !rfc3339.MatchString(*at) {
 			return fail(promise.CodeWrongType, "timeoutAt", "The field must be an RFC 3339 time.")
 		}
-		return promise.CheckTimeoutAt(*d.TimeoutAt, time.Now())
+		d.TimeoutAt = &t
+		return within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
 	}
 	return nil
 }
@@ -172,7 +177,7 @@ func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if err := h.checkSize("value", value); err != nil {
+	if err := checkSize("value", len(value), h.MaxValueBytes); err != nil {
 		return answer{}, err
 	}
 	return settled(c)(h.Store.Resolve(ctx, c.tenant, c.identifier, value))
@@ -183,7 +188,7 @@ func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if err := h.checkSize("error", raw); err != nil {
+	if err := checkSize("error", len(raw), h.MaxValueBytes); err != nil {
 		return answer{}, err
 	}
 	message, err := text("error", raw)
@@ -221,10 +226,9 @@ var lateDetails = map[promise.Code]string{
 	promise.CodeCancelled: "The promise had been cancelled.",
 }
 
-func (h *Handler) checkSize(name string, raw []byte) error {
-	if len(raw) > h.MaxValueBytes {
-		return fail(promise.CodeValueTooLarge, name,
-			"The field may have at most "+strconv.Itoa(h.MaxValueBytes)+" bytes of JSON.")
+func checkSize(name string, size, limit int) error {
+	if size > limit {
+		return fail(promise.CodeValueTooLarge, name, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
 	}
 	return nil
 }
@@ -235,48 +239,78 @@ const (
 	maxMetadataNumber = 300 // digits, and the exponent either way
 )
 
-// checkMetadata refuses what JSONB cannot hold, so that the database need not.
-func (h *Handler) checkMetadata(raw json.RawMessage) error {
+// checkMetadata refuses what JSONB cannot hold as it is: beyond its limits, or
+// with one name twice in an object. JSONB writes numbers out, so that 1e300
+// counts as the 301 digits that come back.
+func checkMetadata(raw json.RawMessage) error {
 	const name = "metadata"
 	if raw[0] != '{' {
 		return fail(promise.CodeWrongType, name, "The field must be a JSON object.")
 	}
-	if err := h.checkSize(name, raw); err != nil {
+	if err := checkSize(name, len(raw), promise.MaxMetadataBytes); err != nil {
 		return err
 	}
 	if err := checkEscapes(name, raw); err != nil {
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	for depth := 0; ; {
-		token, err := dec.Token()
-		if err != nil {
-			return nil
-		}
-		switch token := token.(type) {
-		case json.Delim:
-			if token == '{' || token == '[' {
-				depth++
-			} else {
-				depth--
-			}
-			if depth > maxMetadataDepth {
-				return fail(promise.CodeInvalidMetadata, name, "The field is nested too deeply.")
-			}
-		case json.Number:
-			if !isModest(token.String()) {
-				return fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
-			}
-		}
+	size, err := writtenOut(raw, 1)
+	if err != nil {
+		return err
 	}
+	return checkSize(name, size, promise.MaxMetadataBytes)
 }
 
-func isModest(number string) bool {
+// writtenOut is the size of a valid JSON value with its numbers written out.
+func writtenOut(raw []byte, depth int) (int, error) {
+	const name = "metadata"
+	if depth > maxMetadataDepth {
+		return 0, fail(promise.CodeInvalidMetadata, name, "The field is nested too deeply.")
+	}
+	size := len(raw)
+	switch raw[0] {
+	case '{':
+		names := map[string]bool{}
+		for f := range fields(raw) {
+			if names[string(f.name)] {
+				return 0, fail(promise.CodeDuplicateField, name, "An object in the field has one name twice.")
+			}
+			names[string(f.name)] = true
+			n, err := writtenOut(f.raw, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			size += n - len(f.raw)
+		}
+	case '[':
+		for i := space(raw, 1); raw[i] != ']'; {
+			item := raw[i:valueEnd(raw, i)]
+			n, err := writtenOut(item, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			size += n - len(item)
+			if i = space(raw, i+len(item)); raw[i] == ',' {
+				i = space(raw, i+1)
+			}
+		}
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		exponent, ok := exponentOf(string(raw))
+		if !ok {
+			return 0, fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
+		}
+		size += exponent
+	}
+	return size, nil
+}
+
+// exponentOf is a number's exponent without its sign; ok says that the number
+// is within the limits.
+func exponentOf(number string) (exponent int, ok bool) {
 	i := strings.IndexAny(number, "eE")
 	if i < 0 {
-		return len(number) <= maxMetadataNumber
+		return 0, len(number) <= maxMetadataNumber
 	}
 	exponent, err := strconv.Atoi(number[i+1:])
-	return err == nil && i <= maxMetadataNumber && exponent <= maxMetadataNumber && exponent >= -maxMetadataNumber
+	exponent = max(exponent, -exponent)
+	return exponent, err == nil && i <= maxMetadataNumber && exponent <= maxMetadataNumber
 }

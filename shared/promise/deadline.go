@@ -13,9 +13,17 @@ const (
 	MaxKeyTTL = MaxTimeout
 )
 
+// MaxMetadataBytes is the limit of a metadata, as JSON text with its numbers
+// written out.
+const MaxMetadataBytes = 64 << 10
+
 // CheckTimeoutAt fails with CodeOutOfRange if the deadline lies more than
-// MaxTimeout after now. One in the past is good: its promise is born timed out.
+// MaxTimeout after now, or before the year 1, which RFC 3339 cannot tell. Any
+// other in the past is good: its promise is born timed out.
 func CheckTimeoutAt(at, now time.Time) error {
+	if at.UTC().Year() < 1 {
+		return Fail(CodeOutOfRange, "A deadline may not lie before the year 1.")
+	}
 	if at.After(now.Add(MaxTimeout)) {
 		return Fail(CodeOutOfRange, "A deadline may lie at most ten years ahead.")
 	}

@@ -10,7 +10,7 @@ import (
 // on it, and every edge translates all of Codes.
 type Code string
 
-// The codes. Each is refused before anything is written.
+// The codes. With all but CodeUnavailable and CodeInternal nothing was written.
 const (
 	CodeMalformedJSON        Code = "malformed_json"         // not JSON, or no body at all
 	CodeTrailingData         Code = "trailing_data"          // JSON, and something after it

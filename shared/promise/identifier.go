@@ -54,11 +54,17 @@ func ParseIdentifier(s string) (Identifier, error) {
 	return Identifier{}, Fail(CodeInvalidIdentifier, "Identifier must start with 'id:' or 'key:' prefix")
 }
 
-// ParseID reads a promise's id. It fails with CodeInvalidUUID.
+// ParseID reads a promise's id. It fails with CodeInvalidUUID. An id of the
+// form "{workflow execution id}:{name}", which promises had before they had
+// UUIDs, is told what to do.
 func ParseID(s string) (uuid.UUID, error) {
 	id, ok := parseUUID(s)
 	if !ok {
-		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for promise ID")
+		detail := "Invalid UUID format for promise ID"
+		if _, composite := parseUUID(s[:min(len(s), 36)]); composite && len(s) > 36 && s[36] == ':' {
+			detail += ". This is an id of the form before UUIDs: it is an idempotency key now. Put key: before it, not id:."
+		}
+		return uuid.Nil, Fail(CodeInvalidUUID, detail)
 	}
 	return id, nil
 }
@@ -91,8 +97,14 @@ const MaxLength = 255
 func CheckName(name string) error { return checkText(name, CodeInvalidName, "A name") }
 
 // CheckKey fails with CodeInvalidKey, CodeNULCharacter or CodeInvalidUTF8
-// unless key is 1 to MaxLength characters.
-func CheckKey(key string) error { return checkText(key, CodeInvalidKey, "An idempotency key") }
+// unless key is 1 to MaxLength characters. U+FFFD is refused: it stands where a
+// decoder on the way lost a character, and the key is then another one.
+func CheckKey(key string) error {
+	if strings.ContainsRune(key, utf8.RuneError) {
+		return Fail(CodeInvalidUTF8, "An idempotency key must be valid UTF-8, without U+FFFD.")
+	}
+	return checkText(key, CodeInvalidKey, "An idempotency key")
+}
 
 func checkText(s string, code Code, what string) error {
 	switch {

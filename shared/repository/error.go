@@ -14,18 +14,27 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// lostRace says whether err is a constraint or a conflict by which a statement
-// learns that the world has changed since its snapshot.
-func lostRace(err error) bool {
+// codeRaceLost is promise_race_lost's, in migrations/.
+const codeRaceLost = "PR001"
+
+// lostRace says whether err is how a statement learns that the world has
+// changed since its snapshot, and of which promise, where that is known.
+func lostRace(err error) (promiseID string, lost bool) {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return false
+		return "", false
 	}
 	switch pg.ConstraintName {
-	case "promise_workflow_execution_id_name_key", "workflow_event_promise_changed", "idempotency_key_promise_id_fkey":
-		return true
+	case "promise_workflow_execution_id_name_key", "idempotency_key_promise_id_fkey":
+		return "", true
 	}
-	return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
+	switch pg.Code {
+	case codeRaceLost:
+		return pg.Detail, true
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return "", true
+	}
+	return "", false
 }
 
 // interpret translates what Postgres and pgx say into the domain's errors.

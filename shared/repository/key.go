@@ -25,7 +25,9 @@ func (r *Repository) CreateForPromise(
 	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
 ) error {
 	for range attempts {
-		row, err := run[keyRow](ctx, r, "create key", createForPromiseSQL, tenant, key, promiseID.String(), ttl)
+		row, err := run[keyRow](ctx, r, statement{
+			op: "create key", sql: createForPromiseSQL, args: []any{tenant, key, promiseID.String(), ttl},
+		})
 		switch {
 		case err != nil:
 			return err
@@ -41,12 +43,14 @@ func (r *Repository) CreateForPromise(
 
 type keyRow struct{ HolderID *uuid.UUID }
 
-func (keyRow) overdue() (uuid.UUID, bool) { return uuid.Nil, false }
+func (keyRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	return uuid.Nil, uuid.Nil, false
+}
 
 // FindPromiseByKey returns the promise that a live key names. A key that is
 // unknown or free is promise.ErrNotFound.
 func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
-	row, err := run[keyRow](ctx, r, "find promise by key", findPromiseByKeySQL, tenant, key)
+	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}})
 	if err != nil {
 		return uuid.Nil, err
 	}

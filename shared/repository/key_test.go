@@ -98,6 +98,20 @@ func TestDeleteExpiredIsBounded(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, n)
 	}
+
+	// What somebody else has in hand is left, and not waited for.
+	d := withKey(draft("d"), "d", time.Hour)
+	d.TimeoutAt = &past
+	create(t, r, d)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM idempotency_key FOR UPDATE")
+	require.NoError(t, err)
+	n, err := r.DeleteExpired(t.Context(), 2)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.NoError(t, tx.Rollback(t.Context()))
 }
 
 func TestCreateForPromise(t *testing.T) {

@@ -61,8 +61,8 @@ func (r promiseRow) promise() promise.Promise {
 	return p
 }
 
-func (r promiseRow) overdue() (uuid.UUID, bool) {
-	return r.WorkflowExecutionID, r.Outcome == nil && promise.Judge(nil, r.TimeoutAt, r.ReadAt) == promise.TimedOut
+func (r promiseRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	return r.ID, r.WorkflowExecutionID, r.Outcome == nil && promise.Judge(nil, r.TimeoutAt, r.ReadAt) == promise.TimedOut
 }
 
 // Create creates the promise that the draft describes, registers its workflow
@@ -81,8 +81,9 @@ func (r *Repository) Create(
 		s := string(d.Metadata)
 		metadata = &s
 	}
-	row, err := run[createRow](ctx, r, "create", createSQL, tenant, d.WorkflowExecutionID.String(), d.Name,
-		d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata)
+	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, args: []any{
+		tenant, d.WorkflowExecutionID.String(), d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
+	}})
 	if err != nil {
 		return promise.Promise{}, false, err
 	}
@@ -109,9 +110,9 @@ type createRow struct {
 	SameMetadata bool
 }
 
-func (r createRow) overdue() (uuid.UUID, bool) {
+func (r createRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
 	if r.Found != "existing" {
-		return uuid.Nil, false
+		return uuid.Nil, uuid.Nil, false
 	}
 	return r.promiseRow.overdue()
 }
@@ -120,7 +121,7 @@ func (r createRow) overdue() (uuid.UUID, bool) {
 // database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	id, key := arguments(i)
-	row, err := run[promiseRow](ctx, r, "get", getSQL, tenant, id, key)
+	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true})
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -131,8 +132,9 @@ func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifie
 func (r *Repository) GetByWorkflowAndName(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, name string,
 ) (promise.Promise, error) {
-	row, err := run[promiseRow](ctx, r, "get by workflow and name", getByWorkflowAndNameSQL,
-		tenant, workflowExecutionID.String(), name)
+	row, err := run[promiseRow](ctx, r, statement{
+		op: "get by workflow and name", sql: getByWorkflowAndNameSQL, args: []any{tenant, workflowExecutionID.String(), name},
+	})
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -160,7 +162,9 @@ func (r *Repository) settle(
 	state promise.State, value []byte, message *string, event string,
 ) (promise.Settled, error) {
 	id, key := arguments(i)
-	row, err := run[settleRow](ctx, r, "settle", settleSQL, tenant, id, key, string(state), value, message, event)
+	row, err := run[settleRow](ctx, r, statement{
+		op: "settle", sql: settleSQL, args: []any{tenant, id, key, string(state), value, message, event}, identifies: true,
+	})
 	if err != nil {
 		return promise.Settled{}, err
 	}
@@ -182,7 +186,9 @@ type settleRow struct {
 	Overdue             bool
 }
 
-func (r settleRow) overdue() (uuid.UUID, bool) { return r.WorkflowExecutionID, r.Overdue }
+func (r settleRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	return r.PromiseID, r.WorkflowExecutionID, r.Overdue
+}
 
 // arguments gives the id and the key as the statements take them: one is NULL.
 func arguments(i promise.Identifier) (id, key *string) {

@@ -269,6 +269,12 @@ func TestForeignAndUnknown(t *testing.T) {
 	found, err := r.FindPromiseByKey(ctx, "other", "k")
 	require.NoError(t, err)
 	require.Equal(t, elsewhere.ID, found)
+	for slug, want := range map[string]promise.Promise{tenant: p, "other": elsewhere} {
+		got, err := r.Resolve(ctx, slug, byKey(t, "k"), []byte("1"))
+		require.NoError(t, err)
+		require.Equal(t, want.ID, got.PromiseID)
+		require.Equal(t, promise.OutcomeSettled, got.Outcome)
+	}
 }
 
 func TestDeadline(t *testing.T) {

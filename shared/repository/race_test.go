@@ -198,12 +198,131 @@ func TestEverythingAtOnce(t *testing.T) {
 		require.NoError(t, err)
 	}
 	requireDense(t, db)
+	require.Zero(t, count(t, db, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
 	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM promise p WHERE resolved AND NOT EXISTS (
 		SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
 		AND e.sequence_number = p.resolved_by_sequence AND e.promise_id = p.id)`))
 	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM promise p WHERE NOT EXISTS (
 		SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
 		AND e.sequence_number = p.created_by_sequence AND e.promise_id = p.id)`))
+}
+
+// A workflow execution belongs to the tenant whose create came first, and to nobody else.
+func TestTwoTenantsCreateOneWorkflow(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	db.Tenant(t, "other")
+	for range 20 {
+		workflow := uuid.New()
+		errs := make([]error, callers)
+		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+			_, _, errs[caller] = r.Create(context.Background(), []string{tenant, "other"}[caller%2],
+				promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(caller)})
+		})
+		owner := 0
+		if errs[0] != nil {
+			owner = 1
+		}
+		for caller, err := range errs {
+			if caller%2 == owner {
+				require.NoError(t, err)
+			} else {
+				require.Equal(t, error(promise.ErrNotFound), err)
+			}
+		}
+	}
+	requireDense(t, db)
+}
+
+// waitFor waits until n statements of a test's schema that look like this wait for a lock.
+func waitFor(t *testing.T, db *dbtest.DB, n int, like string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return count(t, db, `SELECT COUNT(DISTINCT a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+			WHERE a.wait_event_type = 'Lock' AND l.relation = 'promise'::REGCLASS AND a.query LIKE $1`, like) == n
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// A webhook that waits while its promise is settled, its key set free and taken over settles nothing behind its back.
+func TestALostRaceStaysWithItsPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	p := create(t, r, withKey(draft("first"), "k", time.Hour))
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	first := repository.New(tx)
+	_, err = first.Reject(ctx, tenant, promise.ByID(p.ID), "too late")
+	require.NoError(t, err)
+	q, _, err := first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour))
+	require.NoError(t, err)
+
+	var got promise.Settled
+	var settleErr error
+	var wg sync.WaitGroup
+	i := byKey(t, "k")
+	wg.Go(func() { got, settleErr = r.Resolve(ctx, tenant, i, []byte("1")) })
+	waitFor(t, db, 1, "-- Settles%")
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.NoError(t, settleErr)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}, got)
+	stored, err := r.Get(ctx, tenant, promise.ByID(q.ID))
+	require.NoError(t, err)
+	require.Equal(t, promise.Pending, stored.State)
+}
+
+// A key that its holder was given anew, while a create that saw it free was waiting, stays with its holder.
+func TestARenewedKeyIsNotTakenOver(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	p := create(t, r, withKey(draft("first"), "k", time.Hour))
+	_, err := r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte("1"))
+	require.NoError(t, err)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
+	second := withKey(draft("second"), "k", time.Hour)
+	create(t, r, promise.Draft{WorkflowExecutionID: second.WorkflowExecutionID, Name: "there already"})
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	_, err = tx.Exec(ctx, "SELECT FROM workflow_execution WHERE id = $1 FOR UPDATE", second.WorkflowExecutionID)
+	require.NoError(t, err)
+	var createErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _, createErr = r.Create(ctx, tenant, second) })
+	waitFor(t, db, 1, "-- Creates%")
+	require.NoError(t, r.CreateForPromise(ctx, tenant, "k", p.ID, time.Hour))
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, createErr).ExistingPromiseID)
+}
+
+// A timeout counts from the creation, not from when its call came to wait for the workflow's row.
+func TestTimeoutCountsFromTheCreation(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	d := draft("second")
+	create(t, r, promise.Draft{WorkflowExecutionID: d.WorkflowExecutionID, Name: "first"})
+	timeout := time.Minute
+	d.Timeout = &timeout
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	_, err = tx.Exec(ctx, "SELECT FROM workflow_execution FOR UPDATE")
+	require.NoError(t, err)
+	var p promise.Promise
+	var createErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { p, _, createErr = r.Create(ctx, tenant, d) })
+	waitFor(t, db, 1, "-- Creates%")
+	var released time.Time
+	require.NoError(t, tx.QueryRow(ctx, "SELECT CLOCK_TIMESTAMP()").Scan(&released))
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.NoError(t, createErr)
+	require.True(t, p.CreatedAt.After(released))
+	require.Equal(t, timeout, p.TimeoutAt.Sub(p.CreatedAt))
 }
 
 // requireDense wants each workflow's log to be 1, 2, 3, ... up to the last number handed out.

@@ -1,8 +1,8 @@
 // Package repository keeps promises and idempotency keys in Postgres.
 //
-// One operation is one statement and one round trip. A second is made where a
-// race was lost, or where a promise is past its deadline and nothing has
-// recorded it yet. Every method can be repeated safely.
+// One operation is one statement and one round trip. Where a race was lost it is
+// run again; where a promise is past its deadline and nothing has recorded it
+// yet, two more follow. Every method can be repeated safely.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that none can deadlock with another:
@@ -12,9 +12,9 @@
 //  2. promise
 //  3. idempotency_key
 //
-// A statement decides by its snapshot and proves the decision by constraints:
-// one that waited for a lock while somebody else changed what it had seen
-// violates a constraint, is rolled back whole, and is run again. There are no
+// A statement decides by its snapshot and proves the decision: one that waited
+// for a lock while somebody else changed what it had seen ends in an error, is
+// rolled back whole, and is run again. There are no
 // advisory locks and no session state, on which RDS Proxy would pin a
 // connection.
 //
@@ -51,39 +51,61 @@ func New(db DB) *Repository { return &Repository{db} }
 // promise or one key.
 const attempts = 10
 
+// statement is one of queries/, with its arguments.
+type statement struct {
+	op, sql string
+	args    []any
+
+	// identifies says that the arguments after the first are an id and a key,
+	// of which one is NULL. Run again, the statement goes by the id that it
+	// found: the key may belong to another promise by then.
+	identifies bool
+}
+
+func (s *statement) pin(promiseID string) {
+	if s.identifies {
+		s.args[1], s.args[2] = &promiseID, (*string)(nil)
+	}
+}
+
 // judged is a row that may tell of a promise past its deadline which nothing
 // has recorded yet.
 type judged interface {
-	overdue() (workflowExecutionID uuid.UUID, ok bool)
+	overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool)
 }
 
 // run runs a statement until its answer stands. It is run again where it lost a
 // race, where its connection turned out dead before anything was sent, and
 // where its answer is a deadline that nothing has recorded: a settlement that
 // was in time may be about to commit, so those under way are waited for first.
-func run[T judged](ctx context.Context, r *Repository, op, sql string, args ...any) (T, error) {
+func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	confirmed, reconnected := false, false
 	var row T
 	var err error
 	for range attempts {
-		row, err = one[T](r.db.Query(ctx, sql, args...))
+		row, err = one[T](r.db.Query(ctx, s.sql, s.args...))
 		if err != nil {
+			promiseID, lost := lostRace(err)
 			switch {
-			case lostRace(err):
+			case lost:
+				if promiseID != "" {
+					s.pin(promiseID)
+				}
 				continue
 			case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
 				reconnected = true
 				continue
 			}
-			return row, interpret(op, err)
+			return row, interpret(s.op, err)
 		}
-		workflow, overdue := row.overdue()
+		promiseID, workflow, overdue := row.overdue()
 		if !overdue || confirmed {
 			return row, nil
 		}
 		if _, err = r.db.Exec(ctx, awaitSettlementsSQL, workflow); err != nil {
-			return row, interpret(op, err)
+			return row, interpret(s.op, err)
 		}
+		s.pin(promiseID.String())
 		confirmed = true
 	}
 	return row, contention(err)

@@ -108,7 +108,7 @@ func isText(contentType string) bool {
 	return strings.HasPrefix(mediaType, "text/")
 }
 
-// hopByHop headers, and those that have a field of their own in the event.
+// notHeaders are hop by hop, or have a field of their own in the event.
 var notHeaders = []string{"Connection", "Cookie", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 func headers(r *http.Request, sourceIP string, bodySize int) map[string]string {

@@ -6,8 +6,8 @@
 --
 -- Locks: the workflow execution's row, then the promise's, then the key's. existing and holder read the snapshot;
 -- a create that commits in between makes this one fail on promise_workflow_execution_id_name_key, or, where the key
--- was taken, on workflow_event_promise_changed: nothing is written, and the statement is to be run again.
--- A key whose time is over and whose promise is settled is free: it passes on, from the very holder that was seen.
+-- was taken, by promise_race_lost: nothing is written, and the statement is to be run again.
+-- A key whose time is over and whose promise is settled is free: it passes on, if it still is as it was seen.
 WITH caller AS MATERIALIZED (
     SELECT t.id AS tenant_id
     FROM tenant t
@@ -29,7 +29,7 @@ existing AS MATERIALIZED (
 holder AS MATERIALIZED (
     SELECT
         q.id, q.workflow_execution_id, q.name, q.outcome, q.timeout_at, q.created_at, q.resolved_at,
-        q.created_by_sequence, q.resolved_by_sequence,
+        q.created_by_sequence, q.resolved_by_sequence, k.expires_at,
         k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live
     FROM caller
     JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = $4::VARCHAR
@@ -59,13 +59,14 @@ registered AS (
     FROM created, numbered
     WHERE $4::VARCHAR IS NOT NULL
     ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
-        WHERE k.promise_id = (SELECT id FROM holder)
+        WHERE (k.promise_id, k.expires_at) = (SELECT id, expires_at FROM holder)
     RETURNING k.promise_id
 ),
 logged AS (
     INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     SELECT created.workflow_execution_id, created.created_by_sequence, 'PROMISE_CREATED',
-           CASE WHEN $4::VARCHAR IS NULL THEN created.id ELSE registered.promise_id END, created.created_at
+           CASE WHEN $4::VARCHAR IS NULL THEN created.id ELSE COALESCE(registered.promise_id, promise_race_lost(created.id)) END,
+           created.created_at
     FROM created
     LEFT JOIN registered ON TRUE
 )

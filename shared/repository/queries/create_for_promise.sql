@@ -2,7 +2,7 @@
 -- One row: the promise that holds the key now, NULL if another registration came in between: to be run again.
 -- No row: there is no such promise for this tenant.
 --
--- Locks: the key's row. A free key passes on, from the very holder that was seen.
+-- Locks: the key's row. A free key passes on, if it still is as it was seen.
 WITH target AS MATERIALIZED (
     SELECT p.id, w.tenant_id
     FROM promise p
@@ -13,6 +13,7 @@ WITH target AS MATERIALIZED (
 holder AS MATERIALIZED (
     SELECT
         k.promise_id,
+        k.expires_at,
         k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live
     FROM target
     JOIN idempotency_key k ON k.tenant_id = target.tenant_id AND k.key = $2::VARCHAR
@@ -24,7 +25,7 @@ registered AS (
     FROM target
     WHERE NOT EXISTS (SELECT FROM holder WHERE live)
     ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
-        WHERE k.promise_id = (SELECT promise_id FROM holder)
+        WHERE (k.promise_id, k.expires_at) = (SELECT promise_id, expires_at FROM holder)
     RETURNING k.promise_id
 )
 SELECT COALESCE(registered.promise_id, holder.promise_id) AS holder_id

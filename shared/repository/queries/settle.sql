@@ -3,8 +3,8 @@
 --
 -- Locks: the workflow execution's row, which hands out the number, then the promise's. target reads the snapshot
 -- without a lock, which is final unless it says pending. The deadline is judged again with the lock held, by a clock
--- read under it. Whoever waited for the lock in vain finds nothing left to settle: logged then violates
--- workflow_event_promise_changed, so that the number is given back, and the statement is to be run again.
+-- read under it. Whoever waited for the lock in vain finds nothing left to settle: promise_race_lost then rolls the
+-- statement back, and it is to be run again, by the id that it names: the key may belong to another promise by now.
 WITH target AS MATERIALIZED (
     SELECT
         p.id,
@@ -45,7 +45,8 @@ settled AS (
 ),
 logged AS (
     INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
-    SELECT numbered.id, numbered.last_sequence_number, $7::VARCHAR, settled.id, numbered.at
+    SELECT numbered.id, numbered.last_sequence_number, $7::VARCHAR,
+           COALESCE(settled.id, promise_race_lost(numbered.promise_id)), numbered.at
     FROM numbered
     LEFT JOIN settled ON TRUE
 )
