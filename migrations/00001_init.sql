@@ -1,6 +1,7 @@
 -- The schema before the decision. A database that already has it is adopted as it stands.
 
 -- +goose Up
+SET LOCAL lock_timeout = '2s';
 CREATE TABLE IF NOT EXISTS tenant (
     id   UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     slug VARCHAR(255) NOT NULL UNIQUE

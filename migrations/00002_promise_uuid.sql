@@ -1,69 +1,107 @@
--- The decision: promise.id is a UUID, and (workflow_execution_id, name) is what is unique.
--- Both tables are written anew, so that each row is read once and each index is built once, on loaded data.
+-- The decision: promise.id is a UUID, idempotency_key.promise_id follows, and (workflow_execution_id, name) is what is
+-- unique. Each table is written anew once, in place, so that whatever else was made of it (columns, grants, triggers)
+-- stays; its indexes are built once, on what was written.
+--
+-- Locks promise, idempotency_key and tenant (for a foreign key that is dropped and made again) against everybody from
+-- here to the end, or gives up after two seconds: whoever waits for such a lock makes everyone who comes later wait
+-- behind it.
 
 -- +goose Up
-LOCK TABLE promise, idempotency_key IN ACCESS EXCLUSIVE MODE;
-ALTER TABLE promise RENAME TO promise_composite;
-ALTER TABLE idempotency_key RENAME TO idempotency_key_composite;
+SET LOCAL lock_timeout = '2s';
+SET LOCAL work_mem = '128MB';
+SET LOCAL maintenance_work_mem = '128MB';
+LOCK TABLE tenant, promise, idempotency_key IN ACCESS EXCLUSIVE MODE;
 
-CREATE TABLE promise (
-    id                    UUID NOT NULL DEFAULT gen_random_uuid(),
-    workflow_execution_id UUID NOT NULL,
-    name                  VARCHAR(255) NOT NULL,
-    resolved              BOOLEAN NOT NULL DEFAULT FALSE, -- settled, in whichever way
-    value                 BYTEA,
-    error                 TEXT,
-    timeout_at            TIMESTAMPTZ,
-    created_at            TIMESTAMPTZ NOT NULL DEFAULT NOW(),
-    resolved_at           TIMESTAMPTZ,
-    created_by_sequence   INT NOT NULL,
-    resolved_by_sequence  INT
-);
-INSERT INTO promise (workflow_execution_id, name, resolved, value, error, timeout_at,
-                     created_at, resolved_at, created_by_sequence, resolved_by_sequence)
-SELECT workflow_execution_id, name, resolved, value, error, timeout_at,
-       created_at, resolved_at, created_by_sequence, resolved_by_sequence
-FROM promise_composite;
+-- An old promise's UUID is a function of its old id: whoever kept one elsewhere can work out the new one, and a second
+-- run after a first that was cut off comes to the same. It is the first 16 bytes of the id's SHA-256, with the seventh and
+-- the ninth set to 0x80, which makes it version 8 of RFC 9562. (STABLE, as convert_to is: then it is inlined.)
+CREATE FUNCTION pg_temp.promise_uuid(composite_id TEXT) RETURNS UUID LANGUAGE sql STABLE AS
+    $$ SELECT encode(set_byte(set_byte(substr(sha256(convert_to(composite_id, 'UTF8')), 1, 16), 6, 128), 8, 128), 'hex')::UUID $$;
 
-CREATE TABLE idempotency_key (
-    tenant_id  UUID NOT NULL,
-    key        VARCHAR(255) NOT NULL,
-    promise_id UUID NOT NULL,
-    expires_at TIMESTAMPTZ NOT NULL
-);
--- The old composite id of a pending promise stays usable as a key, and no longer than that: its time is already
--- over, and a key outlives its time only while its promise is pending. A key of that text registered before keeps
--- its meaning. A key whose promise is gone has nothing left to name.
+-- Without its constraints the keys' table is written like a file; they come back below, each built once. (One to promise
+-- would have kept either column from changing its type; it comes back as idempotency_key_promise_id_fkey.)
+CREATE TEMPORARY TABLE idempotency_key_constraint ON COMMIT DROP AS
+SELECT conname, contype, pg_get_constraintdef(oid) AS definition
+FROM pg_constraint
+WHERE conrelid = 'idempotency_key'::REGCLASS AND contype IN ('p', 'u', 'f')
+  AND confrelid <> 'promise'::REGCLASS;
+-- +goose StatementBegin
+DO $$
+DECLARE
+    c RECORD;
+BEGIN
+    FOR c IN
+        SELECT conname FROM pg_constraint
+        WHERE conrelid = 'idempotency_key'::REGCLASS AND contype IN ('p', 'u', 'f')
+    LOOP
+        EXECUTE format('ALTER TABLE idempotency_key DROP CONSTRAINT %I', c.conname);
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+-- A key whose promise is gone, or that never had one, has nothing left to name.
+DELETE FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id);
+ALTER TABLE idempotency_key ALTER COLUMN promise_id TYPE UUID USING pg_temp.promise_uuid(promise_id);
+
+-- The composite id of a pending promise stays usable, as a key, and no longer than that: the key's time is over at once,
+-- and beyond its time a key lives only while its promise is pending. A key of that text which is there already keeps its
+-- meaning. Where an id disagrees with its row's columns the columns win; the id itself is then a key, too.
 INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
-SELECT DISTINCT ON (tenant_id, key) tenant_id, key, promise_id, expires_at
-FROM (
-    SELECT k.tenant_id, k.key, p.id AS promise_id, k.expires_at, 1 AS preference
-    FROM idempotency_key_composite k
-    JOIN promise_composite c ON c.id = k.promise_id
-    JOIN promise p ON p.workflow_execution_id = c.workflow_execution_id AND p.name = c.name
-    UNION ALL
-    SELECT w.tenant_id, c.id, p.id, NOW(), 2
-    FROM promise_composite c
-    JOIN promise p ON p.workflow_execution_id = c.workflow_execution_id AND p.name = c.name
-    JOIN workflow_execution w ON w.id = c.workflow_execution_id
-    WHERE NOT c.resolved
-) AS keys
-ORDER BY tenant_id, key, preference;
+SELECT w.tenant_id, p.workflow_execution_id || ':' || p.name, pg_temp.promise_uuid(p.id), NOW()
+FROM promise p
+JOIN workflow_execution w ON w.id = p.workflow_execution_id
+WHERE NOT p.resolved
+  AND LENGTH(p.name) <= 255 - 37
+  AND NOT EXISTS (
+      SELECT FROM idempotency_key k WHERE k.tenant_id = w.tenant_id AND k.key = p.workflow_execution_id || ':' || p.name
+  );
+INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
+SELECT w.tenant_id, p.id, pg_temp.promise_uuid(p.id), NOW()
+FROM promise p
+JOIN workflow_execution w ON w.id = p.workflow_execution_id
+WHERE NOT p.resolved
+  AND p.id <> p.workflow_execution_id || ':' || p.name
+  AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = w.tenant_id AND k.key = p.id);
 
-DROP TABLE idempotency_key_composite;
-DROP TABLE promise_composite;
-
+-- The outcome, which only 00003 needs, is filled in while each row is being written anyway. It is NULL while pending.
 ALTER TABLE promise
-    ADD CONSTRAINT promise_pkey PRIMARY KEY (id),
-    ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name),
-    ADD CONSTRAINT promise_workflow_execution_id_fkey
-        FOREIGN KEY (workflow_execution_id) REFERENCES workflow_execution (id) ON DELETE CASCADE;
-CREATE INDEX idx_promise_workflow ON promise (workflow_execution_id);
-CREATE INDEX idx_promise_pending ON promise (workflow_execution_id, resolved) WHERE resolved = FALSE;
+    ALTER COLUMN id DROP DEFAULT,
+    ALTER COLUMN id TYPE UUID USING pg_temp.promise_uuid(id),
+    ADD COLUMN outcome VARCHAR(16) GENERATED ALWAYS AS (
+        CASE WHEN resolved THEN CASE WHEN error IS NULL THEN 'resolved' ELSE 'rejected' END END
+    ) STORED;
+ALTER TABLE promise
+    ALTER COLUMN id SET DEFAULT gen_random_uuid(),
+    ALTER COLUMN outcome DROP EXPRESSION;
 
+-- What a schema made by hand may have already is left as it is.
+ALTER TABLE tenant ALTER COLUMN id SET DEFAULT gen_random_uuid();
+-- +goose StatementBegin
+DO $$
+DECLARE
+    c RECORD;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conrelid = 'promise'::REGCLASS AND conname = 'promise_workflow_execution_id_name_key'
+    ) THEN
+        ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name);
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE contype = 'f' AND conrelid = 'promise'::REGCLASS AND confrelid = 'workflow_execution'::REGCLASS
+    ) THEN
+        ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_fkey
+            FOREIGN KEY (workflow_execution_id) REFERENCES workflow_execution (id) ON DELETE CASCADE;
+    END IF;
+    FOR c IN SELECT * FROM idempotency_key_constraint ORDER BY contype DESC LOOP
+        EXECUTE format('ALTER TABLE idempotency_key ADD CONSTRAINT %I %s', c.conname, c.definition);
+    END LOOP;
+END $$;
+-- +goose StatementEnd
 ALTER TABLE idempotency_key
-    ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, key),
-    ADD CONSTRAINT idempotency_key_promise_id_fkey
-        FOREIGN KEY (promise_id) REFERENCES promise (id) ON DELETE CASCADE;
+    ALTER COLUMN promise_id SET NOT NULL,
+    ADD CONSTRAINT idempotency_key_promise_id_fkey FOREIGN KEY (promise_id) REFERENCES promise (id) ON DELETE CASCADE;
 CREATE INDEX idx_idempotency_key_promise ON idempotency_key (promise_id);
 CREATE INDEX idx_idempotency_key_expires ON idempotency_key (expires_at);
+DROP FUNCTION pg_temp.promise_uuid(TEXT);

@@ -1,16 +1,16 @@
--- What settlement needs beyond the decision: the outcome, the metadata and the key that a promise was created with,
--- and the workflow's event log with its dense numbers.
+-- What settlement needs beyond the decision: the metadata and the key that a promise was created with, and the
+-- workflow's event log with its dense numbers, which go on from the highest that a promise has.
+--
+-- Locks promise and workflow_execution against everybody from here to the end, or gives up after two seconds.
 
 -- +goose Up
+SET LOCAL lock_timeout = '2s';
+LOCK TABLE promise, workflow_execution IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE promise
-    ADD COLUMN outcome         VARCHAR(16), -- NULL while pending
     ADD COLUMN metadata        JSONB,
-    ADD COLUMN idempotency_key VARCHAR(255); -- the key it was created with; the key itself may have passed on since
-UPDATE promise SET outcome = CASE WHEN error IS NULL THEN 'resolved' ELSE 'rejected' END WHERE resolved;
-ALTER TABLE promise
+    ADD COLUMN idempotency_key VARCHAR(255), -- the key it was created with; the key itself may have passed on since
     ADD CONSTRAINT promise_outcome CHECK (outcome IN ('resolved', 'rejected', 'timed_out', 'cancelled')),
-    ADD CONSTRAINT promise_outcome_resolved CHECK (resolved = (outcome IS NOT NULL)),
-    ADD CONSTRAINT promise_name_length CHECK (name <> '');
+    ADD CONSTRAINT promise_outcome_resolved CHECK (resolved = (outcome IS NOT NULL));
 
 -- Where most workflows have one promise, idx_promise_workflow looks as good as the unique index for finding one by name,
 -- and would read all promises of a workflow that has many. Ten for each workflow is what the planner is to reckon with.

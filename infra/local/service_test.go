@@ -37,12 +37,16 @@ func TestSampleEvents(t *testing.T) {
 		{"reject.direct", `"outcome":"conflict"`},
 		{"resolve.bad-base64", `"statusCode":400`},
 		{"migrate.direct", `{"version":3,"applied":[]}`},
+		{"migrate.direct-dry-run", `{"version":3,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
 		payload, err := os.ReadFile("../../events/" + c.event + ".json")
 		require.NoError(t, err)
 		function, _, _ := strings.Cut(c.event, ".")
 		out := r.lambda(t, function, string(payload))
 		require.Contains(t, string(out.Payload), c.want, c.event)
+	}
+	for _, payload := range []string{`{"dryrun":true}`, `{"dryRun":"true"}`, `{"dryRun":1}`, `{"dryRun":true,"x":true}`, `[]`} {
+		require.Contains(t, string(r.lambda(t, "migrate", payload).Payload), `"errorType":"invalid_payload"`, payload)
 	}
 	r.end(t, syscall.SIGINT)
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,32 +42,43 @@ type Result struct {
 // the others wait belongs to the session, and behind RDS Proxy or another
 // pooler a session is not ours to keep.
 //
+// A database that has the tables of the time before the decision, but no
+// history here, is adopted. One whose tables are others is refused with every
+// difference named, before anything is changed.
+//
 // A failed file leaves nothing of itself: the Result names the files that were
 // applied before it, the error names the file, and the next Run starts with
-// that one. The same is so when ctx ends, only that the Result's version is then
-// 0: it can no longer be read. No error holds the password. log is told of each
-// file and may be nil.
+// that one. The same is so when ctx ends, when the process is killed or the
+// server stops; only that the Result's version is then 0: it can no longer be
+// read. A file that does not get its tables within two seconds, because others
+// use them, fails in that way: repeat the call. No error holds the password.
+// log is told of each file and may be nil.
 func Run(ctx context.Context, databaseURL string, log *slog.Logger) (Result, error) {
 	return run(ctx, databaseURL, migrations.FS, log)
 }
 
+// historyTable is where goose keeps which files were applied: a name of our own,
+// since others use goose, too.
+const historyTable = "promises_schema_version"
+
 func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger) (_ Result, err error) {
 	result := Result{Applied: []string{}}
-	conf, err := pgx.ParseConfig(databaseURL)
+	db, err := open(ctx, databaseURL)
 	if err != nil {
-		// pgx's own words may quote the URL, and with it the password.
-		return result, errors.New("migrate: the database URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+		return result, err
 	}
-	// Each statement runs once: preparing it would be a round trip for nothing.
-	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
-	db := sql.OpenDB(&oneSession{Connector: stdlib.GetConnector(*conf)})
-	db.SetMaxOpenConns(1)
 	defer func() { _ = db.Close() }()
-	if err := lockSchema(ctx, db); err != nil {
+	err = withConn(ctx, db, func(conn *pgx.Conn) error {
+		if version, err := currentVersion(ctx, conn); err != nil || version > 0 {
+			return err
+		}
+		return checkLegacy(ctx, conn)
+	})
+	if err != nil {
 		return result, fmt.Errorf("migrate: %w", err)
 	}
 
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(historyTable),
 		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return result, fmt.Errorf("migrate: read the files: %w", err)
@@ -74,7 +86,7 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	done, err := provider.Up(ctx)
 	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 		done = partial.Applied
-		err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+		err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), explain(ctx, db, partial.Err))
 	}
 	for _, file := range done {
 		name := path.Base(file.Source.Path)
@@ -92,6 +104,67 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 		return result, fmt.Errorf("migrate: %w", err)
 	}
 	return result, nil
+}
+
+// open opens the one session of a migration, and locks its schema.
+func open(ctx context.Context, databaseURL string) (*sql.DB, error) {
+	conf, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		// pgx's own words may quote the URL, and with it the password.
+		return nil, errors.New("migrate: the database URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+	}
+	// Each statement runs once: preparing it would be a round trip for nothing.
+	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := sql.OpenDB(&oneSession{Connector: stdlib.GetConnector(*conf)})
+	db.SetMaxOpenConns(1)
+	if err := lockSchema(ctx, db); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("migrate: %w", err)
+	}
+	return db, nil
+}
+
+func withConn(ctx context.Context, db *sql.DB, f func(*pgx.Conn) error) error {
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	return c.Raw(func(driverConn any) error { return f(driverConn.(*stdlib.Conn).Conn()) })
+}
+
+// currentVersion is 0 for a database without a history.
+func currentVersion(ctx context.Context, conn *pgx.Conn) (version int64, err error) {
+	var known bool
+	err = conn.QueryRow(ctx, "SELECT to_regclass(quote_ident(current_schema()) || '."+historyTable+"') IS NOT NULL").Scan(&known)
+	if err != nil || !known {
+		return 0, err
+	}
+	err = conn.QueryRow(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM "+historyTable+" WHERE is_applied").Scan(&version)
+	return version, err
+}
+
+// explain says of a file's failure what the operator can do about it.
+func explain(ctx context.Context, db *sql.DB, err error) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !ok:
+		return err
+	case pg.Code == codeLockTimeout:
+		return fmt.Errorf("the tables are in use by others: nothing of this file was changed, repeat the call: %w", err)
+	case pg.ConstraintName == "promise_workflow_execution_id_name_key":
+		var rows []string
+		if lookErr := withConn(ctx, db, func(conn *pgx.Conn) (err error) {
+			rows, err = column(ctx, conn, duplicatesSQL)
+			return err
+		}); lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+		return fmt.Errorf("refused, with nothing of this file changed: several promises have one name: %s: %w", strings.Join(rows, "; "), err)
+	case pg.Detail != "":
+		return fmt.Errorf("%w: %s", err, pg.Detail)
+	}
+	return err
 }
 
 // oneSession connects once: the lock is the session's, and a migration that

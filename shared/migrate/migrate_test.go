@@ -11,7 +11,6 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-func one[T any](t *testing.T, db *dbtest.DB, sql string, args ...any) T {
+func one[T any](t testing.TB, db *dbtest.DB, sql string, args ...any) T {
 	t.Helper()
 	rows, err := db.Pool.Query(t.Context(), sql, args...)
 	require.NoError(t, err)
@@ -56,7 +55,7 @@ func TestRun(t *testing.T) {
 		`SELECT data_type::text FROM information_schema.columns
 		 WHERE table_schema = current_schema() AND table_name = 'promise' AND column_name = 'id'`))
 	require.Equal(t, one[string](t, db, "SELECT current_schema()::text"), one[string](t, db,
-		"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'goose_db_version'::regclass"))
+		"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'promises_schema_version'::regclass"))
 
 	again, err := migrate.Run(t.Context(), db.URL, nil)
 	require.NoError(t, err)
@@ -84,7 +83,7 @@ func TestRunAtOnce(t *testing.T) {
 		applied = append(applied, results[i].Applied...)
 	}
 	require.Equal(t, fileNames(t), applied)
-	require.EqualValues(t, len(applied)+1, one[int64](t, db, "SELECT COUNT(*) FROM goose_db_version"), "and goose's own first row")
+	require.EqualValues(t, len(applied)+1, one[int64](t, db, "SELECT COUNT(*) FROM promises_schema_version"), "and goose's own first row")
 }
 
 func TestSchemasDoNotWait(t *testing.T) {
@@ -188,65 +187,4 @@ func TestSchemaMustExist(t *testing.T) {
 	nowhere := strings.ReplaceAll(db.URL, one[string](t, db, "SELECT current_schema()::text"), "nowhere")
 	_, err := migrate.Run(t.Context(), nowhere, nil)
 	require.ErrorContains(t, err, "the search_path names no schema that exists")
-}
-
-// TestLegacyData adopts a database from before the decision.
-func TestLegacyData(t *testing.T) {
-	t.Parallel()
-	db := dbtest.Bare(t)
-	for _, ddl := range []string{
-		`CREATE TABLE tenant (id UUID PRIMARY KEY DEFAULT gen_random_uuid(), slug VARCHAR(255) NOT NULL UNIQUE)`,
-		`CREATE TABLE workflow_execution (id UUID PRIMARY KEY, tenant_id UUID NOT NULL REFERENCES tenant (id))`,
-		`CREATE TABLE promise (
-			id VARCHAR(255) PRIMARY KEY,
-			workflow_execution_id UUID NOT NULL REFERENCES workflow_execution (id) ON DELETE CASCADE,
-			name VARCHAR(255) NOT NULL, resolved BOOLEAN NOT NULL DEFAULT FALSE, value BYTEA, error TEXT,
-			timeout_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), resolved_at TIMESTAMPTZ,
-			created_by_sequence INT NOT NULL, resolved_by_sequence INT)`,
-		`CREATE TABLE idempotency_key (
-			tenant_id UUID NOT NULL REFERENCES tenant (id), key VARCHAR(255) NOT NULL,
-			promise_id VARCHAR(255) NOT NULL, expires_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (tenant_id, key))`,
-	} {
-		db.Exec(t, ddl)
-	}
-	tenant, workflow := db.Tenant(t, "acme"), uuid.New()
-	db.Exec(t, "INSERT INTO workflow_execution VALUES ($1, $2)", workflow, tenant)
-	composite := func(name string) string { return workflow.String() + ":" + name }
-	insert := `INSERT INTO promise VALUES ($1, $2, $3, $4, $5, $6, '2031-01-01Z', '2024-01-01Z', $7, $8, $9)`
-	settled := time.Date(2024, 2, 1, 0, 0, 0, 0, time.UTC)
-	db.Exec(t, insert, composite("pay"), workflow, "pay", false, nil, nil, nil, 1, nil)
-	db.Exec(t, insert, composite("a:b:c"), workflow, "a:b:c", false, nil, nil, nil, 2, nil)
-	db.Exec(t, insert, composite("done"), workflow, "done", true, []byte(`{"a": [1 ]}`), nil, settled, 3, 5)
-	db.Exec(t, insert, composite("failed"), workflow, "failed", true, nil, "no funds", settled, 4, 6)
-	for key, name := range map[string]string{"stripe:ch_1": "pay", "stripe:ch_2": "done", "k": "a:b:c"} {
-		db.Exec(t, "INSERT INTO idempotency_key VALUES ($1, $2, $3, '2030-01-01Z')", tenant, key, composite(name))
-	}
-	const columns = `SELECT json_agg(p ORDER BY name)::text FROM (SELECT workflow_execution_id, name, resolved, value, error,
-		timeout_at, created_at, resolved_at, created_by_sequence, resolved_by_sequence FROM promise) AS p`
-	before := one[string](t, db, columns)
-
-	_, err := migrate.Run(t.Context(), db.URL, nil)
-	require.NoError(t, err)
-
-	require.JSONEq(t, before, one[string](t, db, columns))
-	require.Equal(t, "done=resolved failed=rejected", one[string](t, db,
-		"SELECT string_agg(name || '=' || outcome, ' ' ORDER BY name) FROM promise WHERE outcome IS NOT NULL"))
-	require.Equal(t, 6, one[int](t, db, "SELECT last_sequence_number FROM workflow_execution"))
-
-	rows, err := db.Pool.Query(t.Context(), `SELECT k.key, p.name, k.expires_at > NOW() AS live
-		FROM idempotency_key k JOIN promise p ON p.id = k.promise_id WHERE k.tenant_id = $1`, tenant)
-	require.NoError(t, err)
-	type key struct {
-		Key, Name string
-		Live      bool
-	}
-	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[key])
-	require.NoError(t, err)
-	require.ElementsMatch(t, []key{
-		{"stripe:ch_1", "pay", true},
-		{"stripe:ch_2", "done", true},
-		{"k", "a:b:c", true},
-		{composite("pay"), "pay", false},
-		{composite("a:b:c"), "a:b:c", false},
-	}, keys)
 }

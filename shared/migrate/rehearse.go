@@ -1,0 +1,164 @@
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/flovyn/promises/migrations"
+)
+
+// Rehearsal says what a Run would find and do.
+type Rehearsal struct {
+	Version int64  `json:"version"` // that the schema has now
+	Files   []Step `json:"files"`   // that a Run would apply, in order; never nil
+
+	// Refused is why a Run would fail, in the words of its error; empty if it
+	// would not.
+	Refused string `json:"refused,omitempty"`
+
+	// Rows counts each table's rows before and after. A table that is not
+	// there has none.
+	Before map[string]int64 `json:"before"`
+	After  map[string]int64 `json:"after,omitempty"`
+
+	// KeysDropped are the idempotency keys without a promise, KeysAdded the
+	// composite ids that go on as keys; what After has of them over Before.
+	KeysDropped int64 `json:"keysDropped"`
+	KeysAdded   int64 `json:"keysAdded"`
+}
+
+// Step is one file, applied and rolled back.
+type Step struct {
+	File       string   `json:"file"`
+	DurationMs float64  `json:"durationMs"` // how long a Run would hold the locks
+	Locks      []string `json:"locks"`      // "table: mode", those that keep writers or readers out
+}
+
+// Rehearse does all that Run would do, on the real data, in one transaction,
+// reports it and rolls it back. Meanwhile it holds the locks of all the files
+// together, as long as it takes: on a large database rehearse on a copy, or
+// when nobody minds. It can be repeated, and fails as Run does, except that
+// what Run would refuse is in the Rehearsal.
+func Rehearse(ctx context.Context, databaseURL string) (Rehearsal, error) {
+	r := Rehearsal{Files: []Step{}}
+	db, err := open(ctx, databaseURL)
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = db.Close() }()
+	var refused error
+	err = withConn(ctx, db, func(conn *pgx.Conn) error {
+		if r.Version, err = currentVersion(ctx, conn); err != nil {
+			return err
+		}
+		if r.Version == 0 {
+			if refused = checkLegacy(ctx, conn); refused != nil {
+				return nil
+			}
+		}
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		refused, err = r.apply(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return r, fmt.Errorf("migrate: rehearse: %w", err)
+	}
+	if refused != nil {
+		r.Refused = explain(ctx, db, refused).Error()
+	}
+	return r, nil
+}
+
+func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
+	if r.Before, err = countRows(ctx, tx); err != nil {
+		return nil, err
+	}
+	files, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		version, err := strconv.ParseInt(strings.SplitN(path.Base(file), "_", 2)[0], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		if version <= r.Version {
+			continue
+		}
+		text, err := fs.ReadFile(migrations.FS, file)
+		if err != nil {
+			return nil, err
+		}
+		if version == 2 {
+			if r.KeysDropped, err = count(ctx, tx,
+				"SELECT COUNT(*) FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id)"); err != nil {
+				return nil, err
+			}
+		}
+		begun := time.Now()
+		// goose's marks are comments to Postgres, and no file has a way down: the file is a statement list.
+		if _, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll(); err != nil {
+			return fmt.Errorf("%s: %w", file, err), nil
+		}
+		step := Step{File: file, DurationMs: float64(time.Since(begun).Microseconds()) / 1000}
+		if step.Locks, err = strongLocks(ctx, tx); err != nil {
+			return nil, err
+		}
+		r.Files = append(r.Files, step)
+	}
+	if r.After, err = countRows(ctx, tx); err != nil {
+		return nil, err
+	}
+	r.KeysAdded = r.After["idempotency_key"] - r.Before["idempotency_key"] + r.KeysDropped
+	return nil, nil
+}
+
+func countRows(ctx context.Context, tx pgx.Tx) (map[string]int64, error) {
+	rows := map[string]int64{}
+	for _, table := range legacy {
+		rows[table.name] = 0
+		n, err := count(ctx, tx, "SELECT COUNT(*) FROM pg_class WHERE oid = to_regclass($1)", table.name)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			if rows[table.name], err = count(ctx, tx, "SELECT COUNT(*) FROM "+table.name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return rows, nil
+}
+
+func count(ctx context.Context, tx pgx.Tx, sql string, args ...any) (n int64, err error) {
+	err = tx.QueryRow(ctx, sql, args...).Scan(&n)
+	return n, err
+}
+
+// strongLocks are those that this transaction holds on tables which others can
+// see, of a mode that keeps writers out.
+func strongLocks(ctx context.Context, tx pgx.Tx) ([]string, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT c.relname || ': ' || l.mode
+		FROM pg_locks l
+		JOIN pg_class c ON c.oid = l.relation
+		WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relnamespace = current_schema()::REGNAMESPACE
+			AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+			AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key')
+		ORDER BY 1`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
