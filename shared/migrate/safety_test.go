@@ -292,21 +292,26 @@ func TestServerKilled(t *testing.T) {
 	makeLegacy(t, db)
 	_, err = db.Pool.Exec(t.Context(), manyPromises, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
+	db.Exec(t, "ALTER TABLE promise DROP CONSTRAINT promise_workflow_execution_id_fkey")
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "LOCK TABLE workflow_execution IN ROW EXCLUSIVE MODE") // the second file waits, near its end
+	require.NoError(t, err)
 	migrated := make(chan error, 1)
 	go func() {
 		_, err := migrate.Run(t.Context(), db.URL, nil)
 		migrated <- err
 	}()
 	require.Eventually(t, func() bool {
-		return one[int](t, db, `SELECT COUNT(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
-			AND relation = (SELECT oid FROM pg_class WHERE relname = 'idempotency_key')`) == 1
-	}, 20*time.Second, time.Millisecond)
+		return one[int](t, db, "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'workflow_execution'::REGCLASS") == 1
+	}, time.Minute, time.Millisecond)
 	pidFile, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
 	require.NoError(t, err)
 	var postmaster int
 	require.NoError(t, json.Unmarshal(pidFile[:bytes.IndexByte(pidFile, '\n')], &postmaster))
 	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT))
 	require.Error(t, <-migrated)
+	_ = tx.Rollback(t.Context()) // its connection is gone
 	db.Pool.Close()
 	_ = server.Stop() // it is down already
 

@@ -314,7 +314,7 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	r, db := setUp(t)
 	ctx := t.Context()
 	d := draft("close call")
-	timeout := time.Second
+	timeout := 3 * time.Second
 	d.Timeout = &timeout
 	p := create(t, r, d)
 
