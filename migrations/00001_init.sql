@@ -1,7 +1,8 @@
 -- The schema before the decision. A database that already has it is adopted as it stands.
 
 -- +goose Up
-SET LOCAL lock_timeout = '2s';
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = 0;
 CREATE TABLE IF NOT EXISTS tenant (
     id   UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     slug VARCHAR(255) NOT NULL UNIQUE

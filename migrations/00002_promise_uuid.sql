@@ -2,15 +2,33 @@
 -- unique. Each table is written anew once, in place, so that whatever else was made of it (columns, grants, triggers)
 -- stays; its indexes are built once, on what was written.
 --
--- Locks promise, idempotency_key and tenant (for a foreign key that is dropped and made again) against everybody from
--- here to the end, or gives up after two seconds: whoever waits for such a lock makes everyone who comes later wait
--- behind it.
+-- Locks all four tables against everybody from here to the end, or gives up after a second for each: whoever waits for
+-- such a lock makes everyone who comes later wait behind it.
 
 -- +goose Up
-SET LOCAL lock_timeout = '2s';
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL row_security = off; -- rows that a policy hides would be taken for gone: fail instead
 SET LOCAL work_mem = '128MB';
 SET LOCAL maintenance_work_mem = '128MB';
-LOCK TABLE tenant, promise, idempotency_key IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE workflow_execution, promise, idempotency_key, tenant IN ACCESS EXCLUSIVE MODE;
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    ids TEXT;
+BEGIN
+    SELECT string_agg(quote_literal(id), ', ') INTO ids
+    FROM (
+        SELECT id FROM promise
+        WHERE NOT (isfinite(created_at) AND isfinite(COALESCE(timeout_at, NOW())) AND isfinite(COALESCE(resolved_at, NOW())))
+        LIMIT 20
+    ) AS p;
+    IF ids IS NOT NULL THEN
+        RAISE EXCEPTION 'refused, with nothing of this file changed: promises with an infinite time, set it or make it NULL: ids %', ids;
+    END IF;
+END $$;
+-- +goose StatementEnd
 
 -- An old promise's UUID is a function of its old id: whoever kept one elsewhere can work out the new one, and a second
 -- run after a first that was cut off comes to the same. It is the first 16 bytes of the id's SHA-256, with the seventh and
@@ -18,13 +36,25 @@ LOCK TABLE tenant, promise, idempotency_key IN ACCESS EXCLUSIVE MODE;
 CREATE FUNCTION pg_temp.promise_uuid(composite_id TEXT) RETURNS UUID LANGUAGE sql STABLE AS
     $$ SELECT encode(set_byte(set_byte(substr(sha256(convert_to(composite_id, 'UTF8')), 1, 16), 6, 128), 8, 128), 'hex')::UUID $$;
 
--- Without its constraints the keys' table is written like a file; they come back below, each built once. (One to promise
--- would have kept either column from changing its type; it comes back as idempotency_key_promise_id_fkey.)
+-- A key whose promise is gone, or that never had one, has nothing left to name. One that is free already (its time over,
+-- its promise settled) makes room for the pending promise whose composite id it is.
+DELETE FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id);
+DELETE FROM idempotency_key k
+USING promise old, promise p, workflow_execution w
+WHERE k.key LIKE '________-____-____-____-____________:%'
+  AND k.expires_at <= NOW() AND old.id = k.promise_id AND old.resolved
+  AND NOT p.resolved AND p.workflow_execution_id || ':' || p.name = k.key
+  AND w.id = p.workflow_execution_id AND w.tenant_id = k.tenant_id;
+
+-- Without its constraints the keys' table is written like a file; they come back below, each built once. (One from
+-- promise_id to promise would have kept either column from changing its type; it comes back under our name.)
 CREATE TEMPORARY TABLE idempotency_key_constraint ON COMMIT DROP AS
-SELECT conname, contype, pg_get_constraintdef(oid) AS definition
-FROM pg_constraint
+SELECT conname, contype, pg_get_constraintdef(c.oid) AS definition
+FROM pg_constraint c
 WHERE conrelid = 'idempotency_key'::REGCLASS AND contype IN ('p', 'u', 'f')
-  AND confrelid <> 'promise'::REGCLASS;
+  AND NOT (confrelid = 'promise'::REGCLASS AND EXISTS (
+      SELECT FROM pg_attribute a WHERE a.attrelid = conrelid AND a.attname = 'promise_id' AND a.attnum = ANY(conkey)
+  ));
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -39,8 +69,6 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- A key whose promise is gone, or that never had one, has nothing left to name.
-DELETE FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id);
 ALTER TABLE idempotency_key ALTER COLUMN promise_id TYPE UUID USING pg_temp.promise_uuid(promise_id);
 
 -- The composite id of a pending promise stays usable, as a key, and no longer than that: the key's time is over at once,
@@ -72,6 +100,8 @@ ALTER TABLE promise
     ) STORED;
 ALTER TABLE promise
     ALTER COLUMN id SET DEFAULT gen_random_uuid(),
+    ALTER COLUMN resolved SET DEFAULT FALSE,
+    ALTER COLUMN created_at SET DEFAULT NOW(),
     ALTER COLUMN outcome DROP EXPRESSION;
 
 -- What a schema made by hand may have already is left as it is.
@@ -87,9 +117,18 @@ BEGIN
     ) THEN
         ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name);
     END IF;
+    FOR c IN -- one that does not cascade, or was never validated, is made anew
+        SELECT k.conname FROM pg_constraint k
+        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attname = 'workflow_execution_id' AND k.conkey = ARRAY[a.attnum]
+        WHERE k.contype = 'f' AND k.conrelid = 'promise'::REGCLASS AND k.confrelid = 'workflow_execution'::REGCLASS
+          AND NOT (k.confdeltype = 'c' AND k.convalidated)
+    LOOP
+        EXECUTE format('ALTER TABLE promise DROP CONSTRAINT %I', c.conname);
+    END LOOP;
     IF NOT EXISTS (
-        SELECT FROM pg_constraint
-        WHERE contype = 'f' AND conrelid = 'promise'::REGCLASS AND confrelid = 'workflow_execution'::REGCLASS
+        SELECT FROM pg_constraint k
+        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attname = 'workflow_execution_id' AND k.conkey = ARRAY[a.attnum]
+        WHERE k.contype = 'f' AND k.conrelid = 'promise'::REGCLASS AND k.confrelid = 'workflow_execution'::REGCLASS
     ) THEN
         ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_fkey
             FOREIGN KEY (workflow_execution_id) REFERENCES workflow_execution (id) ON DELETE CASCADE;

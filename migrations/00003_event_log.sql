@@ -1,11 +1,13 @@
 -- What settlement needs beyond the decision: the metadata and the key that a promise was created with, and the
 -- workflow's event log with its dense numbers, which go on from the highest that a promise has.
 --
--- Locks promise and workflow_execution against everybody from here to the end, or gives up after two seconds.
+-- Locks promise and workflow_execution against everybody from here to the end, or gives up after a second for each.
 
 -- +goose Up
-SET LOCAL lock_timeout = '2s';
-LOCK TABLE promise, workflow_execution IN ACCESS EXCLUSIVE MODE;
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL row_security = off;
+LOCK TABLE workflow_execution, promise IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE promise
     ADD COLUMN metadata        JSONB,
     ADD COLUMN idempotency_key VARCHAR(255), -- the key it was created with; the key itself may have passed on since
@@ -47,7 +49,7 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
-CREATE FUNCTION workflow_event_delete() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+CREATE FUNCTION workflow_event_delete() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM workflow_event e USING gone WHERE e.workflow_execution_id = gone.id;
     RETURN NULL;

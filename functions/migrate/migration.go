@@ -43,7 +43,7 @@ func (m migration) handle(ctx context.Context, payload json.RawMessage) (any, er
 }
 
 // runOnce takes -dry-run as its only argument, prints the answer as JSON, and
-// returns the exit code.
+// returns the exit code: 1 also for a rehearsal that was refused.
 func (m migration) runOnce(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("migrate", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -60,11 +60,15 @@ func (m migration) runOnce(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
+	code := 0
+	if r, ok := answer.(migrate.Rehearsal); ok && r.Refused != "" {
+		code = 1
+	}
 	out := json.NewEncoder(stdout)
 	out.SetIndent("", "  ")
 	if err := out.Encode(answer); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
-	return 0
+	return code
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -49,7 +50,8 @@ type promiseJSON struct {
 }
 
 // encodePromise puts the value in as it is: encoding/json would take the spaces
-// out of it and escape what HTML needs escaped.
+// out of it and escape what HTML needs escaped. A value of before this service
+// may be no JSON: it goes into valueBase64.
 func encodePromise(p promise.Promise, created *bool) []byte {
 	text := encode(promiseJSON{
 		Created:             created,
@@ -68,6 +70,10 @@ func encodePromise(p promise.Promise, created *bool) []byte {
 	})
 	if p.Value == nil {
 		return text
+	}
+	if !json.Valid(p.Value) {
+		text = append(text[:len(text)-1], `,"valueBase64":"`...)
+		return append(base64.StdEncoding.AppendEncode(text, p.Value), `"}`...)
 	}
 	text = append(text[:len(text)-1], `,"value":`...)
 	return append(append(text, p.Value...), '}')

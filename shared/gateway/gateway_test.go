@@ -220,6 +220,17 @@ func TestBothFormsAnswerTheSame(t *testing.T) {
 	require.True(t, json.Valid([]byte(body)))
 }
 
+func TestAValueThatIsNoJSON(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	s.db.Exec(t, `UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = '\x00ff22'`)
+	got, err := s.direct(t, "get-promise", `{"tenant":"demo","key":"`+key+`"}`)
+	require.NoError(t, err)
+	require.True(t, json.Valid([]byte(got)), got)
+	require.Contains(t, got, `"valueBase64":"AP8i"`)
+}
+
 func TestStrict(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

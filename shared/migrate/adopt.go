@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -14,53 +15,91 @@ import (
 type legacyTable struct {
 	name    string
 	columns []legacyColumn
-	unique  []string // comma-separated columns, in their order in the table
+	unique  []string // comma-separated columns, by name
 }
 
-type legacyColumn struct{ name, dataType string }
+type legacyColumn struct {
+	name, dataType string
+	null           nullability
+	mayDefault     bool // what stands in its place is set by us, or nobody's matter
+}
+
+type nullability int
+
+const (
+	never nullability = iota
+	always
+	either
+)
 
 const (
 	typeUUID = "uuid"
 	typeText = "character varying(255)"
 	typeTime = "timestamp with time zone"
-	typeAny  = "" // any kind of text
+	typeAny  = "text" // of any kind
 )
 
 var legacy = []legacyTable{
-	{"tenant", []legacyColumn{{"id", typeUUID}, {"slug", typeAny}}, []string{"id", "slug"}},
-	{"workflow_execution", []legacyColumn{{"id", typeUUID}, {"tenant_id", typeUUID}}, []string{"id"}},
+	{"tenant", []legacyColumn{{"id", typeUUID, never, true}, {"slug", typeAny, never, false}}, []string{"id", "slug"}},
+	{"workflow_execution", []legacyColumn{{"id", typeUUID, never, true}, {"tenant_id", typeUUID, never, false}}, []string{"id"}},
 	{
 		"promise",
 		[]legacyColumn{
-			{"id", typeText}, {"workflow_execution_id", typeUUID}, {"name", typeText}, {"resolved", "boolean"}, {"value", "bytea"},
-			{"error", "text"}, {"timeout_at", typeTime}, {"created_at", typeTime}, {"resolved_at", typeTime},
-			{"created_by_sequence", "integer"}, {"resolved_by_sequence", "integer"},
+			{"id", typeText, never, true},
+			{"workflow_execution_id", typeUUID, never, false},
+			{"name", typeText, never, false},
+			{"resolved", "boolean", never, true},
+			{"value", "bytea", always, false},
+			{"error", "text", always, false},
+			{"timeout_at", typeTime, always, false},
+			{"created_at", typeTime, never, true},
+			{"resolved_at", typeTime, always, false},
+			{"created_by_sequence", "integer", never, false},
+			{"resolved_by_sequence", "integer", always, false},
 		},
 		[]string{"id"},
 	},
 	{
 		"idempotency_key",
-		[]legacyColumn{{"tenant_id", typeUUID}, {"key", typeText}, {"promise_id", typeText}, {"expires_at", typeTime}},
+		[]legacyColumn{
+			{"tenant_id", typeUUID, never, false},
+			{"key", typeText, never, false},
+			{"promise_id", typeText, either, false},
+			{"expires_at", typeTime, never, false},
+		},
 		[]string{"key,tenant_id"},
 	},
 }
 
-// checkLegacy refuses a database without a history whose tables are not those
-// that the migrations start from. The error names every difference.
+// checkLegacy refuses a database of before the decision whose tables are not
+// those that the migrations start from, or in which a name that they need is
+// taken. The error names every difference.
 func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
-	var differences []string
+	var differences, present []string
 	for _, table := range legacy {
-		found, err := table.differences(ctx, conn)
+		there, found, err := table.differences(ctx, conn)
 		if err != nil {
 			return fmt.Errorf("look at the table %s: %w", table.name, err)
 		}
+		if there {
+			present = append(present, table.name)
+		}
 		differences = append(differences, found...)
 	}
-	dependants, err := column(ctx, conn, dependantsSQL)
-	if err != nil {
-		return fmt.Errorf("look for what depends on the tables: %w", err)
+	if slices.Contains(present, "promise") { // 00001 makes what is missing, but an empty one would hide every row
+		for _, needed := range []string{"tenant", "workflow_execution"} {
+			if !slices.Contains(present, needed) {
+				differences = append(differences, needed+" is missing")
+			}
+		}
 	}
-	differences = append(differences, dependants...)
+	for _, sql := range []string{elsewhereSQL, dependantsSQL, takenSQL} {
+		found, err := column(ctx, conn, sql)
+		if err != nil {
+			return fmt.Errorf("look around the tables: %w", err)
+		}
+		differences = append(differences, found...)
+	}
 	if len(differences) > 0 {
 		return errors.New("refused, with nothing changed: the tables are not those that the migrations start from: " +
 			strings.Join(differences, "; "))
@@ -68,25 +107,30 @@ func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there bool, found []string, err error) {
 	rows, err := conn.Query(ctx, columnsSQL, t.name)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	type actual struct {
-		Name     string
-		DataType string
-		Needed   bool // by every INSERT
-		IsTable  bool
+		Name       string
+		DataType   string
+		NotNull    bool
+		HasDefault bool
+		Computed   bool
+		IsTable    bool
+		Hidden     bool
 	}
 	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[actual])
-	if err != nil || len(columns) == 0 { // 00001 makes the table
-		return nil, err
+	if err != nil || len(columns) == 0 {
+		return false, nil, err
 	}
 	if !columns[0].IsTable {
-		return []string{t.name + " is not an ordinary table"}, nil
+		return true, []string{t.name + " is not an ordinary table"}, nil
 	}
-	var found []string
+	if columns[0].Hidden {
+		found = append(found, t.name+" has row-level security, which hides rows from this user")
+	}
 	byName := map[string]actual{}
 	for _, c := range columns {
 		byName[c.Name] = c
@@ -94,43 +138,59 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) ([]string,
 	for _, want := range t.columns {
 		got, ok := byName[want.name]
 		delete(byName, want.name)
+		name := t.name + "." + want.name
+		isText := want.dataType == typeAny && strings.HasPrefix(got.DataType, "character varying")
 		switch {
 		case !ok:
-			found = append(found, fmt.Sprintf("%s.%s is missing", t.name, want.name))
-		case want.dataType == typeAny && (got.DataType == "text" || strings.HasPrefix(got.DataType, "character varying")):
-		case got.DataType != want.dataType:
-			if want.dataType == typeAny {
-				want.dataType = "text"
-			}
-			found = append(found, fmt.Sprintf("%s.%s is %s, not %s", t.name, want.name, got.DataType, want.dataType))
+			found = append(found, name+" is missing")
+			continue
+		case got.DataType != want.dataType && !isText:
+			found = append(found, fmt.Sprintf("%s is %s, not %s", name, got.DataType, want.dataType))
+		}
+		switch {
+		case want.null == never && !got.NotNull:
+			found = append(found, name+" may be NULL")
+		case want.null == always && got.NotNull:
+			found = append(found, name+" may not be NULL")
+		}
+		switch {
+		case got.Computed:
+			found = append(found, name+" is generated")
+		case got.HasDefault && !want.mayDefault:
+			found = append(found, name+" has a default")
 		}
 	}
 	for _, c := range columns {
-		if _, extra := byName[c.Name]; extra && c.Needed {
+		if _, extra := byName[c.Name]; extra && c.NotNull && !c.HasDefault && !c.Computed {
 			found = append(found, fmt.Sprintf("%s.%s, of which nothing is known here, takes no NULL and has no default", t.name, c.Name))
 		}
 	}
 	unique, err := column(ctx, conn, uniqueSQL, t.name)
 	if err != nil {
-		return nil, err
+		return true, nil, err
 	}
 	for _, want := range t.unique {
-		if !strings.Contains("\n"+strings.Join(unique, "\n")+"\n", "\n"+want+"\n") {
+		if !slices.Contains(unique, want) {
 			found = append(found, fmt.Sprintf("%s(%s) is neither a primary key nor unique", t.name, want))
 		}
 	}
-	return found, nil
+	return true, found, nil
 }
 
 const columnsSQL = `
 SELECT
 	a.attname::TEXT AS name,
 	format_type(a.atttypid, a.atttypmod) AS data_type,
-	a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS needed,
-	c.relkind = 'r' AS is_table
+	a.attnotnull AS not_null,
+	a.atthasdef AND a.attgenerated = '' AS has_default,
+	a.attgenerated <> '' OR a.attidentity <> '' AS computed,
+	c.relkind = 'r' AND NOT c.relispartition AND NOT EXISTS (
+		SELECT FROM pg_inherits WHERE inhrelid = c.oid OR inhparent = c.oid
+	) AS is_table,
+	row_security_active(c.oid) AS hidden
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relnamespace = current_schema()::REGNAMESPACE AND c.relname = $1
+WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY a.attnum`
 
 // Indexes that ON CONFLICT can use: whole, and judged at once.
@@ -138,32 +198,109 @@ const uniqueSQL = `
 SELECT (
 	SELECT string_agg(a.attname, ',' ORDER BY a.attname)
 	FROM pg_attribute a
-	WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+	WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::INT2[])[0:i.indnkeyatts - 1])
 )
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid
-WHERE c.relnamespace = current_schema()::REGNAMESPACE AND c.relname = $1
+WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND c.relname = $1
 	AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL`
 
-// What would keep the ids' type from being changed.
+// elsewhereSQL finds tables that the search_path leads to behind its first
+// schema: new ones, empty, would be made before them.
+const elsewhereSQL = `
+SELECT format('%s is in the schema %s, not in the first of the search_path', t, c.relnamespace::REGNAMESPACE)
+FROM unnest(ARRAY['tenant', 'workflow_execution', 'promise', 'idempotency_key']) AS t
+JOIN pg_class c ON c.oid = to_regclass(t)
+WHERE c.relnamespace <> quote_ident(current_schema())::REGNAMESPACE`
+
+// dependantsSQL finds what would keep the ids' type from being changed, or would
+// go on taking an id for text.
 const dependantsSQL = `
 WITH id AS (
-	SELECT a.attrelid, a.attnum, a.attrelid::REGCLASS || '.' || a.attname AS name
+	SELECT a.attrelid, a.attnum, c.relname || '.' || a.attname AS name
 	FROM pg_class c
 	JOIN pg_attribute a ON a.attrelid = c.oid
-	WHERE c.relnamespace = current_schema()::REGNAMESPACE
+	WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE
 		AND (c.relname, a.attname) IN (('promise', 'id'), ('idempotency_key', 'promise_id'))
 )
-SELECT DISTINCT 'the view ' || r.ev_class::REGCLASS || ' uses ' || id.name || ': drop it and make it again afterwards'
+SELECT DISTINCT format('the view %s uses %s: drop it and make it again afterwards', r.ev_class::REGCLASS, id.name)
 FROM id
 JOIN pg_depend d ON d.refclassid = 'pg_class'::REGCLASS AND d.refobjid = id.attrelid AND d.refobjsubid = id.attnum
 JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::REGCLASS AND r.oid = d.objid
+UNION ALL
+SELECT DISTINCT format('%s uses %s: drop it and make it again afterwards', pg_describe_object(d.classid, d.objid, 0), id.name)
+FROM id
+JOIN pg_depend d ON d.refclassid = 'pg_class'::REGCLASS AND d.refobjid = id.attrelid AND d.refobjsubid = id.attnum
+WHERE d.classid IN ('pg_trigger'::REGCLASS, 'pg_policy'::REGCLASS)
+	OR d.classid = 'pg_attrdef'::REGCLASS AND NOT EXISTS (
+		SELECT FROM pg_attrdef f WHERE f.oid = d.objid AND f.adrelid = id.attrelid AND f.adnum = id.attnum
+	)
+UNION ALL
+SELECT format('the constraint %I of %s takes %s for text: drop it', k.conname, k.conrelid::REGCLASS, id.name)
+FROM id
+JOIN pg_constraint k ON k.contype = 'c' AND k.conrelid = id.attrelid AND id.attnum = ANY(k.conkey)
+UNION ALL
+SELECT format('the index %s on %s is for text alone: drop it', i.indexrelid::REGCLASS, id.name)
+FROM id
+JOIN pg_index i ON i.indrelid = id.attrelid AND id.attnum = ANY(i.indkey)
+JOIN pg_opclass o ON o.oid = ANY(i.indclass) AND NOT o.opcdefault
 UNION ALL
 SELECT format('the foreign key %I of %s refers to %s: drop it; the new ids are a function of the old (see migrations/README.md)',
 	f.conname, f.conrelid::REGCLASS, id.name)
 FROM id
 JOIN pg_constraint f ON f.contype = 'f' AND f.confrelid = id.attrelid AND id.attnum = ANY(f.confkey)
 WHERE f.conrelid NOT IN (SELECT attrelid FROM id)
+UNION ALL
+SELECT format('the foreign key %I of %s refers to idempotency_key: drop it', f.conname, f.conrelid::REGCLASS)
+FROM id
+JOIN pg_constraint f ON f.contype = 'f' AND f.confrelid = id.attrelid AND f.conrelid <> id.attrelid
+WHERE id.name = 'idempotency_key.promise_id'
+ORDER BY 1`
+
+// takenSQL finds the names that the migrations give to things of their own. All
+// are looked for before the first of them is made: one that turned up after the
+// decision would leave a schema that is neither old nor new.
+const takenSQL = `
+WITH here AS (SELECT quote_ident(current_schema())::REGNAMESPACE AS oid)
+SELECT format('the relation %I is there already', c.relname)
+FROM pg_class c JOIN here ON c.relnamespace = here.oid
+WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires')
+UNION ALL
+SELECT format('%I.%I is there already', c.relname, a.attname)
+FROM pg_class c JOIN here ON c.relnamespace = here.oid
+JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata'), ('promise', 'idempotency_key'),
+	('workflow_execution', 'last_sequence_number'))
+UNION ALL
+SELECT format('the function %I is there already', p.proname)
+FROM pg_proc p JOIN here ON p.pronamespace = here.oid
+WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete')
+UNION ALL
+SELECT format('the constraint %I is there already', k.conname)
+FROM pg_constraint k JOIN here ON k.connamespace = here.oid
+JOIN pg_class c ON c.oid = k.conrelid
+WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'))
+UNION ALL
+SELECT 'the trigger workflow_execution_delete_events is there already'
+FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
+WHERE c.relname = 'workflow_execution' AND g.tgname = 'workflow_execution_delete_events'
+UNION ALL
+SELECT 'promise_workflow_execution_id_name_key is not a constraint on (workflow_execution_id, name) that is judged at once'
+FROM pg_class x JOIN here ON x.relnamespace = here.oid
+WHERE x.relname = 'promise_workflow_execution_id_name_key' AND NOT EXISTS (
+	SELECT FROM pg_constraint k
+	JOIN pg_class c ON c.oid = k.conrelid AND c.relname = 'promise' AND c.relnamespace = here.oid
+	WHERE k.conindid = x.oid AND k.contype = 'u' AND NOT k.condeferrable AND (
+		SELECT array_agg(a.attname::TEXT ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(k.conkey)
+	) = ARRAY['name', 'workflow_execution_id']
+)`
+
+const triggersSQL = `
+SELECT format('%I on %s', g.tgname, g.tgrelid::REGCLASS)
+FROM pg_trigger g
+JOIN pg_class c ON c.oid = g.tgrelid
+WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND NOT g.tgisinternal
+	AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key') AND g.tgname <> 'workflow_execution_delete_events'
 ORDER BY 1`
 
 // duplicatesSQL names the rows that (workflow_execution_id, name) cannot tell

@@ -102,6 +102,7 @@ INSERT INTO idempotency_key VALUES
 	('ac000000-0000-0000-0000-000000000000', 'of a promise that is gone', '01000000-0000-0000-0000-000000000000:gone', '2099-01-01Z'),
 	('ac000000-0000-0000-0000-000000000000', 'without a promise', NULL, '2099-01-01Z'),
 	('07000000-0000-0000-0000-000000000000', 'live', '03000000-0000-0000-0000-000000000000:pay', '2099-01-01Z'),
+	('ac000000-0000-0000-0000-000000000000', '02000000-0000-0000-0000-000000000000:swap', '01000000-0000-0000-0000-000000000000:failed', '2024-01-03Z'),
 	-- somebody's own key, of the text of another promise's id
 	('ac000000-0000-0000-0000-000000000000', '02000000-0000-0000-0000-000000000000:pay', '01000000-0000-0000-0000-000000000000::', '2099-01-01Z');`
 
@@ -169,6 +170,10 @@ func TestLegacyDataIsWhole(t *testing.T) {
 		if old.Key == "of a promise that is gone" {
 			require.False(t, ok)
 			dropped++
+			continue
+		}
+		if old.Key == w2.String()+":swap" { // free already: it makes room for the pending promise of that id
+			require.Equal(t, newID("swapped"), got.PromiseID)
 			continue
 		}
 		require.True(t, ok, old.Key)

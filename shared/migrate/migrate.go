@@ -50,7 +50,7 @@ type Result struct {
 // applied before it, the error names the file, and the next Run starts with
 // that one. The same is so when ctx ends, when the process is killed or the
 // server stops; only that the Result's version is then 0: it can no longer be
-// read. A file that does not get its tables within two seconds, because others
+// read. A file that does not get each of its tables within a second, because others
 // use them, fails in that way: repeat the call. No error holds the password.
 // log is told of each file and may be nil.
 func Run(ctx context.Context, databaseURL string, log *slog.Logger) (Result, error) {
@@ -69,7 +69,7 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	}
 	defer func() { _ = db.Close() }()
 	err = withConn(ctx, db, func(conn *pgx.Conn) error {
-		if version, err := currentVersion(ctx, conn); err != nil || version > 0 {
+		if version, err := currentVersion(ctx, conn); err != nil || version >= decision {
 			return err
 		}
 		return checkLegacy(ctx, conn)
@@ -133,6 +133,9 @@ func withConn(ctx context.Context, db *sql.DB, f func(*pgx.Conn) error) error {
 	return c.Raw(func(driverConn any) error { return f(driverConn.(*stdlib.Conn).Conn()) })
 }
 
+// decision is the version from which on the tables are no longer those of old.
+const decision = 2
+
 // currentVersion is 0 for a database without a history.
 func currentVersion(ctx context.Context, conn *pgx.Conn) (version int64, err error) {
 	var known bool
@@ -150,7 +153,7 @@ func explain(ctx context.Context, db *sql.DB, err error) error {
 	switch {
 	case !ok:
 		return err
-	case pg.Code == codeLockTimeout:
+	case pg.Code == codeLockTimeout || pg.Code == codeDeadlock:
 		return fmt.Errorf("the tables are in use by others: nothing of this file was changed, repeat the call: %w", err)
 	case pg.ConstraintName == "promise_workflow_execution_id_name_key":
 		var rows []string
@@ -185,6 +188,7 @@ const (
 	lockWait        = 10 * time.Minute
 	lockPrefix      = "github.com/flovyn/promises/shared/migrate:"
 	codeLockTimeout = "55P03" // lock_not_available
+	codeDeadlock    = "40P01" // deadlock_detected
 )
 
 // lockSchema locks the schema that the session writes to, until the session

@@ -28,10 +28,14 @@ type Rehearsal struct {
 	Before map[string]int64 `json:"before"`
 	After  map[string]int64 `json:"after,omitempty"`
 
-	// KeysDropped are the idempotency keys without a promise, KeysAdded the
-	// composite ids that go on as keys; what After has of them over Before.
+	// KeysDropped are the idempotency keys without a promise, and free ones that
+	// make room; KeysAdded are the composite ids that go on as keys.
 	KeysDropped int64 `json:"keysDropped"`
 	KeysAdded   int64 `json:"keysAdded"`
+
+	// Triggers are those of others on the tables, which stay as they are: one
+	// that takes an id for text must be changed with it.
+	Triggers []string `json:"triggers,omitempty"`
 }
 
 // Step is one file, applied and rolled back.
@@ -58,7 +62,7 @@ func Rehearse(ctx context.Context, databaseURL string) (Rehearsal, error) {
 		if r.Version, err = currentVersion(ctx, conn); err != nil {
 			return err
 		}
-		if r.Version == 0 {
+		if r.Version < decision {
 			if refused = checkLegacy(ctx, conn); refused != nil {
 				return nil
 			}
@@ -81,7 +85,13 @@ func Rehearse(ctx context.Context, databaseURL string) (Rehearsal, error) {
 }
 
 func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
+	if _, err := tx.Exec(ctx, "SET LOCAL row_security = off; SET LOCAL statement_timeout = 0", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return nil, err
+	}
 	if r.Before, err = countRows(ctx, tx); err != nil {
+		return nil, err
+	}
+	if r.Triggers, err = column(ctx, tx.Conn(), triggersSQL); err != nil {
 		return nil, err
 	}
 	files, err := fs.Glob(migrations.FS, "*.sql")
@@ -100,9 +110,8 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if version == 2 {
-			if r.KeysDropped, err = count(ctx, tx,
-				"SELECT COUNT(*) FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id)"); err != nil {
+		if version == decision {
+			if r.KeysDropped, err = count(ctx, tx, droppedSQL); err != nil {
 				return nil, err
 			}
 		}
@@ -123,6 +132,17 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 	r.KeysAdded = r.After["idempotency_key"] - r.Before["idempotency_key"] + r.KeysDropped
 	return nil, nil
 }
+
+// droppedSQL counts what 00002 deletes.
+const droppedSQL = `
+SELECT COUNT(*) FROM idempotency_key k
+WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id)
+	OR k.key LIKE '________-____-____-____-____________:%' AND k.expires_at <= NOW()
+		AND EXISTS (SELECT FROM promise old WHERE old.id = k.promise_id AND old.resolved)
+		AND EXISTS (
+			SELECT FROM promise p JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.tenant_id = k.tenant_id
+			WHERE NOT p.resolved AND p.workflow_execution_id = LEFT(k.key, 36)::UUID AND p.name = SUBSTR(k.key, 38)
+		)`
 
 func countRows(ctx context.Context, tx pgx.Tx) (map[string]int64, error) {
 	rows := map[string]int64{}
@@ -153,7 +173,7 @@ func strongLocks(ctx context.Context, tx pgx.Tx) ([]string, error) {
 		SELECT c.relname || ': ' || l.mode
 		FROM pg_locks l
 		JOIN pg_class c ON c.oid = l.relation
-		WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relnamespace = current_schema()::REGNAMESPACE
+		WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relnamespace = quote_ident(current_schema())::REGNAMESPACE
 			AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 			AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key')
 		ORDER BY 1`)

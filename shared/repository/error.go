@@ -24,15 +24,15 @@ func lostRace(err error) (promiseID string, lost bool) {
 	if !errors.As(err, &pg) {
 		return "", false
 	}
-	switch pg.ConstraintName {
-	case "promise_workflow_execution_id_name_key", "idempotency_key_promise_id_fkey":
-		return "", true
-	}
 	switch pg.Code {
 	case codeRaceLost:
 		return pg.Detail, true
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return "", true
+	case "23505": // unique_violation: promise_workflow_execution_id_name_key, whatever an adopted database calls it
+		return "", pg.TableName == "promise"
+	case "23503": // foreign_key_violation
+		return "", pg.ConstraintName == "idempotency_key_promise_id_fkey"
 	}
 	return "", false
 }
