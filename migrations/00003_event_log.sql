@@ -7,12 +7,11 @@
 SET LOCAL lock_timeout = '1s';
 SET LOCAL statement_timeout = 0;
 SET LOCAL row_security = off;
+SET LOCAL jit = off;
 LOCK TABLE workflow_execution, promise IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE promise
     ADD COLUMN metadata        JSONB,
-    ADD COLUMN idempotency_key VARCHAR(255), -- the key it was created with; the key itself may have passed on since
-    ADD CONSTRAINT promise_outcome CHECK (outcome IN ('resolved', 'rejected', 'timed_out', 'cancelled')),
-    ADD CONSTRAINT promise_outcome_resolved CHECK (resolved = (outcome IS NOT NULL));
+    ADD COLUMN idempotency_key VARCHAR(255); -- the key it was created with; the key itself may have passed on since
 
 -- Where most workflows have one promise, idx_promise_workflow looks as good as the unique index for finding one by name,
 -- and would read all promises of a workflow that has many. Ten for each workflow is what the planner is to reckon with.

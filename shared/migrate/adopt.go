@@ -279,7 +279,8 @@ UNION ALL
 SELECT format('the constraint %I is there already', k.conname)
 FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
-WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'))
+WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
+	('promise', 'promise_times_finite'))
 UNION ALL
 SELECT 'the trigger workflow_execution_delete_events is there already'
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
@@ -310,6 +311,13 @@ SELECT format('workflow_execution_id %s, name %L: ids %s', workflow_execution_id
 FROM promise
 GROUP BY workflow_execution_id, name
 HAVING COUNT(*) > 1
+ORDER BY 1
+LIMIT 20`
+
+// infiniteSQL names the rows whose times nobody could read.
+const infiniteSQL = `
+SELECT quote_literal(id) FROM promise
+WHERE NOT (isfinite(created_at) AND isfinite(timeout_at) IS NOT FALSE AND isfinite(resolved_at) IS NOT FALSE)
 ORDER BY 1
 LIMIT 20`
 

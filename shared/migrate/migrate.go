@@ -156,18 +156,25 @@ func explain(ctx context.Context, db *sql.DB, err error) error {
 	case pg.Code == codeLockTimeout || pg.Code == codeDeadlock:
 		return fmt.Errorf("the tables are in use by others: nothing of this file was changed, repeat the call: %w", err)
 	case pg.ConstraintName == "promise_workflow_execution_id_name_key":
-		var rows []string
-		if lookErr := withConn(ctx, db, func(conn *pgx.Conn) (err error) {
-			rows, err = column(ctx, conn, duplicatesSQL)
-			return err
-		}); lookErr != nil {
-			return errors.Join(err, lookErr)
-		}
-		return fmt.Errorf("refused, with nothing of this file changed: several promises have one name: %s: %w", strings.Join(rows, "; "), err)
+		return refusal(ctx, db, err, "several promises have one name", duplicatesSQL)
+	case pg.ConstraintName == "promise_times_finite":
+		return refusal(ctx, db, err, "promises with an infinite time, set it or make it NULL: ids", infiniteSQL)
 	case pg.Detail != "":
 		return fmt.Errorf("%w: %s", err, pg.Detail)
 	}
 	return err
+}
+
+// refusal names the rows on which a file failed.
+func refusal(ctx context.Context, db *sql.DB, err error, what, rowsSQL string) error {
+	var rows []string
+	if lookErr := withConn(ctx, db, func(conn *pgx.Conn) (err error) {
+		rows, err = column(ctx, conn, rowsSQL)
+		return err
+	}); lookErr != nil {
+		return errors.Join(err, lookErr)
+	}
+	return fmt.Errorf("refused, with nothing of this file changed: %s: %s: %w", what, strings.Join(rows, "; "), err)
 }
 
 // oneSession connects once: the lock is the session's, and a migration that

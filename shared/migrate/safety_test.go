@@ -222,7 +222,7 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 	fillLegacy(t, db)
 	db.Exec(t, "UPDATE promise SET timeout_at = 'infinity' WHERE id = 'long'")
 	_, err := migrate.Run(t.Context(), db.URL, nil)
-	require.ErrorContains(t, err, "promises with an infinite time, set it or make it NULL: ids 'long'")
+	require.ErrorContains(t, err, "promises with an infinite time, set it or make it NULL: ids: 'long'")
 	db.Exec(t, "UPDATE promise SET timeout_at = NULL WHERE id = 'long'")
 	_, err = migrate.Run(t.Context(), db.URL, nil)
 	require.NoError(t, err)
