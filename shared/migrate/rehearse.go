@@ -23,8 +23,8 @@ type Rehearsal struct {
 	// would not.
 	Refused string `json:"refused,omitempty"`
 
-	// Rows counts each table's rows before and after. A table that is not
-	// there has none.
+	// Before and After count each table's rows. A table that is not there has
+	// none.
 	Before map[string]int64 `json:"before"`
 	After  map[string]int64 `json:"after,omitempty"`
 
@@ -110,19 +110,20 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if version == decision {
-			if r.KeysDropped, err = count(ctx, tx, droppedSQL); err != nil {
-				return nil, err
-			}
-		}
 		begun := time.Now()
 		// goose's marks are comments to Postgres, and no file has a way down: the file is a statement list.
-		if _, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll(); err != nil {
+		done, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll()
+		if err != nil {
 			return fmt.Errorf("%s: %w", file, err), nil
 		}
 		step := Step{File: file, DurationMs: float64(time.Since(begun).Microseconds()) / 1000}
 		if step.Locks, err = strongLocks(ctx, tx); err != nil {
 			return nil, err
+		}
+		for _, statement := range done { // keys are all that is ever deleted
+			if statement.CommandTag.Delete() {
+				r.KeysDropped += statement.CommandTag.RowsAffected()
+			}
 		}
 		r.Files = append(r.Files, step)
 	}
@@ -132,17 +133,6 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 	r.KeysAdded = r.After["idempotency_key"] - r.Before["idempotency_key"] + r.KeysDropped
 	return nil, nil
 }
-
-// droppedSQL counts what 00002 deletes.
-const droppedSQL = `
-SELECT COUNT(*) FROM idempotency_key k
-WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id)
-	OR k.key LIKE '________-____-____-____-____________:%' AND k.expires_at <= NOW()
-		AND EXISTS (SELECT FROM promise old WHERE old.id = k.promise_id AND old.resolved)
-		AND EXISTS (
-			SELECT FROM promise p JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.tenant_id = k.tenant_id
-			WHERE NOT p.resolved AND p.workflow_execution_id = LEFT(k.key, 36)::UUID AND p.name = SUBSTR(k.key, 38)
-		)`
 
 func countRows(ctx context.Context, tx pgx.Tx) (map[string]int64, error) {
 	rows := map[string]int64{}

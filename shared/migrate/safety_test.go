@@ -132,13 +132,13 @@ func TestHiddenRowsAreRefused(t *testing.T) {
 		conf.Host, conf.Port, conf.Database, owner, schema)
 	_, err = migrate.Run(t.Context(), asOwner, nil)
 	require.ErrorContains(t, err, "promise has row-level security, which hides rows from this user")
-	require.Equal(t, 10, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	require.Equal(t, 11, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 
 	// Nobody but the owner, and no superuser, is needed for the rest.
 	db.Exec(t, "ALTER TABLE promise NO FORCE ROW LEVEL SECURITY")
 	_, err = migrate.Run(t.Context(), asOwner, nil)
 	require.NoError(t, err)
-	require.Equal(t, 22, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	require.Equal(t, 23, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 	for _, sql := range []string{"REASSIGN OWNED BY " + owner + " TO CURRENT_USER", "DROP OWNED BY " + owner, "DROP ROLE " + owner} {
 		db.Exec(t, sql)
 	}
@@ -298,8 +298,8 @@ func TestRehearse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before, everything(t, db), "all of it is rolled back")
 	require.Empty(t, r.Refused)
-	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 10}, r.Before)
-	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 22}, r.After)
+	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 11}, r.Before)
+	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 23}, r.After)
 	require.EqualValues(t, 3, r.KeysDropped)
 	require.EqualValues(t, 15, r.KeysAdded)
 	require.Len(t, r.Files, len(fileNames(t)))

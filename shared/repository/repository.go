@@ -14,9 +14,8 @@
 //
 // A statement decides by its snapshot and proves the decision: one that waited
 // for a lock while somebody else changed what it had seen ends in an error, is
-// rolled back whole, and is run again. There are no
-// advisory locks and no session state, on which RDS Proxy would pin a
-// connection.
+// rolled back whole, and is run again. There are no advisory locks and no
+// session state, on which RDS Proxy would pin a connection.
 //
 // Errors are *promise.Error, with the cause for the log. The tenant is always
 // named by its slug; what belongs to another tenant is promise.ErrNotFound.
