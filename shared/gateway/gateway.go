@@ -27,10 +27,16 @@ import (
 
 // Store keeps the promises. Its errors are *promise.Error, or faults.
 type Store interface {
-	Create(ctx context.Context, tenant string, d promise.Draft) (p promise.Promise, created bool, err error)
+	Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error)
 	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
-	Resolve(ctx context.Context, tenant string, i promise.Identifier, value []byte) (promise.Settled, error)
-	Reject(ctx context.Context, tenant string, i promise.Identifier, message string) (promise.Settled, error)
+	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement) (promise.Settled, error)
+	SettleOrHold(ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration) (promise.Settled, error)
+	SettleBatch(ctx context.Context, tenant string, by promise.Principal, items []promise.Item) ([]promise.Judgement, error)
+	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
+	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
+	ListEvents(
+		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
+	) ([]promise.Event, error)
 }
 
 // Operation is one thing that can be asked of the service.

@@ -66,11 +66,11 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 func (s *service) promise(t testing.TB) {
 	t.Helper()
 	k := key
-	_, created, err := s.store.Create(t.Context(), tenant, promise.Draft{
+	made, err := s.store.Create(t.Context(), tenant, promise.Draft{
 		WorkflowExecutionID: uuid.MustParse(workflowID), Name: "payment", IdempotencyKey: &k, IdempotencyKeyTTL: time.Hour,
 	})
 	require.NoError(t, err)
-	require.True(t, created)
+	require.True(t, made.New)
 	tx, err := s.db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	for _, sql := range []string{

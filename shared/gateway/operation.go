@@ -73,15 +73,15 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	p, created, err := h.Store.Create(ctx, c.tenant, d)
+	made, err := h.Store.Create(ctx, c.tenant, d)
 	if err != nil {
 		return answer{}, err
 	}
 	status := http.StatusOK
-	if created {
+	if made.New {
 		status = http.StatusCreated
 	}
-	return answer{status, encodePromise(p, &created)}, nil
+	return answer{status, encodePromise(made.Promise, &made.New)}, nil
 }
 
 func readDraft(o object) (promise.Draft, error) {
@@ -180,7 +180,7 @@ func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err := checkSize("value", len(value), h.MaxValueBytes); err != nil {
 		return answer{}, err
 	}
-	return settled(c)(h.Store.Resolve(ctx, c.tenant, c.identifier, value))
+	return settled(c)(h.Store.Settle(ctx, c.tenant, c.identifier, promise.Settlement{Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.Principal{Kind: promise.Direct}}))
 }
 
 func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -195,7 +195,7 @@ func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return settled(c)(h.Store.Reject(ctx, c.tenant, c.identifier, message))
+	return settled(c)(h.Store.Settle(ctx, c.tenant, c.identifier, promise.Settlement{Result: promise.Result{State: promise.Rejected, Error: &message}, By: promise.Principal{Kind: promise.Direct}}))
 }
 
 // settled answers a settle call. Whoever asked to be strict gets an error where

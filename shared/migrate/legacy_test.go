@@ -224,7 +224,9 @@ func TestNoCallerIsCutOff(t *testing.T) {
 	resolve := func(tenant, key string) (promise.Settled, error) {
 		i, err := promise.ByKey(key)
 		require.NoError(t, err)
-		return r.Resolve(ctx, tenant, i, []byte("1"))
+		return r.Settle(ctx, tenant, i, promise.Settlement{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+		})
 	}
 	for _, c := range []struct{ tenant, key, oldID string }{
 		{"acme", w1.String() + ":pay", w1.String() + ":pay"},
@@ -253,13 +255,13 @@ func TestNoCallerIsCutOff(t *testing.T) {
 	// A promise of old is created again as it was: with the key that it had, and no other.
 	key := "live"
 	d := promise.Draft{WorkflowExecutionID: w1, Name: "pay", IdempotencyKey: &key, IdempotencyKeyTTL: time.Hour}
-	again, created, err := r.Create(ctx, "acme", d)
+	again, err := r.Create(ctx, "acme", d)
 	require.NoError(t, err)
-	require.False(t, created)
-	require.Equal(t, newID(w1.String()+":pay"), again.ID.String())
+	require.False(t, again.New)
+	require.Equal(t, newID(w1.String()+":pay"), again.Promise.ID.String())
 	mine := "mine"
 	d.IdempotencyKey = &mine
-	_, _, err = r.Create(ctx, "acme", d)
+	_, err = r.Create(ctx, "acme", d)
 	require.Equal(t, promise.CodeCreateConflict, promise.AsError(err).Code)
 }
 

@@ -171,15 +171,17 @@ func TestGrants(t *testing.T) {
 	defer pool.Close()
 	r := repository.New(pool)
 	key := "k"
-	p, _, err := r.Create(t.Context(), "acme", promise.Draft{
+	made, err := r.Create(t.Context(), "acme", promise.Draft{
 		WorkflowExecutionID: w1, Name: "n", IdempotencyKey: &key, IdempotencyKeyTTL: time.Hour, Timeout: new(time.Duration),
 	})
 	require.NoError(t, err)
-	_, err = r.Get(t.Context(), "acme", promise.ByID(p.ID))
+	_, err = r.Get(t.Context(), "acme", promise.ByID(made.Promise.ID))
 	require.NoError(t, err)
-	q, _, err := r.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: w1, Name: "m"})
+	made, err = r.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: w1, Name: "m"})
 	require.NoError(t, err)
-	_, err = r.Resolve(t.Context(), "acme", promise.ByID(q.ID), []byte("1"))
+	_, err = r.Settle(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+	})
 	require.NoError(t, err)
 	_, err = r.DeleteExpired(t.Context(), 10)
 	require.NoError(t, err)

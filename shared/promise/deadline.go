@@ -11,6 +11,9 @@ const (
 
 	// MaxKeyTTL is the longest time to live that can be asked for.
 	MaxKeyTTL = MaxTimeout
+
+	// MaxHold is the longest that a settlement can be held for its promise.
+	MaxHold = 7 * 24 * time.Hour
 )
 
 // MaxMetadataBytes is the limit of a metadata, as JSON text with its numbers

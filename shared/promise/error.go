@@ -32,9 +32,9 @@ const (
 	CodeNotFound             Code = "not_found"              // unknown, or another tenant's
 	CodeKeyConflict          Code = "key_conflict"           // the key belongs to another promise
 	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another key or metadata
-	CodeConflict             Code = "conflict"               // strict: settled otherwise
-	CodeTimedOut             Code = "timed_out"              // strict: the deadline had passed
-	CodeCancelled            Code = "cancelled"              // strict: cancelled first
+	CodeConflict             Code = "conflict"               // strict, or extend: settled otherwise
+	CodeTimedOut             Code = "timed_out"              // strict, or extend: the deadline had passed
+	CodeCancelled            Code = "cancelled"              // strict, or extend: cancelled first
 	CodeUnavailable          Code = "unavailable"            // the database is away or too slow: repeat the call
 	CodeInternal             Code = "internal"               // a fault of the service's own
 )
@@ -57,7 +57,7 @@ type Error struct {
 
 	Field             string    // the field at fault, where there is one
 	ExistingPromiseID uuid.UUID // CodeKeyConflict, CodeCreateConflict: the promise that stands in the way
-	Settled           *Settled  // CodeConflict, CodeTimedOut, CodeCancelled: what the call would have been told
+	Settled           *Settled  // CodeConflict, CodeTimedOut, CodeCancelled: what stands
 }
 
 // Error tells the code, the detail and the cause: it is for logs.
@@ -74,6 +74,20 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // Fail makes an error of a code and a detail.
 func Fail(code Code, detail string) *Error { return &Error{Code: code, Detail: detail} }
+
+// TooLate is the error of a call that found the promise settled and cannot do
+// with that. Its code tells the outcome: CodeConflict, CodeTimedOut or
+// CodeCancelled; it carries s.
+func TooLate(s Settled) *Error {
+	e := &Error{Code: CodeConflict, Detail: "The promise had been settled otherwise.", Settled: &s}
+	switch s.Outcome {
+	case OutcomeTimedOut:
+		e.Code, e.Detail = CodeTimedOut, "The promise's deadline had passed."
+	case OutcomeCancelled:
+		e.Code, e.Detail = CodeCancelled, "The promise had been cancelled."
+	}
+	return e
+}
 
 // ErrNotFound is the one answer for an unknown tenant, workflow execution or
 // promise, and for those of another tenant: nobody can tell which it was.

@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -106,14 +107,28 @@ func CheckKey(key string) error {
 	return checkText(key, CodeInvalidKey, "An idempotency key")
 }
 
+// MaxCommentLength is the limit of a settlement's comment, and of a
+// cancellation's reason, in characters.
+const MaxCommentLength = 1000
+
+// CheckComment fails with CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8
+// unless comment is 1 to MaxCommentLength characters.
+func CheckComment(comment string) error {
+	return checkLength(comment, MaxCommentLength, CodeOutOfRange, "It")
+}
+
 func checkText(s string, code Code, what string) error {
+	return checkLength(s, MaxLength, code, what)
+}
+
+func checkLength(s string, limit int, code Code, what string) error {
 	switch {
 	case !utf8.ValidString(s):
 		return Fail(CodeInvalidUTF8, what+" must be valid UTF-8.")
 	case strings.ContainsRune(s, 0):
 		return Fail(CodeNULCharacter, what+" must not hold a NUL character.")
-	case s == "" || utf8.RuneCountInString(s) > MaxLength:
-		return Fail(code, what+" has 1 to 255 characters.")
+	case s == "" || utf8.RuneCountInString(s) > limit:
+		return Fail(code, what+" has 1 to "+strconv.Itoa(limit)+" characters.")
 	}
 	return nil
 }

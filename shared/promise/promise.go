@@ -11,6 +11,7 @@
 package promise
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,15 +38,54 @@ type Promise struct {
 	Name                string
 	State               State
 	Value               []byte  // the JSON text it was resolved with, byte for byte; nil unless Resolved
-	Error               *string // nil unless Rejected
+	Error               *string // the text it was Rejected with, or the reason it was Cancelled for, if there was one
 	Metadata            []byte  // a JSON object, or nil
 	IdempotencyKey      *string // the key it was created with, which may have passed on since
 	TimeoutAt           *time.Time
+	OnTimeout           *Result // what the deadline brings, if not TimedOut
 	CreatedAt           time.Time
-	ResolvedAt          *time.Time // when it left Pending; the deadline itself if TimedOut
+	ResolvedAt          *time.Time // when it left Pending; the deadline itself if that is what settled it
+	SettledBy           *Principal // nil while Pending, and where nothing was recorded
+	Comment             *string    // what whoever settled it had to say
 	CreatedBySequence   int32
 	ResolvedBySequence  *int32 // nil while no event tells of the settlement
 }
+
+// Result is a final state and what it brings.
+type Result struct {
+	State State
+	Value []byte  // a JSON text; only if Resolved, and then always
+	Error *string // the error if Rejected, the reason (or nil) if Cancelled
+}
+
+// Same says whether two results are the same, byte for byte.
+func (r Result) Same(other Result) bool {
+	return r.State == other.State && bytes.Equal(r.Value, other.Value) &&
+		(r.Error == nil) == (other.Error == nil) && (r.Error == nil || *r.Error == *other.Error)
+}
+
+// Settlement is what somebody settles a promise with.
+type Settlement struct {
+	Result  // Resolved, Rejected or Cancelled
+	By      Principal
+	Comment *string // 1 to MaxCommentLength characters, or nil
+}
+
+// Principal is who calls.
+type Principal struct {
+	Kind PrincipalKind
+	ID   string // within the kind; empty where the kind says it all
+}
+
+// PrincipalKind says how a principal has proven who it is.
+type PrincipalKind string
+
+// The kinds.
+const (
+	Anonymous  PrincipalKind = "anonymous" // it has proven nothing
+	Direct     PrincipalKind = "direct"    // it invoked the function itself: IAM let it
+	ByDeadline PrincipalKind = "deadline"  // nobody: the deadline settled the promise
+)
 
 // Draft is a promise that is still to be created.
 type Draft struct {
@@ -55,7 +95,18 @@ type Draft struct {
 	IdempotencyKeyTTL   time.Duration  // counts from the creation; used only with a key
 	Timeout             *time.Duration // counts from the creation by the database's clock; not with TimeoutAt
 	TimeoutAt           *time.Time
-	Metadata            []byte // a JSON object, or nil
+	OnTimeout           *Result // Resolved or Rejected; nil: the deadline brings TimedOut
+	Metadata            []byte  // a JSON object, or nil
+}
+
+// Created answers a creation.
+type Created struct {
+	Promise Promise
+	New     bool // false: it had been created before
+
+	// LostHold says that the key held a settlement which did not settle the
+	// promise, because its time was over or it came after the deadline. It is gone.
+	LostHold bool
 }
 
 // Outcome is what one settle call did.
@@ -68,39 +119,69 @@ const (
 	OutcomeConflict  Outcome = "conflict"  // it had been settled otherwise
 	OutcomeTimedOut  Outcome = "timed_out" // its deadline had passed
 	OutcomeCancelled Outcome = "cancelled" // its workflow had cancelled it
+	OutcomeHeld      Outcome = "held"      // there is none yet: the settlement waits for the promise to be created
 )
 
 // Settled answers a settle call: the stored truth, and what this call did.
 type Settled struct {
-	PromiseID uuid.UUID
+	PromiseID uuid.UUID // uuid.Nil where the settlement is held, since there is no promise yet
 	State     State
 	Outcome   Outcome
+
+	HeldUntil *time.Time // OutcomeHeld, and whatever the call did to a settlement that is held
+	LostHold  bool       // another settlement was held under the key, and its time was over: it is gone
 }
 
-// Judge is the state of a promise at a moment, by the settlement that is stored
-// for it (nil while there is none) and its deadline.
-func Judge(stored *State, timeoutAt *time.Time, now time.Time) State {
-	switch {
-	case stored != nil:
-		return *stored
-	case timeoutAt != nil && !timeoutAt.After(now):
-		return TimedOut
-	default:
-		return Pending
-	}
+// Item is one of the settlements of a batch.
+type Item struct {
+	Promise Identifier
+	Result  Result // Resolved or Rejected
+	Comment *string
 }
 
-// Late is the outcome of a settle call that found the promise in a final state.
-// same says whether the stored settlement is the call's own, byte for byte.
-func Late(stored State, same bool) Outcome {
-	switch {
-	case stored == TimedOut:
-		return OutcomeTimedOut
-	case stored == Cancelled:
-		return OutcomeCancelled
-	case same:
-		return OutcomeDuplicate
-	default:
-		return OutcomeConflict
-	}
+// Judgement is what became of one item of a batch: Settled, or Err.
+type Judgement struct {
+	Settled Settled
+	Err     error
+}
+
+// Event is one row of a workflow execution's log.
+type Event struct {
+	SequenceNumber int32
+	Type           EventType
+	PromiseID      uuid.UUID
+	PromiseName    string
+	CreatedAt      time.Time
+	TimeoutAt      *time.Time // Extended: the deadline since then
+
+	// What the event settled the promise with; nil where it settled nothing.
+	Settled *Settlement
+}
+
+// EventType says what happened.
+type EventType string
+
+// The types of event.
+const (
+	EventCreated   EventType = "PROMISE_CREATED"
+	EventResolved  EventType = "PROMISE_RESOLVED"
+	EventRejected  EventType = "PROMISE_REJECTED"
+	EventCancelled EventType = "PROMISE_CANCELLED"
+	EventTimeout   EventType = "PROMISE_TIMEOUT" // the deadline settled it, whatever it brought
+	EventExtended  EventType = "PROMISE_EXTENDED"
+)
+
+// Deadline is a deadline as a caller gives it: one of the two.
+type Deadline struct {
+	Timeout *time.Duration // counts from the call, by the database's clock
+	At      *time.Time
+}
+
+// Filter chooses among a tenant's promises. What is nil does not matter.
+type Filter struct {
+	WorkflowExecutionID *uuid.UUID
+	Name                *string
+	State               *State
+	TimeoutBefore       *time.Time
+	After               *Cursor // where the page before ended
 }

@@ -83,29 +83,93 @@ func TestJudge(t *testing.T) {
 	now := time.Now()
 	before, after := now.Add(-time.Microsecond), now.Add(time.Microsecond)
 	resolved := promise.Resolved
-	require.Equal(t, promise.Pending, promise.Judge(nil, nil, now))
-	require.Equal(t, promise.Pending, promise.Judge(nil, &after, now))
-	require.Equal(t, promise.TimedOut, promise.Judge(nil, &now, now), "at the deadline it is over")
-	require.Equal(t, promise.TimedOut, promise.Judge(nil, &before, now))
-	require.Equal(t, promise.Resolved, promise.Judge(&resolved, &before, now), "what is stored stands for ever")
+	reject := &promise.Result{State: promise.Rejected}
+	require.Equal(t, promise.Pending, promise.Judge(nil, nil, reject, now))
+	require.Equal(t, promise.Pending, promise.Judge(nil, &after, reject, now))
+	require.Equal(t, promise.TimedOut, promise.Judge(nil, &now, nil, now), "at the deadline it is over")
+	require.Equal(t, promise.TimedOut, promise.Judge(nil, &before, nil, now))
+	require.Equal(t, promise.Rejected, promise.Judge(nil, &before, reject, now))
+	require.Equal(t, promise.Resolved, promise.Judge(&resolved, &before, reject, now), "what is stored stands for ever")
 }
 
 func TestLate(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		stored promise.State
-		same   bool
-		want   promise.Outcome
+		stored           promise.State
+		byDeadline, same bool
+		want             promise.Outcome
 	}{
-		{promise.Resolved, true, promise.OutcomeDuplicate},
-		{promise.Rejected, true, promise.OutcomeDuplicate},
-		{promise.Resolved, false, promise.OutcomeConflict},
-		{promise.Rejected, false, promise.OutcomeConflict},
-		{promise.TimedOut, false, promise.OutcomeTimedOut},
-		{promise.Cancelled, false, promise.OutcomeCancelled},
+		{promise.Resolved, false, true, promise.OutcomeDuplicate},
+		{promise.Rejected, false, true, promise.OutcomeDuplicate},
+		{promise.Cancelled, false, true, promise.OutcomeDuplicate},
+		{promise.Resolved, false, false, promise.OutcomeConflict},
+		{promise.Rejected, false, false, promise.OutcomeConflict},
+		{promise.Cancelled, false, false, promise.OutcomeCancelled},
+		{promise.TimedOut, true, false, promise.OutcomeTimedOut},
+		{promise.TimedOut, false, false, promise.OutcomeTimedOut},
+		{promise.Resolved, true, true, promise.OutcomeTimedOut},
+		{promise.Rejected, true, false, promise.OutcomeTimedOut},
 	} {
-		require.Equal(t, c.want, promise.Late(c.stored, c.same))
+		require.Equal(t, c.want, promise.Late(c.stored, c.byDeadline, c.same))
 	}
+}
+
+func TestKeyLives(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	require.True(t, promise.KeyLives(now.Add(1), promise.Resolved, now))
+	require.True(t, promise.KeyLives(now.Add(-time.Hour), promise.Pending, now), "a late webhook finds the promise that its key was for")
+	require.False(t, promise.KeyLives(now, promise.TimedOut, now))
+}
+
+func TestHoldSettles(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	held, before, after := now.Add(-time.Minute), now.Add(-2*time.Minute), now.Add(time.Minute)
+	require.True(t, promise.HoldSettles(held, after, nil, now))
+	require.True(t, promise.HoldSettles(held, after, &now, now), "it came before the deadline, the creation after")
+	require.False(t, promise.HoldSettles(held, after, &before, now))
+	require.False(t, promise.HoldSettles(held, after, &held, now))
+	require.False(t, promise.HoldSettles(held, now, nil, now))
+}
+
+func TestSame(t *testing.T) {
+	t.Parallel()
+	a, b := "a", "b"
+	for i, x := range []promise.Result{
+		{State: promise.Resolved, Value: []byte("1")},
+		{State: promise.Resolved, Value: []byte("1.0")},
+		{State: promise.Rejected, Error: &a},
+		{State: promise.Rejected, Error: &b},
+		{State: promise.Cancelled, Error: &a},
+		{State: promise.Cancelled},
+	} {
+		for j, y := range []promise.Result{
+			{State: promise.Resolved, Value: []byte("1")},
+			{State: promise.Resolved, Value: []byte("1.0")},
+			{State: promise.Rejected, Error: &a},
+			{State: promise.Rejected, Error: &b},
+			{State: promise.Cancelled, Error: &a},
+			{State: promise.Cancelled},
+		} {
+			require.Equal(t, i == j, x.Same(y), "%v %v", x, y)
+		}
+	}
+}
+
+func FuzzParseCursor(f *testing.F) {
+	f.Add(promise.Cursor{CreatedAt: time.Now(), ID: uuid.MustParse(id)}.String())
+	f.Add("")
+	f.Add(strings.Repeat("A", 32))
+	f.Add(strings.Repeat("_", 32))
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := promise.ParseCursor(s)
+		if err != nil {
+			require.Equal(t, promise.CodeInvalidParameter, promise.AsError(err).Code)
+			return
+		}
+		require.Equal(t, s, c.String(), "one position has one cursor")
+	})
 }
 
 func TestCheckTimeoutAt(t *testing.T) {

@@ -33,10 +33,10 @@ func benchmarkSettle(b *testing.B, clients, turn int, useKey bool) {
 	total := 2 * (b.N + turn)
 	db.Exec(b, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
 		SELECT md5('w' || n)::UUID, (SELECT id FROM tenant), 1 FROM generate_series(1, $1::INT) n`, total)
-	db.Exec(b, `INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence, timeout_at)
-		SELECT md5(n::TEXT)::UUID, md5('w' || n)::UUID, 'payment', 1, NOW() + INTERVAL '1 day'
+	db.Exec(b, `INSERT INTO promise (id, workflow_execution_id, tenant_id, name, created_by_sequence, timeout_at)
+		SELECT md5(n::TEXT)::UUID, md5('w' || n)::UUID, (SELECT id FROM tenant), 'payment', 1, NOW() + INTERVAL '1 day'
 		FROM generate_series(1, $1::INT) n`, total)
-	db.Exec(b, `INSERT INTO idempotency_key
+	db.Exec(b, `INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
 		SELECT (SELECT id FROM tenant), 'stripe:' || n, md5(n::TEXT)::UUID, NOW() + INTERVAL '1 day'
 		FROM generate_series(1, $1::INT) n`, total)
 	db.Exec(b, "VACUUM ANALYZE")
@@ -55,7 +55,7 @@ func benchmarkSettle(b *testing.B, clients, turn int, useKey bool) {
 		if useKey {
 			i, _ = promise.ByKey("stripe:" + strconv.Itoa(n+1))
 		}
-		got, err := r.Resolve(ctx, tenant, i, value)
+		got, err := r.Settle(ctx, tenant, i, resolved(value))
 		if err == nil && got.Outcome != promise.OutcomeSettled {
 			err = fmt.Errorf("%s", got.Outcome)
 		}

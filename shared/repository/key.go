@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
 )
 
 //go:embed queries/create_for_promise.sql
@@ -20,17 +22,20 @@ var deleteExpiredSQL string
 // CreateForPromise registers one more idempotency key for a promise that
 // exists. The key lives for ttl and for as long as the promise is pending. The
 // same key for the same promise again changes nothing. A key that belongs to
-// another promise is CodeKeyConflict, with ExistingPromiseID.
+// another promise is CodeKeyConflict, with ExistingPromiseID; one that holds a
+// settlement is CodeKeyConflict without.
 func (r *Repository) CreateForPromise(
 	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
 ) error {
 	for range attempts {
-		row, err := run[keyRow](ctx, r, statement{
+		row, err := run[registrationRow](ctx, r, statement{
 			op: "create key", sql: createForPromiseSQL, args: []any{tenant, key, promiseID.String(), ttl},
 		})
 		switch {
 		case err != nil:
 			return err
+		case row.Held:
+			return promise.Fail(promise.CodeKeyConflict, "The idempotency key holds a settlement for the promise that is created with it.")
 		case row.HolderID == nil:
 			continue
 		case *row.HolderID != promiseID:
@@ -41,10 +46,15 @@ func (r *Repository) CreateForPromise(
 	return contention(nil)
 }
 
-type keyRow struct{ HolderID *uuid.UUID }
+type registrationRow struct {
+	never
+	HolderID *uuid.UUID
+	Held     bool
+}
 
-func (keyRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return uuid.Nil, uuid.Nil, false
+type keyRow struct {
+	never
+	HolderID uuid.UUID
 }
 
 // FindPromiseByKey returns the promise that a live key names. A key that is
@@ -54,7 +64,7 @@ func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (
 	if err != nil {
 		return uuid.Nil, err
 	}
-	return *row.HolderID, nil
+	return row.HolderID, nil
 }
 
 // DeleteExpired deletes at most limit idempotency keys whose time is over and

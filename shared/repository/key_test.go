@@ -15,7 +15,7 @@ func TestKeyOfAnotherPromise(t *testing.T) {
 	r, db := setUp(t)
 	p := create(t, r, withKey(draft("first"), "k", time.Hour))
 	second := withKey(draft("second"), "k", time.Hour)
-	_, _, err := r.Create(t.Context(), tenant, second)
+	_, _, err := made(r.Create(t.Context(), tenant, second))
 	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
@@ -33,18 +33,18 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, n)
 	second := withKey(draft("second"), "k", time.Hour)
-	_, _, err = r.Create(ctx, tenant, second)
+	_, _, err = made(r.Create(ctx, tenant, second))
 	requireCode(t, promise.CodeKeyConflict, err)
 	found, err := r.FindPromiseByKey(ctx, tenant, "k")
 	require.NoError(t, err)
 	require.Equal(t, p.ID, found)
-	got, err := r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))
+	got, err := r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeSettled, got.Outcome)
 
 	// Settled, and its time over: the key is free, and names nothing.
 	for _, err := range []error{
-		errOf(r.Resolve(ctx, tenant, byKey(t, "k"), []byte("1"))),
+		errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))),
 		errOf(r.Get(ctx, tenant, byKey(t, "k"))),
 		errOf(r.FindPromiseByKey(ctx, tenant, "k")),
 	} {
@@ -130,14 +130,14 @@ func TestCreateForPromise(t *testing.T) {
 	// Either key is one that the promise was given: creating it again with either is no conflict.
 	d := promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: p.Name}
 	for _, key := range []string{"k1", "k2"} {
-		_, created, err := r.Create(ctx, tenant, withKey(d, key, time.Hour))
+		_, created, err := made(r.Create(ctx, tenant, withKey(d, key, time.Hour)))
 		require.NoError(t, err)
 		require.False(t, created)
 	}
-	got, err := r.Resolve(ctx, tenant, byKey(t, "k2"), []byte("1"))
+	got, err := r.Settle(ctx, tenant, byKey(t, "k2"), resolved([]byte("1")))
 	require.NoError(t, err)
 	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
-	got, err = r.Resolve(ctx, tenant, byKey(t, "k1"), []byte("1"))
+	got, err = r.Settle(ctx, tenant, byKey(t, "k1"), resolved([]byte("1")))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
 

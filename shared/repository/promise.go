@@ -19,8 +19,8 @@ var getSQL string
 //go:embed queries/get_by_workflow_and_name.sql
 var getByWorkflowAndNameSQL string
 
-//go:embed queries/settle.sql
-var settleSQL string
+//go:embed queries/extend.sql
+var extendSQL string
 
 type promiseRow struct {
 	ID                  uuid.UUID
@@ -36,6 +36,12 @@ type promiseRow struct {
 	ResolvedBySequence  *int32
 	Metadata            []byte
 	IdempotencyKey      *string
+	TimeoutOutcome      *promise.State
+	TimeoutValue        []byte
+	TimeoutError        *string
+	SettledByKind       *promise.PrincipalKind
+	SettledByID         *string
+	Comment             *string
 	ReadAt              time.Time
 }
 
@@ -44,70 +50,107 @@ func (r promiseRow) promise() promise.Promise {
 		ID:                  r.ID,
 		WorkflowExecutionID: r.WorkflowExecutionID,
 		Name:                r.Name,
-		State:               promise.Judge(r.Outcome, r.TimeoutAt, r.ReadAt),
+		State:               r.state(),
 		Value:               r.Value,
 		Error:               r.Error,
 		Metadata:            r.Metadata,
 		IdempotencyKey:      r.IdempotencyKey,
 		TimeoutAt:           r.TimeoutAt,
+		OnTimeout:           r.onTimeout(),
 		CreatedAt:           r.CreatedAt,
 		ResolvedAt:          r.ResolvedAt,
+		SettledBy:           principal(r.SettledByKind, r.SettledByID),
+		Comment:             r.Comment,
 		CreatedBySequence:   r.CreatedBySequence,
 		ResolvedBySequence:  r.ResolvedBySequence,
 	}
-	if p.State == promise.TimedOut && p.ResolvedAt == nil {
+	if r.Outcome == nil && p.State != promise.Pending { // its deadline has passed, and nothing has recorded it
 		p.ResolvedAt = p.TimeoutAt
+		p.SettledBy = &promise.Principal{Kind: promise.ByDeadline}
+		p.Value, p.Error = r.TimeoutValue, r.TimeoutError
 	}
 	return p
 }
 
+func (r promiseRow) state() promise.State {
+	return promise.Judge(r.Outcome, r.TimeoutAt, r.onTimeout(), r.ReadAt)
+}
+
+func (r promiseRow) onTimeout() *promise.Result {
+	if r.TimeoutOutcome == nil {
+		return nil
+	}
+	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Error: r.TimeoutError}
+}
+
 func (r promiseRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return r.ID, r.WorkflowExecutionID, r.Outcome == nil && promise.Judge(nil, r.TimeoutAt, r.ReadAt) == promise.TimedOut
+	return r.ID, r.WorkflowExecutionID, r.Outcome == nil && r.state() != promise.Pending
+}
+
+func principal(kind *promise.PrincipalKind, id *string) *promise.Principal {
+	if kind == nil {
+		return nil
+	}
+	p := promise.Principal{Kind: *kind}
+	if id != nil {
+		p.ID = *id
+	}
+	return &p
 }
 
 // Create creates the promise that the draft describes, registers its workflow
 // execution under the tenant if it is not known yet, and registers its
-// idempotency key: all of it or nothing. The database generates the id.
+// idempotency key: all of it or nothing. The database generates the id. Where
+// the key holds a settlement, the promise is born settled with it.
 //
-// created is false where (workflow execution, name) existed with the same key
-// and metadata; the existing promise is returned, whatever its state. With
-// another key or metadata it is CodeCreateConflict; a key that belongs to
-// another promise is CodeKeyConflict. Both carry ExistingPromiseID.
-func (r *Repository) Create(
-	ctx context.Context, tenant string, d promise.Draft,
-) (p promise.Promise, created bool, err error) {
+// New is false where (workflow execution, name) existed with the same key,
+// metadata and default outcome; the existing promise is returned, whatever its
+// state. With others it is CodeCreateConflict; a key that belongs to another
+// promise is CodeKeyConflict. Both carry ExistingPromiseID.
+func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error) {
 	var metadata *string
 	if d.Metadata != nil {
 		s := string(d.Metadata)
 		metadata = &s
 	}
+	onTimeout := promise.Result{}
+	if d.OnTimeout != nil {
+		onTimeout = *d.OnTimeout
+	}
 	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, args: []any{
 		tenant, d.WorkflowExecutionID.String(), d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
+		orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error,
 	}})
 	if err != nil {
-		return promise.Promise{}, false, err
+		return promise.Created{}, err
 	}
+	what := ""
 	switch {
 	case row.Found == "key_holder":
-		return promise.Promise{}, false, keyConflict(row.ID)
-	case !row.SameKey || !row.SameMetadata:
-		what := "idempotency key"
-		if row.SameKey {
-			what = "metadata"
-		}
-		return promise.Promise{}, false, &promise.Error{
+		return promise.Created{}, keyConflict(row.ID)
+	case !row.SameKey:
+		what = "idempotency key"
+	case !row.SameMetadata:
+		what = "metadata"
+	case !row.SameOnTimeout:
+		what = "default outcome"
+	}
+	if what != "" {
+		return promise.Created{}, &promise.Error{
 			Code: promise.CodeCreateConflict, Detail: "The promise exists already, with another " + what + ".",
 			ExistingPromiseID: row.ID,
 		}
 	}
-	return row.promise(), row.Found == "created", nil
+	return promise.Created{Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold}, nil
 }
 
 type createRow struct {
 	promiseRow
-	Found        string // created, existing or key_holder
-	SameKey      bool
-	SameMetadata bool
+	Found         string // created, existing or key_holder
+	SameKey       bool
+	SameMetadata  bool
+	SameOnTimeout bool
+	LostHold      bool
 }
 
 func (r createRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
@@ -117,8 +160,7 @@ func (r createRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool)
 	return r.promiseRow.overdue()
 }
 
-// Get reads a promise, and judges the deadline by the
-// database's clock.
+// Get reads a promise, and judges the deadline by the database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	id, key := arguments(i)
 	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true})
@@ -141,53 +183,43 @@ func (r *Repository) GetByWorkflowAndName(
 	return row.promise(), nil
 }
 
-// Resolve resolves a promise with a JSON text, which is kept byte for byte. It
-// returns once the settlement is durable. A promise that is not pending is no
-// error: the answer tells what stands.
-func (r *Repository) Resolve(
-	ctx context.Context, tenant string, i promise.Identifier, value []byte,
-) (promise.Settled, error) {
-	return r.settle(ctx, tenant, i, promise.Resolved, value, nil, "PROMISE_RESOLVED")
-}
-
-// Reject rejects a promise with an error, as Resolve resolves it.
-func (r *Repository) Reject(
-	ctx context.Context, tenant string, i promise.Identifier, message string,
-) (promise.Settled, error) {
-	return r.settle(ctx, tenant, i, promise.Rejected, nil, &message, "PROMISE_REJECTED")
-}
-
-func (r *Repository) settle(
-	ctx context.Context, tenant string, i promise.Identifier,
-	state promise.State, value []byte, message *string, event string,
-) (promise.Settled, error) {
+// Extend moves a pending promise's deadline, or sets its first one, and returns
+// the promise as it is then; a deadline in the past ends it at once. One that it
+// has already is not set again. A promise that is not pending is CodeConflict,
+// CodeTimedOut or CodeCancelled, with Settled, and stays as it is.
+func (r *Repository) Extend(
+	ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline,
+) (promise.Promise, error) {
 	id, key := arguments(i)
-	row, err := run[settleRow](ctx, r, statement{
-		op: "settle", sql: settleSQL, args: []any{tenant, id, key, string(state), value, message, event}, identifies: true,
+	row, err := run[extendRow](ctx, r, statement{
+		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true,
 	})
 	if err != nil {
-		return promise.Settled{}, err
+		return promise.Promise{}, err
 	}
+	p := row.promise()
 	switch {
-	case row.Settled:
-		return promise.Settled{PromiseID: row.PromiseID, State: state, Outcome: promise.OutcomeSettled}, nil
-	case row.State == promise.Pending: // its workflow execution was deleted as it was about to be settled
-		return promise.Settled{}, promise.ErrNotFound
+	case row.Pending && d.At == nil && !row.Extended: // its workflow execution was deleted meanwhile
+		return promise.Promise{}, promise.ErrNotFound
+	case !row.Pending:
+		byDeadline := p.SettledBy != nil && p.SettledBy.Kind == promise.ByDeadline
+		s := promise.Settled{PromiseID: p.ID, State: p.State, Outcome: promise.Late(p.State, byDeadline, false)}
+		return promise.Promise{}, promise.TooLate(s)
 	}
-	return promise.Settled{PromiseID: row.PromiseID, State: row.State, Outcome: promise.Late(row.State, row.Same)}, nil
+	return p, nil
 }
 
-type settleRow struct {
-	PromiseID           uuid.UUID
-	WorkflowExecutionID uuid.UUID
-	State               promise.State
-	Same                bool
-	Settled             bool
-	Overdue             bool
+type extendRow struct {
+	promiseRow
+	Pending  bool
+	Extended bool
 }
 
-func (r settleRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return r.PromiseID, r.WorkflowExecutionID, r.Overdue
+func (r extendRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	if r.Extended {
+		return uuid.Nil, uuid.Nil, false
+	}
+	return r.promiseRow.overdue()
 }
 
 // arguments gives the id and the key as the statements take them: one is NULL.
@@ -198,4 +230,12 @@ func arguments(i promise.Identifier) (id, key *string) {
 	u, _ := i.ID()
 	s := u.String()
 	return &s, nil
+}
+
+// orNull gives an empty text as the statements take none.
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }

@@ -34,9 +34,25 @@ func withKey(d promise.Draft, key string, ttl time.Duration) promise.Draft {
 	return d
 }
 
+func resolved(value []byte) promise.Settlement {
+	return promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.Principal{Kind: promise.Direct},
+	}
+}
+
+func rejected(message string) promise.Settlement {
+	return promise.Settlement{
+		Result: promise.Result{State: promise.Rejected, Error: &message}, By: promise.Principal{Kind: promise.Direct},
+	}
+}
+
+func made(c promise.Created, err error) (p promise.Promise, created bool, _ error) {
+	return c.Promise, c.New, err
+}
+
 func create(t testing.TB, r *repository.Repository, d promise.Draft) promise.Promise {
 	t.Helper()
-	p, created, err := r.Create(t.Context(), tenant, d)
+	p, created, err := made(r.Create(t.Context(), tenant, d))
 	require.NoError(t, err)
 	require.True(t, created)
 	return p
@@ -129,26 +145,26 @@ func TestCreateAgain(t *testing.T) {
 	again.Metadata = []byte(`{ "b": 2, "a": 1 }`)
 	later := time.Now().Add(48 * time.Hour)
 	again.TimeoutAt = &later
-	got, created, err := r.Create(t.Context(), tenant, again)
+	got, created, err := made(r.Create(t.Context(), tenant, again))
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, p, got)
 
 	other := withKey(d, "other", time.Hour)
-	_, _, err = r.Create(t.Context(), tenant, other)
+	_, _, err = made(r.Create(t.Context(), tenant, other))
 	require.Equal(t, p.ID, requireCode(t, promise.CodeCreateConflict, err).ExistingPromiseID)
 	other = d
 	other.IdempotencyKey = nil
-	_, _, err = r.Create(t.Context(), tenant, other)
+	_, _, err = made(r.Create(t.Context(), tenant, other))
 	requireCode(t, promise.CodeCreateConflict, err)
 	other = d
 	other.Metadata = nil
-	_, _, err = r.Create(t.Context(), tenant, other)
+	_, _, err = made(r.Create(t.Context(), tenant, other))
 	requireCode(t, promise.CodeCreateConflict, err)
 
-	_, err = r.Resolve(t.Context(), tenant, promise.ByID(p.ID), []byte(`"paid"`))
+	_, err = r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte(`"paid"`)))
 	require.NoError(t, err)
-	got, created, err = r.Create(t.Context(), tenant, d)
+	got, created, err = made(r.Create(t.Context(), tenant, d))
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, promise.Resolved, got.State)
@@ -162,7 +178,7 @@ func TestCreateAgain(t *testing.T) {
 	n, err := r.DeleteExpired(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), n)
-	_, created, err = r.Create(t.Context(), tenant, d)
+	_, created, err = made(r.Create(t.Context(), tenant, d))
 	require.NoError(t, err)
 	require.False(t, created)
 }
@@ -174,7 +190,7 @@ func TestSettle(t *testing.T) {
 	value := " {\"a\" : [1, 2.0e1, \"<\\u00e4>\"],\n \"a\": null} "
 	p := create(t, r, withKey(draft("resolved"), "k1", time.Hour))
 	want := promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}
-	got, err := r.Resolve(ctx, tenant, byKey(t, "k1"), []byte(value))
+	got, err := r.Settle(ctx, tenant, byKey(t, "k1"), resolved([]byte(value)))
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 
@@ -184,13 +200,13 @@ func TestSettle(t *testing.T) {
 		outcome promise.Outcome
 	}{
 		{"same bytes", func() (promise.Settled, error) {
-			return r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte(value))
+			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(value)))
 		}, promise.OutcomeDuplicate},
 		{"other bytes, same JSON", func() (promise.Settled, error) {
-			return r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte(strings.TrimSpace(value)))
+			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(strings.TrimSpace(value))))
 		}, promise.OutcomeConflict},
 		{"rejected", func() (promise.Settled, error) {
-			return r.Reject(ctx, tenant, promise.ByID(p.ID), value)
+			return r.Settle(ctx, tenant, promise.ByID(p.ID), rejected(value))
 		}, promise.OutcomeConflict},
 	} {
 		got, err := c.settle()
@@ -207,10 +223,10 @@ func TestSettle(t *testing.T) {
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
 
 	q := create(t, r, draft("rejected"))
-	got, err = r.Reject(ctx, tenant, promise.ByID(q.ID), "")
+	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
 	require.NoError(t, err)
 	require.Equal(t, promise.Settled{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}, got)
-	got, err = r.Reject(ctx, tenant, promise.ByID(q.ID), "")
+	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
 	stored, err = r.Get(ctx, tenant, promise.ByID(q.ID))
@@ -221,7 +237,7 @@ func TestSettle(t *testing.T) {
 
 	c := create(t, r, draft("cancelled"))
 	db.Exec(t, "UPDATE promise SET resolved = TRUE, outcome = 'cancelled', resolved_at = NOW() WHERE id = $1", c.ID)
-	got, err = r.Resolve(ctx, tenant, promise.ByID(c.ID), []byte("1"))
+	got, err = r.Settle(ctx, tenant, promise.ByID(c.ID), resolved([]byte("1")))
 	require.NoError(t, err)
 	require.Equal(t, promise.Settled{PromiseID: c.ID, State: promise.Cancelled, Outcome: promise.OutcomeCancelled}, got)
 }
@@ -243,18 +259,18 @@ func TestForeignAndUnknown(t *testing.T) {
 		failures = append(failures, err)
 		_, err = r.GetByWorkflowAndName(ctx, slug, p.WorkflowExecutionID, p.Name)
 		failures = append(failures, err)
-		_, err = r.Resolve(ctx, slug, promise.ByID(p.ID), []byte("1"))
+		_, err = r.Settle(ctx, slug, promise.ByID(p.ID), resolved([]byte("1")))
 		failures = append(failures, err)
-		_, err = r.Reject(ctx, slug, byKey(t, "k"), "x")
+		_, err = r.Settle(ctx, slug, byKey(t, "k"), rejected("x"))
 		failures = append(failures, err)
-		_, _, err = r.Create(ctx, slug, d)
+		_, _, err = made(r.Create(ctx, slug, d))
 		failures = append(failures, err)
 		_, err = r.FindPromiseByKey(ctx, slug, "k")
 		failures = append(failures, err, r.CreateForPromise(ctx, slug, "k2", p.ID, time.Hour))
 	}
 	_, err := r.Get(ctx, tenant, promise.ByID(uuid.New()))
 	failures = append(failures, err)
-	_, err = r.Resolve(ctx, tenant, byKey(t, "unknown"), []byte("1"))
+	_, err = r.Settle(ctx, tenant, byKey(t, "unknown"), resolved([]byte("1")))
 	failures = append(failures, err)
 	for i, err := range failures {
 		require.Equal(t, error(promise.ErrNotFound), err, i)
@@ -264,13 +280,13 @@ func TestForeignAndUnknown(t *testing.T) {
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
 
 	// The same key under another tenant is another key.
-	elsewhere, _, err := r.Create(ctx, "other", withKey(draft("payment"), "k", time.Hour))
+	elsewhere, _, err := made(r.Create(ctx, "other", withKey(draft("payment"), "k", time.Hour)))
 	require.NoError(t, err)
 	found, err := r.FindPromiseByKey(ctx, "other", "k")
 	require.NoError(t, err)
 	require.Equal(t, elsewhere.ID, found)
 	for slug, want := range map[string]promise.Promise{tenant: p, "other": elsewhere} {
-		got, err := r.Resolve(ctx, slug, byKey(t, "k"), []byte("1"))
+		got, err := r.Settle(ctx, slug, byKey(t, "k"), resolved([]byte("1")))
 		require.NoError(t, err)
 		require.Equal(t, want.ID, got.PromiseID)
 		require.Equal(t, promise.OutcomeSettled, got.Outcome)
@@ -287,12 +303,12 @@ func TestDeadline(t *testing.T) {
 	p := create(t, r, d)
 	require.Equal(t, promise.TimedOut, p.State)
 	require.Equal(t, p.TimeoutAt, p.ResolvedAt)
-	_, created, err := r.Create(ctx, tenant, d)
+	_, created, err := made(r.Create(ctx, tenant, d))
 	require.NoError(t, err)
 	require.False(t, created)
 
 	for _, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "k")} {
-		got, err := r.Resolve(ctx, tenant, i, []byte("1"))
+		got, err := r.Settle(ctx, tenant, i, resolved([]byte("1")))
 		require.NoError(t, err)
 		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.TimedOut, Outcome: promise.OutcomeTimedOut}, got)
 		stored, err := r.Get(ctx, tenant, i)
@@ -321,7 +337,7 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
 	inTime := repository.New(tx)
-	got, err := inTime.Resolve(ctx, tenant, promise.ByID(p.ID), []byte(`"in time"`))
+	got, err := inTime.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"in time"`)))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeSettled, got.Outcome)
 	_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
@@ -332,11 +348,11 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	var late promise.Settled
 	var errs [3]error
 	wg.Go(func() { read, errs[0] = r.Get(ctx, tenant, promise.ByID(p.ID)) })
-	wg.Go(func() { late, errs[1] = r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte(`"late"`)) })
-	wg.Go(func() { again, _, errs[2] = r.Create(ctx, tenant, d) })
+	wg.Go(func() { late, errs[1] = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"late"`))) })
+	wg.Go(func() { again, _, errs[2] = made(r.Create(ctx, tenant, d)) })
 	require.Eventually(t, func() bool {
 		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = $1::UUID FOR SHARE%'
+			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
 			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
 	}, 10*time.Second, 5*time.Millisecond)
 	require.NoError(t, tx.Commit(ctx))
@@ -366,7 +382,7 @@ func TestDeadlineIsJudgedWithTheLockHeld(t *testing.T) {
 	var got promise.Settled
 	var settleErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { got, settleErr = r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte("1")) })
+	wg.Go(func() { got, settleErr = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1"))) })
 	_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(ctx))

@@ -60,9 +60,9 @@ func TestManySettleOnePromise(t *testing.T) {
 				i, _ = promise.ByKey("k")
 			}
 			if caller%3 == 0 {
-				answers[caller], errs[caller] = r.Reject(context.Background(), tenant, i, fmt.Sprint(caller))
+				answers[caller], errs[caller] = r.Settle(context.Background(), tenant, i, rejected(fmt.Sprint(caller)))
 			} else {
-				answers[caller], errs[caller] = r.Resolve(context.Background(), tenant, i, fmt.Append(nil, caller))
+				answers[caller], errs[caller] = r.Settle(context.Background(), tenant, i, resolved(fmt.Append(nil, caller)))
 			}
 		})
 		stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
@@ -98,14 +98,14 @@ func TestManyCreateOnePromise(t *testing.T) {
 		if key != "" {
 			d = withKey(d, key, time.Hour)
 		}
-		made, created, errs := make([]promise.Promise, callers), make([]bool, callers), make([]error, callers)
+		promises, created, errs := make([]promise.Promise, callers), make([]bool, callers), make([]error, callers)
 		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
-			made[caller], created[caller], errs[caller] = r.Create(context.Background(), tenant, d)
+			promises[caller], created[caller], errs[caller] = made(r.Create(context.Background(), tenant, d))
 		})
 		winners := 0
 		for caller := range callers {
 			require.NoError(t, errs[caller])
-			require.Equal(t, made[0], made[caller])
+			require.Equal(t, promises[0], promises[caller])
 			if created[caller] {
 				winners++
 			}
@@ -114,9 +114,9 @@ func TestManyCreateOnePromise(t *testing.T) {
 		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
 		require.Equal(t, "1 PROMISE_CREATED", events(t, db, d.WorkflowExecutionID))
 		require.Equal(t, 1, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
-		stored, err := r.Get(t.Context(), tenant, promise.ByID(made[0].ID))
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(promises[0].ID))
 		require.NoError(t, err)
-		require.Equal(t, made[0], stored)
+		require.Equal(t, promises[0], stored)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestManyCreateWithOneKey(t *testing.T) {
 			before := 0
 			if takeover {
 				p := create(t, r, withKey(draft("old"), "k", time.Hour))
-				_, err := r.Resolve(t.Context(), tenant, promise.ByID(p.ID), []byte("1"))
+				_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
 				require.NoError(t, err)
 				db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
 				before = 1
@@ -139,10 +139,10 @@ func TestManyCreateWithOneKey(t *testing.T) {
 			for i := range ids {
 				ids[i] = uuid.New()
 			}
-			made, errs := make([]promise.Promise, callers), make([]error, callers)
+			promises, errs := make([]promise.Promise, callers), make([]error, callers)
 			atOnce(t, db.URL, func(r *repository.Repository, caller int) {
 				d := promise.Draft{WorkflowExecutionID: ids[caller%workflows], Name: fmt.Sprint(caller)}
-				made[caller], _, errs[caller] = r.Create(context.Background(), tenant, withKey(d, "k", time.Hour))
+				promises[caller], _, errs[caller] = made(r.Create(context.Background(), tenant, withKey(d, "k", time.Hour)))
 			})
 			holder, err := r.FindPromiseByKey(t.Context(), tenant, "k")
 			require.NoError(t, err)
@@ -150,7 +150,7 @@ func TestManyCreateWithOneKey(t *testing.T) {
 			for caller, err := range errs {
 				if err == nil {
 					winners++
-					require.Equal(t, holder, made[caller].ID)
+					require.Equal(t, holder, promises[caller].ID)
 				} else {
 					require.Equal(t, holder, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
 				}
@@ -174,10 +174,10 @@ func TestEverythingAtOnce(t *testing.T) {
 		for n := range 30 {
 			d := promise.Draft{WorkflowExecutionID: workflows[(caller+n)%3], Name: fmt.Sprint(n % 10)}
 			key := fmt.Sprint("k", (caller*7+n)%10)
-			p, _, err := r.Create(ctx, tenant, withKey(d, key, time.Millisecond))
+			p, _, err := made(r.Create(ctx, tenant, withKey(d, key, time.Millisecond)))
 			switch e := promise.AsError(err); {
 			case err == nil:
-				if _, err := r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte("1")); err != nil {
+				if _, err := r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1"))); err != nil {
 					failures <- err
 				}
 			case e.Code == promise.CodeKeyConflict || e.Code == promise.CodeCreateConflict:
@@ -185,7 +185,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				failures <- err
 			}
 			i, _ := promise.ByKey(key)
-			if _, err := r.Reject(ctx, tenant, i, "x"); err != nil && promise.AsError(err).Code != promise.CodeNotFound {
+			if _, err := r.Settle(ctx, tenant, i, rejected("x")); err != nil && promise.AsError(err).Code != promise.CodeNotFound {
 				failures <- err
 			}
 			if _, err := r.DeleteExpired(ctx, 5); err != nil {
@@ -216,8 +216,8 @@ func TestTwoTenantsCreateOneWorkflow(t *testing.T) {
 		workflow := uuid.New()
 		errs := make([]error, callers)
 		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
-			_, _, errs[caller] = r.Create(context.Background(), []string{tenant, "other"}[caller%2],
-				promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(caller)})
+			_, _, errs[caller] = made(r.Create(context.Background(), []string{tenant, "other"}[caller%2],
+				promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(caller)}))
 		})
 		owner := 0
 		if errs[0] != nil {
@@ -253,16 +253,16 @@ func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
 	first := repository.New(tx)
-	_, err = first.Reject(ctx, tenant, promise.ByID(p.ID), "too late")
+	_, err = first.Settle(ctx, tenant, promise.ByID(p.ID), rejected("too late"))
 	require.NoError(t, err)
-	q, _, err := first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour))
+	q, _, err := made(first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour)))
 	require.NoError(t, err)
 
 	var got promise.Settled
 	var settleErr error
 	var wg sync.WaitGroup
 	i := byKey(t, "k")
-	wg.Go(func() { got, settleErr = r.Resolve(ctx, tenant, i, []byte("1")) })
+	wg.Go(func() { got, settleErr = r.Settle(ctx, tenant, i, resolved([]byte("1"))) })
 	waitFor(t, db, 1, "-- Settles%")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
@@ -279,7 +279,7 @@ func TestARenewedKeyIsNotTakenOver(t *testing.T) {
 	r, db := setUp(t)
 	ctx := t.Context()
 	p := create(t, r, withKey(draft("first"), "k", time.Hour))
-	_, err := r.Resolve(ctx, tenant, promise.ByID(p.ID), []byte("1"))
+	_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))
 	require.NoError(t, err)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 	second := withKey(draft("second"), "k", time.Hour)
@@ -290,7 +290,7 @@ func TestARenewedKeyIsNotTakenOver(t *testing.T) {
 	require.NoError(t, err)
 	var createErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _, createErr = r.Create(ctx, tenant, second) })
+	wg.Go(func() { _, _, createErr = made(r.Create(ctx, tenant, second)) })
 	waitFor(t, db, 1, "-- Creates%")
 	require.NoError(t, r.CreateForPromise(ctx, tenant, "k", p.ID, time.Hour))
 	require.NoError(t, tx.Commit(ctx))
@@ -314,7 +314,7 @@ func TestTimeoutCountsFromTheCreation(t *testing.T) {
 	var p promise.Promise
 	var createErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { p, _, createErr = r.Create(ctx, tenant, d) })
+	wg.Go(func() { p, _, createErr = made(r.Create(ctx, tenant, d)) })
 	waitFor(t, db, 1, "-- Creates%")
 	var released time.Time
 	require.NoError(t, tx.QueryRow(ctx, "SELECT CLOCK_TIMESTAMP()").Scan(&released))

@@ -12,6 +12,9 @@
 //  2. promise
 //  3. idempotency_key
 //
+// What works on many workflows at once takes their rows in the order of their
+// ids, or waits for none.
+//
 // A statement decides by its snapshot and proves the decision: one that waited
 // for a lock while somebody else changed what it had seen ends in an error, is
 // rolled back whole, and is run again. There are no advisory locks and no
@@ -73,6 +76,13 @@ type judged interface {
 	overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool)
 }
 
+// never is for rows that tell of no deadline.
+type never struct{}
+
+func (never) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	return uuid.Nil, uuid.Nil, false
+}
+
 // run runs a statement until its answer stands. It is run again where it lost a
 // race, where its connection turned out dead before anything was sent, and
 // where its answer is a deadline that nothing has recorded: a settlement that
@@ -101,13 +111,20 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 		if !overdue || confirmed {
 			return row, nil
 		}
-		if _, err = r.db.Exec(ctx, awaitSettlementsSQL, workflow); err != nil {
-			return row, interpret(s.op, err)
+		if err = r.awaitSettlements(ctx, s.op, []string{workflow.String()}); err != nil {
+			return row, err
 		}
 		s.pin(promiseID.String())
 		confirmed = true
 	}
 	return row, contention(err)
+}
+
+func (r *Repository) awaitSettlements(ctx context.Context, op string, workflowExecutionIDs []string) error {
+	if _, err := r.db.Exec(ctx, awaitSettlementsSQL, workflowExecutionIDs); err != nil {
+		return interpret(op, err)
+	}
+	return nil
 }
 
 func one[T any](rows pgx.Rows, err error) (T, error) {

@@ -1,34 +1,36 @@
 -- Registers a key ($2) for a promise that exists already ($3). $1 slug, $4 the key's time to live.
--- One row: the promise that holds the key now, NULL if another registration came in between: to be run again.
--- No row: there is no such promise for this tenant.
+-- One row: the promise that holds the key now, or held: a settlement for a promise that is still to come. Neither:
+-- another registration came in between: to be run again. No row: there is no such promise for this tenant.
 --
 -- Locks: the key's row. A free key passes on, if it still is as it was seen.
 WITH target AS MATERIALIZED (
-    SELECT p.id, w.tenant_id
-    FROM promise p
-    JOIN workflow_execution w ON w.id = p.workflow_execution_id
-    JOIN tenant t ON t.id = w.tenant_id
+    SELECT p.id, p.tenant_id
+    FROM tenant t
+    JOIN promise p ON p.tenant_id = t.id
     WHERE t.slug = $1 AND p.id = $3::UUID
 ),
 holder AS MATERIALIZED (
     SELECT
         k.promise_id,
         k.expires_at,
+        k.held_at,
         k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live
     FROM target
     JOIN idempotency_key k ON k.tenant_id = target.tenant_id AND k.key = $2::VARCHAR
-    JOIN promise q ON q.id = k.promise_id
+    LEFT JOIN promise q ON q.id = k.promise_id
 ),
 registered AS (
     INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at)
     SELECT tenant_id, $2::VARCHAR, id, NOW() + $4::INTERVAL
     FROM target
-    WHERE NOT EXISTS (SELECT FROM holder WHERE live)
+    WHERE NOT EXISTS (SELECT FROM holder WHERE live OR held_at IS NOT NULL)
     ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
         WHERE (k.promise_id, k.expires_at) = (SELECT promise_id, expires_at FROM holder)
     RETURNING k.promise_id
 )
-SELECT COALESCE(registered.promise_id, holder.promise_id) AS holder_id
+SELECT
+    COALESCE(registered.promise_id, holder.promise_id) AS holder_id,
+    holder.held_at IS NOT NULL AS held
 FROM target
 LEFT JOIN registered ON TRUE
-LEFT JOIN holder ON holder.live
+LEFT JOIN holder ON holder.live OR holder.held_at IS NOT NULL

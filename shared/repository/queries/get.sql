@@ -14,10 +14,15 @@ SELECT
     p.resolved_by_sequence,
     p.metadata,
     p.idempotency_key,
+    p.timeout_outcome,
+    p.timeout_value,
+    p.timeout_error,
+    p.settled_by_kind,
+    p.settled_by_id,
+    p.comment,
     NOW() AS read_at
-FROM promise p
-JOIN workflow_execution w ON w.id = p.workflow_execution_id
-JOIN tenant t ON t.id = w.tenant_id
+FROM tenant t
+JOIN promise p ON p.tenant_id = t.id
 WHERE t.slug = $1
   AND p.id = COALESCE($2::UUID, (
       SELECT k.promise_id

@@ -1,5 +1,6 @@
 -- Settles a promise, by id ($2) or, where that is NULL, by idempotency key ($3), in one statement.
--- $1 slug, $4 outcome, $5 value, $6 error, $7 event type. No row: there is no such promise for this tenant.
+-- $1 slug, $4 outcome, $5 value, $6 error, $7 event type, $8 and $9 kind and id of who settles, $10 comment. No row: there
+-- is no such promise for this tenant.
 --
 -- Locks: the workflow execution's row, which hands out the number, then the promise's. target reads the snapshot
 -- without a lock, which is final unless it says pending. The deadline is judged again with the lock held, by a clock
@@ -10,12 +11,17 @@ WITH target AS MATERIALIZED (
         p.id,
         p.workflow_execution_id,
         p.resolved,
-        CASE WHEN p.resolved THEN p.outcome WHEN p.timeout_at <= NOW() THEN 'timed_out' ELSE 'pending' END AS state,
+        CASE
+            WHEN p.resolved THEN p.outcome
+            WHEN p.timeout_at <= NOW() THEN COALESCE(p.timeout_outcome, 'timed_out')
+            ELSE 'pending'
+        END AS state,
+        CASE WHEN p.resolved THEN p.outcome = 'timed_out' OR p.settled_by_kind = 'deadline' ELSE p.timeout_at <= NOW() END
+            AS by_deadline,
         p.outcome = $4::VARCHAR AND p.value IS NOT DISTINCT FROM $5::BYTEA AND p.error IS NOT DISTINCT FROM $6::TEXT
             AS same
-    FROM promise p
-    JOIN workflow_execution w ON w.id = p.workflow_execution_id
-    JOIN tenant t ON t.id = w.tenant_id
+    FROM tenant t
+    JOIN promise p ON p.tenant_id = t.id
     WHERE t.slug = $1
       AND p.id = COALESCE($2::UUID, (
           SELECT k.promise_id
@@ -36,7 +42,8 @@ numbered AS (
 settled AS (
     UPDATE promise p
     SET resolved = TRUE, outcome = $4, value = $5, error = $6,
-        resolved_at = numbered.at, resolved_by_sequence = numbered.last_sequence_number
+        resolved_at = numbered.at, resolved_by_sequence = numbered.last_sequence_number,
+        settled_by_kind = $8, settled_by_id = $9, comment = $10
     FROM numbered
     WHERE p.id = numbered.promise_id
       AND NOT p.resolved
@@ -54,8 +61,9 @@ SELECT
     target.id AS promise_id,
     target.workflow_execution_id,
     target.state,
+    COALESCE(target.by_deadline, FALSE) AS by_deadline,
     COALESCE(target.same, FALSE) AS same,
     settled.id IS NOT NULL AS settled,
-    target.state = 'timed_out' AND NOT target.resolved AS overdue
+    COALESCE(target.by_deadline, FALSE) AND NOT target.resolved AS overdue
 FROM target
 LEFT JOIN settled ON TRUE

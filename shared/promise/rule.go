@@ -1,0 +1,57 @@
+package promise
+
+import "time"
+
+// The rules below are the service's. The repository's statements decide by
+// them inside the database; its tests hold the two together.
+
+// Judge is the state of a promise at a moment, by the settlement that is stored
+// for it (nil while there is none), its deadline, and what that brings.
+func Judge(stored *State, timeoutAt *time.Time, onTimeout *Result, now time.Time) State {
+	switch {
+	case stored != nil:
+		return *stored
+	case timeoutAt == nil || timeoutAt.After(now):
+		return Pending
+	case onTimeout != nil:
+		return onTimeout.State
+	default:
+		return TimedOut
+	}
+}
+
+// Late is the outcome of a settle call that found the promise in a final state.
+// byDeadline says that it was the deadline that settled it; same, that the
+// stored settlement is the call's own, byte for byte.
+func Late(stored State, byDeadline, same bool) Outcome {
+	switch {
+	case byDeadline || stored == TimedOut:
+		return OutcomeTimedOut
+	case same:
+		return OutcomeDuplicate
+	case stored == Cancelled:
+		return OutcomeCancelled
+	default:
+		return OutcomeConflict
+	}
+}
+
+// KeyLives says whether an idempotency key still belongs to its promise: until
+// its time is over and, whatever that says, for as long as the promise is
+// pending.
+func KeyLives(expiresAt time.Time, state State, now time.Time) bool {
+	return expiresAt.After(now) || state == Pending
+}
+
+// HoldSettles says whether a settlement that was held settles the promise that
+// is created with its key: while it is held, and if it came before the
+// deadline.
+func HoldSettles(heldAt, expiresAt time.Time, timeoutAt *time.Time, now time.Time) bool {
+	return expiresAt.After(now) && (timeoutAt == nil || timeoutAt.After(heldAt))
+}
+
+// EventOf is the type of the event that tells of a settlement by anybody but
+// the deadline.
+func EventOf(s State) EventType {
+	return map[State]EventType{Resolved: EventResolved, Rejected: EventRejected, Cancelled: EventCancelled}[s]
+}

@@ -1,0 +1,164 @@
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+//go:embed queries/list_promises.sql
+var listPromisesSQL string
+
+//go:embed queries/list_promises_of_workflow.sql
+var listPromisesOfWorkflowSQL string
+
+//go:embed queries/list_events.sql
+var listEventsSQL string
+
+//go:embed queries/tenant_exists.sql
+var tenantExistsSQL string
+
+// pageBytes bounds the values and metadata of a page.
+const pageBytes = 3 << 20
+
+// ListPromises lists the promises that the filter chooses, newest first. A page
+// ends after limit promises or about 3 MiB of values and metadata, but never
+// before its first; more says that others follow. A workflow execution that is
+// not known, or another tenant's, has none.
+func (r *Repository) ListPromises(
+	ctx context.Context, tenant string, f promise.Filter, limit int,
+) (promises []promise.Promise, more bool, err error) {
+	var afterAt *time.Time
+	var afterID *string
+	if f.After != nil {
+		id := f.After.ID.String()
+		afterAt, afterID = &f.After.CreatedAt, &id
+	}
+	s := statement{op: "list promises", sql: listPromisesSQL, args: []any{
+		tenant, f.Name, f.State, f.TimeoutBefore, afterAt, afterID, limit + 1, pageBytes,
+	}}
+	if f.WorkflowExecutionID != nil {
+		s = statement{op: "list promises of workflow", sql: listPromisesOfWorkflowSQL, args: []any{
+			tenant, f.WorkflowExecutionID.String(), f.Name, f.State, f.TimeoutBefore, afterAt, afterID, limit + 1, pageBytes,
+		}}
+	}
+	rows, err := r.listConfirmed(ctx, s)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(rows) == 0 {
+		known, err := run[existsRow](ctx, r, statement{op: "tenant exists", sql: tenantExistsSQL, args: []any{tenant}})
+		if err == nil && !known.Exists {
+			err = promise.ErrNotFound
+		}
+		return nil, false, err
+	}
+	more = rows[0].Matching > min(len(rows), limit)
+	rows = rows[:min(len(rows), limit)]
+	for _, row := range rows {
+		promises = append(promises, row.promise())
+	}
+	return promises, more, nil
+}
+
+type listRow struct {
+	promiseRow
+	Matching int
+}
+
+type existsRow struct {
+	never
+	Exists bool
+}
+
+// listConfirmed runs a list until every deadline in it that nothing has recorded
+// stands, as run does for one promise.
+func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow, error) {
+	confirmed := map[uuid.UUID]bool{}
+	for range attempts {
+		rows, err := runAll[listRow](ctx, r, s)
+		if err != nil {
+			return nil, err
+		}
+		var workflows []string
+		for _, row := range rows {
+			if id, workflow, overdue := row.overdue(); overdue && !confirmed[id] {
+				confirmed[id] = true
+				workflows = append(workflows, workflow.String())
+			}
+		}
+		if len(workflows) == 0 {
+			return rows, nil
+		}
+		if err := r.awaitSettlements(ctx, s.op, workflows); err != nil {
+			return nil, err
+		}
+	}
+	return nil, contention(nil)
+}
+
+// ListEvents reads a workflow execution's log after a sequence number, in
+// order: at most limit events, or about 3 MiB of values. Numbers are dense and
+// become visible in their order, so whoever goes on after the last one that it
+// has seen sees each event once. Events are deleted with their promises.
+//
+// A number beyond the log's last one is CodeOutOfRange: it is from another log,
+// or this one was deleted and has begun anew.
+func (r *Repository) ListEvents(
+	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
+) ([]promise.Event, error) {
+	rows, err := runAll[eventRow](ctx, r, statement{op: "list events", sql: listEventsSQL, args: []any{
+		tenant, workflowExecutionID.String(), after, limit, pageBytes,
+	}})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(rows) == 0:
+		return nil, promise.ErrNotFound
+	case rows[0].LastSequenceNumber < after:
+		return nil, promise.Fail(promise.CodeOutOfRange, "The log does not reach that number: it is from another log, or this one has begun anew.")
+	}
+	var events []promise.Event
+	for _, row := range rows {
+		if row.SequenceNumber != nil {
+			events = append(events, row.event())
+		}
+	}
+	return events, nil
+}
+
+type eventRow struct {
+	LastSequenceNumber int32
+	SequenceNumber     *int32
+	EventType          *promise.EventType
+	PromiseID          *uuid.UUID
+	Name               *string
+	CreatedAt          *time.Time
+	TimeoutAt          *time.Time
+	Outcome            *promise.State
+	Value              []byte
+	Error              *string
+	SettledByKind      *promise.PrincipalKind
+	SettledByID        *string
+	Comment            *string
+}
+
+func (r eventRow) event() promise.Event {
+	e := promise.Event{
+		SequenceNumber: *r.SequenceNumber, Type: *r.EventType, PromiseID: *r.PromiseID, CreatedAt: *r.CreatedAt, TimeoutAt: r.TimeoutAt,
+	}
+	if r.Name != nil {
+		e.PromiseName = *r.Name
+	}
+	if r.Outcome != nil {
+		e.Settled = &promise.Settlement{Result: promise.Result{State: *r.Outcome, Value: r.Value, Error: r.Error}, Comment: r.Comment}
+		if by := principal(r.SettledByKind, r.SettledByID); by != nil {
+			e.Settled.By = *by
+		}
+	}
+	return e
+}

@@ -1,0 +1,68 @@
+-- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events, and the
+-- workflow executions that this leaves empty. Nothing that is pending.
+--
+-- Locks: the promises' rows, their keys', then the workflow executions'. Nobody waits for a settled promise with a
+-- workflow execution in hand, and what somebody else holds is left for the next time. A workflow execution goes only if
+-- it is as it was seen: a creation in between has given out a number. idx_promise_tenant, by tenant and outcome.
+WITH doomed AS MATERIALIZED (
+    SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence
+    FROM promise p
+    WHERE p.id IN (
+        SELECT old.id
+        FROM tenant t
+        CROSS JOIN (VALUES ('resolved'), ('rejected'), ('timed_out'), ('cancelled')) AS final (outcome)
+        CROSS JOIN LATERAL (
+            SELECT q.id
+            FROM promise q
+            WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - $1::INTERVAL
+              AND q.resolved_at < NOW() - $1
+            ORDER BY q.created_at, q.id
+            LIMIT $2::INT
+        ) AS old
+        LIMIT $2
+    )
+    FOR UPDATE SKIP LOCKED
+),
+emptied AS MATERIALIZED (
+    SELECT w.id, w.last_sequence_number
+    FROM workflow_execution w
+    WHERE w.id IN (SELECT workflow_execution_id FROM doomed)
+      AND NOT EXISTS (SELECT FROM promise q WHERE q.workflow_execution_id = w.id AND q.id NOT IN (SELECT id FROM doomed))
+),
+empty AS MATERIALIZED (
+    SELECT w.id
+    FROM emptied
+    JOIN workflow_execution w ON w.id = emptied.id AND w.last_sequence_number = emptied.last_sequence_number
+    FOR UPDATE OF w SKIP LOCKED
+),
+events AS (
+    DELETE FROM workflow_event e
+    USING doomed
+    WHERE e.workflow_execution_id = doomed.workflow_execution_id
+      AND e.sequence_number BETWEEN doomed.created_by_sequence AND doomed.resolved_by_sequence
+      AND e.promise_id = doomed.id
+    RETURNING 1
+),
+keys AS (
+    DELETE FROM idempotency_key k
+    USING doomed
+    WHERE k.promise_id = doomed.id
+    RETURNING 1
+),
+promises AS (
+    DELETE FROM promise p
+    USING doomed
+    WHERE p.id = doomed.id
+    RETURNING 1
+),
+workflows AS (
+    DELETE FROM workflow_execution w
+    USING empty
+    WHERE w.id = empty.id
+    RETURNING 1
+)
+SELECT
+    (SELECT COUNT(*) FROM promises) AS promises,
+    (SELECT COUNT(*) FROM keys) AS keys,
+    (SELECT COUNT(*) FROM events) AS events,
+    (SELECT COUNT(*) FROM workflows) AS workflows

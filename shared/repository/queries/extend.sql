@@ -1,0 +1,51 @@
+-- Moves a pending promise's deadline, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug, $4 the deadline
+-- counted from now, $5 the deadline as a moment. One row: the promise as it is now, whether it was pending, and
+-- whether its deadline was moved: one that is there already is not set again. No row: there is no such promise for this tenant.
+--
+-- Locks: as in settle.sql.
+WITH target AS MATERIALIZED (
+    SELECT p.id, p.workflow_execution_id, p.timeout_at, NOT p.resolved AND (p.timeout_at IS NULL OR p.timeout_at > NOW()) AS pending
+    FROM tenant t
+    JOIN promise p ON p.tenant_id = t.id
+    WHERE t.slug = $1
+      AND p.id = COALESCE($2::UUID, (
+          SELECT k.promise_id
+          FROM idempotency_key k
+          JOIN promise q ON q.id = k.promise_id
+          WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
+            AND k.key = $3::VARCHAR
+            AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+      ))
+),
+numbered AS (
+    UPDATE workflow_execution w
+    SET last_sequence_number = w.last_sequence_number + 1
+    FROM target
+    WHERE w.id = target.workflow_execution_id AND target.pending AND target.timeout_at IS DISTINCT FROM $5::TIMESTAMPTZ
+    RETURNING w.id, w.last_sequence_number, target.id AS promise_id, CLOCK_TIMESTAMP() AS at
+),
+extended AS (
+    UPDATE promise p
+    SET timeout_at = COALESCE($5::TIMESTAMPTZ, numbered.at + $4::INTERVAL)
+    FROM numbered
+    WHERE p.id = numbered.promise_id
+      AND NOT p.resolved
+      AND (p.timeout_at IS NULL OR p.timeout_at > numbered.at)
+    RETURNING p.id, p.timeout_at
+),
+logged AS (
+    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at, timeout_at)
+    SELECT numbered.id, numbered.last_sequence_number, 'PROMISE_EXTENDED',
+           COALESCE(extended.id, promise_race_lost(numbered.promise_id)), numbered.at, extended.timeout_at
+    FROM numbered
+    LEFT JOIN extended ON TRUE
+)
+SELECT
+    p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error,
+    CASE WHEN extended.id IS NULL THEN p.timeout_at ELSE extended.timeout_at END AS timeout_at,
+    p.created_at, p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
+    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment,
+    CLOCK_TIMESTAMP() AS read_at, target.pending, extended.id IS NOT NULL AS extended
+FROM target
+JOIN promise p ON p.id = target.id
+LEFT JOIN extended ON TRUE

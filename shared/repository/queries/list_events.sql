@@ -1,0 +1,35 @@
+-- Reads a workflow execution's ($2) log after a sequence number ($3), in order. $1 slug, $4 how many, $5 how many bytes of
+-- values: a page ends before it would hold more, but never before its first. Without any, one row that tells the last
+-- number alone. No row: there is no such workflow execution for this tenant.
+--
+-- No lock: a number is handed out under the workflow execution's lock, so that none becomes visible before those below
+-- it. Primary keys only: workflow_execution_pkey, workflow_event_pkey, promise_pkey.
+WITH log AS MATERIALIZED (
+    SELECT w.id, w.last_sequence_number
+    FROM tenant t
+    JOIN workflow_execution w ON w.tenant_id = t.id
+    WHERE t.slug = $1 AND w.id = $2::UUID
+),
+page AS MATERIALIZED (
+    SELECT e.sequence_number, e.event_type, e.promise_id, e.created_at, e.timeout_at
+    FROM log
+    JOIN workflow_event e ON e.workflow_execution_id = log.id AND e.sequence_number > $3::INT
+    ORDER BY e.sequence_number
+    LIMIT $4::INT
+),
+sized AS (
+    SELECT
+        page.*, p.name, p.outcome, p.resolved_by_sequence = page.sequence_number AS settles, ROW_NUMBER() OVER log_order AS n,
+        SUM(CASE WHEN p.resolved_by_sequence = page.sequence_number
+            THEN COALESCE(OCTET_LENGTH(p.value), 0) + COALESCE(OCTET_LENGTH(p.error), 0) ELSE 0 END) OVER log_order AS bytes
+    FROM page
+    LEFT JOIN promise p ON p.id = page.promise_id
+    WINDOW log_order AS (ORDER BY page.sequence_number)
+)
+SELECT
+    log.last_sequence_number, e.sequence_number, e.event_type, e.promise_id, e.name, e.created_at, e.timeout_at,
+    p.outcome, p.value, p.error, p.settled_by_kind, p.settled_by_id, p.comment
+FROM log
+LEFT JOIN sized e ON e.bytes <= $5::BIGINT OR e.n = 1
+LEFT JOIN promise p ON p.id = e.promise_id AND e.settles
+ORDER BY e.sequence_number

@@ -1,0 +1,115 @@
+-- Settles many promises, each by itself: arrays $2 ids and $3 keys, of which one is NULL, $4 outcomes, $5 values, $6 errors,
+-- $7 comments; $1 slug, $8 and $9 kind and id of who settles. One row for each item, in order, with the promise as the
+-- batch found it; promise_id is NULL where there is none for this tenant. settled marks the first item for a promise that
+-- was pending; the others come after that one.
+--
+-- Locks: the workflow executions' rows in the order of their ids, then the promises'. Unlike settle.sql it decides by the
+-- rows that it has locked, because a loser must not take the others with it: what changed since the snapshot is read
+-- with the lock, and the deadline judged by a clock that is read when all are held.
+WITH caller AS MATERIALIZED (
+    SELECT id AS tenant_id FROM tenant WHERE slug = $1
+),
+item AS MATERIALIZED (
+    SELECT i.n, i.outcome, i.value, i.error, i.comment, COALESCE(i.id::UUID, (
+        SELECT k.promise_id
+        FROM idempotency_key k
+        JOIN promise q ON q.id = k.promise_id
+        WHERE k.tenant_id = caller.tenant_id
+          AND k.key = i.key
+          AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+    )) AS promise_id
+    FROM caller
+    CROSS JOIN unnest($2::TEXT[], $3::VARCHAR[], $4::VARCHAR[], $5::BYTEA[], $6::TEXT[], $7::VARCHAR[]) WITH ORDINALITY
+        AS i (id, key, outcome, value, error, comment, n)
+),
+seen AS MATERIALIZED (
+    SELECT p.id, p.workflow_execution_id, p.resolved
+    FROM caller
+    JOIN promise p ON p.tenant_id = caller.tenant_id AND p.id IN (SELECT promise_id FROM item)
+),
+workflow AS MATERIALIZED (
+    SELECT w.id, w.last_sequence_number
+    FROM workflow_execution w
+    WHERE w.id IN (SELECT workflow_execution_id FROM seen WHERE NOT resolved)
+    ORDER BY w.id
+    FOR NO KEY UPDATE
+),
+locked AS MATERIALIZED (
+    SELECT p.id, p.workflow_execution_id, p.resolved, p.outcome, p.value, p.error, p.timeout_at, p.timeout_outcome,
+           p.settled_by_kind, w.last_sequence_number
+    FROM workflow w
+    JOIN promise p ON p.workflow_execution_id = w.id
+    WHERE p.id IN (SELECT id FROM seen WHERE NOT resolved)
+    FOR NO KEY UPDATE OF p
+),
+moment AS MATERIALIZED (
+    SELECT CLOCK_TIMESTAMP() AS at FROM (SELECT COUNT(*) FROM locked) AS held
+),
+truth AS MATERIALIZED (
+    SELECT
+        l.id, l.workflow_execution_id, l.last_sequence_number, l.value, l.error,
+        CASE
+            WHEN l.resolved THEN l.outcome
+            WHEN l.timeout_at <= moment.at THEN COALESCE(l.timeout_outcome, 'timed_out')
+            ELSE 'pending'
+        END AS state,
+        CASE WHEN l.resolved THEN l.outcome = 'timed_out' OR l.settled_by_kind = 'deadline' ELSE l.timeout_at <= moment.at END
+            AS by_deadline
+    FROM locked l
+    CROSS JOIN moment
+    UNION ALL
+    SELECT p.id, p.workflow_execution_id, NULL, p.value, p.error, p.outcome,
+           p.outcome = 'timed_out' OR p.settled_by_kind = 'deadline'
+    FROM seen
+    JOIN promise p ON p.id = seen.id
+    WHERE seen.resolved
+),
+winner AS MATERIALIZED (
+    SELECT
+        w.n, w.outcome, w.value, w.error, w.comment, truth.id, truth.workflow_execution_id,
+        truth.last_sequence_number + ROW_NUMBER() OVER (PARTITION BY truth.workflow_execution_id ORDER BY w.n) AS number
+    FROM (
+        SELECT DISTINCT ON (promise_id) promise_id, n, outcome, value, error, comment
+        FROM item
+        ORDER BY promise_id, n
+    ) AS w
+    JOIN truth ON truth.id = w.promise_id
+    WHERE truth.state = 'pending'
+),
+numbered AS (
+    UPDATE workflow_execution w
+    SET last_sequence_number = last.number
+    FROM (SELECT workflow_execution_id, MAX(number) AS number FROM winner GROUP BY workflow_execution_id) AS last
+    WHERE w.id = last.workflow_execution_id
+),
+settled AS (
+    UPDATE promise p
+    SET resolved = TRUE, outcome = winner.outcome, value = winner.value, error = winner.error,
+        resolved_at = moment.at, resolved_by_sequence = winner.number,
+        settled_by_kind = $8, settled_by_id = $9, comment = winner.comment
+    FROM winner
+    CROSS JOIN moment
+    WHERE p.id = winner.id AND NOT p.resolved
+    RETURNING p.id
+),
+logged AS (
+    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+    SELECT winner.workflow_execution_id, winner.number, 'PROMISE_' || UPPER(winner.outcome),
+           COALESCE(settled.id, promise_race_lost(winner.id)), moment.at
+    FROM winner
+    CROSS JOIN moment
+    LEFT JOIN settled ON settled.id = winner.id
+)
+SELECT
+    truth.id AS promise_id,
+    COALESCE(truth.state, 'pending') AS state,
+    COALESCE(truth.by_deadline, FALSE) AS by_deadline,
+    COALESCE(
+        truth.state = item.outcome AND truth.value IS NOT DISTINCT FROM item.value AND truth.error IS NOT DISTINCT FROM item.error,
+        FALSE
+    ) AS same,
+    winner.n IS NOT NULL AS settled
+FROM item
+LEFT JOIN truth ON truth.id = item.promise_id
+LEFT JOIN winner ON winner.n = item.n
+ORDER BY item.n

@@ -1,0 +1,189 @@
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+//go:embed queries/settle.sql
+var settleSQL string
+
+//go:embed queries/hold.sql
+var holdSQL string
+
+//go:embed queries/settle_batch.sql
+var settleBatchSQL string
+
+// Settle settles a promise. A value is kept byte for byte. It returns once the
+// settlement is durable. A promise that is not pending is no error: the answer
+// tells what stands.
+func (r *Repository) Settle(
+	ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement,
+) (promise.Settled, error) {
+	id, key := arguments(i)
+	row, err := run[settleRow](ctx, r, statement{
+		op: "settle", sql: settleSQL, identifies: true,
+		args: []any{
+			tenant, id, key, string(s.State), s.Value, s.Error, string(promise.EventOf(s.State)),
+			string(s.By.Kind), orNull(s.By.ID), s.Comment,
+		},
+	})
+	if err != nil {
+		return promise.Settled{}, err
+	}
+	switch {
+	case row.Settled:
+		return promise.Settled{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+	case row.State == promise.Pending: // its workflow execution was deleted as it was about to be settled
+		return promise.Settled{}, promise.ErrNotFound
+	}
+	return promise.Settled{
+		PromiseID: row.PromiseID, State: row.State, Outcome: promise.Late(row.State, row.ByDeadline, row.Same),
+	}, nil
+}
+
+type settleRow struct {
+	PromiseID           uuid.UUID
+	WorkflowExecutionID uuid.UUID
+	State               promise.State
+	ByDeadline          bool
+	Same                bool
+	Settled             bool
+	Overdue             bool
+}
+
+func (r settleRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	return r.PromiseID, r.WorkflowExecutionID, r.Overdue
+}
+
+// SettleOrHold settles the promise of an idempotency key. Where there is none,
+// the settlement is held under the key for the time given: the promise that is
+// created with the key by then is born settled with it. The same settlement
+// again is a duplicate, another one a conflict; neither changes what is held, or
+// for how long.
+func (r *Repository) SettleOrHold(
+	ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
+) (promise.Settled, error) {
+	i, err := promise.ByKey(key)
+	if err != nil {
+		return promise.Settled{}, err
+	}
+	for range attempts {
+		settled, err := r.Settle(ctx, tenant, i, s)
+		if !errors.Is(err, promise.ErrNotFound) {
+			return settled, err
+		}
+		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, args: []any{
+			tenant, key, hold, string(s.State), s.Value, s.Error, string(s.By.Kind), orNull(s.By.ID), s.Comment,
+		}})
+		if err != nil {
+			return promise.Settled{}, err
+		}
+		if row.ExpiresAt == nil {
+			continue
+		}
+		held := promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: row.ExpiresAt, LostHold: row.LostHold}
+		if !row.Held {
+			held.State, held.Outcome = promise.Pending, promise.Late(promise.Pending, false, row.Same)
+		}
+		return held, nil
+	}
+	return promise.Settled{}, contention(nil)
+}
+
+type holdRow struct {
+	never
+	ExpiresAt *time.Time
+	Held      bool
+	Same      bool
+	LostHold  bool
+}
+
+// SettleBatch settles many promises in one statement, each by itself and in
+// order: it answers for each item as Settle would. All are settled by the one
+// that is named first. An error is the whole batch's, and nothing was written.
+func (r *Repository) SettleBatch(
+	ctx context.Context, tenant string, by promise.Principal, items []promise.Item,
+) ([]promise.Judgement, error) {
+	ids, keys := make([]*string, len(items)), make([]*string, len(items))
+	outcomes, values := make([]string, len(items)), make([][]byte, len(items))
+	messages, comments := make([]*string, len(items)), make([]*string, len(items))
+	for n, item := range items {
+		ids[n], keys[n] = arguments(item.Promise)
+		outcomes[n], values[n] = string(item.Result.State), item.Result.Value
+		messages[n], comments[n] = item.Result.Error, item.Comment
+	}
+	rows, err := runAll[batchRow](ctx, r, statement{op: "settle batch", sql: settleBatchSQL, args: []any{
+		tenant, ids, keys, outcomes, values, messages, comments, string(by.Kind), orNull(by.ID),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	judgements := make([]promise.Judgement, len(items))
+	first := map[uuid.UUID]promise.Result{} // what this batch has settled
+	for n := range judgements {
+		if len(rows) == 0 || rows[n].PromiseID == nil { // without the tenant there is no row at all
+			judgements[n].Err = promise.ErrNotFound
+			continue
+		}
+		row, result := rows[n], items[n].Result
+		settled := promise.Settled{PromiseID: *row.PromiseID, State: row.State}
+		earlier, again := first[settled.PromiseID]
+		switch {
+		case row.Settled:
+			settled.State, settled.Outcome = result.State, promise.OutcomeSettled
+			first[settled.PromiseID] = result
+		case again:
+			settled.State, settled.Outcome = earlier.State, promise.Late(earlier.State, false, earlier.Same(result))
+		default:
+			settled.Outcome = promise.Late(row.State, row.ByDeadline, row.Same)
+		}
+		judgements[n].Settled = settled
+	}
+	return judgements, nil
+}
+
+type batchRow struct {
+	PromiseID  *uuid.UUID
+	State      promise.State
+	ByDeadline bool
+	Same       bool
+	Settled    bool
+}
+
+// runAll runs a statement of many rows, as run does one of a single row.
+func runAll[T any](ctx context.Context, r *Repository, s statement) ([]T, error) {
+	reconnected := false
+	var err error
+	for range attempts {
+		var rows []T
+		rows, err = all[T](r.db.Query(ctx, s.sql, s.args...))
+		if err == nil {
+			return rows, nil
+		}
+		if _, lost := lostRace(err); lost {
+			continue
+		}
+		if pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil {
+			reconnected = true
+			continue
+		}
+		return nil, interpret(s.op, err)
+	}
+	return nil, contention(err)
+}
+
+func all[T any](rows pgx.Rows, err error) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
+}
