@@ -27,7 +27,7 @@ func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promi
 // settling stands in for the database where its time is not what is measured.
 type settling struct{ gateway.Store }
 
-func (settling) Resolve(context.Context, string, promise.Identifier, []byte) (promise.Settled, error) {
+func (settling) Settle(context.Context, string, promise.Identifier, promise.Settlement) (promise.Settled, error) {
 	return promise.Settled{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
 }
 

@@ -4,8 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"mime"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -29,6 +33,7 @@ func isEvent(payload []byte) bool {
 type event struct {
 	slug        string
 	identifier  string
+	workflow    string
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
 	body        []byte
@@ -48,6 +53,8 @@ func readEvent(payload []byte) (event, error) {
 					ev.slug = unquote(p.raw)
 				case "identifier":
 					ev.identifier = unquote(p.raw)
+				case "workflowExecutionId":
+					ev.workflow = unquote(p.raw)
 				}
 			}
 		case "queryStringParameters":
@@ -78,8 +85,10 @@ func readEvent(payload []byte) (event, error) {
 // call is one call of either form, checked for what all operations share.
 type call struct {
 	tenant     string
+	by         promise.Principal
 	identifier promise.Identifier
-	strict     bool
+	workflow   uuid.UUID
+	parameters parameters
 	body       object
 }
 
@@ -88,7 +97,7 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &call{tenant: ev.slug}
+	c := &call{tenant: ev.slug, by: promise.Principal{Kind: promise.Anonymous}}
 	if op.identifies != nil {
 		if c.identifier, err = promise.ParseIdentifier(ev.identifier); err != nil {
 			return nil, err
@@ -97,12 +106,15 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 			return nil, err
 		}
 	}
-	if ev.query != nil {
-		if c.strict, err = op.readQuery(ev.query); err != nil {
+	if op.ofWorkflow {
+		if c.workflow, err = promise.ParseWorkflowExecutionID(ev.workflow); err != nil {
 			return nil, err
 		}
 	}
-	if op.body == nil {
+	if c.parameters, err = op.readQuery(ev.query); err != nil {
+		return nil, err
+	}
+	if op.body == nil || op.bodyOptional && len(ev.body) == 0 {
 		return c, checkTenant(c.tenant)
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
@@ -114,18 +126,15 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 	return c, checkTenant(c.tenant)
 }
 
-func (op Operation) readQuery(query json.RawMessage) (strict bool, err error) {
+func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
+	p := parameters{quoted: true}
 	for f := range fields(query) {
-		name, value := string(f.name), unquote(f.raw)
-		if !op.settles || name != "strict" {
-			return false, fail(promise.CodeInvalidParameter, name, "There is no such query parameter.")
+		if !slices.Contains(op.parameters, string(f.name)) {
+			return p, fail(promise.CodeInvalidParameter, string(f.name), "There is no such query parameter.")
 		}
-		if value != "true" && value != "false" {
-			return false, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
-		}
-		strict = value == "true"
+		p.object = append(p.object, f)
 	}
-	return strict, nil
+	return p, nil
 }
 
 func (op Operation) readDirect(payload []byte) (*call, error) {
@@ -133,7 +142,7 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &call{body: body}
+	c := &call{by: promise.Principal{Kind: promise.Direct}, parameters: parameters{object: body}, body: body}
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}
@@ -145,21 +154,72 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 			return nil, err
 		}
 	}
-	if c.strict, err = c.body.flag("strict"); err != nil {
-		return nil, err
+	if op.ofWorkflow {
+		id, err := c.body.requiredText("workflowExecutionId")
+		if err != nil {
+			return nil, err
+		}
+		if c.workflow, err = promise.ParseWorkflowExecutionID(id); err != nil {
+			return nil, within("workflowExecutionId", err)
+		}
 	}
 	return c, checkTenant(c.tenant)
 }
 
 func (op Operation) directFields() []string {
-	fields := append([]string{"tenant"}, op.body...)
+	fields := slices.Concat([]string{"tenant"}, op.body, op.parameters)
 	if op.identifies != nil {
 		fields = append(fields, "promiseId", "key")
 	}
-	if op.settles {
-		fields = append(fields, "strict")
+	if op.ofWorkflow {
+		fields = append(fields, "workflowExecutionId")
 	}
 	return fields
+}
+
+// parameters are those of a query, which are all text, or the direct form's
+// fields in their place, which have their types.
+type parameters struct {
+	object
+	quoted bool
+}
+
+var wholeNumber = regexp.MustCompile(`^(0|[1-9]\d*)$`)
+
+func (p parameters) integer(name string, otherwise, low, high int64) (int64, error) {
+	o := p.object
+	if raw, ok := o.get(name); ok && p.quoted {
+		digits := unquote(raw)
+		if !wholeNumber.MatchString(digits) {
+			return 0, fail(promise.CodeInvalidParameter, name, "It must be a whole number.")
+		}
+		o = object{{[]byte(name), []byte(digits)}}
+	}
+	n, err := o.optionalInteger(name, low, high)
+	if n == nil || err != nil {
+		return otherwise, err
+	}
+	return *n, nil
+}
+
+func (p parameters) text(name string) (*string, error) {
+	if raw, ok := p.get(name); ok && p.quoted {
+		s := unquote(raw)
+		return &s, nil
+	}
+	return p.optionalText(name)
+}
+
+func (p parameters) flag(name string) (bool, error) {
+	raw, ok := p.get(name)
+	if !ok || !p.quoted {
+		return p.object.flag(name)
+	}
+	s := unquote(raw)
+	if s != "true" && s != "false" {
+		return false, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
+	}
+	return s == "true", nil
 }
 
 // checkTenant spares the database a slug that it cannot even be asked for.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda/messages"
@@ -40,43 +41,92 @@ type promiseJSON struct {
 	Name                string          `json:"name"`
 	State               promise.State   `json:"state"`
 	Error               *string         `json:"error,omitempty"`
+	Reason              *string         `json:"reason,omitempty"`
 	Metadata            json.RawMessage `json:"metadata,omitempty"`
 	IdempotencyKey      *string         `json:"idempotencyKey,omitempty"`
 	TimeoutAt           *time.Time      `json:"timeoutAt,omitempty"`
 	CreatedAt           time.Time       `json:"createdAt"`
 	ResolvedAt          *time.Time      `json:"resolvedAt,omitempty"`
+	SettledBy           *principalJSON  `json:"settledBy,omitempty"`
+	Comment             *string         `json:"comment,omitempty"`
 	CreatedBySequence   int32           `json:"createdBySequence"`
 	ResolvedBySequence  *int32          `json:"resolvedBySequence,omitempty"`
 }
 
-// encodePromise puts the value in as it is: encoding/json would take the spaces
-// out of it and escape what HTML needs escaped. A value of before this service
-// may be no JSON: it goes into valueBase64.
+type principalJSON struct {
+	Kind promise.PrincipalKind `json:"kind"`
+	ID   string                `json:"id,omitempty"`
+}
+
+func toPrincipalJSON(p promise.Principal) *principalJSON {
+	if p == (promise.Principal{}) {
+		return nil
+	}
+	return &principalJSON{p.Kind, p.ID}
+}
+
+// encodePromise tells what the deadline will bring only while it may: later it
+// is what it has brought, or nothing.
 func encodePromise(p promise.Promise, created *bool) []byte {
-	text := encode(promiseJSON{
+	j := promiseJSON{
 		Created:             created,
 		PromiseID:           p.ID,
 		WorkflowExecutionID: p.WorkflowExecutionID,
 		Name:                p.Name,
 		State:               p.State,
-		Error:               p.Error,
 		Metadata:            p.Metadata,
 		IdempotencyKey:      p.IdempotencyKey,
 		TimeoutAt:           utc(p.TimeoutAt),
 		CreatedAt:           p.CreatedAt.UTC(),
 		ResolvedAt:          utc(p.ResolvedAt),
+		Comment:             p.Comment,
 		CreatedBySequence:   p.CreatedBySequence,
 		ResolvedBySequence:  p.ResolvedBySequence,
-	})
-	if p.Value == nil {
-		return text
 	}
-	if !json.Valid(p.Value) {
-		text = append(text[:len(text)-1], `,"valueBase64":"`...)
-		return append(base64.StdEncoding.AppendEncode(text, p.Value), `"}`...)
+	j.Error, j.Reason = errorOrReason(p.State, p.Error)
+	if p.SettledBy != nil {
+		j.SettledBy = toPrincipalJSON(*p.SettledBy)
 	}
-	text = append(text[:len(text)-1], `,"value":`...)
-	return append(append(text, p.Value...), '}')
+	text := appendValue(encode(j), "value", p.Value)
+	if d := p.OnTimeout; d != nil && p.State == promise.Pending {
+		outcome := encode(onTimeoutJSON{Reject: d.Error})
+		text = appendField(text, "onTimeout", appendValue(outcome, "resolve", d.Value))
+	}
+	return text
+}
+
+type onTimeoutJSON struct {
+	Reject *string `json:"reject,omitempty"`
+}
+
+// errorOrReason tells a rejection's error from a cancellation's reason.
+func errorOrReason(s promise.State, text *string) (message, reason *string) {
+	if s == promise.Cancelled {
+		return nil, text
+	}
+	return text, nil
+}
+
+// appendValue puts a promise's value into a JSON object as it is: encoding/json
+// would take the spaces out of it and escape what HTML needs escaped. A value of
+// before this service may be no JSON: it goes into a field for base64.
+func appendValue(object []byte, name string, value []byte) []byte {
+	switch {
+	case value == nil:
+		return object
+	case !json.Valid(value):
+		return appendField(object, name+"Base64", append(base64.StdEncoding.AppendEncode([]byte{'"'}, value), '"'))
+	}
+	return appendField(object, name, value)
+}
+
+func appendField(object []byte, name string, value []byte) []byte {
+	object = object[:len(object)-1]
+	if len(object) > 1 {
+		object = append(object, ',')
+	}
+	object = append(append(append(object, '"'), name...), '"', ':')
+	return append(append(object, value...), '}')
 }
 
 func utc(t *time.Time) *time.Time {
@@ -87,19 +137,115 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-type settledJSON struct {
-	PromiseID       uuid.UUID       `json:"promiseId"`
-	Resolved        bool            `json:"resolved"`
-	AlreadyResolved bool            `json:"alreadyResolved"`
-	State           promise.State   `json:"state"`
-	Outcome         promise.Outcome `json:"outcome"`
+// page joins the encoded items of a page, as many as fit an answer. The first
+// always does.
+func page(name string, n int, item func(int) []byte) (object []byte, fit int) {
+	object = append([]byte(`{"`), name...)
+	object = append(object, `":[`...)
+	size := 0
+	for ; fit < n; fit++ {
+		text := item(fit)
+		if size += escapedSize(text); size > maxAnswer && fit > 0 {
+			break
+		}
+		if fit > 0 {
+			object = append(object, ',')
+		}
+		object = append(object, text...)
+	}
+	return append(object, `]}`...), fit
 }
 
-func encodeSettled(s promise.Settled) []byte { return encode(toSettledJSON(s)) }
+// escapedSize is the most that a JSON text can take as the body of an HTTP
+// answer, a JSON string.
+func escapedSize(text []byte) int {
+	size := len(text) + 1
+	for _, b := range text {
+		switch {
+		case b == '"', b == '\\', b == '\n', b == '\r', b == '\t':
+			size++
+		case b == 0xE2: // perhaps U+2028 or U+2029
+			size += 3
+		}
+	}
+	return size
+}
+
+func encodePromises(promises []promise.Promise, more bool) []byte {
+	text, fit := page("promises", len(promises), func(i int) []byte { return encodePromise(promises[i], nil) })
+	if more || fit < len(promises) {
+		last := promises[fit-1]
+		text = appendField(text, "nextCursor", []byte(`"`+promise.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}.String()+`"`))
+	}
+	return text
+}
+
+type eventJSON struct {
+	SequenceNumber int32             `json:"sequenceNumber"`
+	EventType      promise.EventType `json:"eventType"`
+	PromiseID      uuid.UUID         `json:"promiseId"`
+	PromiseName    string            `json:"promiseName,omitempty"`
+	State          promise.State     `json:"state,omitempty"`
+	Error          *string           `json:"error,omitempty"`
+	Reason         *string           `json:"reason,omitempty"`
+	SettledBy      *principalJSON    `json:"settledBy,omitempty"`
+	Comment        *string           `json:"comment,omitempty"`
+	TimeoutAt      *time.Time        `json:"timeoutAt,omitempty"`
+	CreatedAt      time.Time         `json:"createdAt"`
+}
+
+func encodeEvent(e promise.Event) []byte {
+	j := eventJSON{
+		SequenceNumber: e.SequenceNumber, EventType: e.Type, PromiseID: e.PromiseID, PromiseName: e.PromiseName,
+		TimeoutAt: utc(e.TimeoutAt), CreatedAt: e.CreatedAt.UTC(),
+	}
+	s := e.Settled
+	if s == nil {
+		return encode(j)
+	}
+	j.State, j.SettledBy, j.Comment = s.State, toPrincipalJSON(s.By), s.Comment
+	j.Error, j.Reason = errorOrReason(s.State, s.Error)
+	return appendValue(encode(j), "value", s.Value)
+}
+
+func encodeEvents(events []promise.Event, after int32) []byte {
+	text, fit := page("events", len(events), func(i int) []byte { return encodeEvent(events[i]) })
+	if fit > 0 {
+		after = events[fit-1].SequenceNumber
+	}
+	return appendField(text, "nextAfter", strconv.AppendInt(nil, int64(after), 10))
+}
+
+// settledJSON answers a settle call. Of a settlement that is held there is no
+// promise to tell of yet.
+type settledJSON struct {
+	PromiseID       *uuid.UUID      `json:"promiseId,omitempty"`
+	Resolved        *bool           `json:"resolved,omitempty"`
+	AlreadyResolved *bool           `json:"alreadyResolved,omitempty"`
+	State           promise.State   `json:"state,omitempty"`
+	Outcome         promise.Outcome `json:"outcome"`
+	ExpiresAt       *time.Time      `json:"expiresAt,omitempty"`
+}
 
 func toSettledJSON(s promise.Settled) settledJSON {
+	if s.HeldUntil != nil {
+		return settledJSON{Outcome: s.Outcome, ExpiresAt: utc(s.HeldUntil)}
+	}
 	now := s.Outcome == promise.OutcomeSettled
-	return settledJSON{PromiseID: s.PromiseID, Resolved: now, AlreadyResolved: !now, State: s.State, Outcome: s.Outcome}
+	already := !now
+	return settledJSON{PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already, State: s.State, Outcome: s.Outcome}
+}
+
+func encodeBatch(judgements []promise.Judgement) []byte {
+	var results []any
+	for _, j := range judgements {
+		if j.Err != nil {
+			results = append(results, toProblem(promise.AsError(j.Err)))
+		} else {
+			results = append(results, toSettledJSON(j.Settled))
+		}
+	}
+	return encode(map[string]any{"results": results})
 }
 
 // problemJSON is RFC 9457's problem details, with members of our own.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -41,11 +42,13 @@ type Store interface {
 
 // Operation is one thing that can be asked of the service.
 type Operation struct {
-	name       string
-	body       []string // the fields of the HTTP body; nil: none is read
-	identifies func(promise.Identifier) error
-	settles    bool // it takes strict: a query parameter, or a field of the direct form
-	do         func(ctx context.Context, h *Handler, c *call) (answer, error)
+	name         string
+	body         []string // the fields of the HTTP body; nil: none is read
+	bodyOptional bool     // no body is an empty one
+	parameters   []string // of the query; fields of the direct form
+	identifies   func(promise.Identifier) error
+	ofWorkflow   bool // it is about a workflow execution, not a promise
+	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
 // answer is what a call is answered with, in either form.
@@ -60,15 +63,19 @@ type Handler struct {
 	Operation     Operation
 	Store         Store
 	MaxValueBytes int           // limit of a value or an error, as JSON text
-	Timeout       time.Duration // a call that takes longer is answered with CodeUnavailable
+	Timeout       time.Duration // a call that waits longer for the database is answered with CodeUnavailable
 	Log           *slog.Logger
+	Metrics       Metrics
+}
+
+// Metrics counts what happens.
+type Metrics interface {
+	Count(name string, n int64)
 }
 
 // Invoke answers one call of either form. Its error is a
 // messages.InvokeResponse_Error, and comes with the direct form alone.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
-	defer cancel()
 	isHTTP := isEvent(payload)
 	c, a, err := h.run(ctx, payload, isHTTP)
 	if err != nil {
@@ -98,6 +105,11 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 	}
 	if c, err = read(payload); err != nil {
 		return nil, answer{}, err
+	}
+	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // what waits bounds each of its looks
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, h.Timeout)
+		defer stop()
 	}
 	a, err = h.Operation.do(ctx, h, c)
 	return c, a, err

@@ -37,19 +37,29 @@ var operations = map[string]gateway.Operation{
 	"resolve-by-id":  gateway.ResolveByID,
 	"resolve-by-key": gateway.ResolveByKey,
 	"reject":         gateway.Reject,
+	"cancel-promise": gateway.CancelPromise,
+	"extend-promise": gateway.ExtendPromise,
+	"list-promises":  gateway.ListPromises,
+	"list-events":    gateway.ListEvents,
+	"batch-resolve":  gateway.BatchResolve,
 }
 
 type service struct {
-	db    *dbtest.DB
-	store gateway.Store
-	log   *bytes.Buffer
+	db     *dbtest.DB
+	store  gateway.Store
+	log    *bytes.Buffer
+	counts counts
 }
+
+type counts map[string]int64
+
+func (c counts) Count(name string, n int64) { c[name] += n }
 
 func newService(t testing.TB) *service {
 	t.Helper()
 	db := dbtest.New(t)
 	db.Tenant(t, tenant)
-	return &service{db: db, store: repository.New(db.Pool), log: new(bytes.Buffer)}
+	return &service{db: db, store: repository.New(db.Pool), log: new(bytes.Buffer), counts: counts{}}
 }
 
 func (s *service) handler(t testing.TB, function string) *gateway.Handler {
@@ -58,7 +68,7 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	require.True(t, ok, function)
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second,
-		Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts,
 	}
 }
 
@@ -150,7 +160,7 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 	e := map[string]any{
 		"version": "2.0", "rawQueryString": query, "body": body, "isBase64Encoded": false,
 		"headers":        map[string]string{"content-type": "application/json"},
-		"pathParameters": map[string]string{"slug": slug, "identifier": identifier},
+		"pathParameters": map[string]string{"slug": slug, "identifier": identifier, "workflowExecutionId": identifier},
 		"requestContext": map[string]any{"http": map[string]string{"method": method}},
 	}
 	if query != "" {

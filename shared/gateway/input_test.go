@@ -105,8 +105,50 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"metadata":{"a":1e-99999999999999999999}`), "invalid_metadata", "metadata"},
 		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("9", 301) + `}`), "invalid_metadata", "metadata"},
 		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`), "invalid_metadata", "metadata"},
+		{"create-promise", create(`,"onTimeout":null`), "wrong_type", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":"resolve"`), "wrong_type", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{}`), "missing_field", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"resolve":1,"reject":"x"}`), "missing_field", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"resolve":1,"resolve":1}`), "duplicate_field", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"cancel":1}`), "unknown_field", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"reject":null}`), "wrong_type", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"reject":"\u0000"}`), "nul_character", "onTimeout"},
+		{"resolve", `{"value":1,"comment":null}`, "wrong_type", "comment"},
+		{"resolve", `{"value":1,"comment":""}`, "out_of_range", "comment"},
+		{"resolve", `{"value":1,"comment":"` + strings.Repeat("ä", 1001) + `"}`, "out_of_range", "comment"},
+		{"resolve", `{"value":1,"comment":"\u0000"}`, "nul_character", "comment"},
+		{"resolve", `{"value":1,"holdSeconds":60}`, "unknown_field", "holdSeconds"},
+		{"resolve-by-id", `{"value":1,"holdSeconds":60}`, "unknown_field", "holdSeconds"},
+		{"resolve-by-key", `{"value":1,"holdSeconds":0}`, "out_of_range", "holdSeconds"},
+		{"resolve-by-key", `{"value":1,"holdSeconds":604801}`, "out_of_range", "holdSeconds"},
+		{"resolve-by-key", `{"value":1,"holdSeconds":"60"}`, "wrong_type", "holdSeconds"},
+		{"reject", `{"error":"x","comment":7}`, "wrong_type", "comment"},
+		{"cancel-promise", `{"reason":null}`, "wrong_type", "reason"},
+		{"cancel-promise", `{"reason":"` + strings.Repeat("ä", 1001) + `"}`, "out_of_range", "reason"},
+		{"cancel-promise", `{"error":"x"}`, "unknown_field", "error"},
+		{"cancel-promise", `null`, "wrong_type", ""},
+		{"cancel-promise", ` `, "malformed_json", ""},
+		{"extend-promise", `{}`, "missing_field", "timeoutMs"},
+		{"extend-promise", ``, "malformed_json", ""},
+		{"extend-promise", `{"timeoutMs":null}`, "wrong_type", "timeoutMs"},
+		{"extend-promise", `{"timeoutMs":-1}`, "out_of_range", "timeoutMs"},
+		{"extend-promise", `{"timeoutMs":315532800001}`, "out_of_range", "timeoutMs"},
+		{"extend-promise", `{"timeoutAt":"9999-01-01T00:00:00Z"}`, "out_of_range", "timeoutAt"},
+		{"extend-promise", `{"timeoutMs":1,"timeoutAt":"2030-01-01T00:00:00Z"}`, "duplicate_field", "timeoutAt"},
+		{"extend-promise", `{"timeout":1}`, "unknown_field", "timeout"},
+		{"batch-resolve", `{}`, "missing_field", "items"},
+		{"batch-resolve", `{"items":null}`, "wrong_type", "items"},
+		{"batch-resolve", `{"items":[]}`, "out_of_range", "items"},
+		{"batch-resolve", `{"items":[` + strings.Repeat("1,", 100) + `1]}`, "out_of_range", "items"},
+		{"batch-resolve", `{"items":[1,]}`, "malformed_json", ""},
 	} {
 		identifier := id
+		switch c.function {
+		case "resolve-by-key":
+			identifier = "key:" + key
+		case "batch-resolve":
+			identifier = ""
+		}
 		if c.function == "create-promise" {
 			identifier = ""
 		}
@@ -195,6 +237,54 @@ func TestBadIdentifiers(t *testing.T) {
 	for _, query := range []string{"strict=1", "strict=", "strict=TRUE", "strict=true&strict=false", "Strict=true", "x=1"} {
 		requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, query, `{"value":1}`))
 	}
+	for _, c := range []struct{ function, query, code string }{
+		{"get-promise", "waitSeconds=26", "out_of_range"},
+		{"get-promise", "waitSeconds=-1", "invalid_parameter"},
+		{"get-promise", "waitSeconds=1.0", "invalid_parameter"},
+		{"get-promise", "waitSeconds=", "invalid_parameter"},
+		{"get-promise", "waitSeconds=%2B1", "invalid_parameter"},
+		{"get-promise", "waitSeconds=01", "invalid_parameter"},
+		{"get-promise", "waitSeconds=1&waitSeconds=1", "invalid_parameter"},
+		{"get-promise", "strict=true", "invalid_parameter"},
+		{"list-promises", "limit=0", "out_of_range"},
+		{"list-promises", "limit=101", "out_of_range"},
+		{"list-promises", "limit=99999999999999999999", "out_of_range"},
+		{"list-promises", "limit=ten", "invalid_parameter"},
+		{"list-promises", "state=Pending", "invalid_parameter"},
+		{"list-promises", "state=", "invalid_parameter"},
+		{"list-promises", "name=", "invalid_name"},
+		{"list-promises", "name=a%00", "nul_character"},
+		{"list-promises", "workflowExecutionId=x", "invalid_uuid"},
+		{"list-promises", "timeoutBefore=tomorrow", "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:00 00:00", "invalid_parameter"},
+		{"list-promises", "cursor=", "invalid_parameter"},
+		{"list-promises", "cursor=AAAA", "invalid_parameter"},
+		{"list-promises", "cursor=" + strings.Repeat("f", 32), "invalid_parameter"},
+		{"list-promises", "waitSeconds=1", "invalid_parameter"},
+		{"list-events", "after=-1", "invalid_parameter"},
+		{"list-events", "after=2147483648", "out_of_range"},
+		{"list-events", "after=2", "out_of_range"},
+		{"list-events", "limit=0", "out_of_range"},
+		{"list-events", "from=1", "invalid_parameter"},
+	} {
+		identifier := "id:" + promiseID
+		if c.function == "list-events" {
+			identifier = workflowID
+		}
+		got, err := s.handler(t, c.function).Invoke(t.Context(), httpEvent(t, "GET", tenant, identifier, c.query, ""))
+		require.NoError(t, err)
+		require.NotEmpty(t, requireProblem(t, 400, c.code, decodeResponse(t, got))["field"], c.query)
+	}
+	for function, payload := range map[string]string{
+		"get-promise": named + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
+		"list-events": `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1.5}`,
+	} {
+		_, err := s.direct(t, function, payload)
+		requireFunctionError(t, "wrong_type", err)
+	}
+	_, err := s.direct(t, "list-events", `{"tenant":"demo"}`)
+	requireFunctionError(t, "missing_field", err)
+	requireProblem(t, 400, "invalid_uuid", s.post(t, "list-events", "x", "", ""))
 	require.Equal(t, before, s.snapshot(t))
 
 	got := s.post(t, "resolve", "id:"+strings.ToUpper(promiseID), "", `{"value":null}`)

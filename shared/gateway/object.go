@@ -81,6 +81,21 @@ func fields(text []byte) iter.Seq[field] {
 	}
 }
 
+// elements walks through the items of a valid JSON array.
+func elements(text []byte) iter.Seq[json.RawMessage] {
+	return func(yield func(json.RawMessage) bool) {
+		for i := space(text, 1); text[i] != ']'; {
+			item := text[i:valueEnd(text, i)]
+			if !yield(item) {
+				return
+			}
+			if i = space(text, i+len(item)); text[i] == ',' {
+				i = space(text, i+1)
+			}
+		}
+	}
+}
+
 func at(text []byte, i int) byte {
 	if i < len(text) {
 		return text[i]

@@ -120,7 +120,10 @@ func (r *Repository) ListEvents(
 	case len(rows) == 0:
 		return nil, promise.ErrNotFound
 	case rows[0].LastSequenceNumber < after:
-		return nil, promise.Fail(promise.CodeOutOfRange, "The log does not reach that number: it is from another log, or this one has begun anew.")
+		return nil, &promise.Error{
+			Code: promise.CodeOutOfRange, Field: "after",
+			Detail: "The log does not reach that number: it is from another log, or this one has begun anew.",
+		}
 	}
 	var events []promise.Event
 	for _, row := range rows {

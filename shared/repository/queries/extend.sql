@@ -2,7 +2,7 @@
 -- counted from now, $5 the deadline as a moment. One row: the promise as it is now, whether it was pending, and
 -- whether its deadline was moved: one that is there already is not set again. No row: there is no such promise for this tenant.
 --
--- Locks: as in settle.sql.
+-- Locks: as in settle.sql. Whoever waited while somebody else set the same deadline has lost the race, too.
 WITH target AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.timeout_at, NOT p.resolved AND (p.timeout_at IS NULL OR p.timeout_at > NOW()) AS pending
     FROM tenant t
@@ -21,7 +21,8 @@ numbered AS (
     UPDATE workflow_execution w
     SET last_sequence_number = w.last_sequence_number + 1
     FROM target
-    WHERE w.id = target.workflow_execution_id AND target.pending AND target.timeout_at IS DISTINCT FROM $5::TIMESTAMPTZ
+    WHERE w.id = target.workflow_execution_id AND target.pending
+      AND ($5::TIMESTAMPTZ IS NULL OR target.timeout_at IS DISTINCT FROM $5)
     RETURNING w.id, w.last_sequence_number, target.id AS promise_id, CLOCK_TIMESTAMP() AS at
 ),
 extended AS (
@@ -31,6 +32,7 @@ extended AS (
     WHERE p.id = numbered.promise_id
       AND NOT p.resolved
       AND (p.timeout_at IS NULL OR p.timeout_at > numbered.at)
+      AND ($5 IS NULL OR p.timeout_at IS DISTINCT FROM $5)
     RETURNING p.id, p.timeout_at
 ),
 logged AS (

@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+func create(ctx context.Context, h *Handler, c *call) (answer, error) {
+	d, err := h.readDraft(c.body)
+	if err != nil {
+		return answer{}, err
+	}
+	made, err := h.Store.Create(ctx, c.tenant, d)
+	if err != nil {
+		return answer{}, err
+	}
+	if made.LostHold {
+		h.lostHold(ctx, c.tenant, *d.IdempotencyKey)
+	}
+	status := http.StatusOK
+	if made.New {
+		status = http.StatusCreated
+	}
+	return answer{status, encodePromise(made.Promise, &made.New)}, nil
+}
+
+func (h *Handler) readDraft(o object) (promise.Draft, error) {
+	var d promise.Draft
+	s, err := o.requiredText("workflowExecutionId")
+	if err != nil {
+		return d, err
+	}
+	if d.WorkflowExecutionID, err = promise.ParseWorkflowExecutionID(s); err != nil {
+		return d, within("workflowExecutionId", err)
+	}
+	if d.Name, err = o.requiredText("name"); err != nil {
+		return d, err
+	}
+	if err := promise.CheckName(d.Name); err != nil {
+		return d, within("name", err)
+	}
+	if err := draftKey(o, &d); err != nil {
+		return d, err
+	}
+	deadline, err := readDeadline(o)
+	if err != nil {
+		return d, err
+	}
+	d.Timeout, d.TimeoutAt = deadline.Timeout, deadline.At
+	if d.OnTimeout, err = h.readOnTimeout(o); err != nil {
+		return d, err
+	}
+	if raw, ok := o.get("metadata"); ok {
+		if err := checkMetadata(raw); err != nil {
+			return d, err
+		}
+		d.Metadata = raw
+	}
+	return d, nil
+}
+
+func draftKey(o object, d *promise.Draft) error {
+	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxKeyTTL/time.Second))
+	if err != nil {
+		return err
+	}
+	if d.IdempotencyKey, err = o.optionalText("idempotencyKey"); err != nil {
+		return err
+	}
+	if d.IdempotencyKey == nil {
+		if ttl != nil {
+			return fail(promise.CodeMissingField, "idempotencyKey", "A time to live needs the key that it is for.")
+		}
+		return nil
+	}
+	d.IdempotencyKeyTTL = promise.DefaultKeyTTL
+	if ttl != nil {
+		d.IdempotencyKeyTTL = time.Duration(*ttl) * time.Second
+	}
+	return within("idempotencyKey", promise.CheckKey(*d.IdempotencyKey))
+}
+
+// rfc3339 is stricter than time.Parse, which takes a comma for the point, one
+// digit for an hour, and offsets of a day and more.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// readDeadline reads timeoutMs or timeoutAt, or neither.
+func readDeadline(o object) (promise.Deadline, error) {
+	var d promise.Deadline
+	ms, err := o.optionalInteger("timeoutMs", 0, promise.MaxTimeout.Milliseconds())
+	if err != nil {
+		return d, err
+	}
+	at, err := o.optionalText("timeoutAt")
+	switch {
+	case err != nil:
+		return d, err
+	case ms != nil && at != nil:
+		return d, fail(promise.CodeDuplicateField, "timeoutAt", "Give timeoutMs or timeoutAt, and not both.")
+	case ms != nil:
+		timeout := time.Duration(*ms) * time.Millisecond
+		d.Timeout = &timeout
+	case at != nil:
+		t, ok := parseTime(*at)
+		if !ok {
+			return d, fail(promise.CodeWrongType, "timeoutAt", "The field must be an RFC 3339 time.")
+		}
+		d.At = &t
+		return d, within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
+	}
+	return d, nil
+}
+
+func parseTime(s string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, s)
+	return t, err == nil && rfc3339.MatchString(s)
+}
+
+// readOnTimeout reads {"resolve": any JSON} or {"reject": "text"}. A promise
+// without a deadline may have it, for a deadline that is set later.
+func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
+	const name = "onTimeout"
+	raw, ok := o.get(name)
+	if !ok {
+		return nil, nil
+	}
+	outcome, err := parseObject(raw, []string{"resolve", "reject"})
+	if err != nil {
+		return nil, within(name, err)
+	}
+	if len(outcome) != 1 {
+		return nil, fail(promise.CodeMissingField, name, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
+	}
+	if value, ok := outcome.get("resolve"); ok {
+		return &promise.Result{State: promise.Resolved, Value: value}, checkSize(name, len(value), h.MaxValueBytes)
+	}
+	message, err := h.readError(outcome, "reject")
+	return &promise.Result{State: promise.Rejected, Error: &message}, within(name, err)
+}
+
+// What Postgres' NUMERIC and its stack hold, with room to spare.
+const (
+	maxMetadataDepth  = 100
+	maxMetadataNumber = 300 // digits, and the exponent either way
+)
+
+// checkMetadata refuses what JSONB cannot hold as it is: beyond its limits, or
+// with one name twice in an object. JSONB writes numbers out, so that 1e300
+// counts as the 301 digits that come back.
+func checkMetadata(raw json.RawMessage) error {
+	const name = "metadata"
+	if raw[0] != '{' {
+		return fail(promise.CodeWrongType, name, "The field must be a JSON object.")
+	}
+	if err := checkSize(name, len(raw), promise.MaxMetadataBytes); err != nil {
+		return err
+	}
+	if err := checkEscapes(name, raw); err != nil {
+		return err
+	}
+	size, err := writtenOut(raw, 1)
+	if err != nil {
+		return err
+	}
+	return checkSize(name, size, promise.MaxMetadataBytes)
+}
+
+// writtenOut is the size of a valid JSON value with its numbers written out.
+func writtenOut(raw []byte, depth int) (int, error) {
+	const name = "metadata"
+	if depth > maxMetadataDepth {
+		return 0, fail(promise.CodeInvalidMetadata, name, "The field is nested too deeply.")
+	}
+	size := len(raw)
+	switch raw[0] {
+	case '{':
+		names := map[string]bool{}
+		for f := range fields(raw) {
+			if names[string(f.name)] {
+				return 0, fail(promise.CodeDuplicateField, name, "An object in the field has one name twice.")
+			}
+			names[string(f.name)] = true
+			n, err := writtenOut(f.raw, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			size += n - len(f.raw)
+		}
+	case '[':
+		for item := range elements(raw) {
+			n, err := writtenOut(item, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			size += n - len(item)
+		}
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		exponent, ok := exponentOf(string(raw))
+		if !ok {
+			return 0, fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
+		}
+		size += exponent
+	}
+	return size, nil
+}
+
+// exponentOf is a number's exponent without its sign; ok says that the number
+// is within the limits.
+func exponentOf(number string) (exponent int, ok bool) {
+	i := strings.IndexAny(number, "eE")
+	if i < 0 {
+		return 0, len(number) <= maxMetadataNumber
+	}
+	exponent, err := strconv.Atoi(number[i+1:])
+	exponent = max(exponent, -exponent)
+	return exponent, err == nil && i <= maxMetadataNumber && exponent <= maxMetadataNumber
+}

@@ -1,0 +1,153 @@
+package gateway
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+const (
+	maxWait   = 25 // seconds, so that a call is answered before API Gateway's 30 are over
+	pollEvery = 150 * time.Millisecond
+	maxPage   = 100
+
+	// lastLook is what a call that waits leaves of the function's own time.
+	lastLook = time.Second
+
+	// maxAnswer bounds a page in its HTTP form, with room for what is around it:
+	// Lambda answers with at most 6 MB.
+	maxAnswer = 5_500_000
+)
+
+func get(ctx context.Context, h *Handler, c *call) (answer, error) {
+	wait, err := c.parameters.integer("waitSeconds", 0, 0, maxWait)
+	if err != nil {
+		return answer{}, err
+	}
+	var p promise.Promise
+	err = h.await(ctx, wait, func(ctx context.Context) (done bool, err error) {
+		p, err = h.Store.Get(ctx, c.tenant, c.identifier)
+		return p.State != promise.Pending, err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+}
+
+// await looks until something is done, an error ends it, or its time is over.
+// No connection to the database is held in between.
+func (h *Handler) await(ctx context.Context, seconds int64, look func(context.Context) (done bool, err error)) error {
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	if deadline, ok := ctx.Deadline(); ok && end.After(deadline.Add(-lastLook)) {
+		end = deadline.Add(-lastLook)
+	}
+	for {
+		looking, stop := context.WithTimeout(ctx, h.Timeout)
+		done, err := look(looking)
+		stop()
+		left := time.Until(end)
+		if err != nil || done || left <= 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(pollEvery, left)):
+		}
+	}
+}
+
+func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
+	limit, err := c.parameters.integer("limit", maxPage, 1, maxPage)
+	if err != nil {
+		return answer{}, err
+	}
+	filter, err := readFilter(c.parameters)
+	if err != nil {
+		return answer{}, err
+	}
+	promises, more, err := h.Store.ListPromises(ctx, c.tenant, filter, int(limit))
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encodePromises(promises, more)}, nil
+}
+
+func readFilter(p parameters) (promise.Filter, error) {
+	var f promise.Filter
+	texts := map[string]string{}
+	for _, name := range []string{"workflowExecutionId", "name", "state", "timeoutBefore", "cursor"} {
+		s, err := p.text(name)
+		if err != nil {
+			return f, err
+		}
+		if s != nil {
+			texts[name] = *s
+		}
+	}
+	if s, ok := texts["workflowExecutionId"]; ok {
+		id, err := promise.ParseWorkflowExecutionID(s)
+		if err != nil {
+			return f, within("workflowExecutionId", err)
+		}
+		f.WorkflowExecutionID = &id
+	}
+	if s, ok := texts["name"]; ok {
+		if err := promise.CheckName(s); err != nil {
+			return f, within("name", err)
+		}
+		f.Name = &s
+	}
+	if s, ok := texts["state"]; ok {
+		state := promise.State(s)
+		switch state {
+		case promise.Pending, promise.Resolved, promise.Rejected, promise.Cancelled, promise.TimedOut:
+			f.State = &state
+		default:
+			return f, fail(promise.CodeInvalidParameter, "state", "It must be pending, resolved, rejected, cancelled or timed_out.")
+		}
+	}
+	if s, ok := texts["timeoutBefore"]; ok {
+		t, valid := parseTime(s)
+		if !valid {
+			return f, fail(promise.CodeInvalidParameter, "timeoutBefore", "It must be an RFC 3339 time.")
+		}
+		f.TimeoutBefore = &t
+	}
+	if s, ok := texts["cursor"]; ok {
+		cursor, err := promise.ParseCursor(s)
+		if err != nil {
+			return f, within("cursor", err)
+		}
+		f.After = &cursor
+	}
+	return f, nil
+}
+
+func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
+	after, err := c.parameters.integer("after", 0, 0, math.MaxInt32)
+	if err != nil {
+		return answer{}, err
+	}
+	limit, err := c.parameters.integer("limit", maxPage, 1, maxPage)
+	if err != nil {
+		return answer{}, err
+	}
+	wait, err := c.parameters.integer("waitSeconds", 0, 0, maxWait)
+	if err != nil {
+		return answer{}, err
+	}
+	var events []promise.Event
+	err = h.await(ctx, wait, func(ctx context.Context) (done bool, err error) {
+		events, err = h.Store.ListEvents(ctx, c.tenant, c.workflow, int32(after), int(limit))
+		return len(events) > 0, err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encodeEvents(events, int32(after))}, nil
+}

@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// maxItems is the most that a batch may hold.
+const maxItems = 100
+
+func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
+	value, err := h.readValue(c.body)
+	if err != nil {
+		return answer{}, err
+	}
+	return h.settle(ctx, c, promise.Result{State: promise.Resolved, Value: value})
+}
+
+func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
+	message, err := h.readError(c.body, "error")
+	if err != nil {
+		return answer{}, err
+	}
+	return h.settle(ctx, c, promise.Result{State: promise.Rejected, Error: &message})
+}
+
+func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
+	reason, err := readComment(c.body, "reason")
+	if err != nil {
+		return answer{}, err
+	}
+	return h.settle(ctx, c, promise.Result{State: promise.Cancelled, Error: reason})
+}
+
+// settle settles the call's promise, or holds the settlement if that is asked
+// for. Whoever asked to be strict gets an error where the promise is not what
+// the call wanted it to be.
+func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer, error) {
+	strict, err := c.parameters.flag("strict")
+	if err != nil {
+		return answer{}, err
+	}
+	comment, err := readComment(c.body, "comment")
+	if err != nil {
+		return answer{}, err
+	}
+	hold, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxHold/time.Second))
+	if err != nil {
+		return answer{}, err
+	}
+	settlement := promise.Settlement{Result: r, By: c.by, Comment: comment}
+	var s promise.Settled
+	if hold == nil {
+		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, settlement)
+	} else {
+		key, ok := c.identifier.Key()
+		if !ok {
+			return answer{}, fail(promise.CodeUnknownField, "holdSeconds", "A settlement is held under a key, not under an id.")
+		}
+		s, err = h.Store.SettleOrHold(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
+		if s.LostHold {
+			h.lostHold(ctx, c.tenant, key)
+		}
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	if strict && s.Outcome != promise.OutcomeSettled && s.Outcome != promise.OutcomeDuplicate && s.Outcome != promise.OutcomeHeld {
+		return answer{}, promise.TooLate(s)
+	}
+	status := http.StatusOK
+	if s.Outcome == promise.OutcomeHeld {
+		status = http.StatusAccepted
+	}
+	return answer{status, encode(toSettledJSON(s))}, nil
+}
+
+// lostHold tells of a held settlement that nobody will ever get.
+func (h *Handler) lostHold(ctx context.Context, tenant, key string) {
+	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", key))
+	h.Metrics.Count("HoldsExpired", 1)
+}
+
+func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
+	deadline, err := readDeadline(c.body)
+	if err != nil {
+		return answer{}, err
+	}
+	if deadline == (promise.Deadline{}) {
+		return answer{}, fail(promise.CodeMissingField, "timeoutMs", "Give timeoutMs or timeoutAt.")
+	}
+	p, err := h.Store.Extend(ctx, c.tenant, c.identifier, deadline)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+}
+
+// batchResolve answers for each item by itself: one that cannot even be read
+// has its problem, and does not reach the database.
+func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
+	raw, err := c.body.required("items")
+	if err != nil {
+		return answer{}, err
+	}
+	if raw[0] != '[' {
+		return answer{}, fail(promise.CodeWrongType, "items", "The field must be an array.")
+	}
+	var judgements []promise.Judgement
+	var items []promise.Item
+	var places []int // of the items among the judgements
+	for text := range elements(raw) {
+		if len(judgements) == maxItems {
+			return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+		}
+		item, err := h.readItem(text)
+		if err == nil {
+			items = append(items, item)
+			places = append(places, len(judgements))
+		}
+		judgements = append(judgements, promise.Judgement{Err: err})
+	}
+	if len(judgements) == 0 {
+		return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+	}
+	if len(items) > 0 {
+		settled, err := h.Store.SettleBatch(ctx, c.tenant, c.by, items)
+		if err != nil {
+			return answer{}, err
+		}
+		for i, j := range settled {
+			judgements[places[i]] = j
+		}
+	}
+	return answer{http.StatusOK, encodeBatch(judgements)}, nil
+}
+
+func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
+	var item promise.Item
+	o, err := parseObject(text, []string{"identifier", "value", "error", "comment"})
+	if err != nil {
+		return item, err
+	}
+	identifier, err := o.requiredText("identifier")
+	if err != nil {
+		return item, err
+	}
+	if item.Promise, err = promise.ParseIdentifier(identifier); err != nil {
+		return item, within("identifier", err)
+	}
+	if item.Comment, err = readComment(o, "comment"); err != nil {
+		return item, err
+	}
+	if _, ok := o.get("error"); !ok {
+		item.Result.State = promise.Resolved
+		item.Result.Value, err = h.readValue(o)
+		return item, err
+	}
+	if _, ok := o.get("value"); ok {
+		return item, fail(promise.CodeDuplicateField, "error", "Give value or error, and not both.")
+	}
+	message, err := h.readError(o, "error")
+	item.Result = promise.Result{State: promise.Rejected, Error: &message}
+	return item, err
+}
+
+func (h *Handler) readValue(o object) ([]byte, error) {
+	value, err := o.required("value")
+	if err != nil {
+		return nil, err
+	}
+	return value, checkSize("value", len(value), h.MaxValueBytes)
+}
+
+func (h *Handler) readError(o object, name string) (string, error) {
+	raw, err := o.required(name)
+	if err != nil {
+		return "", err
+	}
+	if err := checkSize(name, len(raw), h.MaxValueBytes); err != nil {
+		return "", err
+	}
+	return text(name, raw)
+}
+
+func readComment(o object, name string) (*string, error) {
+	comment, err := o.optionalText(name)
+	if comment == nil || err != nil {
+		return nil, err
+	}
+	return comment, within(name, promise.CheckComment(*comment))
+}
+
+func checkSize(name string, size, limit int) error {
+	if size > limit {
+		return fail(promise.CodeValueTooLarge, name, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
+	}
+	return nil
+}
