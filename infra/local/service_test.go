@@ -36,8 +36,8 @@ func TestSampleEvents(t *testing.T) {
 		{"resolve.http-key", `\"outcome\":\"duplicate\"`},
 		{"reject.direct", `"outcome":"conflict"`},
 		{"resolve.bad-base64", `"statusCode":400`},
-		{"migrate.direct", `{"version":3,"applied":[]}`},
-		{"migrate.direct-dry-run", `{"version":3,"files":[],"before":{"idempotency_key":1,"promise":1,`},
+		{"migrate.direct", `{"version":4,"applied":[]}`},
+		{"migrate.direct-dry-run", `{"version":4,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
 		payload, err := os.ReadFile("../../events/" + c.event + ".json")
 		require.NoError(t, err)

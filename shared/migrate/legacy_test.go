@@ -219,6 +219,9 @@ func TestNoCallerIsCutOff(t *testing.T) {
 	fillLegacy(t, db)
 	_, err := migrate.Run(t.Context(), db.URL, nil)
 	require.NoError(t, err)
+	require.Equal(t, []string{"2"}, lines(t, db, "SELECT COUNT(DISTINCT tenant_id)::TEXT FROM promise"))
+	require.Empty(t, lines(t, db, `SELECT p.name FROM promise p JOIN workflow_execution w ON w.id = p.workflow_execution_id
+		WHERE p.tenant_id <> w.tenant_id`))
 	r := repository.New(db.Pool)
 	ctx := t.Context()
 	resolve := func(tenant, key string) (promise.Settled, error) {
@@ -299,7 +302,9 @@ func TestWhatOthersAddedStays(t *testing.T) {
 		"SELECT concat(has_table_privilege('%s', 'promise', 'UPDATE'), ' ', has_table_privilege('%[1]s', 'idempotency_key', 'SELECT'))", role)))
 	require.Equal(t, []string{"their_trigger"}, lines(t, db, "SELECT tgname::TEXT FROM pg_trigger WHERE tgrelid = 'promise'::REGCLASS AND NOT tgisinternal"))
 	require.Contains(t, lines(t, db, "SELECT indexname::TEXT FROM pg_indexes WHERE tablename = 'promise' AND schemaname = current_schema()"), "their_index")
-	require.Equal(t, []string{"idempotency_key_pkey", "idempotency_key_promise_id_fkey", "idempotency_key_tenant_id_fkey", "their_unique"},
+	require.Equal(t, []string{
+		"idempotency_key_held", "idempotency_key_pkey", "idempotency_key_promise_id_fkey", "idempotency_key_tenant_id_fkey", "their_unique",
+	},
 		lines(t, db, "SELECT conname::TEXT FROM pg_constraint WHERE conrelid = 'idempotency_key'::REGCLASS ORDER BY conname"))
 	db.Exec(t, "DROP OWNED BY "+role)
 	db.Exec(t, "DROP ROLE "+role)
@@ -323,11 +328,12 @@ func TestSchemaAfterwards(t *testing.T) {
 		require.Equal(t, lines(t, fresh, sql), lines(t, adopted, sql), what)
 	}
 	require.Equal(t, []string{
-		"created_at timestamp with time zone NO now()", "created_by_sequence integer NO ", "error text YES ",
+		"comment character varying YES ", "created_at timestamp with time zone NO now()", "created_by_sequence integer NO ", "error text YES ",
 		"id uuid NO gen_random_uuid()", "idempotency_key character varying YES ", "metadata jsonb YES ",
 		"name character varying NO ", "outcome character varying YES ", "resolved boolean NO false",
-		"resolved_at timestamp with time zone YES ", "resolved_by_sequence integer YES ", "timeout_at timestamp with time zone YES ",
-		"value bytea YES ", "workflow_execution_id uuid NO ",
+		"resolved_at timestamp with time zone YES ", "resolved_by_sequence integer YES ", "settled_by_id character varying YES ",
+		"settled_by_kind character varying YES ", "tenant_id uuid NO ", "timeout_at timestamp with time zone YES ",
+		"timeout_error text YES ", "timeout_outcome character varying YES ", "timeout_value bytea YES ", "value bytea YES ", "workflow_execution_id uuid NO ",
 	}, lines(t, fresh, `SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || COALESCE(column_default, '')
 		FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'promise' ORDER BY 1`))
 }

@@ -70,6 +70,10 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE idempotency_key ALTER COLUMN expires_at DROP NOT NULL", []string{"idempotency_key.expires_at may be NULL"}},
 		{"CREATE TABLE workflow_event (x INT)", []string{"the relation workflow_event is there already"}},
 		{"ALTER TABLE promise ADD COLUMN metadata TEXT", []string{"promise.metadata is there already"}},
+		{"ALTER TABLE promise ADD COLUMN comment TEXT", []string{"promise.comment is there already"}},
+		{"ALTER TABLE idempotency_key ADD COLUMN held_at DATE", []string{"idempotency_key.held_at is there already"}},
+		{"CREATE INDEX idx_promise_due ON promise (timeout_at)", []string{"the relation idx_promise_due is there already"}},
+		{"ALTER TABLE promise ADD CONSTRAINT promise_settled_by CHECK (resolved IS NOT NULL)", []string{"the constraint promise_settled_by is there already"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT", []string{"workflow_execution.last_sequence_number is there already"}},
 		{"CREATE FUNCTION promise_race_lost(INT) RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_race_lost is there already"}},
 		{"CREATE UNIQUE INDEX promise_workflow_execution_id_name_key ON promise (workflow_execution_id, name)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
@@ -162,7 +166,7 @@ func TestGrants(t *testing.T) {
 			grants++
 		}
 	}
-	require.Equal(t, 4, grants)
+	require.Equal(t, 3, grants)
 	conf, err := pgxpool.ParseConfig(db.URL)
 	require.NoError(t, err)
 	conf.ConnConfig.User, conf.ConnConfig.Password = role, "secret"
@@ -182,6 +186,26 @@ func TestGrants(t *testing.T) {
 	_, err = r.Settle(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Settlement{
 		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
 	})
+	require.NoError(t, err)
+	_, err = r.Extend(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Deadline{Timeout: new(time.Duration)})
+	require.Equal(t, promise.CodeConflict, promise.AsError(err).Code)
+	_, _, err = r.ListPromises(t.Context(), "acme", promise.Filter{}, 10)
+	require.NoError(t, err)
+	_, err = r.ListEvents(t.Context(), "acme", w1, 0, 10)
+	require.NoError(t, err)
+	_, err = r.SettleBatch(t.Context(), "acme", promise.Principal{Kind: promise.Direct}, []promise.Item{
+		{Promise: promise.ByID(made.Promise.ID), Result: promise.Result{State: promise.Resolved, Value: []byte("1")}},
+	})
+	require.NoError(t, err)
+	_, err = r.SettleOrHold(t.Context(), "acme", "early", promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: []byte("1")},
+	}, time.Second)
+	require.NoError(t, err)
+	_, err = r.Expire(t.Context(), 10)
+	require.NoError(t, err)
+	_, err = r.DeleteExpiredHolds(t.Context(), 10)
+	require.NoError(t, err)
+	_, err = r.DeleteSettled(t.Context(), 0, 10)
 	require.NoError(t, err)
 	_, err = r.DeleteExpired(t.Context(), 10)
 	require.NoError(t, err)
@@ -387,6 +411,7 @@ func stage(t *testing.T, db *dbtest.DB) string {
 	idType := one[string](t, db, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'promise'::REGCLASS AND attname = 'id'")
 	require.Equal(t, files >= "2", idType == "uuid", "%s files, but promise.id is %s", files, idType)
 	require.Equal(t, files >= "3", one[bool](t, db, "SELECT to_regclass('workflow_event') IS NOT NULL"))
+	require.Equal(t, files >= "4", one[bool](t, db, "SELECT to_regclass('idx_promise_due') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -419,7 +444,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), db.URL, nil)
 		require.NoError(t, err)
-		require.Equal(t, "3", stage(t, db))
+		require.Equal(t, "4", stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, "1", stages[0], "cut off in the decision")
@@ -471,7 +496,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, "1", stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), db.URL, nil)
 	require.NoError(t, err)
-	require.Equal(t, "3", stage(t, db))
+	require.Equal(t, "4", stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }
