@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,5 +37,10 @@ func TestRoutesNameTheFunctions(t *testing.T) {
 		require.False(t, seen[r.Method+r.Path], r.Path)
 		seen[r.Method+r.Path] = true
 		require.True(t, strings.HasPrefix(r.Path, "/api/tenants/{slug}/"), r.Path)
+	}
+	for _, schedule := range routes.Schedules {
+		require.Contains(t, names, schedule.Function)
+		require.GreaterOrEqual(t, schedule.Every, time.Minute, "EventBridge knows no shorter time")
+		require.Zero(t, schedule.Every%time.Minute)
 	}
 }

@@ -90,7 +90,7 @@ func begin(t *testing.T, databaseURL string, command []string, args ...string) *
 	require.NoError(t, os.Mkdir(r.tmp, 0o711)) //nolint:gosec // see folder
 	command = append(append(command, "--http", "127.0.0.1:0", "--lambda", "localhost:0", "--ready-file", r.readyFile), args...)
 	r.cmd = exec.Command(command[0], command[1:]...)
-	r.cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000")
+	r.cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1")
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, r.cmd.Start())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -102,9 +103,32 @@ func run(ctx context.Context, o options) (err error) {
 		defer os.Remove(o.readyFile)
 	}
 	screen.welcome(r, time.Since(begun))
+	for _, schedule := range routes.Schedules {
+		serving.Go(func() error {
+			follow(failed, schedule, service, screen.functionOutput())
+			return nil
+		})
+	}
 	err = serving.Wait()
 	screen.goodbye()
 	return err
+}
+
+// follow invokes the function as its schedule says, at once to begin with,
+// until ctx ends. What has been invoked by then is the service's to end.
+func follow(ctx context.Context, schedule routes.Schedule, service *lambda.Service, log io.Writer) {
+	tick := time.NewTicker(schedule.Every)
+	defer tick.Stop()
+	for {
+		if _, err := service.InvokeEvent(schedule.Function, lambda.Request{}); err != nil {
+			fmt.Fprintf(log, "[%s] not invoked by its schedule: %v\n", schedule.Function, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func startPostgres(ctx context.Context, o options) (*localpg.Server, error) {

@@ -36,6 +36,7 @@ func TestSampleEvents(t *testing.T) {
 		{"resolve.http-key", `\"outcome\":\"duplicate\"`},
 		{"reject.direct", `"outcome":"conflict"`},
 		{"resolve.bad-base64", `"statusCode":400`},
+		{"expire-promises.once", `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`},
 		{"migrate.direct", `{"version":4,"applied":[]}`},
 		{"migrate.direct-dry-run", `{"version":4,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
@@ -47,6 +48,7 @@ func TestSampleEvents(t *testing.T) {
 	}
 	for _, payload := range []string{`{"dryrun":true}`, `{"dryRun":"true"}`, `{"dryRun":1}`, `{"dryRun":true,"x":true}`, `[]`} {
 		require.Contains(t, string(r.lambda(t, "migrate", payload).Payload), `"errorType":"invalid_payload"`, payload)
+		require.Contains(t, string(r.lambda(t, "expire-promises", payload).Payload), `"errorType":"invalid_payload"`, payload)
 	}
 	r.end(t, syscall.SIGINT)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 type terminal struct {
 	mu       sync.Mutex
 	out, err io.Writer
+	stopping bool
 }
 
 type lockedWriter struct {
@@ -33,7 +35,20 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-func (t *terminal) functionOutput() io.Writer { return lockedWriter{t, t.err} }
+// functionOutput takes the functions' lines, one Write for each. Their metrics,
+// which are for CloudWatch, would be most of what a person sees.
+func (t *terminal) functionOutput() io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte(`,"_aws":{"Timestamp":`)) {
+			return len(p), nil
+		}
+		return lockedWriter{t, t.err}.Write(p)
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
@@ -55,10 +70,22 @@ Create a promise:
 `, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.HTTPURL, r.Tenant, uuid.NewString(), strings.ToLower(rand.Text()[:8]))
 }
 
-func (t *terminal) goodbye() { t.printf("\nStopping.\n") }
+func (t *terminal) goodbye() {
+	t.printf("\nStopping.\n")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopping = true
+}
 
-// invocation prints one line: function, duration, cold or warm, status.
+// invocation prints one line: function, duration, cold or warm, status. After
+// goodbye it prints none: what still runs, a sweep for one, is being killed.
 func (t *terminal) invocation(r lambda.Result) {
+	t.mu.Lock()
+	stopping := t.stopping
+	t.mu.Unlock()
+	if stopping {
+		return
+	}
 	start := "warm"
 	if r.Cold {
 		start = "cold"

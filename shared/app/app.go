@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/flovyn/promises/shared/config"
@@ -21,23 +22,43 @@ import (
 // before API Gateway's own 30 s are over.
 const callTimeout = 4 * time.Second
 
+// service is what every function is made of.
+type service struct {
+	conf    config.Config
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+	store   *repository.Repository
+}
+
 // Run serves an operation until Lambda ends the process. A configuration that
 // is unusable ends it at once, with the reason in the log. The database is
 // connected to by the first call that needs it.
 func Run(op gateway.Operation) {
+	start(func(s service) lambda.Handler {
+		return &gateway.Handler{
+			Operation:     op,
+			Store:         s.store,
+			MaxValueBytes: s.conf.MaxValueBytes,
+			Timeout:       callTimeout,
+			Log:           s.log,
+			Metrics:       s.metrics,
+		}
+	})
+}
+
+func start(handler func(service) lambda.Handler) {
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too
 	if err == nil {
 		var pool *pgxpool.Pool
 		if pool, err = openPool(conf); err == nil {
-			lambda.Start(&gateway.Handler{
-				Operation:     op,
-				Store:         repository.New(pool),
-				MaxValueBytes: conf.MaxValueBytes,
-				Timeout:       callTimeout,
-				Log:           log,
-			})
+			lambda.Start(handler(service{
+				conf:    conf,
+				log:     log,
+				metrics: telemetry.NewMetrics(os.Stderr, lambdacontext.FunctionName),
+				store:   repository.New(pool),
+			}))
 		}
 	}
 	log.Error("cannot start", "cause", err.Error())
@@ -45,14 +66,15 @@ func Run(op gateway.Operation) {
 }
 
 // openPool suits a process that answers one call at a time and may be frozen
-// between two: a second connection is only ever needed while a broken one is
-// being given up, and pgxpool looks whether one that has idled is still alive.
+// between two: more connections than one are only ever needed while a broken
+// one is being given up, or by a sweep, which has two things to do at once.
+// pgxpool looks whether one that has idled is still alive.
 func openPool(conf config.Config) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(conf.DatabaseURL)
 	if err != nil { // which may quote the URL, and with it the password
 		return nil, errors.New("DATABASE_URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
 	}
-	c.MaxConns = 2
+	c.MaxConns = 3
 	c.MaxConnIdleTime = 5 * time.Minute
 	c.ConnConfig.ConnectTimeout = 2 * time.Second
 	c.ConnConfig.DefaultQueryExecMode = conf.QueryExecMode

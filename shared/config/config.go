@@ -14,7 +14,7 @@ import (
 
 // Names lists the variables that Load reads. Whoever starts a function hands
 // it these and no others.
-var Names = []string{"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES"}
+var Names = []string{"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES", "RETENTION_DAYS"}
 
 // Config is the functions' whole configuration.
 type Config struct {
@@ -37,6 +37,10 @@ type Config struct {
 	// limit is 2 MiB: Lambda answers with at most 6 MB, and the JSON within
 	// the JSON of an answer can double.
 	MaxValueBytes int
+
+	// RetentionDays (RETENTION_DAYS) is for how many days a promise is kept
+	// after it was settled, with its events; 90 if unset, 0 for ever.
+	RetentionDays int
 }
 
 var execModes = map[string]pgx.QueryExecMode{
@@ -51,10 +55,13 @@ var execModes = map[string]pgx.QueryExecMode{
 // MaxMaxValueBytes is the most that MAX_VALUE_BYTES may be.
 const MaxMaxValueBytes = 2 << 20
 
+// MaxRetentionDays is the most that RETENTION_DAYS may be.
+const MaxRetentionDays = 36500
+
 // Load reads the environment. Its error names each variable that is missing or
 // unusable, and shows no secret.
 func Load() (Config, error) {
-	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), MaxValueBytes: 1 << 20}
+	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), MaxValueBytes: 1 << 20, RetentionDays: 90}
 	var errs []error
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL is not set"))
@@ -75,6 +82,13 @@ func Load() (Config, error) {
 			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES: %q is not a number from 1 to %d", s, MaxMaxValueBytes))
 		}
 		c.MaxValueBytes = n
+	}
+	if s := os.Getenv("RETENTION_DAYS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > MaxRetentionDays {
+			errs = append(errs, fmt.Errorf("RETENTION_DAYS: %q is not a number from 0 to %d", s, MaxRetentionDays))
+		}
+		c.RetentionDays = n
 	}
 	return c, errors.Join(errs...)
 }

@@ -29,19 +29,25 @@ func TestLoad(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, config.Config{
 		DatabaseURL: "postgres://h/d", QueryExecMode: pgx.QueryExecModeCacheStatement, LogLevel: slog.LevelInfo,
-		MaxValueBytes: 1 << 20,
+		MaxValueBytes: 1 << 20, RetentionDays: 90,
 	}, c)
 
-	set(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152")
+	set(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500")
 	c, err = config.Load()
 	require.NoError(t, err)
 	require.Equal(t, config.Config{
 		DatabaseURL: "d", QueryExecMode: pgx.QueryExecModeExec, LogLevel: slog.LevelDebug, MaxValueBytes: 2 << 20,
+		RetentionDays: 36500,
 	}, c)
+
+	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0")
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.Zero(t, c.RetentionDays)
 }
 
 func TestLoadNamesEachFault(t *testing.T) {
-	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153")
+	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501")
 	_, err := config.Load()
 	for _, name := range config.Names {
 		require.ErrorContains(t, err, name)
@@ -50,6 +56,11 @@ func TestLoadNamesEachFault(t *testing.T) {
 		set(t, "DATABASE_URL=d", "MAX_VALUE_BYTES="+n)
 		_, err := config.Load()
 		require.Error(t, err)
+	}
+	for _, n := range []string{"-1", "1.5", "90d", " 1"} {
+		set(t, "DATABASE_URL=d", "RETENTION_DAYS="+n)
+		_, err := config.Load()
+		require.ErrorContains(t, err, "RETENTION_DAYS")
 	}
 }
 

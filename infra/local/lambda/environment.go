@@ -107,6 +107,7 @@ func (e *environment) start() error {
 	// A group of its own: Ctrl-C at the terminal reaches the runner only, and
 	// whatever the function starts dies with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	dieWithUs(cmd.SysProcAttr)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()

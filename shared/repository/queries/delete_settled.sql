@@ -15,7 +15,7 @@ WITH doomed AS MATERIALIZED (
             SELECT q.id
             FROM promise q
             WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - $1::INTERVAL
-              AND q.resolved_at < NOW() - $1
+              AND q.resolved_at < NOW() - $1::INTERVAL
             ORDER BY q.created_at, q.id
             LIMIT $2::INT
         ) AS old
@@ -23,11 +23,19 @@ WITH doomed AS MATERIALIZED (
     )
     FOR UPDATE SKIP LOCKED
 ),
+parts AS MATERIALIZED ( -- of the logs, each read once however many of its promises go
+    SELECT workflow_execution_id, MIN(created_by_sequence) AS first, MAX(resolved_by_sequence) AS last
+    FROM doomed
+    GROUP BY workflow_execution_id
+),
 emptied AS MATERIALIZED (
-    SELECT w.id, w.last_sequence_number
-    FROM workflow_execution w
-    WHERE w.id IN (SELECT workflow_execution_id FROM doomed)
-      AND NOT EXISTS (SELECT FROM promise q WHERE q.workflow_execution_id = w.id AND q.id NOT IN (SELECT id FROM doomed))
+    SELECT workflow_execution_id AS id, -- and not by a join, for which the whole table might be read
+           (SELECT w.last_sequence_number FROM workflow_execution w WHERE w.id = parts.workflow_execution_id) AS last_sequence_number
+    FROM parts
+    WHERE NOT EXISTS (
+        SELECT FROM promise q
+        WHERE q.workflow_execution_id = parts.workflow_execution_id AND q.id NOT IN (SELECT id FROM doomed)
+    )
 ),
 empty AS MATERIALIZED (
     SELECT w.id
@@ -37,10 +45,10 @@ empty AS MATERIALIZED (
 ),
 events AS (
     DELETE FROM workflow_event e
-    USING doomed
-    WHERE e.workflow_execution_id = doomed.workflow_execution_id
-      AND e.sequence_number BETWEEN doomed.created_by_sequence AND doomed.resolved_by_sequence
-      AND e.promise_id = doomed.id
+    USING parts
+    WHERE e.workflow_execution_id = parts.workflow_execution_id
+      AND e.sequence_number BETWEEN parts.first AND parts.last
+      AND (e.promise_id IN (SELECT id FROM doomed)) IS TRUE -- which is hashed; bare, it is a join that may not be
     RETURNING 1
 ),
 keys AS (

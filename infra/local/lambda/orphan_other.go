@@ -1,0 +1,7 @@
+//go:build !linux
+
+package lambda
+
+import "syscall"
+
+func dieWithUs(*syscall.SysProcAttr) {}

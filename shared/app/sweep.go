@@ -1,0 +1,94 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambda/messages"
+
+	"github.com/flovyn/promises/shared/sweep"
+)
+
+// sweepTime is a little more than the schedule's period, so that there is
+// always a sweep at work.
+const sweepTime = time.Minute + 5*time.Second
+
+// RunSweep serves the schedule's work until Lambda ends the process; it starts
+// as Run does. The payloads are {} and what EventBridge sends on a schedule,
+// which work for a minute, and {"once": true}, which does what is due now. The
+// answer is a sweep.Report. Errors are Lambda function errors of the type
+// invalid_payload, with which nothing was done, or sweep_failed.
+func RunSweep() {
+	start(func(s service) lambda.Handler {
+		return &sweepHandler{log: s.log, sweeper: &sweep.Sweeper{
+			Store:     s.store,
+			Metrics:   s.metrics,
+			Log:       s.log,
+			Retention: time.Duration(s.conf.RetentionDays) * 24 * time.Hour,
+		}}
+	})
+}
+
+type sweepHandler struct {
+	sweeper *sweep.Sweeper
+	log     *slog.Logger
+}
+
+// Invoke implements lambda.Handler.
+func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	once, ok := readSweep(payload)
+	if !ok {
+		return nil, messages.InvokeResponse_Error{
+			Type: "invalid_payload", Message: `The payload must be {}, {"once": true} or a scheduled event of EventBridge's.`,
+		}
+	}
+	var report sweep.Report
+	var err error
+	if once {
+		report, err = h.sweeper.Once(ctx)
+	} else {
+		report, err = h.sweeper.Run(ctx, sweepTime)
+	}
+	h.log.Info("swept", "once", once, "report", report)
+	if err != nil {
+		return nil, messages.InvokeResponse_Error{Type: "sweep_failed", Message: err.Error()}
+	}
+	return json.Marshal(report)
+}
+
+// readSweep takes a payload to the letter. ok is false for one that is none.
+func readSweep(payload []byte) (once, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(payload))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		return false, false
+	}
+	fields := map[string]any{}
+	for d.More() {
+		token, err := d.Token()
+		name, isName := token.(string)
+		_, twice := fields[name]
+		var value any
+		if err != nil || !isName || twice || d.Decode(&value) != nil {
+			return false, false
+		}
+		fields[name] = value
+	}
+	if _, err := d.Token(); err != nil { // the closing brace
+		return false, false
+	}
+	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // a Decoder returns it bare
+		return false, false
+	}
+	if value, given := fields["once"]; given {
+		once, ok = value.(bool)
+		return once, ok && len(fields) == 1
+	}
+	_, typed := fields["detail-type"].(string)
+	_, sourced := fields["source"].(string)
+	return false, len(fields) == 0 || typed && sourced
+}

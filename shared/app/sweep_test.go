@@ -1,0 +1,81 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/sweep"
+	"github.com/flovyn/promises/shared/telemetry"
+)
+
+func newSweepHandler(t *testing.T) (*sweepHandler, *dbtest.DB) {
+	t.Helper()
+	db := dbtest.New(t)
+	log := slog.New(slog.DiscardHandler)
+	return &sweepHandler{log: log, sweeper: &sweep.Sweeper{
+		Store: repository.New(db.Pool), Metrics: telemetry.NewMetrics(io.Discard, "expire-promises"), Log: log,
+	}}, db
+}
+
+func TestSweepPayloads(t *testing.T) {
+	t.Parallel()
+	h, _ := newSweepHandler(t)
+	scheduled, err := os.ReadFile("../../events/expire-promises.scheduled.json")
+	require.NoError(t, err)
+	once, err := os.ReadFile("../../events/expire-promises.once.json")
+	require.NoError(t, err)
+	for _, c := range []struct {
+		payload string
+		long    bool
+	}{
+		{"{}", true}, {" { }\n", true}, {string(scheduled), true}, {`{"once":false}`, true},
+		{string(once), false}, {`{"once":true}`, false},
+	} {
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // half a second of work, and the reserve
+		answer, err := h.Invoke(ctx, []byte(c.payload))
+		require.NoError(t, err, c.payload)
+		require.NoError(t, ctx.Err())
+		cancel()
+		require.JSONEq(t, `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`, string(answer))
+		require.Equal(t, c.long, time.Since(begun) >= 400*time.Millisecond, c.payload)
+	}
+	for _, payload := range []string{
+		"", " ", "null", "true", "1", `"once"`, "[]", `[{"once":true}]`, "{", `{"once"`, `{"once":true`, "{}{}", "{} x", `{"once":true},`,
+		`{"once":1}`, `{"once":"true"}`, `{"once":null}`, `{"Once":true}`, `{"once":true,"x":1}`, `{"x":1}`,
+		`{"once":false,"once":true}`, `{"detail-type":"Scheduled Event"}`, `{"source":"aws.scheduler"}`,
+		`{"detail-type":1,"source":"aws.scheduler"}`, `{"detail-type":"x","source":"y","once":true}`,
+	} {
+		_, err := h.Invoke(t.Context(), []byte(payload))
+		require.NotEmpty(t, requireType(t, "invalid_payload", err, payload).Message)
+	}
+}
+
+func TestSweepThatFails(t *testing.T) {
+	t.Parallel()
+	h, db := newSweepHandler(t)
+	db.Exec(t, "DROP TABLE workflow_event")
+	db.Exec(t, "DROP TABLE idempotency_key")
+	_, err := h.Invoke(t.Context(), []byte(`{"once":true}`))
+	e := requireType(t, "sweep_failed", err, "")
+	require.Contains(t, e.Message, "record deadlines: ")
+	require.Contains(t, e.Message, "delete expired keys: ")
+}
+
+func requireType(t *testing.T, want string, err error, payload string) messages.InvokeResponse_Error {
+	t.Helper()
+	var e messages.InvokeResponse_Error
+	require.True(t, errors.As(err, &e), "%v: %s", err, payload)
+	require.Equal(t, want, e.Type, payload)
+	return e
+}

@@ -1,0 +1,19 @@
+package promise
+
+import "time"
+
+// Expired is what became of a batch of deadlines that had passed.
+type Expired struct {
+	Expired  int            // how many were recorded
+	Lateness time.Duration  // how long ago the oldest of them was
+	Next     *time.Duration // until the next deadline that is still to come; nil: there is none
+}
+
+// Hold names a settlement that was held for the promise that was to be created
+// with its key.
+type Hold struct{ Tenant, Key string }
+
+// Deleted is how much went with a batch of promises that were kept long enough.
+type Deleted struct {
+	Promises, Keys, Events, Workflows int
+}

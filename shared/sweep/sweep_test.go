@@ -1,0 +1,561 @@
+package sweep_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/localpg"
+	"github.com/flovyn/promises/shared/migrate"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/sweep"
+	"github.com/flovyn/promises/shared/telemetry"
+)
+
+const (
+	tenant = "acme"
+	day    = 24 * time.Hour
+)
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+type service struct {
+	*dbtest.DB
+	repo         *repository.Repository
+	sweeper      *sweep.Sweeper
+	metrics, log buffer
+}
+
+func setUp(t testing.TB) *service {
+	t.Helper()
+	s := &service{DB: dbtest.New(t)}
+	s.Tenant(t, tenant)
+	s.repo = repository.New(s.Pool)
+	s.sweeper = s.on(s.Pool)
+	return s
+}
+
+func (s *service) on(pool *pgxpool.Pool) *sweep.Sweeper {
+	return &sweep.Sweeper{
+		Store:     repository.New(pool),
+		Metrics:   telemetry.NewMetrics(&s.metrics, "expire-promises"),
+		Log:       telemetry.NewLogger(&s.log, slog.LevelInfo),
+		Retention: 90 * day,
+	}
+}
+
+// metric lists the values that were told of a metric.
+func (s *service) metric(t testing.TB, name string) (values []float64) {
+	t.Helper()
+	for line := range strings.Lines(s.metrics.String()) {
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal([]byte(line), &fields), line)
+		if value, ok := fields[name]; ok {
+			values = append(values, value.(float64))
+		}
+	}
+	return values
+}
+
+func (s *service) count(t testing.TB, sql string, args ...any) int {
+	t.Helper()
+	rows, err := s.Pool.Query(t.Context(), "SELECT COUNT(*) FROM "+sql, args...)
+	require.NoError(t, err)
+	n, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	require.NoError(t, err)
+	return n
+}
+
+func (s *service) create(t testing.TB, d promise.Draft) promise.Promise {
+	t.Helper()
+	c, err := s.repo.Create(t.Context(), tenant, d)
+	require.NoError(t, err)
+	require.True(t, c.New)
+	return c.Promise
+}
+
+func (s *service) once(t testing.TB) sweep.Report {
+	t.Helper()
+	report, err := s.sweeper.Once(t.Context())
+	require.NoError(t, err)
+	return report
+}
+
+// due adds n promises whose deadlines have passed in the last minute, in workflow executions with equally many.
+func (s *service) due(t testing.TB, n, workflows int) {
+	t.Helper()
+	s.add(t, "due", n, workflows)
+	s.Exec(t, "UPDATE promise SET timeout_at = NOW() - random() * INTERVAL '1 minute' WHERE name LIKE 'due-%'")
+}
+
+// settled adds n promises that were settled long ago, with keys.
+func (s *service) settled(t testing.TB, n, workflows int) {
+	t.Helper()
+	s.add(t, "settled", n, workflows)
+	s.Exec(t, `INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
+		SELECT tenant_id, id::TEXT, id, created_at + INTERVAL '1 year' FROM promise WHERE name LIKE 'settled-%'`)
+	s.Exec(t, `WITH settled AS (
+			UPDATE promise p SET resolved = TRUE, outcome = 'resolved', value = '1', created_at = NOW() - INTERVAL '91 days',
+				resolved_at = NOW() - INTERVAL '91 days', resolved_by_sequence = w.last_sequence_number + created_by_sequence
+			FROM workflow_execution w WHERE w.id = p.workflow_execution_id AND p.name LIKE 'settled-%'
+			RETURNING p.*
+		), numbered AS (
+			UPDATE workflow_execution w SET last_sequence_number = 2 * last_sequence_number
+			WHERE id IN (SELECT workflow_execution_id FROM settled)
+		)
+		INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id)
+		SELECT workflow_execution_id, resolved_by_sequence, 'PROMISE_RESOLVED', id FROM settled`)
+}
+
+func (s *service) add(t testing.TB, name string, n, workflows int) {
+	t.Helper()
+	s.Exec(t, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
+		SELECT md5($1 || w)::UUID, (SELECT id FROM tenant), $2::INT / $3::INT FROM generate_series(1, $3) w`, name, n, workflows)
+	s.Exec(t, `INSERT INTO promise (id, workflow_execution_id, tenant_id, name, created_by_sequence)
+		SELECT md5($1 || w || ':' || n)::UUID, md5($1 || w)::UUID, (SELECT id FROM tenant), $1 || '-' || n, n
+		FROM generate_series(1, $3::INT) w, generate_series(1, $2::INT / $3) n`, name, n, workflows)
+	s.Exec(t, `INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id)
+		SELECT workflow_execution_id, created_by_sequence, 'PROMISE_CREATED', id FROM promise WHERE name LIKE $1 || '-%'`, name)
+}
+
+// requireExpired wants n deadlines recorded, each by one event, and each workflow's log to be 1, 2, 3, ... up to the
+// last number handed out.
+func (s *service) requireExpired(t testing.TB, n int) {
+	t.Helper()
+	require.Equal(t, n, s.count(t, "promise WHERE settled_by_kind = 'deadline' AND resolved_at = timeout_at"))
+	require.Equal(t, n, s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT'"))
+	require.Equal(t, n, s.count(t, `workflow_event e JOIN promise p ON p.id = e.promise_id
+		AND p.workflow_execution_id = e.workflow_execution_id AND p.resolved_by_sequence = e.sequence_number
+		WHERE event_type = 'PROMISE_TIMEOUT'`))
+	require.Zero(t, s.count(t, `workflow_execution w WHERE last_sequence_number <> (
+		SELECT COUNT(*) FROM workflow_event e WHERE e.workflow_execution_id = w.id
+		AND e.sequence_number BETWEEN 1 AND w.last_sequence_number)`))
+}
+
+// Deadlines are recorded as they pass, whatever is being deleted beside.
+func TestDeadlinesAreRecordedInTime(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.settled(t, 20_000, 2000)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.sweeper.Run(t.Context(), 5*time.Second)
+		done <- err
+	}()
+	workflows := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	const n = 150
+	for i := range n {
+		timeout := time.Duration(rand.Int64N(int64(2 * time.Second)))
+		s.create(t, promise.Draft{
+			WorkflowExecutionID: workflows[i%len(workflows)], Name: fmt.Sprint(i), Timeout: &timeout,
+		})
+		time.Sleep(10 * time.Millisecond)
+	}
+	require.NoError(t, <-done)
+	s.Exec(t, "DELETE FROM workflow_execution WHERE id IN (SELECT workflow_execution_id FROM promise WHERE name LIKE 'settled-%')")
+	s.requireExpired(t, n)
+	var latest time.Duration
+	require.NoError(t, s.Pool.QueryRow(t.Context(), `SELECT MAX(e.created_at - p.timeout_at)
+		FROM workflow_event e JOIN promise p ON p.id = e.promise_id WHERE event_type = 'PROMISE_TIMEOUT'`).Scan(&latest))
+	t.Logf("the latest came %v after its deadline", latest)
+	require.Less(t, latest, time.Second)
+	require.NotEmpty(t, s.metric(t, sweep.MetricPromisesDeleted))
+	require.LessOrEqual(t, len(s.metric(t, sweep.MetricOldestOverdue)), 2, "not at each look")
+	sum := 0.0
+	for _, value := range s.metric(t, sweep.MetricPromisesExpired) {
+		sum += value
+	}
+	require.InDelta(t, n, sum, 0)
+}
+
+func TestManySweepers(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	const n = 2000
+	s.due(t, n, 5)
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	for range 4 {
+		pool, err := pgxpool.New(t.Context(), s.URL)
+		require.NoError(t, err)
+		t.Cleanup(pool.Close)
+		wg.Go(func() {
+			report, err := s.on(pool).Run(t.Context(), 2*time.Second)
+			if err != nil {
+				t.Error(err)
+			}
+			total.Add(int64(report.Expired))
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, n, total.Load())
+	s.requireExpired(t, n)
+}
+
+// A settlement that is under way may still be in time: it is not waited for, and what comes after it is.
+func TestASettlementUnderWayIsPassedOver(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.due(t, 2000, 1) // more than a batch
+	var busy uuid.UUID
+	require.NoError(t, s.Pool.QueryRow(t.Context(), "SELECT id FROM workflow_execution").Scan(&busy))
+	s.Exec(t, "UPDATE promise SET timeout_at = timeout_at - INTERVAL '1 hour'")
+	past := time.Now().Add(-time.Minute)
+	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "free"})
+	s.Exec(t, "UPDATE promise SET timeout_at = $2 WHERE id = $1", p.ID, past)
+
+	tx, err := s.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR NO KEY UPDATE", busy)
+	require.NoError(t, err)
+	require.Equal(t, sweep.Report{Expired: 1}, s.once(t))
+	s.requireExpired(t, 1)
+	late := s.metric(t, sweep.MetricOldestOverdue)
+	require.Len(t, late, 1)
+	require.InDelta(t, 60, late[0], 30)
+	_, err = tx.Exec(t.Context(), `WITH number AS (
+			UPDATE workflow_execution SET last_sequence_number = last_sequence_number + 1 WHERE id = $1 RETURNING last_sequence_number
+		), settled AS (
+			UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = '1', resolved_at = NOW(), resolved_by_sequence = 2001
+			WHERE workflow_execution_id = $1 AND name = 'due-7' RETURNING id
+		)
+		INSERT INTO workflow_event SELECT $1, last_sequence_number, 'PROMISE_RESOLVED', id FROM number, settled`, busy)
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, sweep.Report{Expired: 1999}, s.once(t))
+	s.requireExpired(t, 2000)
+	require.Equal(t, sweep.Report{}, s.once(t))
+	require.Equal(t, []float64{1, 1999}, s.metric(t, sweep.MetricPromisesExpired), "a count of 0 is not told")
+	require.Zero(t, s.metric(t, sweep.MetricOldestOverdue)[2], "but that nothing is overdue is")
+}
+
+func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	no := "no answer"
+	soon := 50 * time.Millisecond
+	for name, onTimeout := range map[string]*promise.Result{
+		"resolved":  {State: promise.Resolved, Value: []byte(` {"default": 1.0}`)},
+		"rejected":  {State: promise.Rejected, Error: &no},
+		"timed_out": nil,
+	} {
+		p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: name, Timeout: &soon, OnTimeout: onTimeout})
+		time.Sleep(soon)
+		require.Equal(t, sweep.Report{Expired: 1}, s.once(t))
+		got, err := s.repo.Get(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		require.Equal(t, promise.State(name), got.State)
+		if onTimeout != nil {
+			require.Equal(t, onTimeout.Value, got.Value)
+			require.Equal(t, onTimeout.Error, got.Error)
+		}
+		require.Equal(t, &promise.Principal{Kind: promise.ByDeadline}, got.SettledBy)
+		require.Equal(t, got.TimeoutAt, got.ResolvedAt)
+		events, err := s.repo.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 1, 10)
+		require.NoError(t, err)
+		require.Len(t, events, 1)
+		require.Equal(t, promise.EventTimeout, events[0].Type)
+	}
+	s.requireExpired(t, 3)
+}
+
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	ctx := t.Context()
+	emptied, kept := uuid.New(), uuid.New()
+	key := "k"
+	old := s.create(t, promise.Draft{WorkflowExecutionID: emptied, Name: "old", IdempotencyKey: &key, IdempotencyKeyTTL: 365 * day})
+	hour := time.Hour
+	_, err := s.repo.Extend(ctx, tenant, promise.ByID(old.ID), promise.Deadline{Timeout: &hour})
+	require.NoError(t, err)
+	second := s.create(t, promise.Draft{WorkflowExecutionID: kept, Name: "second"})
+	pending := s.create(t, promise.Draft{WorkflowExecutionID: kept, Name: "pending"})
+	lately := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "settled lately"})
+	young := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "young"})
+	for _, p := range []promise.Promise{old, second, lately, young} {
+		_, err := s.repo.Settle(ctx, tenant, promise.ByID(p.ID), promise.Settlement{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+		})
+		require.NoError(t, err)
+	}
+	s.Exec(t, "UPDATE promise SET created_at = created_at - INTERVAL '91 days', timeout_at = NULL WHERE id <> $1", young.ID)
+	require.Equal(t, sweep.Report{}, s.once(t), "settled only now")
+	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
+	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
+
+	s.sweeper.Retention = 0
+	require.Equal(t, sweep.Report{}, s.once(t), "0 keeps all")
+	s.sweeper.Retention = 90 * day
+	report := s.once(t)
+	require.Equal(t, sweep.Report{KeysDeleted: 1, PromisesDeleted: 2, EventsDeleted: 5, WorkflowsDeleted: 1}, report)
+	for _, p := range []promise.Promise{pending, lately, young} {
+		_, err := s.repo.Get(ctx, tenant, promise.ByID(p.ID))
+		require.NoError(t, err, p.Name)
+	}
+	require.Equal(t, 3, s.count(t, "promise"))
+	require.Equal(t, 0, s.count(t, "idempotency_key"))
+	require.Equal(t, 3, s.count(t, "workflow_execution"))
+	require.Equal(t, 5, s.count(t, "workflow_event"), "the pending one's, and two of each of the others")
+	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricPromisesDeleted))
+	require.Equal(t, []float64{1}, s.metric(t, sweep.MetricKeysDeleted))
+
+	text, err := json.Marshal(report)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"expired":0,"keysDeleted":1,"holdsExpired":0,"promisesDeleted":2,"eventsDeleted":5,"workflowsDeleted":1}`, string(text))
+}
+
+// While workflow executions are deleted for being empty, promises are created in them: what was created stays, with all
+// that belongs to it.
+func TestCreationRacesWithRetention(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	const workflows = 400
+	s.settled(t, 2*workflows, workflows)
+	rows, err := s.Pool.Query(t.Context(), "SELECT id FROM workflow_execution ORDER BY random()")
+	require.NoError(t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	s.sweeper.Store = smallBatches{s.repo}
+
+	stop := make(chan struct{})
+	var sweepers, creators sync.WaitGroup
+	var deleted atomic.Int64
+	for range 2 {
+		sweepers.Go(func() {
+			for {
+				report, err := s.sweeper.Once(context.Background())
+				if err != nil {
+					t.Error(err)
+				}
+				deleted.Add(int64(report.PromisesDeleted))
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for creator := range 4 {
+		creators.Go(func() {
+			for i := creator; i < len(ids); i += 4 {
+				key := "new:" + ids[i].String()
+				_, err := s.repo.Create(context.Background(), tenant, promise.Draft{
+					WorkflowExecutionID: ids[i], Name: "new", IdempotencyKey: &key, IdempotencyKeyTTL: time.Hour,
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	creators.Wait()
+	close(stop)
+	sweepers.Wait()
+	deleted.Add(int64(s.once(t).PromisesDeleted)) // what the two have left to each other
+	for _, id := range ids {
+		p, err := s.repo.GetByWorkflowAndName(t.Context(), tenant, id, "new")
+		require.NoError(t, err)
+		found, err := s.repo.FindPromiseByKey(t.Context(), tenant, "new:"+id.String())
+		require.NoError(t, err)
+		require.Equal(t, p.ID, found)
+	}
+	require.EqualValues(t, 2*workflows, deleted.Load())
+	require.Equal(t, workflows, s.count(t, "promise"))
+	require.Equal(t, workflows, s.count(t, "workflow_event"))
+	require.Equal(t, workflows, s.count(t, `workflow_event e JOIN promise p ON p.id = e.promise_id
+		AND p.workflow_execution_id = e.workflow_execution_id AND p.created_by_sequence = e.sequence_number
+		JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.last_sequence_number = e.sequence_number`))
+}
+
+// smallBatches makes the deletions last.
+type smallBatches struct{ *repository.Repository }
+
+func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limit int) (total promise.Deleted, err error) {
+	for n := 0; n < limit; n += 5 {
+		d, err := s.Repository.DeleteSettled(ctx, age, 5)
+		total.Promises += d.Promises
+		total.Workflows += d.Workflows
+		if err != nil || d.Promises == 0 {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func TestExpiredHoldsAreToldOf(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	early := promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.Principal{Kind: promise.Direct},
+	}
+	for _, key := range []string{"stripe:ch_1", "stripe:ch_2", "live"} {
+		_, err := s.repo.SettleOrHold(t.Context(), tenant, key, early, time.Hour)
+		require.NoError(t, err)
+	}
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key <> 'live'")
+	require.Equal(t, sweep.Report{HoldsExpired: 2}, s.once(t))
+	require.Equal(t, sweep.Report{}, s.once(t))
+	require.Equal(t, 1, s.count(t, "idempotency_key"))
+	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricHoldsExpired))
+	log := s.log.String()
+	require.Equal(t, 2, strings.Count(log, `"level":"WARN","msg":"held settlement expired unused","tenant":"acme","key":"stripe:ch_`), log)
+	require.NotContains(t, log, "secret")
+}
+
+func TestExpiredKeysAreDeleted(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.settled(t, 1200, 1200)
+	s.Exec(t, "UPDATE promise SET created_at = NOW(), resolved_at = NOW()")
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	key := "pending"
+	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", IdempotencyKey: &key})
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE promise_id = $1", p.ID)
+	require.Equal(t, sweep.Report{KeysDeleted: 1200}, s.once(t))
+	require.Equal(t, 1, s.count(t, "idempotency_key"), "the one whose promise is pending")
+}
+
+// One kind of work that fails all the time leaves the others alone, and is told of.
+func TestAKindOfWorkThatFails(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.settled(t, 1, 1)
+	s.Exec(t, `CREATE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$`)
+	s.Exec(t, "CREATE TRIGGER fail BEFORE DELETE ON promise FOR EACH ROW EXECUTE FUNCTION fail()")
+	soon := 300 * time.Millisecond
+	s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", Timeout: &soon})
+	report, err := s.sweeper.Run(t.Context(), 2*time.Second)
+	require.ErrorContains(t, err, "delete settled promises: failed 1 times, first: ")
+	require.ErrorContains(t, err, "broken")
+	require.Equal(t, sweep.Report{Expired: 1}, report)
+	require.Equal(t, []float64{1}, s.metric(t, sweep.MetricSweepErrors))
+	require.Contains(t, s.log.String(), `"level":"ERROR","msg":"cannot delete settled promises"`)
+
+	s.due(t, 1, 1)
+	report, err = s.sweeper.Once(t.Context())
+	require.ErrorContains(t, err, "broken")
+	require.Equal(t, sweep.Report{Expired: 1}, report)
+	s.requireExpired(t, 2)
+}
+
+func TestItEndsInTime(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	begun := time.Now()
+	_, err := s.sweeper.Run(t.Context(), 200*time.Millisecond)
+	require.NoError(t, err)
+	require.Less(t, time.Since(begun), time.Second)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err = s.sweeper.Run(ctx, time.Minute)
+	require.NoError(t, err)
+	deadline, _ := ctx.Deadline()
+	require.Greater(t, time.Until(deadline), 900*time.Millisecond)
+
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(200*time.Millisecond, cancel)
+	begun = time.Now()
+	_, err = s.sweeper.Run(ctx, time.Minute)
+	require.NoError(t, err)
+	require.Less(t, time.Since(begun), time.Second)
+	_, err = s.sweeper.Once(ctx)
+	require.NoError(t, err)
+	require.Empty(t, s.metric(t, sweep.MetricSweepErrors))
+}
+
+// The database is stopped in the middle of a run, and comes back: the run goes on with what has become due.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "promises-sweep-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // as root, Postgres runs as somebody else
+	data := localpg.Options{Dir: filepath.Join(dir, "data")}
+	server, err := localpg.Start(t.Context(), data)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	_, err = migrate.Run(t.Context(), server.URL(), nil)
+	require.NoError(t, err)
+
+	var port atomic.Uint32 // another one after each start
+	conf, err := pgxpool.ParseConfig(server.URL())
+	require.NoError(t, err)
+	port.Store(uint32(conf.ConnConfig.Port))
+	conf.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		c.Port = uint16(port.Load()) //nolint:gosec // it was one
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	s := &service{DB: &dbtest.DB{URL: server.URL(), Pool: pool}, repo: repository.New(pool)}
+	s.Tenant(t, tenant)
+	for name, timeout := range map[string]time.Duration{"before": 300 * time.Millisecond, "away": 1200 * time.Millisecond} {
+		s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: name, Timeout: &timeout})
+	}
+
+	type outcome struct {
+		report sweep.Report
+		err    error
+	}
+	done := make(chan outcome, 1)
+	running, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		report, err := s.on(pool).Run(running, time.Minute)
+		done <- outcome{report, err}
+	}()
+	require.Eventually(t, func() bool { return s.count(t, "promise WHERE resolved") == 1 }, 5*time.Second, 20*time.Millisecond)
+	require.NoError(t, server.Stop())
+	time.Sleep(2 * time.Second)
+	failed := len(s.metric(t, sweep.MetricSweepErrors))
+	require.NotZero(t, failed)
+	require.Less(t, failed, 12, "it does not spin")
+	server, err = localpg.Start(t.Context(), data)
+	require.NoError(t, err)
+	again, err := pgxpool.ParseConfig(server.URL())
+	require.NoError(t, err)
+	port.Store(uint32(again.ConnConfig.Port))
+	require.Eventually(t, func() bool { return s.count(t, "promise WHERE resolved") == 2 }, 10*time.Second, 20*time.Millisecond)
+	stop()
+	o := <-done
+	require.ErrorContains(t, o.err, "record deadlines: failed ")
+	require.Equal(t, sweep.Report{Expired: 2}, o.report)
+	s.requireExpired(t, 2)
+}
