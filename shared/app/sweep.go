@@ -20,7 +20,7 @@ const sweepTime = time.Minute + 5*time.Second
 
 // RunSweep serves the schedule's work until Lambda ends the process; it starts
 // as Run does. The payloads are {} and what EventBridge sends on a schedule,
-// which work for a minute, and {"once": true}, which does what is due now. The
+// which work for a little over a minute, and {"once": true}, which does what is due now. The
 // answer is a sweep.Report. Errors are Lambda function errors of the type
 // invalid_payload, with which nothing was done, or sweep_failed.
 func RunSweep() {
