@@ -108,8 +108,9 @@ type holdRow struct {
 }
 
 // SettleBatch settles many promises in one statement, each by itself and in
-// order: it answers for each item as Settle would. All are settled by the one
-// that is named first. An error is the whole batch's, and nothing was written.
+// order: it answers for each item as Settle would, but goes by the keys as they
+// were before the first. All are settled by the one that is named first. An
+// error is the whole batch's, and nothing was written.
 func (r *Repository) SettleBatch(
 	ctx context.Context, tenant string, by promise.Principal, items []promise.Item,
 ) ([]promise.Judgement, error) {

@@ -40,7 +40,7 @@ SELECT
     (SELECT COUNT(*) FROM page) AS matching
 FROM (
     SELECT q.id, SUM(
-        COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) + COALESCE(PG_COLUMN_SIZE(q.metadata), 0)
+        COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0)
         + COALESCE(OCTET_LENGTH(q.timeout_value), 0) + COALESCE(OCTET_LENGTH(q.timeout_error), 0)
     ) OVER newest_first AS bytes, ROW_NUMBER() OVER newest_first AS n
     FROM page

@@ -1,0 +1,288 @@
+package repository_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+var byDirect = promise.Principal{Kind: promise.Direct, ID: "importer"}
+
+func item(i promise.Identifier, s promise.Settlement) promise.Item {
+	return promise.Item{Promise: i, Result: s.Result, Comment: s.Comment}
+}
+
+// A hundred items of every kind: each is answered as if it had come alone, after those before it.
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	ctx := t.Context()
+	past := time.Now().Add(-time.Hour)
+	byDefault := &promise.Result{State: promise.Resolved, Value: []byte("1")}
+	overdue := func(w uuid.UUID, name string, onTimeout *promise.Result) promise.Promise {
+		return create(t, r, promise.Draft{WorkflowExecutionID: w, Name: name, TimeoutAt: &past, OnTimeout: onTimeout})
+	}
+	var items []promise.Item
+	var want []promise.Judgement
+	var order []uuid.UUID // of what this batch settles
+	workflows := map[uuid.UUID]bool{}
+	for group := range 5 {
+		w := uuid.New()
+		workflows[w] = true
+		recorded, recordedDefault := overdue(w, "recorded", nil), overdue(w, "recorded default", byDefault)
+		_, err := r.Expire(ctx, 10)
+		require.NoError(t, err)
+		unrecorded, unrecordedDefault := overdue(w, "unrecorded", nil), overdue(w, "unrecorded default", byDefault)
+		pending := func(name string) (p promise.Promise, key promise.Identifier) {
+			k := fmt.Sprint(name, group)
+			return create(t, r, withKey(promise.Draft{WorkflowExecutionID: w, Name: name}, k, time.Hour)), byKey(t, k)
+		}
+		a, aKey := pending("a")
+		b, bKey := pending("b")
+		c, _ := pending("c")
+		e, _ := pending("earlier")
+		f, fKey := pending("failed")
+		x, _ := pending("cancelled")
+		for p, s := range map[*promise.Promise]promise.Settlement{&e: resolved([]byte("1")), &f: rejected("no"), &x: cancelled("")} {
+			_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), s)
+			require.NoError(t, err)
+		}
+		theirs, err := r.Create(ctx, "other", withKey(draft("theirs"), fmt.Sprint("theirs", group), time.Hour))
+		require.NoError(t, err)
+		comment := fmt.Sprint("in group ", group)
+		commented := resolved([]byte(` {"a": 1}`))
+		commented.Comment = &comment
+		for _, c := range []struct {
+			i       promise.Identifier
+			s       promise.Settlement
+			id      uuid.UUID
+			state   promise.State
+			outcome promise.Outcome
+		}{
+			{bKey, rejected("first"), b.ID, promise.Rejected, promise.OutcomeSettled},
+			{promise.ByID(uuid.New()), resolved([]byte("1")), uuid.Nil, "", ""},
+			{promise.ByID(a.ID), commented, a.ID, promise.Resolved, promise.OutcomeSettled},
+			{aKey, resolved([]byte(` {"a": 1}`)), a.ID, promise.Resolved, promise.OutcomeDuplicate},
+			{aKey, resolved([]byte(`{"a":1}`)), a.ID, promise.Resolved, promise.OutcomeConflict},
+			{promise.ByID(a.ID), rejected("no"), a.ID, promise.Resolved, promise.OutcomeConflict},
+			{promise.ByID(b.ID), rejected("first"), b.ID, promise.Rejected, promise.OutcomeDuplicate},
+			{byKey(t, fmt.Sprint("unknown", group)), resolved([]byte("1")), uuid.Nil, "", ""},
+			{promise.ByID(e.ID), resolved([]byte("1")), e.ID, promise.Resolved, promise.OutcomeDuplicate},
+			{promise.ByID(e.ID), resolved([]byte("2")), e.ID, promise.Resolved, promise.OutcomeConflict},
+			{fKey, rejected("no"), f.ID, promise.Rejected, promise.OutcomeDuplicate},
+			{promise.ByID(x.ID), rejected("no"), x.ID, promise.Cancelled, promise.OutcomeCancelled},
+			{promise.ByID(c.ID), resolved([]byte("null")), c.ID, promise.Resolved, promise.OutcomeSettled},
+			{promise.ByID(recorded.ID), rejected("no"), recorded.ID, promise.TimedOut, promise.OutcomeTimedOut},
+			{promise.ByID(unrecorded.ID), rejected("no"), unrecorded.ID, promise.TimedOut, promise.OutcomeTimedOut},
+			{promise.ByID(recordedDefault.ID), resolved([]byte("1")), recordedDefault.ID, promise.Resolved, promise.OutcomeTimedOut},
+			{promise.ByID(unrecordedDefault.ID), resolved([]byte("1")), unrecordedDefault.ID, promise.Resolved, promise.OutcomeTimedOut},
+			{promise.ByID(theirs.Promise.ID), resolved([]byte("1")), uuid.Nil, "", ""},
+			{byKey(t, fmt.Sprint("theirs", group)), resolved([]byte("1")), uuid.Nil, "", ""},
+			{promise.ByID(unrecorded.ID), resolved([]byte("1")), unrecorded.ID, promise.TimedOut, promise.OutcomeTimedOut},
+		} {
+			items = append(items, item(c.i, c.s))
+			j := promise.Judgement{Settled: promise.Settled{PromiseID: c.id, State: c.state, Outcome: c.outcome}}
+			if c.id == uuid.Nil {
+				j.Err = promise.ErrNotFound
+			}
+			want = append(want, j)
+			if c.outcome == promise.OutcomeSettled {
+				order = append(order, c.id)
+			}
+		}
+	}
+	require.Len(t, items, 100)
+	before := count(t, db, "SELECT COUNT(*) FROM workflow_event")
+	got, err := r.SettleBatch(ctx, tenant, byDirect, items)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.Equal(t, before+len(order), count(t, db, "SELECT COUNT(*) FROM workflow_event"))
+	requireDense(t, db)
+
+	var logged []uuid.UUID
+	for w := range workflows {
+		log, err := r.ListEvents(ctx, tenant, w, 0, 100)
+		require.NoError(t, err)
+		for _, e := range log[len(log)-3:] {
+			logged = append(logged, e.PromiseID)
+			require.Equal(t, byDirect, e.Settled.By)
+		}
+		at := slices.Index(order, logged[len(logged)-3])
+		require.Equal(t, order[at:at+3], logged[len(logged)-3:], "the log has them in the batch's order")
+	}
+	require.ElementsMatch(t, order, logged)
+	for n, i := range items {
+		if got[n].Settled.Outcome != promise.OutcomeSettled {
+			continue
+		}
+		p, err := r.Get(ctx, tenant, promise.ByID(got[n].Settled.PromiseID))
+		require.NoError(t, err)
+		require.Equal(t, i.Result, promise.Result{State: p.State, Value: p.Value, Error: p.Error})
+		require.Equal(t, i.Comment, p.Comment)
+		require.Equal(t, &byDirect, p.SettledBy)
+	}
+
+	// Once more, it is all retries.
+	again, err := r.SettleBatch(ctx, tenant, byDirect, items)
+	require.NoError(t, err)
+	for n := range again {
+		if want[n].Settled.Outcome == promise.OutcomeSettled {
+			want[n].Settled.Outcome = promise.OutcomeDuplicate
+		}
+	}
+	require.Equal(t, want, again)
+}
+
+func TestBatchOfNothing(t *testing.T) {
+	t.Parallel()
+	r, _ := setUp(t)
+	key := byKey(t, "k")
+	nothing := []promise.Item{item(promise.ByID(uuid.New()), resolved([]byte("1"))), item(key, rejected("no"))}
+	for _, slug := range []string{tenant, "nobody"} {
+		got, err := r.SettleBatch(t.Context(), slug, byDirect, nothing)
+		require.NoError(t, err)
+		require.Equal(t, []promise.Judgement{{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound}}, got)
+		got, err = r.SettleBatch(t.Context(), slug, byDirect, nil)
+		require.NoError(t, err)
+		require.Empty(t, got)
+	}
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
+	got, err := r.SettleBatch(t.Context(), tenant, byDirect, nothing[1:])
+	require.NoError(t, err)
+	require.Equal(t, []promise.Judgement{{Err: promise.ErrNotFound}}, got, "a batch holds nothing")
+}
+
+// Batches that name the same promises in opposite order, and single calls in between: none waits in a circle, and each
+// promise is settled by one of them.
+func TestBatchesInOppositeOrder(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := context.Background()
+	const rounds, promises = 60, 12
+	workflows := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	for round := range rounds {
+		ids := make([]uuid.UUID, promises)
+		for n := range ids {
+			name, w := fmt.Sprint(round, "-", n), workflows[n%len(workflows)]
+			ids[n] = create(t, r, promise.Draft{WorkflowExecutionID: w, Name: name}).ID
+		}
+		upside := slices.Clone(ids)
+		slices.Reverse(upside)
+		const batches = 4
+		answers, errs := make([][]promise.Settled, batches), make([]error, 2*batches)
+		var singles [batches]promise.Settled
+		var wg sync.WaitGroup
+		for n := range batches {
+			wg.Go(func() {
+				items := make([]promise.Item, promises)
+				for i := range items {
+					items[i] = item(promise.ByID([][]uuid.UUID{ids, upside}[n%2][i]), resolved(fmt.Append(nil, n)))
+				}
+				judgements, err := r.SettleBatch(ctx, tenant, byDirect, items)
+				errs[n] = err
+				for _, j := range judgements {
+					if j.Err != nil {
+						errs[n] = j.Err
+					}
+					answers[n] = append(answers[n], j.Settled)
+				}
+			})
+			wg.Go(func() {
+				singles[n], errs[batches+n] = r.Settle(ctx, tenant, promise.ByID(ids[n*3]), rejected(fmt.Sprint(n)))
+			})
+		}
+		wg.Wait()
+		for _, err := range errs {
+			require.NoError(t, err)
+		}
+		settled := map[uuid.UUID]promise.State{}
+		told := append(slices.Concat(answers...), singles[:]...)
+		for _, s := range told {
+			if s.Outcome == promise.OutcomeSettled {
+				require.NotContains(t, settled, s.PromiseID, "settled twice")
+				settled[s.PromiseID] = s.State
+			}
+		}
+		require.Len(t, settled, promises)
+		for _, s := range told {
+			require.Equal(t, settled[s.PromiseID], s.State, "everybody is told the same truth")
+		}
+	}
+	requireDense(t, db)
+	requireOneSettlementEach(t, db, rounds*promises)
+	require.Zero(t, count(t, db, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
+}
+
+// A batch that waited answers by what it then found, not by what it had seen: a promise that somebody else settled, that
+// the sweep recorded, or whose deadline was moved or passed meanwhile takes nothing from the others.
+func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	w := uuid.New()
+	add := func(name string, d promise.Draft) promise.Identifier {
+		d.WorkflowExecutionID, d.Name = w, name
+		return promise.ByID(create(t, r, d).ID)
+	}
+	byDefault := &promise.Result{State: promise.Resolved, Value: []byte("1")}
+	overdue := add("overdue", promise.Draft{TimeoutAt: new(time.Now().Add(-time.Hour)), OnTimeout: byDefault})
+	same, cancels := add("same", promise.Draft{}), add("cancelled", promise.Draft{})
+	sooner, left := add("sooner", promise.Draft{OnTimeout: byDefault}), add("left", promise.Draft{})
+	passing := add("passing", promise.Draft{Timeout: new(time.Second)})
+
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	first := repository.New(tx)
+	_, err = first.Expire(ctx, 10)
+	require.NoError(t, err)
+	_, err = first.Settle(ctx, tenant, same, resolved([]byte("1")))
+	require.NoError(t, err)
+	_, err = first.Settle(ctx, tenant, cancels, cancelled(""))
+	require.NoError(t, err)
+	_, err = first.Extend(ctx, tenant, sooner, promise.Deadline{At: new(time.Now().Add(-time.Minute))})
+	require.NoError(t, err)
+	var got []promise.Judgement
+	var batchErr error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var items []promise.Item
+		for _, i := range []promise.Identifier{overdue, same, cancels, sooner, left, passing} {
+			items = append(items, item(i, resolved([]byte("1"))))
+		}
+		got, batchErr = r.SettleBatch(ctx, tenant, byDirect, items)
+	})
+	waitFor(t, db, 1, "-- Settles many%")
+	_, err = tx.Exec(ctx, "SELECT pg_sleep(1.01)")
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.NoError(t, batchErr)
+	type answer struct {
+		state   promise.State
+		outcome promise.Outcome
+	}
+	var answers []answer
+	for _, j := range got {
+		require.NoError(t, j.Err)
+		answers = append(answers, answer{j.Settled.State, j.Settled.Outcome})
+	}
+	require.Equal(t, []answer{
+		{promise.Resolved, promise.OutcomeTimedOut},
+		{promise.Resolved, promise.OutcomeDuplicate},
+		{promise.Cancelled, promise.OutcomeCancelled},
+		{promise.Resolved, promise.OutcomeTimedOut},
+		{promise.Resolved, promise.OutcomeSettled},
+		{promise.TimedOut, promise.OutcomeTimedOut},
+	}, answers)
+	requireDense(t, db)
+}

@@ -1,0 +1,185 @@
+package repository_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+func TestListEvents(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	ctx := t.Context()
+	w := uuid.New()
+	add := func(name string, d promise.Draft) promise.Promise {
+		d.WorkflowExecutionID, d.Name = w, name
+		return create(t, r, d)
+	}
+	past := time.Now().Add(-time.Hour)
+	deadline := time.Now().Add(time.Hour).Truncate(time.Microsecond)
+	a, b, c := add("a", promise.Draft{}), add("b", promise.Draft{}), add("c", promise.Draft{})
+	d := add("d", promise.Draft{TimeoutAt: &past, OnTimeout: &promise.Result{State: promise.Resolved, Value: []byte("0")}})
+	_, err := r.Extend(ctx, tenant, promise.ByID(a.ID), promise.Deadline{At: &deadline})
+	require.NoError(t, err)
+	comment := "as agreed"
+	settled := []promise.Settlement{resolved([]byte(` {"a": 1}`)), rejected("no"), cancelled("because")}
+	settled[0].Comment = &comment
+	for n, p := range []promise.Promise{a, b, c} {
+		_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), settled[n])
+		require.NoError(t, err)
+	}
+	_, err = r.Expire(ctx, 10)
+	require.NoError(t, err)
+	late := promise.Settlement{Result: *d.OnTimeout, By: promise.Principal{Kind: promise.ByDeadline}}
+	want := []promise.Event{
+		{Type: promise.EventCreated, PromiseID: a.ID, PromiseName: "a"},
+		{Type: promise.EventCreated, PromiseID: b.ID, PromiseName: "b"},
+		{Type: promise.EventCreated, PromiseID: c.ID, PromiseName: "c"},
+		{Type: promise.EventCreated, PromiseID: d.ID, PromiseName: "d"},
+		{Type: promise.EventExtended, PromiseID: a.ID, PromiseName: "a", TimeoutAt: &deadline},
+		{Type: promise.EventResolved, PromiseID: a.ID, PromiseName: "a", Settled: &settled[0]},
+		{Type: promise.EventRejected, PromiseID: b.ID, PromiseName: "b", Settled: &settled[1]},
+		{Type: promise.EventCancelled, PromiseID: c.ID, PromiseName: "c", Settled: &settled[2]},
+		{Type: promise.EventTimeout, PromiseID: d.ID, PromiseName: "d", Settled: &late},
+	}
+	last := int32(len(want))
+	all, err := r.ListEvents(ctx, tenant, w, 0, 100)
+	require.NoError(t, err)
+	require.Len(t, all, len(want))
+	for n, got := range all {
+		require.False(t, got.CreatedAt.Before(all[max(n-1, 0)].CreatedAt))
+		want[n].SequenceNumber, want[n].CreatedAt = int32(n+1), got.CreatedAt
+		if got.TimeoutAt != nil {
+			require.True(t, deadline.Equal(*got.TimeoutAt))
+			want[n].TimeoutAt = got.TimeoutAt
+		}
+		require.Equal(t, want[n], got)
+	}
+	for after := range last + 1 {
+		for limit := 1; limit <= len(want)+1; limit++ {
+			page, err := r.ListEvents(ctx, tenant, w, after, limit)
+			require.NoError(t, err)
+			require.Equal(t, all[after:min(int(after)+limit, len(all))], append([]promise.Event{}, page...))
+		}
+	}
+
+	_, err = r.ListEvents(ctx, tenant, w, last+1, 10)
+	requireCode(t, promise.CodeOutOfRange, err)
+	for _, err := range []error{
+		errOf(r.ListEvents(ctx, tenant, uuid.New(), 0, 10)), errOf(r.ListEvents(ctx, tenant, uuid.New(), 1000, 10)),
+		errOf(r.ListEvents(ctx, "other", w, 0, 10)), errOf(r.ListEvents(ctx, "other", w, 1000, 10)),
+		errOf(r.ListEvents(ctx, "nobody", w, 0, 10)),
+	} {
+		require.Equal(t, error(promise.ErrNotFound), err)
+	}
+}
+
+// A page of events ends at three MiB of values, but never before its first, and counts each value once.
+func TestListEventsBytes(t *testing.T) {
+	t.Parallel()
+	r, _ := setUp(t)
+	w := uuid.New()
+	for n, mib := range []int{1, 1, 1, 1, 4, 1} {
+		p := create(t, r, promise.Draft{WorkflowExecutionID: w, Name: fmt.Sprint(n)})
+		_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte(`"`+strings.Repeat("x", mib<<20-2)+`"`)))
+		require.NoError(t, err)
+	}
+	var pages []int
+	for after := int32(0); after < 12; {
+		page, err := r.ListEvents(t.Context(), tenant, w, after, 100)
+		require.NoError(t, err)
+		pages = append(pages, len(page))
+		after = page[len(page)-1].SequenceNumber
+	}
+	require.Equal(t, []int{7, 2, 1, 2}, pages)
+}
+
+// While eight writers change a workflow, somebody follows its log: crashing now and then in the middle of a page, and
+// going on after the last number that was dealt with. Every event comes once, in order, with what it tells.
+func TestAConsumerThatCrashes(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := context.Background()
+	w := uuid.New()
+	first := create(t, r, promise.Draft{WorkflowExecutionID: w, Name: "first"})
+	const writers, promises = 8, 40
+	errs := make([]error, writers)
+	var wg sync.WaitGroup
+	for writer := range writers {
+		wg.Go(func() {
+			for n := range promises {
+				created, err := r.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: w, Name: fmt.Sprint(writer, "-", n)})
+				if err != nil {
+					errs[writer] = err
+					return
+				}
+				i := promise.ByID(created.Promise.ID)
+				if n%2 == 0 {
+					_, errs[writer] = r.Extend(ctx, tenant, i, promise.Deadline{Timeout: new(time.Hour)})
+				}
+				if errs[writer] == nil {
+					_, errs[writer] = r.Settle(ctx, tenant, i, resolved([]byte(`"`+created.Promise.Name+`"`)))
+				}
+				if errs[writer] != nil {
+					return
+				}
+			}
+		})
+	}
+	t.Cleanup(wg.Wait)
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+
+	want := int32(1 + writers*promises*5/2)
+	seen := map[uuid.UUID][]promise.EventType{}
+	pages, crashes := 0, 0
+	for last, over := int32(0), false; !over || last < want; {
+		select {
+		case <-done:
+			over = true
+			for _, err := range errs {
+				require.NoError(t, err)
+			}
+			require.Equal(t, int(want), count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+		default:
+		}
+		page, err := r.ListEvents(ctx, tenant, w, last, 1+rand.IntN(20))
+		require.NoError(t, err)
+		require.True(t, len(page) > 0 || !over || last == want, "the log ends at %d", last)
+		pages++
+		for _, e := range page {
+			require.Equal(t, last+1, e.SequenceNumber)
+			if e.Type == promise.EventResolved {
+				require.Equal(t, `"`+e.PromiseName+`"`, string(e.Settled.Value))
+			} else {
+				require.Nil(t, e.Settled)
+			}
+			seen[e.PromiseID] = append(seen[e.PromiseID], e.Type)
+			last++
+			if rand.IntN(10) == 0 {
+				crashes++
+				break
+			}
+		}
+	}
+	t.Logf("%d pages, %d crashes", pages, crashes)
+	require.NotZero(t, crashes)
+	require.Equal(t, []promise.EventType{promise.EventCreated}, seen[first.ID])
+	delete(seen, first.ID)
+	require.Len(t, seen, writers*promises)
+	for _, types := range seen {
+		require.Equal(t, promise.EventCreated, types[0])
+		require.Equal(t, promise.EventResolved, types[len(types)-1])
+	}
+	requireDense(t, db)
+}

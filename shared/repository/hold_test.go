@@ -1,0 +1,328 @@
+package repository_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+// hold settles or holds under a key, and wants that outcome.
+func hold(
+	t testing.TB, r *repository.Repository, key string, s promise.Settlement, want promise.Outcome,
+) promise.Settled {
+	t.Helper()
+	got, err := r.SettleOrHold(t.Context(), tenant, key, s, time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, want, got.Outcome)
+	return got
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	value, comment := []byte(" {\"a\" : 1.0e1}\n"), "by the \"webhook\""
+	early := resolved(value)
+	early.By, early.Comment = promise.Principal{Kind: promise.Direct, ID: "stripe"}, &comment
+
+	held := hold(t, r, "k", early, promise.OutcomeHeld)
+	require.Equal(t, uuid.Nil, held.PromiseID)
+	require.Equal(t, promise.Resolved, held.State)
+	require.NotNil(t, held.HeldUntil)
+	require.False(t, held.LostHold)
+	require.Equal(t, 60, count(t, db, "SELECT (EXTRACT(EPOCH FROM expires_at - held_at) / 60)::INT FROM idempotency_key"))
+
+	// Whatever comes after it changes nothing, not even for how long it is held.
+	for _, c := range []struct {
+		settlement promise.Settlement
+		want       promise.Outcome
+	}{
+		{resolved(value), promise.OutcomeDuplicate},
+		{resolved([]byte(`{"a":1.0e1}`)), promise.OutcomeConflict},
+		{rejected("no"), promise.OutcomeConflict},
+	} {
+		got, err := r.SettleOrHold(ctx, tenant, "k", c.settlement, 48*time.Hour)
+		require.NoError(t, err)
+		require.Equal(t, promise.Settled{State: promise.Pending, Outcome: c.want, HeldUntil: held.HeldUntil}, got)
+	}
+
+	// There is no promise yet.
+	i := byKey(t, "k")
+	for _, err := range []error{
+		errOf(r.Get(ctx, tenant, i)), errOf(r.FindPromiseByKey(ctx, tenant, "k")), errOf(r.Settle(ctx, tenant, i, early)),
+		errOf(r.Extend(ctx, tenant, i, promise.Deadline{At: new(time.Now())})),
+	} {
+		require.Equal(t, error(promise.ErrNotFound), err)
+	}
+
+	d := withKey(draft("payment"), "k", time.Hour)
+	created, err := r.Create(ctx, tenant, d)
+	require.NoError(t, err)
+	require.True(t, created.New)
+	require.False(t, created.LostHold)
+	p := created.Promise
+	require.Equal(t, promise.Resolved, p.State)
+	require.Equal(t, string(value), string(p.Value))
+	require.Equal(t, &early.By, p.SettledBy)
+	require.Equal(t, comment, *p.Comment)
+	require.Equal(t, p.CreatedAt, *p.ResolvedAt)
+	require.Equal(t, int32(1), p.CreatedBySequence)
+	require.Equal(t, int32(2), *p.ResolvedBySequence)
+	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
+	for _, i := range []promise.Identifier{i, promise.ByID(p.ID)} {
+		stored, err := r.Get(ctx, tenant, i)
+		require.NoError(t, err)
+		require.Equal(t, p, stored)
+	}
+
+	// From here on the key is the promise's, and the webhook's retry is a retry.
+	again := hold(t, r, "k", early, promise.OutcomeDuplicate)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, again)
+	hold(t, r, "k", rejected("no"), promise.OutcomeConflict)
+	created, err = r.Create(ctx, tenant, d)
+	require.NoError(t, err)
+	require.Equal(t, promise.Created{Promise: p}, created)
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NULL AND held_by_kind IS NULL"))
+}
+
+// The numbers of a promise that is born settled are the next two, whatever was there before.
+func TestHeldRejection(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	first := create(t, r, draft("first"))
+	hold(t, r, "k", rejected(""), promise.OutcomeHeld)
+	p := create(t, r, withKey(promise.Draft{WorkflowExecutionID: first.WorkflowExecutionID, Name: "second"}, "k", time.Hour))
+	require.Equal(t, promise.Rejected, p.State)
+	require.Empty(t, *p.Error)
+	require.Nil(t, p.Value)
+	require.Nil(t, p.Comment)
+	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_CREATED\n3 PROMISE_REJECTED", events(t, db, p.WorkflowExecutionID))
+	requireDense(t, db)
+}
+
+func TestHoldOnAPromisesKeySettlesIt(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, withKey(draft("payment"), "k", time.Hour))
+	got := hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
+	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
+	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL"))
+}
+
+// A key that has outlived its promise is free, for a hold as for anybody.
+func TestHoldOnAFreeKey(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, withKey(draft("old"), "k", time.Hour))
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
+
+	require.False(t, hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).LostHold, "it was a promise's, no hold is lost")
+	q := create(t, r, withKey(draft("new"), "k", time.Hour))
+	require.Equal(t, "2", string(q.Value))
+	old, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+	require.NoError(t, err)
+	require.Equal(t, "1", string(old.Value))
+}
+
+func TestAnExpiredHoldIsLost(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	expire := func() { db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'") }
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
+	expire()
+	created, err := r.Create(t.Context(), tenant, withKey(draft("a"), "k", time.Hour))
+	require.NoError(t, err)
+	require.True(t, created.LostHold)
+	require.Equal(t, promise.Pending, created.Promise.State)
+	require.Equal(t, "1 PROMISE_CREATED", events(t, db, created.Promise.WorkflowExecutionID))
+	again, err := r.Create(t.Context(), tenant, withKey(
+		promise.Draft{WorkflowExecutionID: created.Promise.WorkflowExecutionID, Name: "a"}, "k", time.Hour))
+	require.NoError(t, err)
+	require.False(t, again.LostHold, "it is told once")
+
+	hold(t, r, "k2", resolved([]byte("1")), promise.OutcomeHeld)
+	expire()
+	require.True(t, hold(t, r, "k2", resolved([]byte("2")), promise.OutcomeHeld).LostHold)
+	require.Equal(t, "2", string(create(t, r, withKey(draft("b"), "k2", time.Hour)).Value))
+}
+
+// A settlement that came after the deadline is late, whenever its promise is created.
+func TestAHoldAfterTheDeadlineIsLost(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	for _, c := range []struct {
+		name, age, deadline string
+		want                promise.State
+	}{
+		{"before", "2 hours", "1 hour", promise.Resolved},
+		{"after", "1 hour", "2 hours", promise.TimedOut},
+		{"at", "1 hour", "1 hour", promise.TimedOut},
+	} {
+		hold(t, r, c.name, resolved([]byte("1")), promise.OutcomeHeld)
+		db.Exec(t, "UPDATE idempotency_key SET held_at = DATE_TRUNC('day', NOW()) - $2::INTERVAL WHERE key = $1", c.name, c.age)
+		var at time.Time
+		require.NoError(t, db.Pool.QueryRow(t.Context(), "SELECT DATE_TRUNC('day', NOW()) - $1::INTERVAL", c.deadline).Scan(&at))
+		d := withKey(draft("payment"), c.name, time.Hour)
+		d.TimeoutAt = &at
+		created, err := r.Create(t.Context(), tenant, d)
+		require.NoError(t, err)
+		require.Equal(t, c.want, created.Promise.State, c.name)
+		require.Equal(t, c.want == promise.TimedOut, created.LostHold, c.name)
+	}
+}
+
+func TestHoldsKeepTenantsApart(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	ctx := t.Context()
+	_, err := r.SettleOrHold(ctx, "nobody", "k", resolved([]byte("1")), time.Hour)
+	require.Equal(t, error(promise.ErrNotFound), err)
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
+	got, err := r.SettleOrHold(ctx, "other", "k", resolved([]byte("2")), time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeHeld, got.Outcome)
+	theirs, err := r.Create(ctx, "other", withKey(draft("a"), "k", time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, "2", string(theirs.Promise.Value))
+	require.Equal(t, "1", string(create(t, r, withKey(draft("a"), "k", time.Hour)).Value))
+}
+
+// Only the promise that is created with the key takes what it holds.
+func TestAHoldWaitsForItsPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	p := create(t, r, withKey(draft("a"), "own", time.Hour))
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
+
+	again := promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: p.Name}
+	_, err := r.Create(ctx, tenant, withKey(again, "k", time.Hour))
+	require.Equal(t, p.ID, requireCode(t, promise.CodeCreateConflict, err).ExistingPromiseID)
+	err = r.CreateForPromise(ctx, tenant, "k", p.ID, time.Hour)
+	require.Equal(t, uuid.Nil, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+
+	// Its own key, free and holding by now: creating it once more is no conflict, and takes nothing.
+	_, err = r.Settle(ctx, tenant, promise.ByID(p.ID), rejected("no"))
+	require.NoError(t, err)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key = 'own'")
+	hold(t, r, "own", resolved([]byte("2")), promise.OutcomeHeld)
+	created, err := r.Create(ctx, tenant, withKey(again, "own", time.Hour))
+	require.NoError(t, err)
+	require.False(t, created.New)
+	require.False(t, created.LostHold)
+	require.Equal(t, promise.Rejected, created.Promise.State)
+	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL"))
+	require.Equal(t, "2", string(create(t, r, withKey(draft("b"), "own", time.Hour)).Value))
+	require.Equal(t, "1", string(create(t, r, withKey(draft("c"), "k", time.Hour)).Value))
+}
+
+// The webhook and the workflow that creates its promise come at the same time, in either order. Whichever is first, the
+// webhook's settlement is applied, once. Every third webhook comes twice.
+func TestAWebhookAndItsPromiseAtOnce(t *testing.T) {
+	t.Parallel()
+	const pairs, atATime = 1000, 8
+	_, db := setUp(t)
+	r := repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.MaxConns = 3 * atATime }))
+	var wg sync.WaitGroup
+	seen := [2]int{}
+	var mu sync.Mutex
+	next := make(chan int)
+	for range atATime {
+		wg.Go(func() {
+			for n := range next {
+				held, err := meet(r, n, n%3 == 0)
+				if err != nil {
+					t.Errorf("pair %d: %v", n, err)
+					continue
+				}
+				mu.Lock()
+				if held {
+					seen[0]++
+				} else {
+					seen[1]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for n := range pairs {
+		next <- n
+	}
+	close(next)
+	wg.Wait()
+	t.Logf("held %d, settled %d", seen[0], seen[1])
+	require.NotZero(t, seen[0], "the webhook was never first")
+	require.NotZero(t, seen[1], "the promise was never first")
+	requireDense(t, db)
+	requireOneSettlementEach(t, db, pairs)
+}
+
+// meet lets a webhook and its promise's creation meet, and says whether the settlement had been held.
+func meet(r *repository.Repository, n int, twice bool) (held bool, err error) {
+	ctx := context.Background()
+	key, value := fmt.Sprint("k", n), fmt.Sprintf(`{"n": %d}`, n)
+	var wg sync.WaitGroup
+	var created promise.Created
+	var createErr error
+	webhooks := make([]promise.Settled, 1, 2)
+	if twice {
+		webhooks = webhooks[:2]
+	}
+	errs := make([]error, len(webhooks))
+	wg.Go(func() {
+		time.Sleep(rand.N(3 * time.Millisecond))
+		created, createErr = r.Create(ctx, tenant, withKey(draft(key), key, time.Hour))
+	})
+	for i := range webhooks {
+		wg.Go(func() {
+			time.Sleep(rand.N(3 * time.Millisecond))
+			webhooks[i], errs[i] = r.SettleOrHold(ctx, tenant, key, resolved([]byte(value)), time.Hour)
+		})
+	}
+	wg.Wait()
+	if createErr != nil {
+		return false, createErr
+	}
+	applied := map[promise.Outcome]int{}
+	for i, err := range errs {
+		if err != nil {
+			return false, err
+		}
+		applied[webhooks[i].Outcome]++
+	}
+	held = applied[promise.OutcomeHeld] == 1
+	bornSettled := created.Promise.State == promise.Resolved
+	p, err := r.Get(ctx, tenant, promise.ByID(created.Promise.ID))
+	switch {
+	case err != nil:
+		return false, err
+	case applied[promise.OutcomeHeld]+applied[promise.OutcomeSettled] != 1 || applied[promise.OutcomeDuplicate] != len(webhooks)-1:
+		return false, fmt.Errorf("the webhooks were told %v", applied)
+	case held != bornSettled || !created.New || created.LostHold:
+		return false, fmt.Errorf("held is %v of %+v", held, created)
+	case p.State != promise.Resolved || string(p.Value) != value || *p.ResolvedBySequence != 2:
+		return false, fmt.Errorf("after %v: %+v", applied, p)
+	}
+	return held, nil
+}
+
+// requireOneSettlementEach wants n promises, all settled, each with one event that tells of it.
+func requireOneSettlementEach(t *testing.T, db *dbtest.DB, n int) {
+	t.Helper()
+	require.Equal(t, n, count(t, db, `SELECT COUNT(*) FROM promise p WHERE resolved AND 1 = (
+		SELECT COUNT(*) FROM workflow_event e WHERE e.promise_id = p.id AND e.event_type NOT IN ('PROMISE_CREATED', 'PROMISE_EXTENDED'))`))
+}

@@ -1,0 +1,328 @@
+package repository_test
+
+import (
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// reference is what the repository is to do, without a database: the rules of package promise over maps and slices. Its
+// clock stands still until it is moved.
+type reference struct {
+	now       time.Time
+	promises  []*refPromise // in the order of their creation
+	workflows map[uuid.UUID]*refWorkflow
+	keys      map[refKeyName]*refKey
+	deadlines int // how many have been set
+}
+
+type refPromise struct {
+	promise.Promise // as recorded: Pending until an event tells of a settlement
+	tenant          string
+	deadline        int // when its deadline was set, among all of them
+}
+
+type refWorkflow struct {
+	tenant string
+	log    []refEvent
+}
+
+type refEvent struct {
+	kind      promise.EventType
+	promise   *refPromise
+	at        time.Time
+	timeoutAt *time.Time
+}
+
+type refKeyName struct{ tenant, key string }
+
+// refKey belongs to a promise, or holds a settlement.
+type refKey struct {
+	expiresAt time.Time
+	promise   *refPromise
+	held      *promise.Settlement
+	heldAt    time.Time
+}
+
+func newReference(now time.Time) *reference {
+	return &reference{now: now, workflows: map[uuid.UUID]*refWorkflow{}, keys: map[refKeyName]*refKey{}}
+}
+
+// read judges a promise.
+func (m *reference) read(p *refPromise) promise.Promise {
+	q := p.Promise
+	if q.State != promise.Pending {
+		return q
+	}
+	if q.State = promise.Judge(nil, q.TimeoutAt, q.OnTimeout, m.now); q.State != promise.Pending {
+		q.ResolvedAt, q.SettledBy = q.TimeoutAt, &promise.Principal{Kind: promise.ByDeadline}
+		if q.OnTimeout != nil {
+			q.Value, q.Error = q.OnTimeout.Value, q.OnTimeout.Error
+		}
+	}
+	return q
+}
+
+func (m *reference) find(tenant string, i promise.Identifier) *refPromise {
+	if key, ok := i.Key(); ok {
+		k := m.keys[refKeyName{tenant, key}]
+		if k == nil || k.promise == nil || !m.lives(k) {
+			return nil
+		}
+		return k.promise
+	}
+	id, _ := i.ID()
+	for _, p := range m.promises {
+		if p.ID == id && p.tenant == tenant {
+			return p
+		}
+	}
+	return nil
+}
+
+// lives is for keys that belong to a promise.
+func (m *reference) lives(k *refKey) bool {
+	return promise.KeyLives(k.expiresAt, m.read(k.promise).State, m.now)
+}
+
+// record appends an event and returns its number.
+func (m *reference) record(p *refPromise, kind promise.EventType, timeoutAt *time.Time) int32 {
+	w := m.workflows[p.WorkflowExecutionID]
+	w.log = append(w.log, refEvent{kind, p, m.now, timeoutAt})
+	return int32(len(w.log))
+}
+
+func (m *reference) apply(p *refPromise, s promise.Settlement, at time.Time, kind promise.EventType) {
+	n := m.record(p, kind, nil)
+	p.State, p.Value, p.Error, p.SettledBy, p.Comment = s.State, s.Value, s.Error, &s.By, s.Comment
+	p.ResolvedAt, p.ResolvedBySequence = &at, &n
+}
+
+func (m *reference) setDeadline(p *refPromise, at *time.Time) {
+	m.deadlines++
+	p.TimeoutAt, p.deadline = at, m.deadlines
+}
+
+// create also returns the promise that it made, whose id is still to be filled in.
+func (m *reference) create(tenant string, d promise.Draft) (created promise.Created, made *refPromise, _ error) {
+	w := m.workflows[d.WorkflowExecutionID]
+	if w != nil && w.tenant != tenant {
+		return promise.Created{}, nil, promise.ErrNotFound
+	}
+	var key *refKey
+	var name refKeyName
+	if d.IdempotencyKey != nil {
+		name = refKeyName{tenant, *d.IdempotencyKey}
+		key = m.keys[name]
+	}
+	for _, p := range m.promises {
+		if p.WorkflowExecutionID != d.WorkflowExecutionID || p.Name != d.Name {
+			continue
+		}
+		sameKey := equal(p.IdempotencyKey, d.IdempotencyKey) || key != nil && key.promise == p
+		sameOnTimeout := (p.OnTimeout == nil) == (d.OnTimeout == nil) && (p.OnTimeout == nil || p.OnTimeout.Same(*d.OnTimeout))
+		if !sameKey || string(p.Metadata) != string(d.Metadata) || !sameOnTimeout {
+			return promise.Created{}, nil, &promise.Error{Code: promise.CodeCreateConflict, ExistingPromiseID: p.ID}
+		}
+		return promise.Created{Promise: m.read(p)}, nil, nil
+	}
+	if key != nil && key.promise != nil && m.lives(key) {
+		return promise.Created{}, nil, &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: key.promise.ID}
+	}
+	if w == nil {
+		m.workflows[d.WorkflowExecutionID] = &refWorkflow{tenant: tenant}
+	}
+	p := &refPromise{tenant: tenant, Promise: promise.Promise{
+		WorkflowExecutionID: d.WorkflowExecutionID, Name: d.Name, State: promise.Pending, Metadata: d.Metadata,
+		IdempotencyKey: d.IdempotencyKey, OnTimeout: d.OnTimeout, CreatedAt: m.now,
+	}}
+	switch {
+	case d.TimeoutAt != nil:
+		m.setDeadline(p, d.TimeoutAt)
+	case d.Timeout != nil:
+		m.setDeadline(p, new(m.now.Add(*d.Timeout)))
+	}
+	m.promises = append(m.promises, p)
+	p.CreatedBySequence = m.record(p, promise.EventCreated, nil)
+	lost := false
+	if key != nil && key.held != nil {
+		if promise.HoldSettles(key.heldAt, key.expiresAt, p.TimeoutAt, m.now) {
+			m.apply(p, *key.held, m.now, promise.EventOf(key.held.State))
+		} else {
+			lost = true
+		}
+	}
+	if d.IdempotencyKey != nil {
+		m.keys[name] = &refKey{expiresAt: m.now.Add(d.IdempotencyKeyTTL), promise: p}
+	}
+	return promise.Created{Promise: m.read(p), New: true, LostHold: lost}, p, nil
+}
+
+func equal[T comparable](a, b *T) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+
+func (m *reference) register(tenant, key string, id uuid.UUID, ttl time.Duration) error {
+	p, name := m.find(tenant, promise.ByID(id)), refKeyName{tenant, key}
+	if p == nil {
+		return promise.ErrNotFound
+	}
+	if k := m.keys[name]; k != nil {
+		switch {
+		case k.held != nil:
+			return promise.Fail(promise.CodeKeyConflict, "")
+		case m.lives(k) && k.promise != p:
+			return &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: k.promise.ID}
+		case m.lives(k):
+			return nil
+		}
+	}
+	m.keys[name] = &refKey{expiresAt: m.now.Add(ttl), promise: p}
+	return nil
+}
+
+func (m *reference) settle(p *refPromise, s promise.Settlement) (promise.Settled, error) {
+	if p == nil {
+		return promise.Settled{}, promise.ErrNotFound
+	}
+	if q := m.read(p); q.State != promise.Pending {
+		return stands(q, s.Result), nil
+	}
+	m.apply(p, s, m.now, promise.EventOf(s.State))
+	return promise.Settled{PromiseID: p.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+}
+
+// stands answers a call that found the promise settled.
+func stands(p promise.Promise, r promise.Result) promise.Settled {
+	same := r.Same(promise.Result{State: p.State, Value: p.Value, Error: p.Error})
+	return promise.Settled{
+		PromiseID: p.ID, State: p.State, Outcome: promise.Late(p.State, p.SettledBy.Kind == promise.ByDeadline, same),
+	}
+}
+
+func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.Settlement, hold time.Duration) promise.Settled {
+	if p := m.find(tenant, i); p != nil {
+		settled, _ := m.settle(p, s)
+		return settled
+	}
+	key, _ := i.Key()
+	name := refKeyName{tenant, key}
+	k := m.keys[name]
+	if k != nil && k.held != nil && k.expiresAt.After(m.now) {
+		outcome := promise.Late(promise.Pending, false, k.held.Same(s.Result))
+		return promise.Settled{State: promise.Pending, Outcome: outcome, HeldUntil: &k.expiresAt}
+	}
+	lost := k != nil && k.held != nil
+	k = &refKey{expiresAt: m.now.Add(hold), held: &s, heldAt: m.now}
+	m.keys[name] = k
+	return promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: &k.expiresAt, LostHold: lost}
+}
+
+// settleBatch looks up all keys before it settles anything.
+func (m *reference) settleBatch(tenant string, by promise.Principal, items []promise.Item) []promise.Judgement {
+	found := make([]*refPromise, len(items))
+	for n, item := range items {
+		found[n] = m.find(tenant, item.Promise)
+	}
+	judgements := make([]promise.Judgement, len(items))
+	for n, item := range items {
+		judgements[n].Settled, judgements[n].Err = m.settle(found[n], promise.Settlement{Result: item.Result, By: by, Comment: item.Comment})
+	}
+	return judgements
+}
+
+func (m *reference) extend(p *refPromise, to time.Time) (promise.Promise, error) {
+	if p == nil {
+		return promise.Promise{}, promise.ErrNotFound
+	}
+	if q := m.read(p); q.State != promise.Pending {
+		return promise.Promise{}, promise.TooLate(stands(q, promise.Result{}))
+	}
+	m.setDeadline(p, &to)
+	m.record(p, promise.EventExtended, &to)
+	return m.read(p), nil
+}
+
+// list has everything that the filter chooses, newest first.
+func (m *reference) list(tenant string, f promise.Filter) []promise.Promise {
+	var found []promise.Promise
+	for _, p := range m.promises {
+		if q := m.read(p); p.tenant == tenant && chosen(f, q) {
+			found = append(found, q)
+		}
+	}
+	slices.Reverse(found)
+	return found
+}
+
+func (m *reference) listEvents(tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
+	w := m.workflows[workflow]
+	switch {
+	case w == nil || w.tenant != tenant:
+		return nil, promise.ErrNotFound
+	case int(after) > len(w.log):
+		return nil, promise.Fail(promise.CodeOutOfRange, "")
+	}
+	var events []promise.Event
+	for n, e := range w.log {
+		number := int32(n + 1)
+		if number <= after || len(events) == limit {
+			continue
+		}
+		event := promise.Event{
+			SequenceNumber: number, Type: e.kind, PromiseID: e.promise.ID, PromiseName: e.promise.Name, CreatedAt: e.at, TimeoutAt: e.timeoutAt,
+		}
+		if p := e.promise; equal(p.ResolvedBySequence, &number) {
+			event.Settled = &promise.Settlement{
+				Result: promise.Result{State: p.State, Value: p.Value, Error: p.Error}, By: *p.SettledBy, Comment: p.Comment,
+			}
+		}
+		events = append(events, event)
+	}
+	return events, nil
+}
+
+func (m *reference) expire(limit int) int {
+	var due []*refPromise
+	for _, p := range m.promises {
+		if p.State == promise.Pending && m.read(p).State != promise.Pending {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, func(a, b *refPromise) int {
+		if c := a.TimeoutAt.Compare(*b.TimeoutAt); c != 0 {
+			return c
+		}
+		return a.deadline - b.deadline
+	})
+	due = due[:min(limit, len(due))]
+	for _, p := range due {
+		q := m.read(p)
+		m.apply(p, promise.Settlement{
+			Result: promise.Result{State: q.State, Value: q.Value, Error: q.Error}, By: *q.SettledBy,
+		}, *q.TimeoutAt, promise.EventTimeout)
+	}
+	return len(due)
+}
+
+func (m *reference) deleteExpired() int64 {
+	before := len(m.keys)
+	for name, k := range m.keys {
+		if k.promise != nil && !m.lives(k) {
+			delete(m.keys, name)
+		}
+	}
+	return int64(before - len(m.keys))
+}
+
+func (m *reference) deleteExpiredHolds() []refKeyName {
+	var lost []refKeyName
+	for name, k := range m.keys {
+		if k.held != nil && !k.expiresAt.After(m.now) {
+			delete(m.keys, name)
+			lost = append(lost, name)
+		}
+	}
+	return lost
+}
