@@ -29,7 +29,7 @@ func (r *Repository) CreateForPromise(
 ) error {
 	for range attempts {
 		row, err := run[registrationRow](ctx, r, statement{
-			op: "create key", sql: createForPromiseSQL, args: []any{tenant, key, promiseID.String(), ttl},
+			op: "create key", sql: createForPromiseSQL, confirms: true, args: []any{tenant, key, promiseID.String(), ttl, false},
 		})
 		switch {
 		case err != nil:
@@ -47,9 +47,23 @@ func (r *Repository) CreateForPromise(
 }
 
 type registrationRow struct {
-	never
+	doubt
 	HolderID *uuid.UUID
 	Held     bool
+}
+
+// doubt is for rows that may tell of a key which is free if its promise's
+// deadline stands.
+type doubt struct {
+	Doubtful            bool
+	WorkflowExecutionID *uuid.UUID
+}
+
+func (d doubt) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+	if !d.Doubtful {
+		return uuid.Nil, uuid.Nil, false
+	}
+	return uuid.Nil, *d.WorkflowExecutionID, true
 }
 
 type keyRow struct {

@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
 )
 
 func TestKeyOfAnotherPromise(t *testing.T) {
@@ -78,6 +80,11 @@ func TestKeyOfATimedOutPromiseIsFreeAfterItsTime(t *testing.T) {
 	create(t, r, withKey(draft("again"), "a", time.Hour))
 	n, err := r.DeleteExpired(t.Context(), 10)
 	require.NoError(t, err)
+	require.Zero(t, n, "nothing has recorded the deadlines yet")
+	_, err = r.Expire(t.Context(), 10)
+	require.NoError(t, err)
+	n, err = r.DeleteExpired(t.Context(), 10)
+	require.NoError(t, err)
 	require.Equal(t, int64(1), n, "b alone: a has passed on, and c's time still runs")
 	_, err = r.FindPromiseByKey(t.Context(), tenant, "c")
 	require.NoError(t, err)
@@ -93,6 +100,8 @@ func TestDeleteExpiredIsBounded(t *testing.T) {
 		create(t, r, d)
 	}
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
+	_, err := r.Expire(t.Context(), 10)
+	require.NoError(t, err)
 	for _, want := range []int64{2, 1, 0} {
 		n, err := r.DeleteExpired(t.Context(), 2)
 		require.NoError(t, err)
@@ -104,6 +113,8 @@ func TestDeleteExpiredIsBounded(t *testing.T) {
 	d.TimeoutAt = &past
 	create(t, r, d)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
+	_, err = r.Expire(t.Context(), 10)
+	require.NoError(t, err)
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "SELECT FROM idempotency_key FOR UPDATE")
@@ -146,4 +157,45 @@ func TestCreateForPromise(t *testing.T) {
 	found, err := r.FindPromiseByKey(ctx, tenant, "k2")
 	require.NoError(t, err)
 	require.Equal(t, q.ID, found)
+}
+
+// A key whose time is over lives on while its promise is pending. An extension that was judged in time, and has not
+// committed when the deadline passes, keeps it: whoever wants the key must wait and see.
+func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	other := create(t, r, draft("other"))
+	d := withKey(draft("close call"), "k", time.Millisecond)
+	timeout := 2 * time.Second
+	d.Timeout = &timeout
+	p := create(t, r, d)
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	hour := time.Hour
+	_, err = repository.New(tx).Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: &hour})
+	require.NoError(t, err)
+	_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
+	require.NoError(t, err)
+
+	var wg sync.WaitGroup
+	var createErr, registerErr, holdErr error
+	var held promise.Settled
+	wg.Go(func() { _, createErr = r.Create(ctx, tenant, withKey(draft("thief"), "k", time.Hour)) })
+	wg.Go(func() { registerErr = r.CreateForPromise(ctx, tenant, "k", other.ID, time.Hour) })
+	wg.Go(func() { held, holdErr = r.SettleOrHold(ctx, tenant, "k", resolved([]byte("1")), time.Hour) })
+	require.Eventually(t, func() bool {
+		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
+			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
+			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
+	}, 10*time.Second, 5*time.Millisecond)
+	n, err := r.DeleteExpired(ctx, 10)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, createErr).ExistingPromiseID)
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, registerErr).ExistingPromiseID)
+	require.NoError(t, holdErr)
+	require.Equal(t, p.ID, held.PromiseID)
 }

@@ -117,9 +117,9 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	if d.OnTimeout != nil {
 		onTimeout = *d.OnTimeout
 	}
-	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, args: []any{
+	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
 		tenant, d.WorkflowExecutionID.String(), d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
-		orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error,
+		orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error, false,
 	}})
 	if err != nil {
 		return promise.Created{}, err
@@ -147,6 +147,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 type createRow struct {
 	promiseRow
 	Found         string // created, existing or key_holder
+	Doubtful      bool   // whether the key_holder still holds the key
 	SameKey       bool
 	SameMetadata  bool
 	SameOnTimeout bool
@@ -154,10 +155,10 @@ type createRow struct {
 }
 
 func (r createRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	if r.Found != "existing" {
-		return uuid.Nil, uuid.Nil, false
+	if r.Found == "existing" || r.Doubtful {
+		return r.promiseRow.overdue()
 	}
-	return r.promiseRow.overdue()
+	return uuid.Nil, uuid.Nil, false
 }
 
 // Get reads a promise, and judges the deadline by the database's clock.

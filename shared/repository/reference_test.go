@@ -309,7 +309,7 @@ func (m *reference) expire(limit int) int {
 func (m *reference) deleteExpired() int64 {
 	before := len(m.keys)
 	for name, k := range m.keys {
-		if k.promise != nil && !m.lives(k) {
+		if k.promise != nil && k.promise.State != promise.Pending && !m.lives(k) {
 			delete(m.keys, name)
 		}
 	}

@@ -62,6 +62,10 @@ type statement struct {
 	// of which one is NULL. Run again, the statement goes by the id that it
 	// found: the key may belong to another promise by then.
 	identifies bool
+
+	// confirms says that the last argument is whether the deadline that the
+	// statement asked about stands.
+	confirms bool
 }
 
 func (s *statement) pin(promiseID string) {
@@ -115,6 +119,9 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			return row, err
 		}
 		s.pin(promiseID.String())
+		if s.confirms {
+			s.args[len(s.args)-1] = true
+		}
 		confirmed = true
 	}
 	return row, contention(err)

@@ -81,8 +81,8 @@ func (r *Repository) SettleOrHold(
 		if !errors.Is(err, promise.ErrNotFound) {
 			return settled, err
 		}
-		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, args: []any{
-			tenant, key, hold, string(s.State), s.Value, s.Error, string(s.By.Kind), orNull(s.By.ID), s.Comment,
+		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, confirms: true, args: []any{
+			tenant, key, hold, string(s.State), s.Value, s.Error, string(s.By.Kind), orNull(s.By.ID), s.Comment, false,
 		}})
 		if err != nil {
 			return promise.Settled{}, err
@@ -100,7 +100,7 @@ func (r *Repository) SettleOrHold(
 }
 
 type holdRow struct {
-	never
+	doubt
 	ExpiresAt *time.Time
 	Held      bool
 	Same      bool

@@ -10,7 +10,9 @@
 -- Locks: the workflow execution's row, then the promise's, then the key's. existing and holder read the snapshot;
 -- a create that commits in between makes this one fail on promise_workflow_execution_id_name_key, or, where the key
 -- was taken, by promise_race_lost: nothing is written, and the statement is to be run again.
--- A key whose time is over and whose promise is settled is free: it passes on, if it still is as it was seen.
+-- A key whose time is over and whose promise is settled is free: it passes on, if it still is as it was seen. Where only
+-- the clock says that its promise is settled, that is doubtful: an extension that was in time may be about to commit. The
+-- holder is told, and the statement is to be run again with $12, when those under way have ended.
 WITH caller AS MATERIALIZED (
     SELECT t.id AS tenant_id
     FROM tenant t
@@ -38,6 +40,7 @@ holder AS MATERIALIZED (
         q.created_by_sequence, q.resolved_by_sequence, k.expires_at, k.held_at,
         q.id IS NOT NULL
             AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW())) AS live,
+        COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $12::BOOLEAN, FALSE) AS doubtful,
         k.held_at IS NOT NULL AND k.expires_at > NOW() AND ($7::TIMESTAMPTZ IS NULL OR $7 > k.held_at) AS settles,
         k.held_outcome, k.held_value, k.held_error, k.held_by_kind, k.held_by_id, k.held_comment
     FROM caller
@@ -48,7 +51,7 @@ numbered AS (
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number)
     SELECT $2::UUID, caller.tenant_id, CASE WHEN EXISTS (SELECT FROM holder WHERE settles) THEN 2 ELSE 1 END
     FROM caller
-    WHERE NOT EXISTS (SELECT FROM existing) AND NOT EXISTS (SELECT FROM holder WHERE live)
+    WHERE NOT EXISTS (SELECT FROM existing) AND NOT EXISTS (SELECT FROM holder WHERE live OR doubtful)
     ON CONFLICT (id) DO UPDATE SET last_sequence_number = w.last_sequence_number + EXCLUDED.last_sequence_number
         WHERE w.tenant_id = EXCLUDED.tenant_id
     RETURNING w.id, w.tenant_id, w.last_sequence_number, CLOCK_TIMESTAMP() AS at
@@ -103,7 +106,7 @@ SELECT
     id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
     created_by_sequence, resolved_by_sequence, metadata, idempotency_key,
     timeout_outcome, timeout_value, timeout_error, settled_by_kind, settled_by_id, comment, CLOCK_TIMESTAMP() AS read_at,
-    'created' AS found, TRUE AS same_key, TRUE AS same_metadata, TRUE AS same_on_timeout,
+    'created' AS found, FALSE AS doubtful, TRUE AS same_key, TRUE AS same_metadata, TRUE AS same_on_timeout,
     EXISTS (SELECT FROM holder WHERE held_at IS NOT NULL AND NOT settles) AS lost_hold
 FROM created
 UNION ALL
@@ -111,12 +114,12 @@ SELECT
     id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
     created_by_sequence, resolved_by_sequence, metadata, idempotency_key,
     timeout_outcome, timeout_value, timeout_error, settled_by_kind, settled_by_id, comment, NOW(),
-    'existing', same_key, same_metadata, same_on_timeout, FALSE
+    'existing', FALSE, same_key, same_metadata, same_on_timeout, FALSE
 FROM existing
 UNION ALL
 SELECT
     id, workflow_execution_id, name, outcome, NULL, NULL, timeout_at, created_at, resolved_at,
     created_by_sequence, resolved_by_sequence, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NOW(),
-    'key_holder', FALSE, FALSE, FALSE, FALSE
+    'key_holder', doubtful, FALSE, FALSE, FALSE, FALSE
 FROM holder
-WHERE live AND NOT EXISTS (SELECT FROM existing)
+WHERE (live OR doubtful) AND NOT EXISTS (SELECT FROM existing)

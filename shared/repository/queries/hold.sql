@@ -2,7 +2,8 @@
 -- how long, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of who settles, $9 comment.
 -- One row: until when a settlement is held now, whether that is this one, or one that was held before and is the same,
 -- and whether a hold that had expired unused made room. expires_at is NULL where the key belongs to a promise, or somebody
--- came first: to be run again, after another look for the promise. No row: there is no such tenant.
+-- came first: to be run again, after another look for the promise. doubtful and $10: as in create.sql. No row: there is no
+-- such tenant.
 --
 -- Locks: the key's row. What is free makes room, if it still is as it was seen.
 WITH seen AS MATERIALIZED (
@@ -11,6 +12,8 @@ WITH seen AS MATERIALIZED (
         k.promise_id IS NULL AND k.expires_at > NOW() AS holds,
         k.promise_id IS NOT NULL
             AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW())) AS belongs,
+        COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $10::BOOLEAN, FALSE) AS doubtful,
+        q.workflow_execution_id,
         k.held_outcome = $4::VARCHAR AND k.held_value IS NOT DISTINCT FROM $5::BYTEA
             AND k.held_error IS NOT DISTINCT FROM $6::TEXT AS same
     FROM tenant t
@@ -24,7 +27,7 @@ held AS (
     SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA, $6::TEXT, $7::VARCHAR, $8::VARCHAR,
            $9::VARCHAR
     FROM tenant t
-    WHERE t.slug = $1 AND NOT EXISTS (SELECT FROM seen WHERE holds OR belongs)
+    WHERE t.slug = $1 AND NOT EXISTS (SELECT FROM seen WHERE holds OR belongs OR doubtful)
     ON CONFLICT (tenant_id, key) DO UPDATE
         SET promise_id = NULL, expires_at = EXCLUDED.expires_at, held_at = EXCLUDED.held_at,
             held_outcome = EXCLUDED.held_outcome, held_value = EXCLUDED.held_value, held_error = EXCLUDED.held_error,
@@ -36,11 +39,13 @@ held AS (
     RETURNING k.expires_at
 )
 SELECT
-    COALESCE(held.expires_at, seen.expires_at) AS expires_at,
+    COALESCE(held.expires_at, CASE WHEN seen.holds THEN seen.expires_at END) AS expires_at,
     held.expires_at IS NOT NULL AS held,
+    COALESCE(seen.doubtful, FALSE) AS doubtful,
+    seen.workflow_execution_id,
     COALESCE(seen.same, FALSE) AS same,
     held.expires_at IS NOT NULL AND EXISTS (SELECT FROM seen WHERE promise_id IS NULL) AS lost_hold
 FROM tenant t
 LEFT JOIN held ON TRUE
-LEFT JOIN seen ON seen.holds
+LEFT JOIN seen ON seen.holds OR seen.doubtful
 WHERE t.slug = $1
