@@ -161,10 +161,10 @@ func page(name string, n int, item func(int) []byte) (object []byte, fit int) {
 func escapedSize(text []byte) int {
 	size := len(text) + 1
 	for _, b := range text {
-		switch {
-		case b == '"', b == '\\', b == '\n', b == '\r', b == '\t':
+		switch b {
+		case '"', '\\', '\n', '\r', '\t':
 			size++
-		case b == 0xE2: // perhaps U+2028 or U+2029
+		case 0xE2: // perhaps U+2028 or U+2029
 			size += 3
 		}
 	}
