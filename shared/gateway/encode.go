@@ -300,7 +300,7 @@ func toProblem(e *promise.Error) problemJSON {
 		Status: s.status,
 		Detail: e.Detail,
 		Code:   e.Code,
-		Field:  e.Field,
+		Field:  cut(e.Field),
 	}
 	if e.ExistingPromiseID != uuid.Nil {
 		p.ExistingPromiseID = &e.ExistingPromiseID
@@ -310,6 +310,18 @@ func toProblem(e *promise.Error) problemJSON {
 		p.settledJSON = &settled
 	}
 	return p
+}
+
+// cut keeps a field's name, which may be the caller's own, from making an answer
+// as large as a call.
+func cut(name string) string {
+	n := 0
+	for i := range name {
+		if n++; n > promise.MaxLength {
+			return name[:i]
+		}
+	}
+	return name
 }
 
 func encodeProblem(e *promise.Error) []byte {

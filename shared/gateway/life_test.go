@@ -428,3 +428,54 @@ func TestBatch(t *testing.T) {
 	requireProblem(t, 400, "out_of_range", a)
 	require.NotContains(t, s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"].([]any)[0], "outcome")
 }
+
+// A key past its time is free as soon as its promise is settled: whoever waits by it is told of that promise all the same.
+func TestWaitByAKeyThatIsOver(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	get := s.handler(t, "get-promise")
+	woken := make(chan string, 1)
+	go func() {
+		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+key+`","waitSeconds":25}`))
+		woken <- fmt.Sprint(string(a), err)
+	}()
+	time.Sleep(300 * time.Millisecond) // it is asleep
+	s.answer(t, "resolve", named+`,"value":1}`)
+	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+key+`"}`)
+	a := <-woken
+	require.Contains(t, a, promiseID)
+	require.Contains(t, a, `"state":"resolved"`)
+}
+
+// A look that cannot end in time leaves what the one before it saw.
+func TestAWaitIsNotCutOffByItsFunction(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"n","timeoutMs":500,"idempotencyKey":"k"}`)
+	tx, err := s.db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it holds a lock, and no more
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE")
+	require.NoError(t, err)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	got, err := s.handler(t, "get-promise").Invoke(ctx, []byte(`{"tenant":"demo","key":"k","waitSeconds":25}`))
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err())
+	require.Contains(t, string(got), `"state":"pending"`)
+}
+
+func TestAnAnswerDoesNotGrowWithTheCall(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	huge := strings.Repeat("\u2028", 1<<20)
+	got, err := s.handler(t, "batch-resolve").Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "",
+		`{"items":[{"identifier":"id:`+promiseID+`","value":1},{"`+huge+`":1}]}`))
+	require.NoError(t, err)
+	require.Less(t, len(got), 10_000)
+	require.Contains(t, string(got), "unknown_field")
+	require.Less(t, len(s.post(t, "resolve", "id:"+promiseID, "", `{"`+huge+`":1}`).Body), 10_000)
+}

@@ -29,8 +29,13 @@ func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 	}
 	var p promise.Promise
 	err = h.await(ctx, wait, func(ctx context.Context) (done bool, err error) {
-		p, err = h.Store.Get(ctx, c.tenant, c.identifier)
-		return p.State != promise.Pending, err
+		q, err := h.Store.Get(ctx, c.tenant, c.identifier)
+		if err != nil {
+			return false, err
+		}
+		p = q
+		c.identifier = promise.ByID(p.ID) // its key may be free as soon as it is settled
+		return p.State != promise.Pending, nil
 	})
 	if err != nil {
 		return answer{}, err
@@ -39,17 +44,26 @@ func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 }
 
 // await looks until something is done, an error ends it, or its time is over.
-// No connection to the database is held in between.
+// No connection to the database is used in between. A later look that the
+// function's own end cuts off is no error: the one before it stands.
 func (h *Handler) await(ctx context.Context, seconds int64, look func(context.Context) (done bool, err error)) error {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	if deadline, ok := ctx.Deadline(); ok && end.After(deadline.Add(-lastLook)) {
-		end = deadline.Add(-lastLook)
+	if deadline, ok := ctx.Deadline(); ok {
+		if end.After(deadline.Add(-lastLook)) {
+			end = deadline.Add(-lastLook)
+		}
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
+		defer stop()
 	}
-	for {
+	for looks := 0; ; looks++ {
 		looking, stop := context.WithTimeout(ctx, h.Timeout)
 		done, err := look(looking)
 		stop()
 		left := time.Until(end)
+		if err != nil && looks > 0 && ctx.Err() != nil {
+			return nil
+		}
 		if err != nil || done || left <= 0 {
 			return err
 		}

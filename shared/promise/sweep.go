@@ -1,12 +1,20 @@
 package promise
 
-import "time"
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
 
 // Expired is what became of a batch of deadlines that had passed.
 type Expired struct {
 	Expired  int            // how many were recorded
 	Lateness time.Duration  // how long ago the oldest of them was
 	Next     *time.Duration // until the next deadline that is still to come; nil: there is none
+
+	// PassedOver is a workflow execution that somebody else had in hand, the one
+	// with the oldest deadline; nil: there is none.
+	PassedOver *uuid.UUID
 }
 
 // Hold names a settlement that was held for the promise that was to be created

@@ -1,7 +1,7 @@
 package repository_test
 
 import (
-	"sync"
+	"context"
 	"testing"
 	"time"
 
@@ -163,39 +163,49 @@ func TestCreateForPromise(t *testing.T) {
 // committed when the deadline passes, keeps it: whoever wants the key must wait and see.
 func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 	t.Parallel()
-	r, db := setUp(t)
-	ctx := t.Context()
-	other := create(t, r, draft("other"))
-	d := withKey(draft("close call"), "k", time.Millisecond)
-	timeout := 2 * time.Second
-	d.Timeout = &timeout
-	p := create(t, r, d)
-	tx, err := db.Pool.Begin(ctx)
-	require.NoError(t, err)
-	hour := time.Hour
-	_, err = repository.New(tx).Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: &hour})
-	require.NoError(t, err)
-	_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
-	require.NoError(t, err)
-
-	var wg sync.WaitGroup
-	var createErr, registerErr, holdErr error
-	var held promise.Settled
-	wg.Go(func() { _, createErr = r.Create(ctx, tenant, withKey(draft("thief"), "k", time.Hour)) })
-	wg.Go(func() { registerErr = r.CreateForPromise(ctx, tenant, "k", other.ID, time.Hour) })
-	wg.Go(func() { held, holdErr = r.SettleOrHold(ctx, tenant, "k", resolved([]byte("1")), time.Hour) })
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
-			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
-	}, 10*time.Second, 5*time.Millisecond)
-	n, err := r.DeleteExpired(ctx, 10)
-	require.NoError(t, err)
-	require.Zero(t, n)
-	require.NoError(t, tx.Commit(ctx))
-	wg.Wait()
-	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, createErr).ExistingPromiseID)
-	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, registerErr).ExistingPromiseID)
-	require.NoError(t, holdErr)
-	require.Equal(t, p.ID, held.PromiseID)
+	for name, take := range map[string]func(r *repository.Repository, other uuid.UUID) error{
+		"create": func(r *repository.Repository, _ uuid.UUID) error {
+			return errOf(r.Create(context.Background(), tenant, withKey(draft("thief"), "k", time.Hour)))
+		},
+		"register": func(r *repository.Repository, other uuid.UUID) error {
+			return r.CreateForPromise(context.Background(), tenant, "k", other, time.Hour)
+		},
+		"hold": func(r *repository.Repository, _ uuid.UUID) error {
+			settled, err := r.SettleOrHold(context.Background(), tenant, "k", resolved([]byte("1")), time.Hour)
+			if err == nil {
+				err = &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: settled.PromiseID}
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, db := setUp(t)
+			ctx := t.Context()
+			other := create(t, r, draft("other"))
+			d := withKey(draft("close call"), "k", time.Millisecond)
+			timeout := 2 * time.Second
+			d.Timeout = &timeout
+			p := create(t, r, d)
+			tx, err := db.Pool.Begin(ctx)
+			require.NoError(t, err)
+			hour := time.Hour
+			_, err = repository.New(tx).Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: &hour})
+			require.NoError(t, err)
+			_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
+			require.NoError(t, err)
+			taken := make(chan error, 1)
+			go func() { taken <- take(r, other.ID) }()
+			require.Eventually(t, func() bool {
+				return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
+					WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
+					AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
+			}, 10*time.Second, 5*time.Millisecond)
+			n, err := r.DeleteExpired(ctx, 10)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			require.NoError(t, tx.Commit(ctx))
+			require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, <-taken).ExistingPromiseID)
+		})
+	}
 }

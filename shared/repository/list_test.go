@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
@@ -256,5 +258,41 @@ func TestListBytes(t *testing.T) {
 				require.True(t, slices.IsSortedFunc(all, newestFirst))
 			}
 		})
+	}
+}
+
+// However many promises a tenant has, a page reads no more of them than it shows.
+func TestAPageReadsNoMoreThanItShows(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id) SELECT md5('w')::UUID, id FROM tenant`)
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, created_at, resolved, outcome)
+		SELECT md5('w')::UUID, (SELECT id FROM tenant), n::TEXT, 1, NOW() - n * INTERVAL '1 second', n % 2 = 0, CASE WHEN n % 2 = 0 THEN 'resolved' END
+		FROM generate_series(1, 20000) n`)
+	db.Exec(t, "ANALYZE")
+	sql, err := os.ReadFile("queries/list_promises.sql")
+	require.NoError(t, err)
+	conn, err := db.Pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "PREPARE list AS "+string(sql))
+	require.NoError(t, err)
+	for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
+		_, err = conn.Exec(t.Context(), "SET plan_cache_mode = "+mode)
+		require.NoError(t, err)
+		for _, state := range []string{"NULL", "'pending'", "'resolved'"} {
+			rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) EXECUTE list ('"+tenant+"', NULL, "+state+", NULL, NULL, NULL, 101, 1000000)")
+			require.NoError(t, err)
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			require.NoError(t, err)
+			for _, line := range lines {
+				var n int
+				if _, count, ok := strings.Cut(line, "actual rows="); ok && strings.Contains(line, "idx_promise_tenant") {
+					_, err := fmt.Sscan(count, &n)
+					require.NoError(t, err)
+				}
+				require.Less(t, n, 1000, "%s, %s\n%s", mode, state, strings.Join(lines, "\n"))
+			}
+		}
 	}
 }

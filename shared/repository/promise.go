@@ -200,7 +200,8 @@ func (r *Repository) Extend(
 	}
 	p := row.promise()
 	switch {
-	case row.Pending && d.At == nil && !row.Extended: // its workflow execution was deleted meanwhile
+	case row.Pending && !row.Extended && (d.At == nil || p.TimeoutAt == nil || !p.TimeoutAt.Equal(d.At.Truncate(time.Microsecond))):
+		// its workflow execution was deleted meanwhile
 		return promise.Promise{}, promise.ErrNotFound
 	case !row.Pending:
 		byDeadline := p.SettledBy != nil && p.SettledBy.Kind == promise.ByDeadline

@@ -5,11 +5,19 @@ import (
 	_ "embed" // the queries
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/flovyn/promises/shared/promise"
 )
 
 //go:embed queries/expire.sql
 var expireSQL string
+
+//go:embed queries/expire_workflow.sql
+var expireWorkflowSQL string
+
+//go:embed queries/delete_empty_workflows.sql
+var deleteEmptyWorkflowsSQL string
 
 //go:embed queries/delete_expired_holds.sql
 var deleteExpiredHoldsSQL string
@@ -31,6 +39,15 @@ func (r *Repository) Expire(ctx context.Context, limit int) (promise.Expired, er
 	return row.Expired, err
 }
 
+// ExpireWorkflow records at most limit deadlines of one workflow execution, as
+// Expire does, but waits for its turn.
+func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.Expired, error) {
+	row, err := run[expiredRow](ctx, r, statement{
+		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},
+	})
+	return row.Expired, err
+}
+
 // DeleteExpiredHolds deletes at most limit settlements that were held for a
 // promise which did not come in time, of all tenants, oldest first, and returns
 // whose they were. Fewer than limit mean that none is left, or that somebody
@@ -41,14 +58,30 @@ func (r *Repository) DeleteExpiredHolds(ctx context.Context, limit int) ([]promi
 
 type deletedRow struct {
 	never
-	promise.Deleted
+	Promises             int
+	Keys                 int
+	Events               int
+	WorkflowExecutionIDs []string
 }
 
-// DeleteSettled deletes at most limit promises of all tenants that were both
-// created and settled longer than age ago, with their keys and events, and the
-// workflow executions that this leaves empty. Fewer than limit mean that none is
-// left, or that somebody else has them in hand.
+// DeleteSettled deletes at most limit promises of all tenants whose settlement
+// was recorded longer than age ago, with their keys and events, and the workflow
+// executions that this leaves empty. Fewer than limit mean that none is left, or
+// that somebody else has them in hand. With an error, some of it may have been
+// done.
+//
+// Workflow executions are looked at in a statement of their own: of two calls
+// that delete the last promises of one, the later sees that it is empty.
 func (r *Repository) DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error) {
 	row, err := run[deletedRow](ctx, r, statement{op: "delete settled", sql: deleteSettledSQL, args: []any{age, limit}})
-	return row.Deleted, err
+	d := promise.Deleted{Promises: row.Promises, Keys: row.Keys, Events: row.Events}
+	if err != nil || len(row.WorkflowExecutionIDs) == 0 {
+		return d, err
+	}
+	tag, err := r.db.Exec(ctx, deleteEmptyWorkflowsSQL, row.WorkflowExecutionIDs)
+	if err != nil {
+		return d, interpret("delete empty workflows", err)
+	}
+	d.Workflows = int(tag.RowsAffected())
+	return d, nil
 }

@@ -11,13 +11,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/flovyn/promises/shared/promise"
 )
 
 // Store does one batch of each kind of work, for all tenants, and waits for
-// nobody. A batch that is not full means that no more can be done at the moment.
+// nobody but where it says so. A batch that is not full means that no more can be done at the moment.
 type Store interface {
 	Expire(ctx context.Context, limit int) (promise.Expired, error)
+
+	// ExpireWorkflow alone waits: for its turn at one workflow execution.
+	ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.Expired, error)
+
 	DeleteExpired(ctx context.Context, limit int) (int64, error)
 	DeleteExpiredHolds(ctx context.Context, limit int) ([]promise.Hold, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
@@ -122,6 +128,13 @@ type call struct {
 
 	report Report // Expired is the deadlines' goroutine's, the rest the deletions'
 	untold untold // the deadlines' goroutine's
+
+	// A Run waits for a workflow that was passed over, beside the deadlines, one
+	// at a time. busy is the waiting goroutine's, the rest the deadlines'.
+	watching bool
+	busy     kind
+	waiting  bool
+	waited   chan promise.Expired
 }
 
 // kind is one kind of work, and how it failed. It is one goroutine's.
@@ -154,9 +167,11 @@ func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Re
 		keys:      kind{name: "delete expired keys"},
 		holds:     kind{name: "delete expired holds"},
 		settled:   kind{name: "delete settled promises"},
+		busy:      kind{name: "record a busy workflow's deadlines"},
+		waited:    make(chan promise.Expired, 1),
 	}
 	do(c)
-	return c.report, errors.Join(c.deadlines.err(), c.keys.err(), c.holds.err(), c.settled.err())
+	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.holds.err(), c.settled.err())
 }
 
 func (k *kind) err() error {
@@ -183,6 +198,7 @@ func (c *call) try(k *kind, batch func(ctx context.Context) error) error {
 
 // watchDeadlines records deadlines as they pass.
 func (c *call) watchDeadlines() {
+	c.watching = true
 	for c.open.Err() == nil {
 		pause := maxPause
 		if next := c.recordDeadlines(); next != nil {
@@ -193,12 +209,54 @@ func (c *call) watchDeadlines() {
 		}
 		sleep(c.open, pause)
 	}
+	c.endWait()
 	c.tell()
+}
+
+// wait begins to wait for a workflow that was passed over, unless another is
+// waited for.
+func (c *call) wait(workflowExecutionID uuid.UUID) {
+	if c.waiting {
+		return
+	}
+	c.waiting = true
+	go func() {
+		var e promise.Expired
+		c.try(&c.busy, func(ctx context.Context) (err error) { //nolint:errcheck // see kind
+			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, expireBatch)
+			return err
+		})
+		c.waited <- e
+	}()
+}
+
+// collect takes what a wait has come to, if it is over.
+func (c *call) collect() {
+	select {
+	case e := <-c.waited:
+		c.waiting = false
+		c.count(e)
+	default:
+	}
+}
+
+func (c *call) endWait() {
+	if c.waiting {
+		c.waiting = false
+		c.count(<-c.waited)
+	}
+}
+
+func (c *call) count(e promise.Expired) {
+	c.report.Expired += e.Expired
+	c.untold.expired += e.Expired
+	c.untold.overdue = max(c.untold.overdue, e.Lateness)
 }
 
 // recordDeadlines records those that have passed, and returns how long it is
 // until the next; nil: there is none, or nobody knows.
 func (c *call) recordDeadlines() (next *time.Duration) {
+	c.collect()
 	for full := true; full && c.open.Err() == nil; {
 		var e promise.Expired
 		err := c.try(&c.deadlines, func(ctx context.Context) (err error) {
@@ -208,11 +266,13 @@ func (c *call) recordDeadlines() (next *time.Duration) {
 		if err != nil {
 			return nil
 		}
-		c.report.Expired += e.Expired
 		c.untold.looked = true
-		c.untold.expired += e.Expired
-		c.untold.overdue = max(c.untold.overdue, e.Lateness)
+		c.count(e)
 		next, full = e.Next, e.Expired >= expireBatch
+		if e.PassedOver != nil && !full && c.watching {
+			c.wait(*e.PassedOver)
+			next = new(time.Duration)
+		}
 	}
 	return next
 }

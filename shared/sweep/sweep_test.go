@@ -118,7 +118,8 @@ func (s *service) once(t testing.TB) sweep.Report {
 func (s *service) due(t testing.TB, n, workflows int) {
 	t.Helper()
 	s.add(t, "due", n, workflows)
-	s.Exec(t, "UPDATE promise SET timeout_at = NOW() - random() * INTERVAL '1 minute' WHERE name LIKE 'due-%'")
+	s.Exec(t, `UPDATE promise SET created_at = NOW() - INTERVAL '1 day', timeout_at = NOW() - random() * INTERVAL '1 minute'
+		WHERE name LIKE 'due-%'`)
 }
 
 // settled adds n promises that were settled long ago, with keys.
@@ -136,8 +137,8 @@ func (s *service) settled(t testing.TB, n, workflows int) {
 			UPDATE workflow_execution w SET last_sequence_number = 2 * last_sequence_number
 			WHERE id IN (SELECT workflow_execution_id FROM settled)
 		)
-		INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id)
-		SELECT workflow_execution_id, resolved_by_sequence, 'PROMISE_RESOLVED', id FROM settled`)
+		INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+		SELECT workflow_execution_id, resolved_by_sequence, 'PROMISE_RESOLVED', id, resolved_at FROM settled`)
 }
 
 func (s *service) add(t testing.TB, name string, n, workflows int) {
@@ -235,7 +236,7 @@ func TestASettlementUnderWayIsPassedOver(t *testing.T) {
 	s.Exec(t, "UPDATE promise SET timeout_at = timeout_at - INTERVAL '1 hour'")
 	past := time.Now().Add(-time.Minute)
 	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "free"})
-	s.Exec(t, "UPDATE promise SET timeout_at = $2 WHERE id = $1", p.ID, past)
+	s.Exec(t, "UPDATE promise SET created_at = $2::TIMESTAMPTZ - INTERVAL '1 day', timeout_at = $2 WHERE id = $1", p.ID, past)
 
 	tx, err := s.Pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -260,6 +261,50 @@ func TestASettlementUnderWayIsPassedOver(t *testing.T) {
 	require.Equal(t, sweep.Report{}, s.once(t))
 	require.Equal(t, []float64{1, 1999}, s.metric(t, sweep.MetricPromisesExpired), "a count of 0 is not told")
 	require.Zero(t, s.metric(t, sweep.MetricOldestOverdue)[2], "but that nothing is overdue is")
+}
+
+// A workflow that is always busy would be passed over for ever: a run waits for its turn at it.
+func TestABusyWorkflowIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.due(t, 3, 1)
+	tx, err := s.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan sweep.Report, 1)
+	go func() {
+		report, _ := s.sweeper.Run(ctx, time.Minute)
+		done <- report
+	}()
+	require.Eventually(t, func() bool {
+		return s.count(t, `pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = $1%'
+			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
+	}, 10*time.Second, 5*time.Millisecond, "it stands in the queue")
+	late := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "another", Timeout: new(time.Duration)})
+	require.Eventually(t, func() bool {
+		return s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT' AND promise_id = $1", late.ID) == 1
+	}, 10*time.Second, 5*time.Millisecond, "and the others go on")
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Eventually(t, func() bool {
+		return s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT'") == 4
+	}, 10*time.Second, 5*time.Millisecond)
+	stop()
+	require.Equal(t, 4, (<-done).Expired)
+}
+
+// What a deadline brought long after it passed is as new to an engine as what somebody settles now.
+func TestRetentionCountsFromTheRecord(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.due(t, 3, 1)
+	s.Exec(t, "UPDATE promise SET timeout_at = NOW() - INTERVAL '200 days', created_at = NOW() - INTERVAL '300 days'")
+	require.Equal(t, sweep.Report{Expired: 3}, s.once(t))
+	require.Equal(t, 3, s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT'"))
+	s.Exec(t, "UPDATE workflow_event SET created_at = NOW() - INTERVAL '91 days'")
+	require.Equal(t, 3, s.once(t).PromisesDeleted)
 }
 
 func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
@@ -316,6 +361,8 @@ func TestRetention(t *testing.T) {
 	require.Equal(t, sweep.Report{}, s.once(t), "settled only now")
 	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
 	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
+	require.Equal(t, sweep.Report{}, s.once(t), "recorded only now")
+	s.Exec(t, "UPDATE workflow_event SET created_at = created_at - INTERVAL '91 days' WHERE promise_id IN ($1, $2)", old.ID, second.ID)
 
 	s.sweeper.Retention = 0
 	require.Equal(t, sweep.Report{}, s.once(t), "0 keeps all")

@@ -1,9 +1,9 @@
--- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events, and the
--- workflow executions that this leaves empty. Nothing that is pending.
+-- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events.
+-- Nothing that is pending. How long counts from when the settlement was recorded: engines must have had the time to read
+-- it. One row, with the workflow executions that may be empty now.
 --
--- Locks: the promises' rows, their keys', then the workflow executions'. Nobody waits for a settled promise with a
--- workflow execution in hand, and what somebody else holds is left for the next time. A workflow execution goes only if
--- it is as it was seen: a creation in between has given out a number. idx_promise_tenant, by tenant and outcome.
+-- Locks: the promises' rows, then their keys'. What somebody else holds is left for the next time. idx_promise_tenant, by
+-- tenant and outcome.
 WITH doomed AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence
     FROM promise p
@@ -16,6 +16,11 @@ WITH doomed AS MATERIALIZED (
             FROM promise q
             WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - $1::INTERVAL
               AND q.resolved_at < NOW() - $1::INTERVAL
+              AND NOT EXISTS (
+                  SELECT FROM workflow_event e
+                  WHERE e.workflow_execution_id = q.workflow_execution_id AND e.sequence_number = q.resolved_by_sequence
+                    AND e.created_at >= NOW() - $1::INTERVAL
+              )
             ORDER BY q.created_at, q.id
             LIMIT $2::INT
         ) AS old
@@ -27,21 +32,6 @@ parts AS MATERIALIZED ( -- of the logs, each read once however many of its promi
     SELECT workflow_execution_id, MIN(created_by_sequence) AS first, MAX(resolved_by_sequence) AS last
     FROM doomed
     GROUP BY workflow_execution_id
-),
-emptied AS MATERIALIZED (
-    SELECT workflow_execution_id AS id, -- and not by a join, for which the whole table might be read
-           (SELECT w.last_sequence_number FROM workflow_execution w WHERE w.id = parts.workflow_execution_id) AS last_sequence_number
-    FROM parts
-    WHERE NOT EXISTS (
-        SELECT FROM promise q
-        WHERE q.workflow_execution_id = parts.workflow_execution_id AND q.id NOT IN (SELECT id FROM doomed)
-    )
-),
-empty AS MATERIALIZED (
-    SELECT w.id
-    FROM emptied
-    JOIN workflow_execution w ON w.id = emptied.id AND w.last_sequence_number = emptied.last_sequence_number
-    FOR UPDATE OF w SKIP LOCKED
 ),
 events AS (
     DELETE FROM workflow_event e
@@ -62,15 +52,9 @@ promises AS (
     USING doomed
     WHERE p.id = doomed.id
     RETURNING 1
-),
-workflows AS (
-    DELETE FROM workflow_execution w
-    USING empty
-    WHERE w.id = empty.id
-    RETURNING 1
 )
 SELECT
     (SELECT COUNT(*) FROM promises) AS promises,
     (SELECT COUNT(*) FROM keys) AS keys,
     (SELECT COUNT(*) FROM events) AS events,
-    (SELECT COUNT(*) FROM workflows) AS workflows
+    (SELECT COALESCE(array_agg(workflow_execution_id::TEXT), '{}') FROM parts) AS workflow_execution_ids

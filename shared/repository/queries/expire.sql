@@ -1,12 +1,13 @@
 -- Records at most $1 deadlines that have passed, of all tenants, oldest first: each promise gets the outcome that its
 -- creation named for this, or timed_out, and its workflow an event. One row: how many, how long ago the oldest of them
--- was, and how long it is until the next deadline that nobody has reached yet (NULL: there is none).
+-- was, how long it is until the next deadline that nobody has reached yet (NULL: there is none), and a workflow execution
+-- of which a deadline was passed over (NULL: none was).
 --
 -- Locks: the workflow executions' rows, and the promises', in the order of the deadlines; none is waited for, so that the
 -- order cannot matter. What somebody else holds is passed over for the next time: a settlement that is under way may
 -- still be in time. idx_promise_due.
 WITH due AS MATERIALIZED (
-    SELECT p.id, p.workflow_execution_id, p.timeout_at, w.last_sequence_number
+    SELECT p.id, p.workflow_execution_id, p.created_at, p.timeout_at, w.last_sequence_number
     FROM promise p
     JOIN workflow_execution w ON w.id = p.workflow_execution_id
     WHERE p.resolved = FALSE AND p.timeout_at <= NOW()
@@ -42,5 +43,12 @@ logged AS (
 )
 SELECT
     (SELECT COUNT(*) FROM ordered) AS expired,
-    (SELECT COALESCE(CLOCK_TIMESTAMP() - MIN(timeout_at), INTERVAL '0') FROM ordered) AS lateness,
-    (SELECT MIN(timeout_at) FROM promise WHERE resolved = FALSE AND timeout_at > NOW()) - CLOCK_TIMESTAMP() AS next
+    (SELECT COALESCE(CLOCK_TIMESTAMP() - MIN(GREATEST(timeout_at, created_at)), INTERVAL '0') FROM ordered) AS lateness,
+    (SELECT MIN(timeout_at) FROM promise WHERE resolved = FALSE AND timeout_at > NOW()) - CLOCK_TIMESTAMP() AS next,
+    (
+        SELECT p.workflow_execution_id
+        FROM promise p
+        WHERE p.resolved = FALSE AND p.timeout_at <= NOW() AND p.id NOT IN (SELECT id FROM ordered)
+        ORDER BY p.timeout_at
+        LIMIT 1
+    ) AS passed_over

@@ -3,7 +3,7 @@
 -- would hold more, but never before its first. All but $1, $7 and $8 may be NULL. No row: nothing matches, or there is
 -- no such tenant.
 --
--- No lock. Each branch reads, in order and no further than it must, one part of idx_promise_tenant; or, for deadlines that
+-- No lock. Each branch reads, in order and no further than it must to find what is asked for, one part of idx_promise_tenant; or, for deadlines that
 -- nothing has recorded yet, idx_promise_due. Which branches are needed depends on $3 alone, so that no plan is a bad one.
 WITH bound AS MATERIALIZED (
     SELECT t.id AS tenant_id, COALESCE($5::TIMESTAMPTZ, 'infinity') AS at,
@@ -23,7 +23,7 @@ page AS MATERIALIZED (
               AND ($3 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
               AND ($2::VARCHAR IS NULL OR p.name = $2)
               AND ($4::TIMESTAMPTZ IS NULL OR p.timeout_at < $4)
-            ORDER BY p.created_at DESC, p.id DESC
+            ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's own order, or it would be sorted
             LIMIT $7::INT
         )
         UNION ALL

@@ -1,0 +1,19 @@
+-- Deletes those of some workflow executions ($1) that have no promises any more, with what is left of their logs.
+--
+-- Locks: the workflow executions' rows; what somebody else holds stays. One goes only if it is as it was seen: a creation
+-- in between has given out a number. workflow_execution_pkey, idx_promise_workflow.
+WITH empty AS MATERIALIZED (
+    SELECT w.id, w.last_sequence_number
+    FROM unnest($1::TEXT[]) AS given (id)
+    CROSS JOIN LATERAL (SELECT v.id, v.last_sequence_number FROM workflow_execution v WHERE v.id = given.id::UUID) AS w
+    WHERE NOT EXISTS (SELECT FROM promise q WHERE q.workflow_execution_id = w.id)
+),
+locked AS MATERIALIZED (
+    SELECT w.id
+    FROM empty
+    JOIN workflow_execution w ON w.id = empty.id AND w.last_sequence_number = empty.last_sequence_number
+    FOR UPDATE OF w SKIP LOCKED
+)
+DELETE FROM workflow_execution w
+USING locked
+WHERE w.id = locked.id
