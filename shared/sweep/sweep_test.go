@@ -171,9 +171,11 @@ func TestDeadlinesAreRecordedInTime(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	s.settled(t, 20_000, 2000)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.sweeper.Run(t.Context(), 5*time.Second)
+		_, err := s.sweeper.Run(ctx, time.Minute)
 		done <- err
 	}()
 	workflows := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
@@ -185,6 +187,10 @@ func TestDeadlinesAreRecordedInTime(t *testing.T) {
 		})
 		time.Sleep(10 * time.Millisecond)
 	}
+	require.Eventually(t, func() bool {
+		return s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT'") == n
+	}, 20*time.Second, 50*time.Millisecond)
+	stop()
 	require.NoError(t, <-done)
 	s.Exec(t, "DELETE FROM workflow_execution WHERE id IN (SELECT workflow_execution_id FROM promise WHERE name LIKE 'settled-%')")
 	s.requireExpired(t, n)
