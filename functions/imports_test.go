@@ -22,8 +22,11 @@ var allowed = map[string][]string{
 	"migrations":        {},
 	"shared/repository": {"shared/promise"},
 	"shared/gateway":    {"shared/promise"},
+	"shared/auth":       {"shared/promise"},
 	"shared/sweep":      {"shared/promise"},
-	"shared/app":        {"shared/config", "shared/gateway", "shared/repository", "shared/sweep", "shared/telemetry"},
+	"shared/app": {
+		"shared/auth", "shared/config", "shared/gateway", "shared/promise", "shared/repository", "shared/sweep", "shared/telemetry",
+	},
 	"shared/migrate":    {"migrations"},
 	"shared/dbtest":     {"shared/localpg", "shared/migrate"},
 	"functions":         {"shared/app", "shared/gateway"},

@@ -2,6 +2,7 @@ package functions_test
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,4 +44,33 @@ func TestRoutesNameTheFunctions(t *testing.T) {
 		require.GreaterOrEqual(t, schedule.Every, time.Minute, "EventBridge knows no shorter time")
 		require.Zero(t, schedule.Every%time.Minute)
 	}
+}
+
+// No route is open: each names an authorizer, and each authorizer a function. What API Gateway would refuse or ignore
+// in one fails here.
+func TestEveryRouteHasAnAuthorizer(t *testing.T) {
+	t.Parallel()
+	identitySource := regexp.MustCompile(`^\$request\.(header|querystring)\.[\w-]+$`)
+	used := map[string]bool{}
+	for _, r := range routes.HTTP {
+		used[r.Authorizer] = true
+	}
+	var names []string
+	for _, a := range routes.Authorizers {
+		names = append(names, a.Name)
+		i := slices.IndexFunc(routes.Functions, func(f routes.Function) bool { return f.Name == a.Function })
+		require.GreaterOrEqual(t, i, 0, a.Function)
+		require.LessOrEqual(t, routes.Functions[i].Timeout, 10*time.Second, "API Gateway waits no longer")
+		require.Regexp(t, identitySource, a.IdentitySource)
+		require.GreaterOrEqual(t, a.TTL, time.Duration(0))
+		require.LessOrEqual(t, a.TTL, time.Hour)
+		require.Zero(t, a.TTL%time.Second, "API Gateway counts seconds")
+		require.True(t, used[a.Name], a.Name)
+	}
+	for _, r := range routes.HTTP {
+		require.Contains(t, names, r.Authorizer, r.Path)
+		require.Equal(t, strings.Contains(r.Path, "/callbacks/"), r.Authorizer == "callback", r.Path)
+	}
+	slices.Sort(names)
+	require.Len(t, slices.Compact(names), len(routes.Authorizers))
 }

@@ -1,7 +1,7 @@
 // Command local runs the whole service on this machine: Postgres, migrated; a
-// tenant; the functions, as the binaries that AWS runs, in environments that
-// speak the Lambda Runtime API; before them the HTTP API and the Lambda Invoke
-// API. Ctrl-C stops all of it and leaves the data.
+// tenant and a key of it; the functions, as the binaries that AWS runs, in
+// environments that speak the Lambda Runtime API; before them the HTTP API and
+// the Lambda Invoke API. Ctrl-C stops all of it and leaves the data.
 //
 //	go run ./infra/local [flags]
 //
@@ -56,7 +56,7 @@ func main() {
 // options are what the command line and the environment ask for.
 type options struct {
 	http, lambda string // addresses
-	data         string // Postgres's folder
+	data         string // the folder of Postgres, and of what is kept with it
 	fresh        bool
 	readyFile    string
 	databaseURL  string // empty: a Postgres is started
@@ -74,8 +74,8 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 	}
 	flags.StringVar(&o.http, "http", "127.0.0.1:3000", "loopback `address` of the HTTP API; port 0 takes a free one")
 	flags.StringVar(&o.lambda, "lambda", "127.0.0.1:3001", "loopback `address` of the Lambda Invoke API")
-	flags.StringVar(&o.data, "data", "", "`folder` of the database (default: a private one, kept)")
-	flags.BoolVar(&o.fresh, "fresh", false, "begin with a new, empty database")
+	flags.StringVar(&o.data, "data", "", "`folder` of the database and its keys (default: a private one, kept)")
+	flags.BoolVar(&o.fresh, "fresh", false, "begin with a new, empty database and new keys")
 	flags.StringVar(&o.readyFile, "ready-file", "", "`file` to write, as JSON, once everything answers; removed at the end")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

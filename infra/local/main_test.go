@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 )
@@ -85,12 +86,20 @@ type runner struct {
 // begin starts the command in a group of its own, on free ports.
 func begin(t *testing.T, databaseURL string, command []string, args ...string) *runner {
 	t.Helper()
+	return beginIn(t, []string{"DATABASE_URL=" + databaseURL}, command, args...)
+}
+
+// beginIn is begin with more of an environment.
+func beginIn(t *testing.T, env, command []string, args ...string) *runner {
+	t.Helper()
 	dir := folder(t)
 	r := &runner{readyFile: filepath.Join(dir, "ready.json"), tmp: filepath.Join(dir, "tmp"), exited: make(chan struct{})}
 	require.NoError(t, os.Mkdir(r.tmp, 0o711)) //nolint:gosec // see folder
 	command = append(append(command, "--http", "127.0.0.1:0", "--lambda", "localhost:0", "--ready-file", r.readyFile), args...)
 	r.cmd = exec.Command(command[0], command[1:]...)
-	r.cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1")
+	r.cmd.Env = append(os.Environ(), "DATABASE_URL=", "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1",
+		"LOG_LEVEL=", "PUBLIC_URL=", "TOKEN_KEYS=")
+	r.cmd.Env = append(r.cmd.Env, env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, r.cmd.Start())
@@ -158,19 +167,33 @@ func processesUnder(dir string) []string {
 	return found
 }
 
+// call calls the demo tenant's API with the runner's key.
 func (r *runner) call(t *testing.T, method, path, body string) (int, map[string]any) {
 	t.Helper()
-	req, err := http.NewRequest(method, r.ready.HTTPURL+"/api/tenants/demo"+path, strings.NewReader(body))
+	status, b := request(t, method, r.promises(path), "Bearer "+r.ready.APIKey, body)
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal([]byte(b), &fields), "%s", b)
+	return status, fields
+}
+
+// promises is the URL of a path of the demo tenant.
+func (r *runner) promises(path string) string { return r.ready.HTTPURL + "/api/tenants/demo" + path }
+
+// request makes one HTTP request, with no Authorization where that is empty.
+func request(t *testing.T, method, url, authorization, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/json")
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	var fields map[string]any
-	require.NoError(t, json.Unmarshal(b, &fields), "%s", b)
-	return resp.StatusCode, fields
+	return resp.StatusCode, string(b)
 }
 
 func (r *runner) create(t *testing.T, key string) (promiseID string) {
@@ -188,7 +211,9 @@ func (r *runner) lambda(t *testing.T, function, payload string) *sdk.InvokeOutpu
 		Region:       "eu-central-1",
 		Credentials:  credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
-	out, err := client.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &function, Payload: []byte(payload)})
+	out, err := client.Invoke(t.Context(), &sdk.InvokeInput{
+		FunctionName: &function, Payload: []byte(payload), LogType: types.LogTypeTail,
+	})
 	require.NoError(t, err)
 	return out
 }
@@ -205,6 +230,11 @@ func TestRunner(t *testing.T) {
 	require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, first.ready.HTTPURL)
 	require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, first.ready.LambdaURL)
 	require.Equal(t, "demo", first.ready.Tenant)
+
+	requireSecrets(t, data, first.ready.APIKey)
+	signing, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	require.NoError(t, err)
+	callback := first.createWithToken(t)
 
 	const key = "stripe:ch/abc 50%"
 	id := first.create(t, key)
@@ -241,6 +271,7 @@ func TestRunner(t *testing.T) {
 	first.end(t, syscall.SIGINT)
 	screen := first.stdout.String()
 	require.Regexp(t, `(?m)^\S+  migrate +[0-9.]+ ms  cold  ok$`, screen)
+	require.Regexp(t, `(?m)^\S+  authorize +[0-9.]+ ms  cold  ok$`, screen)
 	require.Regexp(t, `(?m)^\S+  create-promise +[0-9.]+ ms  cold  201$`, screen)
 	require.Regexp(t, `(?m)^\S+  resolve +[0-9.]+ ms  cold  200$`, screen)
 	require.Regexp(t, `(?m)^\S+  resolve-by-id +[0-9.]+ ms  warm  \w+$`, screen)
@@ -255,6 +286,10 @@ func TestRunner(t *testing.T) {
 	status, promise = second.call(t, "GET", "/promises/id:"+id, "")
 	require.Equal(t, 200, status)
 	require.Equal(t, "resolved", promise["state"])
+	require.Equal(t, first.ready.APIKey, second.ready.APIKey)
+	requireSecrets(t, data, first.ready.APIKey)
+	text := callback.post(t, second.ready.HTTPURL, `{"value":"later"}`, 200)
+	require.Contains(t, text, `"outcome":"settled"`, "tokens outlive a restart")
 	t.Run("DATABASE_URL", func(t *testing.T) { onADatabase(t, second.ready.DatabaseURL, id) })
 	second.end(t, syscall.SIGTERM)
 
@@ -262,7 +297,25 @@ func TestRunner(t *testing.T) {
 	status, _ = third.call(t, "GET", "/promises/id:"+id, "")
 	require.Equal(t, 404, status)
 	third.create(t, key)
+	require.NotEqual(t, first.ready.APIKey, third.ready.APIKey)
+	requireSecrets(t, data, third.ready.APIKey)
+	fresh, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	require.NoError(t, err)
+	require.NotEqual(t, signing, fresh)
+	status, body := request(t, "GET", third.promises("/promises"), "Bearer "+first.ready.APIKey, "")
+	require.Equal(t, 403, status, body)
+	callback.post(t, third.ready.HTTPURL, `{"value":1}`, 403)
 	third.end(t, syscall.SIGINT)
+
+	require.NoError(t, os.RemoveAll(filepath.Join(data, "cluster")))
+	fourth := begin(t, "", []string{local}, "--data", data).await(t)
+	fourth.create(t, key)
+	require.NotEqual(t, third.ready.APIKey, fourth.ready.APIKey, "a key is kept for as long as it is good")
+	requireSecrets(t, data, fourth.ready.APIKey)
+	kept, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	require.NoError(t, err)
+	require.Equal(t, fresh, kept)
+	fourth.end(t, syscall.SIGINT)
 }
 
 // onADatabase runs runners that use a database which is not theirs.
@@ -271,6 +324,7 @@ func onADatabase(t *testing.T, databaseURL, promiseID string) {
 	require.Equal(t, databaseURL, killed.ready.DatabaseURL)
 	status, _ := killed.call(t, "GET", "/promises/id:"+promiseID, "")
 	require.Equal(t, 200, status)
+	requireTemporaryKey(t, killed)
 	if runtime.GOOS == "linux" {
 		require.NotEmpty(t, processesUnder(killed.tmp))
 	}
@@ -283,6 +337,7 @@ func onADatabase(t *testing.T, databaseURL, promiseID string) {
 	require.NoError(t, err)
 	goRun := []string{"go", "run", "-C", root, "../infra/local"}
 	interrupted := begin(t, databaseURL, goRun).await(t)
+	require.NotEqual(t, killed.ready.APIKey, interrupted.ready.APIKey)
 	require.NoError(t, syscall.Kill(-interrupted.cmd.Process.Pid, syscall.SIGINT))
 	<-interrupted.exited
 	require.NoFileExists(t, interrupted.readyFile)

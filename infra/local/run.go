@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/flovyn/promises/infra/local/httpapi"
@@ -54,6 +54,10 @@ func run(ctx context.Context, o options) (err error) {
 	defer os.RemoveAll(binaries)
 
 	databaseURL := o.databaseURL
+	data, err := dataDir(o)
+	if err != nil {
+		return err
+	}
 	preparing, both := errgroup.WithContext(ctx)
 	preparing.Go(func() error { return build(both, binaries) })
 	if databaseURL == "" {
@@ -64,7 +68,7 @@ func run(ctx context.Context, o options) (err error) {
 			}
 		}()
 		preparing.Go(func() (err error) {
-			server, err = startPostgres(both, o)
+			server, err = localpg.Start(both, localpg.Options{Dir: data, Fresh: o.fresh, Durable: true, Log: o.stderr})
 			if err == nil {
 				databaseURL = server.URL()
 			}
@@ -75,26 +79,46 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 
-	service := lambda.New(functions(binaries, databaseURL), lambda.Options{
+	kept := secrets(data) // locked by the server
+	if o.fresh {
+		if err := kept.forget(); err != nil {
+			return err
+		}
+	}
+	tokenKeys, err := kept.tokenKeys()
+	if err != nil {
+		return err
+	}
+	httpURL := "http://" + httpListener.Addr().String()
+	service := lambda.New(functions(binaries, map[string]string{
+		"DATABASE_URL": databaseURL,
+		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"TOKEN_KEYS":   tokenKeys,
+	}), lambda.Options{
 		Output: screen.functionOutput(),
 		Report: screen.invocation,
 	})
 	defer service.Close()
-	if err := prepareDatabase(ctx, service, databaseURL); err != nil {
+	if err := call(ctx, service, "migrate", struct{}{}, nil); err != nil { // as a deployment does
+		return err
+	}
+	apiKey, err := kept.apiKey(ctx, service)
+	if err != nil {
 		return err
 	}
 
-	api := newServer(httpapi.New(routes.HTTP, service))
+	api := newServer(httpapi.New(routes.HTTP, routes.Authorizers, service))
 	invoke := newServer(invokeapi.Handler{Service: service})
 	serving, failed := errgroup.WithContext(ctx)
 	serving.Go(func() error { return serve(failed, api, httpListener) })
 	serving.Go(func() error { return serve(failed, invoke, lambdaListener) })
 
 	r := ready{
-		HTTPURL:     "http://" + httpListener.Addr().String(),
+		HTTPURL:     httpURL,
 		LambdaURL:   "http://" + lambdaListener.Addr().String(),
 		DatabaseURL: databaseURL,
 		Tenant:      tenant,
+		APIKey:      apiKey,
 	}
 	if o.readyFile != "" {
 		if err := r.write(o.readyFile); err != nil {
@@ -131,23 +155,32 @@ func follow(ctx context.Context, schedule routes.Schedule, service *lambda.Servi
 	}
 }
 
-func startPostgres(ctx context.Context, o options) (*localpg.Server, error) {
-	dir := o.data
-	if dir == "" {
-		var err error
-		if dir, err = localpg.DefaultDir(); err != nil {
-			return nil, fmt.Errorf("%w (--data chooses another)", err)
-		}
+// dataDir is the folder of the Postgres that is to be started; empty where none
+// is.
+func dataDir(o options) (string, error) {
+	switch {
+	case o.databaseURL != "":
+		return "", nil
+	case o.data != "":
+		return o.data, nil
 	}
-	return localpg.Start(ctx, localpg.Options{Dir: dir, Fresh: o.fresh, Durable: true, Log: o.stderr})
+	dir, err := localpg.DefaultDir()
+	if err != nil {
+		return "", fmt.Errorf("%w (--data chooses another)", err)
+	}
+	return dir, nil
 }
 
-// functions are those of the table, each with the configuration that this
-// process was given, and the database in use.
-func functions(binaries, databaseURL string) []lambda.Function {
-	env := []string{"DATABASE_URL=" + databaseURL}
+// functions are those of the table, each with our own settings, and for the rest
+// with those that this process was given.
+func functions(binaries string, own map[string]string) []lambda.Function {
+	var env []string
 	for _, name := range config.Names {
-		if value, ok := os.LookupEnv(name); ok && name != "DATABASE_URL" {
+		value, ok := own[name]
+		if !ok {
+			value, ok = os.LookupEnv(name)
+		}
+		if ok {
 			env = append(env, name+"="+value)
 		}
 	}
@@ -164,64 +197,21 @@ func functions(binaries, databaseURL string) []lambda.Function {
 	return list
 }
 
-// prepareDatabase migrates as a deployment does, by the migrate function, and
-// makes the tenant.
-func prepareDatabase(ctx context.Context, service *lambda.Service, databaseURL string) error {
-	result, err := service.Invoke(ctx, "migrate", lambda.Request{})
-	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	if result.ErrorType != "" {
-		return fmt.Errorf("migrate: %s", describe(result.Payload))
-	}
-	db, err := pgx.Connect(ctx, databaseURL)
-	if err != nil {
-		return fmt.Errorf("make the tenant: %w", err)
-	}
-	defer db.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is pending
-	if _, err := db.Exec(ctx, `INSERT INTO tenant (slug) VALUES ($1) ON CONFLICT (slug) DO NOTHING`, tenant); err != nil {
-		return fmt.Errorf("make the tenant: %w", err)
-	}
-	return nil
-}
-
-// describe is a function error in words.
-func describe(payload []byte) string {
-	var e struct{ ErrorType, ErrorMessage string }
-	if err := json.Unmarshal(payload, &e); err != nil {
-		return string(payload)
-	}
-	return e.ErrorType + ": " + e.ErrorMessage
-}
-
 // ready tells scripts where everything is.
 type ready struct {
 	HTTPURL     string `json:"httpUrl"`
 	LambdaURL   string `json:"lambdaUrl"`
 	DatabaseURL string `json:"databaseUrl"` // holds a password
 	Tenant      string `json:"tenant"`
+	APIKey      string `json:"apiKey"`
 }
 
-// write writes the file whole, readable by its owner only.
-func (r ready) write(path string) (err error) {
+func (r ready) write(path string) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(b, '\n'))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return writeFile(path, append(b, '\n'))
 }
 
 // serve serves until ctx ends, and gives requests under way a moment then.

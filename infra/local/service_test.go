@@ -37,8 +37,8 @@ func TestSampleEvents(t *testing.T) {
 		{"reject.direct", `"outcome":"conflict"`},
 		{"resolve.bad-base64", `"statusCode":400`},
 		{"expire-promises.once", `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`},
-		{"migrate.direct", `{"version":4,"applied":[]}`},
-		{"migrate.direct-dry-run", `{"version":4,"files":[],"before":{"idempotency_key":1,"promise":1,`},
+		{"migrate.direct", `{"version":5,"applied":[]}`},
+		{"migrate.direct-dry-run", `{"version":5,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
 		payload, err := os.ReadFile("../../events/" + c.event + ".json")
 		require.NoError(t, err)
@@ -82,7 +82,13 @@ func TestKilled(t *testing.T) {
 	var answered []settlement
 	var unanswered atomic.Int32
 	post := func(path, body string) (status int, fields map[string]any) {
-		resp, err := http.Post(r.ready.HTTPURL+"/api/tenants/demo"+path, "application/json", strings.NewReader(body))
+		req, err := http.NewRequest("POST", r.promises(path), strings.NewReader(body))
+		if err != nil {
+			return 0, nil
+		}
+		req.Header.Set("Authorization", "Bearer "+r.ready.APIKey)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return 0, nil
 		}

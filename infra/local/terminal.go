@@ -54,20 +54,29 @@ func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
 }
 
+// welcome shows the one secret that a person needs. Nothing else shows any.
 func (t *terminal) welcome(r ready, took time.Duration) {
+	promises := r.HTTPURL + "/api/tenants/" + r.Tenant + "/promises"
+	key := "stripe:ch_" + strings.ToLower(rand.Text()[:8])
 	t.printf(`
 Ready after %.1f s. Ctrl-C stops everything and leaves the data.
 
   HTTP API     %s
   Lambda API   %s
   tenant       %s
+  API key      %s
 
-Create a promise:
+Create a promise, and resolve it:
 
-  curl -s %s/api/tenants/%s/promises -H 'content-type: application/json' \
-    -d '{"workflowExecutionId":"%s","name":"payment","idempotencyKey":"stripe:ch_%s"}'
+  curl -s %[6]s \
+    -H 'authorization: Bearer %[5]s' -H 'content-type: application/json' \
+    -d '{"workflowExecutionId":"%[7]s","name":"payment","idempotencyKey":"%[8]s"}'
 
-`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.HTTPURL, r.Tenant, uuid.NewString(), strings.ToLower(rand.Text()[:8]))
+  curl -s %[6]s/key:%[8]s/resolve \
+    -H 'authorization: Bearer %[5]s' -H 'content-type: application/json' \
+    -d '{"value":{"paid":true}}'
+
+`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.APIKey, promises, uuid.NewString(), key)
 }
 
 func (t *terminal) goodbye() {
@@ -94,14 +103,23 @@ func (t *terminal) invocation(r lambda.Result) {
 		float64(r.Duration)/float64(time.Millisecond), start, status(r))
 }
 
-// status is the type of a function error, the status of an HTTP response, or ok.
+// status is the type of a function error, the status of an HTTP response, what
+// an authorizer says, or ok. It never tells what a call was about: that may be a
+// secret.
 func status(r lambda.Result) string {
 	if r.ErrorType != "" {
 		return r.ErrorType
 	}
-	var response struct{ StatusCode int }
-	if json.Unmarshal(r.Payload, &response) == nil && response.StatusCode != 0 {
+	var response struct {
+		StatusCode   int
+		IsAuthorized *bool
+	}
+	switch err := json.Unmarshal(r.Payload, &response); {
+	case err != nil:
+	case response.StatusCode != 0:
 		return strconv.Itoa(response.StatusCode)
+	case response.IsAuthorized != nil && !*response.IsAuthorized:
+		return "refused"
 	}
 	return "ok"
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"strconv"
 
@@ -14,7 +15,9 @@ import (
 
 // Names lists the variables that Load reads. Whoever starts a function hands
 // it these and no others.
-var Names = []string{"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES", "RETENTION_DAYS"}
+var Names = []string{
+	"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES", "PUBLIC_URL", "RETENTION_DAYS", "TOKEN_KEYS",
+}
 
 // Config is the functions' whole configuration.
 type Config struct {
@@ -41,6 +44,16 @@ type Config struct {
 	// RetentionDays (RETENTION_DAYS) is for how many days a promise is kept
 	// after it was settled, with its events; 90 if unset, 0 for ever.
 	RetentionDays int
+
+	// TokenKeys (TOKEN_KEYS) are the secrets that sign promise tokens, for
+	// auth.ParseKeys; without them no tokens are made and none is good. They are
+	// never logged.
+	TokenKeys string
+
+	// PublicURL (PUBLIC_URL) is where the HTTP API is reached from outside, for
+	// the URLs that carry promise tokens: scheme and host, no slash at the end. If
+	// it is unset, a call over HTTP tells the host name.
+	PublicURL string
 }
 
 var execModes = map[string]pgx.QueryExecMode{
@@ -90,5 +103,13 @@ func Load() (Config, error) {
 		}
 		c.RetentionDays = n
 	}
+	if s := os.Getenv("PUBLIC_URL"); s != "" {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || s != u.Scheme+"://"+u.Host {
+			errs = append(errs, errors.New("PUBLIC_URL is not of the form https://host, without a path"))
+		}
+		c.PublicURL = s
+	}
+	c.TokenKeys = os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(errs...)
 }

@@ -40,17 +40,28 @@ func TestLoad(t *testing.T) {
 		RetentionDays: 36500,
 	}, c)
 
-	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0")
+	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0", "PUBLIC_URL=http://127.0.0.1:3000", "TOKEN_KEYS=k:s")
 	c, err = config.Load()
 	require.NoError(t, err)
 	require.Zero(t, c.RetentionDays)
+	require.Equal(t, "http://127.0.0.1:3000", c.PublicURL)
+	require.Equal(t, "k:s", c.TokenKeys)
 }
 
 func TestLoadNamesEachFault(t *testing.T) {
-	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501")
+	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
+		"TOKEN_KEYS=secret")
 	_, err := config.Load()
 	for _, name := range config.Names {
-		require.ErrorContains(t, err, name)
+		if name != "TOKEN_KEYS" { // which auth.ParseKeys judges
+			require.ErrorContains(t, err, name)
+		}
+	}
+	require.NotContains(t, err.Error(), "secret")
+	for _, u := range []string{"https://", "ftp://a", "https://a/", "https://a/b", "https://a?b", "https://u@a", "//a", "a b"} {
+		set(t, "DATABASE_URL=d", "PUBLIC_URL="+u)
+		_, err := config.Load()
+		require.ErrorContains(t, err, "PUBLIC_URL", u)
 	}
 	for _, n := range []string{"0", "-1", "1e3", "x"} {
 		set(t, "DATABASE_URL=d", "MAX_VALUE_BYTES="+n)

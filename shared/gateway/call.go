@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"mime"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -32,11 +34,15 @@ func isEvent(payload []byte) bool {
 // event is what is read of such an event.
 type event struct {
 	slug        string
+	principal   promise.Principal
+	domain      string
 	identifier  string
 	workflow    string
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
 	body        []byte
+
+	authorization string
 }
 
 // readEvent takes what API Gateway made as it is, and leaves the body to be
@@ -59,11 +65,23 @@ func readEvent(payload []byte) (event, error) {
 			}
 		case "queryStringParameters":
 			ev.query = f.raw
+		case "requestContext":
+			for p := range fields(f.raw) {
+				switch string(p.name) {
+				case "domainName":
+					ev.domain = unquote(p.raw)
+				case "authorizer":
+					ev.principal = readPrincipal(p.raw)
+				}
+			}
 		case "headers":
 			for h := range fields(f.raw) {
-				if string(h.name) == "content-type" {
+				switch string(h.name) {
+				case "content-type":
 					s := unquote(h.raw)
 					ev.contentType = &s
+				case "authorization":
+					ev.authorization = unquote(h.raw)
 				}
 			}
 		case "body":
@@ -82,37 +100,63 @@ func readEvent(payload []byte) (event, error) {
 	return ev, nil
 }
 
+// readPrincipal reads what the authorizer has found out.
+func readPrincipal(authorizer json.RawMessage) promise.Principal {
+	texts := map[string]string{}
+	for f := range fields(authorizer) {
+		if string(f.name) == "lambda" {
+			for p := range fields(f.raw) {
+				texts[string(p.name)] = unquote(p.raw)
+			}
+		}
+	}
+	if texts["kind"] == string(promise.Unverified) {
+		return promise.Principal{By: promise.By{Kind: promise.Unverified}}
+	}
+	return promise.ParsePrincipal(texts, time.Now())
+}
+
 // call is one call of either form, checked for what all operations share.
 type call struct {
 	tenant     string
-	by         promise.Principal
+	principal  promise.Principal
+	domain     string // HTTP: the host name that was called
 	identifier promise.Identifier
 	workflow   uuid.UUID
 	parameters parameters
 	body       object
 }
 
-func (op Operation) readHTTP(payload []byte) (*call, error) {
+func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
+	op := h.Operation
 	ev, err := readEvent(payload)
-	if err != nil {
-		return nil, err
-	}
-	c := &call{tenant: ev.slug, by: promise.Principal{Kind: promise.Anonymous}}
-	if op.identifies != nil {
-		if c.identifier, err = promise.ParseIdentifier(ev.identifier); err != nil {
-			return nil, err
+	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain}
+	if c.principal.Kind == promise.Unverified {
+		if c.principal, err = h.authenticate(ctx, ev); err != nil {
+			return c, err
 		}
+	}
+	if err == nil && op.identifies != nil {
+		c.identifier, err = promise.ParseIdentifier(ev.identifier)
+	}
+	if err := c.principal.May(op.needs, c.tenant, c.identifier); err != nil {
+		return c, err // before anything that is wrong with the call itself is told
+	}
+	if err != nil {
+		return c, err
+	}
+	if op.identifies != nil {
 		if err := op.identifies(c.identifier); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	if op.ofWorkflow {
 		if c.workflow, err = promise.ParseWorkflowExecutionID(ev.workflow); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	if c.parameters, err = op.readQuery(ev.query); err != nil {
-		return nil, err
+		return c, err
 	}
 	if op.body == nil || op.bodyOptional && len(ev.body) == 0 {
 		return c, checkTenant(c.tenant)
@@ -121,14 +165,33 @@ func (op Operation) readHTTP(payload []byte) (*call, error) {
 		return nil, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
 	}
 	if c.body, err = parseObject(ev.body, op.body); err != nil {
-		return nil, err
+		return c, err
 	}
 	return c, checkTenant(c.tenant)
+}
+
+// authenticate looks up what the authorizer could not. An answer of its may be
+// used again after the database has come back.
+func (h *Handler) authenticate(ctx context.Context, ev event) (promise.Principal, error) {
+	ctx, stop := context.WithTimeout(ctx, h.Timeout)
+	defer stop()
+	source, inHeader := ev.authorization, true
+	if source == "" && h.Operation.callback {
+		for f := range fields(ev.query) {
+			if string(f.name) == "token" {
+				source, inHeader = unquote(f.raw), false
+			}
+		}
+	}
+	return h.Authenticate(ctx, source, inHeader)
 }
 
 func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
+		if op.callback && string(f.name) == "token" { // the authorizer's
+			continue
+		}
 		if !slices.Contains(op.parameters, string(f.name)) {
 			return p, fail(promise.CodeInvalidParameter, string(f.name), "There is no such query parameter.")
 		}
@@ -142,7 +205,7 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &call{by: promise.Principal{Kind: promise.Direct}, parameters: parameters{object: body}, body: body}
+	c := &call{principal: promise.Principal{By: promise.By{Kind: promise.Direct}}, parameters: parameters{object: body}, body: body}
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}

@@ -3,17 +3,26 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
 )
 
 func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	d, err := h.readDraft(c.body)
+	if err != nil {
+		return answer{}, err
+	}
+	tokens, err := h.readTokens(c.body)
 	if err != nil {
 		return answer{}, err
 	}
@@ -28,7 +37,15 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if made.New {
 		status = http.StatusCreated
 	}
-	return answer{status, encodePromise(made.Promise, &made.New)}, nil
+	text := encodePromise(made.Promise, &made.New)
+	if tokens != nil {
+		token, err := h.SignToken(c.tenant, made.Promise.ID, tokens.verbs, tokens.ttl)
+		if err != nil { // the promise is there: the same call again makes the token
+			return answer{}, err
+		}
+		text = h.appendToken(text, c, made.Promise.ID, tokens.verbs, token)
+	}
+	return answer{status, text}, nil
 }
 
 func (h *Handler) readDraft(o object) (promise.Draft, error) {
@@ -143,6 +160,72 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	}
 	message, err := h.readError(outcome, "reject")
 	return &promise.Result{State: promise.Rejected, Error: &message}, within(name, err)
+}
+
+// maxTokenTTL is the longest that a promise token can be good for: a year.
+const maxTokenTTL = 365 * 24 * time.Hour
+
+type tokenRequest struct {
+	verbs []promise.Verb
+	ttl   time.Duration
+}
+
+// readTokens reads {"verbs": ["resolve", "reject"], "ttlSeconds": n}.
+func (h *Handler) readTokens(o object) (*tokenRequest, error) {
+	const name = "tokens"
+	raw, ok := o.get(name)
+	if !ok {
+		return nil, nil
+	}
+	tokens, err := parseObject(raw, []string{"verbs", "ttlSeconds"})
+	if err != nil {
+		return nil, within(name, err)
+	}
+	var r tokenRequest
+	list, err := tokens.required("verbs")
+	if err != nil {
+		return nil, within(name, err)
+	}
+	if list[0] != '[' {
+		return nil, fail(promise.CodeWrongType, name, "verbs must be an array.")
+	}
+	for item := range elements(list) {
+		v := promise.Verb(unquote(item))
+		if !v.Valid() || slices.Contains(r.verbs, v) {
+			return nil, fail(promise.CodeOutOfRange, name, "A verb is resolve or reject, each once.")
+		}
+		r.verbs = append(r.verbs, v)
+	}
+	seconds, err := tokens.optionalInteger("ttlSeconds", 1, int64(maxTokenTTL/time.Second))
+	switch {
+	case err != nil:
+		return nil, within(name, err)
+	case seconds == nil || len(r.verbs) == 0:
+		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
+	case h.SignToken == nil:
+		return nil, errors.New("TOKEN_KEYS is not set: there is nothing to sign a token with")
+	}
+	r.ttl = time.Duration(*seconds) * time.Second
+	return &r, nil
+}
+
+// appendToken adds the token and, where the HTTP API's address is known, the
+// URLs that carry it.
+func (h *Handler) appendToken(text []byte, c *call, id uuid.UUID, verbs []promise.Verb, token string) []byte {
+	text = appendField(text, "token", encode(token))
+	base := h.PublicURL
+	if base == "" && c.domain != "" {
+		base = "https://" + c.domain
+	}
+	if base == "" {
+		return text
+	}
+	for _, v := range verbs {
+		callback := base + "/api/tenants/" + url.PathEscape(c.tenant) + "/callbacks/id:" + id.String() + "/" + string(v) +
+			"?token=" + url.QueryEscape(token)
+		text = appendField(text, string(v)+"Url", encode(callback))
+	}
+	return text
 }
 
 // What Postgres' NUMERIC and its stack hold, with room to spare.

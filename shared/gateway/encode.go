@@ -47,22 +47,22 @@ type promiseJSON struct {
 	TimeoutAt           *time.Time      `json:"timeoutAt,omitempty"`
 	CreatedAt           time.Time       `json:"createdAt"`
 	ResolvedAt          *time.Time      `json:"resolvedAt,omitempty"`
-	SettledBy           *principalJSON  `json:"settledBy,omitempty"`
+	SettledBy           *byJSON         `json:"settledBy,omitempty"`
 	Comment             *string         `json:"comment,omitempty"`
 	CreatedBySequence   int32           `json:"createdBySequence"`
 	ResolvedBySequence  *int32          `json:"resolvedBySequence,omitempty"`
 }
 
-type principalJSON struct {
+type byJSON struct {
 	Kind promise.PrincipalKind `json:"kind"`
 	ID   string                `json:"id,omitempty"`
 }
 
-func toPrincipalJSON(p promise.Principal) *principalJSON {
-	if p == (promise.Principal{}) {
+func toByJSON(by promise.By) *byJSON {
+	if by == (promise.By{}) {
 		return nil
 	}
-	return &principalJSON{p.Kind, p.ID}
+	return &byJSON{by.Kind, by.ID}
 }
 
 // encodePromise tells what the deadline will bring only while it may: later it
@@ -85,7 +85,7 @@ func encodePromise(p promise.Promise, created *bool) []byte {
 	}
 	j.Error, j.Reason = errorOrReason(p.State, p.Error)
 	if p.SettledBy != nil {
-		j.SettledBy = toPrincipalJSON(*p.SettledBy)
+		j.SettledBy = toByJSON(*p.SettledBy)
 	}
 	text := appendValue(encode(j), "value", p.Value)
 	if d := p.OnTimeout; d != nil && p.State == promise.Pending {
@@ -188,7 +188,7 @@ type eventJSON struct {
 	State          promise.State     `json:"state,omitempty"`
 	Error          *string           `json:"error,omitempty"`
 	Reason         *string           `json:"reason,omitempty"`
-	SettledBy      *principalJSON    `json:"settledBy,omitempty"`
+	SettledBy      *byJSON           `json:"settledBy,omitempty"`
 	Comment        *string           `json:"comment,omitempty"`
 	TimeoutAt      *time.Time        `json:"timeoutAt,omitempty"`
 	CreatedAt      time.Time         `json:"createdAt"`
@@ -203,7 +203,7 @@ func encodeEvent(e promise.Event) []byte {
 	if s == nil {
 		return encode(j)
 	}
-	j.State, j.SettledBy, j.Comment = s.State, toPrincipalJSON(s.By), s.Comment
+	j.State, j.SettledBy, j.Comment = s.State, toByJSON(s.By), s.Comment
 	j.Error, j.Reason = errorOrReason(s.State, s.Error)
 	return appendValue(encode(j), "value", s.Value)
 }
@@ -279,9 +279,12 @@ var statuses = map[promise.Code]struct {
 	promise.CodeInvalidUUID:          {http.StatusBadRequest, "Invalid UUID"},
 	promise.CodeInvalidIdentifier:    {http.StatusBadRequest, "Invalid identifier"},
 	promise.CodeInvalidMetadata:      {http.StatusBadRequest, "Invalid metadata"},
+	promise.CodeInvalidSlug:          {http.StatusBadRequest, "Invalid slug"},
 	promise.CodeInvalidParameter:     {http.StatusBadRequest, "Invalid query parameter"},
 	promise.CodeValueTooLarge:        {http.StatusRequestEntityTooLarge, "Too large"},
 	promise.CodeUnsupportedMediaType: {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	promise.CodeUnauthenticated:      {http.StatusUnauthorized, "Unauthenticated"},
+	promise.CodeForbidden:            {http.StatusForbidden, "Forbidden"},
 	promise.CodeNotFound:             {http.StatusNotFound, "Not found"},
 	promise.CodeKeyConflict:          {http.StatusConflict, "Idempotency key in use"},
 	promise.CodeCreateConflict:       {http.StatusConflict, "Promise exists"},

@@ -32,7 +32,7 @@ type Store interface {
 	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
 	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement) (promise.Settled, error)
 	SettleOrHold(ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration) (promise.Settled, error)
-	SettleBatch(ctx context.Context, tenant string, by promise.Principal, items []promise.Item) ([]promise.Judgement, error)
+	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error)
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
@@ -47,6 +47,8 @@ type Operation struct {
 	bodyOptional bool     // no body is an empty one
 	parameters   []string // of the query; fields of the direct form
 	identifies   func(promise.Identifier) error
+	needs        promise.Need
+	callback     bool // its HTTP form may carry a token in the query
 	ofWorkflow   bool // it is about a workflow execution, not a promise
 	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
@@ -62,10 +64,18 @@ type answer struct {
 type Handler struct {
 	Operation     Operation
 	Store         Store
-	MaxValueBytes int           // limit of a value or an error, as JSON text
-	Timeout       time.Duration // a call that waits longer for the database is answered with CodeUnavailable
-	Log           *slog.Logger
-	Metrics       Metrics
+	MaxValueBytes int // limit of a value or an error, as JSON text
+	// SignToken makes a promise token; nil: none are made.
+	SignToken func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error)
+
+	// Authenticate looks up a credential that the authorizer could not: the
+	// Authorization header, or a token of the query.
+	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
+
+	PublicURL string        // where the HTTP API is reached from outside, without a slash at the end; may be empty
+	Timeout   time.Duration // a call that waits longer for the database is answered with CodeUnavailable
+	Log       *slog.Logger
+	Metrics   Metrics
 }
 
 // Metrics counts what happens.
@@ -99,12 +109,13 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	read := h.Operation.readDirect
 	if isHTTP {
-		read = h.Operation.readHTTP
+		c, err = h.readHTTP(ctx, payload)
+	} else {
+		c, err = h.Operation.readDirect(payload)
 	}
-	if c, err = read(payload); err != nil {
-		return nil, answer{}, err
+	if err != nil {
+		return c, answer{}, err
 	}
 	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // what waits bounds each of its looks
 		var stop context.CancelFunc
@@ -117,22 +128,27 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 
 // log tells of a failed call; c is nil where the call could not be read.
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
-	level := slog.LevelInfo
-	if statuses[e.Code].status >= 500 {
-		level = slog.LevelError
-	}
-	attrs := []slog.Attr{slog.String("operation", h.Operation.name), slog.String("code", string(e.Code))}
+	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
 		attrs = append(attrs, slog.String("tenant", c.tenant))
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {
 			attrs = append(attrs, slog.String("promiseId", id.String()))
 		}
 	}
+	logFailure(ctx, h.Log, e, attrs...)
+}
+
+func logFailure(ctx context.Context, log *slog.Logger, e *promise.Error, attrs ...slog.Attr) {
+	level := slog.LevelInfo
+	if statuses[e.Code].status >= 500 {
+		level = slog.LevelError
+	}
+	attrs = append(attrs, slog.String("code", string(e.Code)))
 	if e.Cause != nil {
 		attrs = append(attrs, slog.String("cause", e.Cause.Error()))
 	}
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("requestId", lc.AwsRequestID))
 	}
-	h.Log.LogAttrs(ctx, level, "call failed", attrs...)
+	log.LogAttrs(ctx, level, "call failed", attrs...)
 }

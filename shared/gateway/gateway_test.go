@@ -28,6 +28,7 @@ const (
 	workflowID = "0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10"
 	promiseID  = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"
 	key        = "stripe:ch_abc123"
+	keyID      = "c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90"
 )
 
 var operations = map[string]gateway.Operation{
@@ -68,7 +69,10 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	require.True(t, ok, function)
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second,
-		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts,
+		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com",
+		SignToken: func(slug string, id uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
+			return fmt.Sprint("token.", slug, ".", id, ".", verbs, ".", ttl), nil
+		},
 	}
 }
 
@@ -100,7 +104,7 @@ func (s *service) promise(t testing.TB) {
 func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
-	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event"} {
+	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -161,7 +165,10 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 		"version": "2.0", "rawQueryString": query, "body": body, "isBase64Encoded": false,
 		"headers":        map[string]string{"content-type": "application/json"},
 		"pathParameters": map[string]string{"slug": slug, "identifier": identifier, "workflowExecutionId": identifier},
-		"requestContext": map[string]any{"http": map[string]string{"method": method}},
+		"requestContext": map[string]any{
+			"http":       map[string]string{"method": method},
+			"authorizer": map[string]any{"lambda": holder(slug, promise.Scopes...).Texts()},
+		},
 	}
 	if query != "" {
 		values, err := url.ParseQuery(query)
@@ -175,6 +182,11 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 	text, err := json.Marshal(e)
 	require.NoError(t, err)
 	return text
+}
+
+// holder is who holds a key of a tenant.
+func holder(slug string, scopes ...promise.Scope) promise.Principal {
+	return promise.Principal{By: promise.By{Kind: promise.APIKey, ID: keyID}, Tenant: slug, Scopes: scopes}
 }
 
 func (s *service) post(t testing.TB, function, identifier, query, body string) response {

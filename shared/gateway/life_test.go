@@ -66,7 +66,7 @@ func TestWhoAndWhy(t *testing.T) {
 	s = newService(t)
 	s.promise(t)
 	require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
-	require.Equal(t, map[string]any{"kind": "anonymous"}, s.answer(t, "get-promise", named+"}")["settledBy"])
+	require.Equal(t, map[string]any{"kind": "key", "id": keyID}, s.answer(t, "get-promise", named+"}")["settledBy"])
 }
 
 func TestCancel(t *testing.T) {
@@ -84,7 +84,7 @@ func TestCancel(t *testing.T) {
 	require.Equal(t, "withdrawn", p["reason"])
 	require.NotContains(t, p, "error")
 	require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
-		`"settledBy":{"kind":"anonymous"},"state":"cancelled"}`, s.feed(t)[1])
+		`"settledBy":{"id":"`+keyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
 
 	s = newService(t)
 	s.promise(t)

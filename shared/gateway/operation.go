@@ -11,13 +11,16 @@ var CreatePromise = Operation{
 	name: "create-promise",
 	body: []string{
 		"workflowExecutionId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout",
-		"metadata",
+		"metadata", "tokens",
 	},
-	do: create,
+	needs: promise.Need{Scope: promise.ScopeCreate}, do: create,
 }
 
 // GetPromise reads a promise, and can wait for it to be settled.
-var GetPromise = Operation{name: "get-promise", parameters: []string{"waitSeconds"}, identifies: anyIdentifier, do: get}
+var GetPromise = Operation{
+	name: "get-promise", parameters: []string{"waitSeconds"}, identifies: anyIdentifier,
+	needs: promise.Need{Scope: promise.ScopeRead}, do: get,
+}
 
 // ListPromises lists a tenant's promises, newest first.
 var ListPromises = Operation{
@@ -25,19 +28,21 @@ var ListPromises = Operation{
 	parameters: []string{
 		"workflowExecutionId", "name", "state", "timeoutBefore", "limit", "cursor",
 	},
-	do: listPromises,
+	needs: promise.Need{Scope: promise.ScopeRead}, do: listPromises,
 }
 
 // ListEvents reads a workflow execution's log, and can wait for its next event.
 var ListEvents = Operation{
-	name: "list-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true, do: listEvents,
+	name: "list-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true,
+	needs: promise.Need{Scope: promise.ScopeRead}, do: listEvents,
 }
 
 // Resolve resolves a promise by either identifier: it hands over to
 // ResolveByID or ResolveByKey. API Gateway cannot route on the part of a path
 // segment that tells them apart.
 var Resolve = Operation{
-	name: "resolve", body: resolveFields, parameters: settleParameters, identifies: anyIdentifier,
+	name: "resolve", body: resolveFields, parameters: settleParameters, identifies: anyIdentifier, needs: toResolve,
+	callback: true,
 	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if _, ok := c.identifier.ID(); ok {
 			return ResolveByID.do(ctx, h, c)
@@ -48,7 +53,7 @@ var Resolve = Operation{
 
 // ResolveByID resolves a promise by its id, and by nothing else.
 var ResolveByID = Operation{
-	name: "resolve-by-id", body: []string{"value", "comment"}, parameters: settleParameters, do: resolve,
+	name: "resolve-by-id", body: []string{"value", "comment"}, parameters: settleParameters, needs: toResolve, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.ID(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key.")
@@ -59,7 +64,7 @@ var ResolveByID = Operation{
 
 // ResolveByKey resolves a promise by its idempotency key, and by nothing else.
 var ResolveByKey = Operation{
-	name: "resolve-by-key", body: resolveFields, parameters: settleParameters, do: resolve,
+	name: "resolve-by-key", body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.Key(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")
@@ -71,24 +76,29 @@ var ResolveByKey = Operation{
 // Reject rejects a promise by either identifier.
 var Reject = Operation{
 	name: "reject", body: []string{"error", "comment", "holdSeconds"}, parameters: settleParameters,
-	identifies: anyIdentifier, do: reject,
+	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbReject}, callback: true,
+	do: reject,
 }
 
 // CancelPromise cancels a promise, for the workflow that owns it.
 var CancelPromise = Operation{
 	name: "cancel-promise", body: []string{"reason", "comment"}, bodyOptional: true, parameters: settleParameters,
-	identifies: anyIdentifier, do: cancel,
+	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: cancel,
 }
 
 // BatchResolve resolves and rejects many promises, each by itself.
-var BatchResolve = Operation{name: "batch-resolve", body: []string{"items"}, do: batchResolve}
+var BatchResolve = Operation{
+	name: "batch-resolve", body: []string{"items"}, needs: promise.Need{Scope: promise.ScopeSettle}, do: batchResolve,
+}
 
 // ExtendPromise moves a pending promise's deadline.
 var ExtendPromise = Operation{
-	name: "extend-promise", body: []string{"timeoutMs", "timeoutAt"}, identifies: anyIdentifier, do: extend,
+	name: "extend-promise", body: []string{"timeoutMs", "timeoutAt"}, identifies: anyIdentifier,
+	needs: promise.Need{Scope: promise.ScopeCreate}, do: extend,
 }
 
 var (
+	toResolve        = promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
 	resolveFields    = []string{"value", "comment", "holdSeconds"}
 	settleParameters = []string{"strict"}
 )

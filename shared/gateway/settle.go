@@ -54,7 +54,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	settlement := promise.Settlement{Result: r, By: c.by, Comment: comment}
+	settlement := promise.Settlement{Result: r, By: c.principal.By, Comment: comment}
 	var s promise.Settled
 	if hold == nil {
 		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, settlement)
@@ -130,7 +130,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
 	}
 	if len(items) > 0 {
-		settled, err := h.Store.SettleBatch(ctx, c.tenant, c.by, items)
+		settled, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
 		if err != nil {
 			return answer{}, err
 		}

@@ -265,7 +265,7 @@ WITH here AS (SELECT quote_ident(current_schema())::REGNAMESPACE AS oid)
 SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires',
-	'idx_promise_due', 'idx_promise_tenant')
+	'idx_promise_due', 'idx_promise_tenant', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -275,7 +275,8 @@ WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata')
 	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
-	('idempotency_key', 'held_at'), ('workflow_execution', 'last_sequence_number'))
+	('idempotency_key', 'held_at'), ('workflow_execution', 'last_sequence_number'),
+	('tenant', 'suspended_at'))
 UNION ALL
 SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid

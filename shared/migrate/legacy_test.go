@@ -228,7 +228,7 @@ func TestNoCallerIsCutOff(t *testing.T) {
 		i, err := promise.ByKey(key)
 		require.NoError(t, err)
 		return r.Settle(ctx, tenant, i, promise.Settlement{
-			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
 		})
 	}
 	for _, c := range []struct{ tenant, key, oldID string }{

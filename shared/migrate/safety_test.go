@@ -70,6 +70,8 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE idempotency_key ALTER COLUMN expires_at DROP NOT NULL", []string{"idempotency_key.expires_at may be NULL"}},
 		{"CREATE TABLE workflow_event (x INT)", []string{"the relation workflow_event is there already"}},
 		{"ALTER TABLE promise ADD COLUMN metadata TEXT", []string{"promise.metadata is there already"}},
+		{"CREATE TABLE api_key (x INT)", []string{"the relation api_key is there already"}},
+		{"ALTER TABLE tenant ADD COLUMN suspended_at DATE", []string{"tenant.suspended_at is there already"}},
 		{"ALTER TABLE promise ADD COLUMN comment TEXT", []string{"promise.comment is there already"}},
 		{"ALTER TABLE idempotency_key ADD COLUMN held_at DATE", []string{"idempotency_key.held_at is there already"}},
 		{"CREATE INDEX idx_promise_due ON promise (timeout_at)", []string{"the relation idx_promise_due is there already"}},
@@ -166,7 +168,7 @@ func TestGrants(t *testing.T) {
 			grants++
 		}
 	}
-	require.Equal(t, 3, grants)
+	require.Equal(t, 4, grants)
 	conf, err := pgxpool.ParseConfig(db.URL)
 	require.NoError(t, err)
 	conf.ConnConfig.User, conf.ConnConfig.Password = role, "secret"
@@ -184,7 +186,7 @@ func TestGrants(t *testing.T) {
 	made, err = r.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: w1, Name: "m"})
 	require.NoError(t, err)
 	_, err = r.Settle(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
 	})
 	require.NoError(t, err)
 	_, err = r.Extend(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Deadline{Timeout: new(time.Duration)})
@@ -193,13 +195,31 @@ func TestGrants(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.ListEvents(t.Context(), "acme", w1, 0, 10)
 	require.NoError(t, err)
-	_, err = r.SettleBatch(t.Context(), "acme", promise.Principal{Kind: promise.Direct}, []promise.Item{
+	_, err = r.SettleBatch(t.Context(), "acme", promise.By{Kind: promise.Direct}, []promise.Item{
 		{Promise: promise.ByID(made.Promise.ID), Result: promise.Result{State: promise.Resolved, Value: []byte("1")}},
 	})
 	require.NoError(t, err)
 	_, err = r.SettleOrHold(t.Context(), "acme", "early", promise.Settlement{
 		Result: promise.Result{State: promise.Resolved, Value: []byte("1")},
 	}, time.Second)
+	require.NoError(t, err)
+	k, err := r.CreateKey(t.Context(), promise.Key{Tenant: "acme", Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
+	require.NoError(t, err)
+	_, err = r.FindKey(t.Context(), k.Hash)
+	require.NoError(t, err)
+	_, err = r.ListKeys(t.Context(), "acme")
+	require.NoError(t, err)
+	_, err = r.RevokeKey(t.Context(), "acme", k.ID)
+	require.NoError(t, err)
+	_, _, err = r.CreateTenant(t.Context(), "other")
+	require.NoError(t, err)
+	_, err = r.SuspendTenant(t.Context(), "other", true)
+	require.NoError(t, err)
+	_, err = r.TenantActive(t.Context(), "other")
+	require.NoError(t, err)
+	_, err = r.ListTenants(t.Context())
+	require.NoError(t, err)
+	_, err = r.ExpireWorkflow(t.Context(), w1, 10)
 	require.NoError(t, err)
 	_, err = r.Expire(t.Context(), 10)
 	require.NoError(t, err)
@@ -412,6 +432,7 @@ func stage(t *testing.T, db *dbtest.DB) string {
 	require.Equal(t, files >= "2", idType == "uuid", "%s files, but promise.id is %s", files, idType)
 	require.Equal(t, files >= "3", one[bool](t, db, "SELECT to_regclass('workflow_event') IS NOT NULL"))
 	require.Equal(t, files >= "4", one[bool](t, db, "SELECT to_regclass('idx_promise_due') IS NOT NULL"))
+	require.Equal(t, files >= "5", one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -444,7 +465,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), db.URL, nil)
 		require.NoError(t, err)
-		require.Equal(t, "4", stage(t, db))
+		require.Equal(t, "5", stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, "1", stages[0], "cut off in the decision")
@@ -496,7 +517,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, "1", stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), db.URL, nil)
 	require.NoError(t, err)
-	require.Equal(t, "4", stage(t, db))
+	require.Equal(t, "5", stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

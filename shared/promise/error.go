@@ -26,9 +26,12 @@ const (
 	CodeInvalidUUID          Code = "invalid_uuid"           // not 8-4-4-4-12 hexadecimal digits
 	CodeInvalidIdentifier    Code = "invalid_identifier"     // neither id: nor key:, or both
 	CodeInvalidMetadata      Code = "invalid_metadata"       // JSON that the database cannot hold as JSONB
+	CodeInvalidSlug          Code = "invalid_slug"           // no DNS label
 	CodeInvalidParameter     Code = "invalid_parameter"      // a query parameter that is unknown or unusable
 	CodeValueTooLarge        Code = "value_too_large"        // over the size limit
 	CodeUnsupportedMediaType Code = "unsupported_media_type" // a body that is declared as something else than JSON
+	CodeUnauthenticated      Code = "unauthenticated"        // no credential, or one that is unknown or over
+	CodeForbidden            Code = "forbidden"              // the credential does not allow this
 	CodeNotFound             Code = "not_found"              // unknown, or another tenant's
 	CodeKeyConflict          Code = "key_conflict"           // the key belongs to another promise
 	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another key or metadata
@@ -43,9 +46,9 @@ const (
 var Codes = []Code{
 	CodeMalformedJSON, CodeTrailingData, CodeInvalidUTF8, CodeNULCharacter, CodeUnknownField, CodeDuplicateField,
 	CodeMissingField, CodeWrongType, CodeOutOfRange, CodeInvalidName, CodeInvalidKey, CodeInvalidUUID,
-	CodeInvalidIdentifier, CodeInvalidMetadata, CodeInvalidParameter, CodeValueTooLarge, CodeUnsupportedMediaType,
-	CodeNotFound, CodeKeyConflict, CodeCreateConflict, CodeConflict, CodeTimedOut, CodeCancelled, CodeUnavailable,
-	CodeInternal,
+	CodeInvalidIdentifier, CodeInvalidMetadata, CodeInvalidSlug, CodeInvalidParameter, CodeValueTooLarge, CodeUnsupportedMediaType,
+	CodeUnauthenticated, CodeForbidden, CodeNotFound, CodeKeyConflict, CodeCreateConflict, CodeConflict, CodeTimedOut,
+	CodeCancelled, CodeUnavailable, CodeInternal,
 }
 
 // Error is a failure with its code. Detail is for the caller and holds neither

@@ -45,7 +45,7 @@ type Promise struct {
 	OnTimeout           *Result // what the deadline brings, if not TimedOut
 	CreatedAt           time.Time
 	ResolvedAt          *time.Time // when it left Pending; the deadline itself if that is what settled it
-	SettledBy           *Principal // nil while Pending, and where nothing was recorded
+	SettledBy           *By        // nil while Pending, and where nothing was recorded
 	Comment             *string    // what whoever settled it had to say
 	CreatedBySequence   int32
 	ResolvedBySequence  *int32 // nil while no event tells of the settlement
@@ -67,25 +67,9 @@ func (r Result) Same(other Result) bool {
 // Settlement is what somebody settles a promise with.
 type Settlement struct {
 	Result  // Resolved, Rejected or Cancelled
-	By      Principal
+	By      By
 	Comment *string // 1 to MaxCommentLength characters, or nil
 }
-
-// Principal is who calls.
-type Principal struct {
-	Kind PrincipalKind
-	ID   string // within the kind; empty where the kind says it all
-}
-
-// PrincipalKind says how a principal has proven who it is.
-type PrincipalKind string
-
-// The kinds.
-const (
-	Anonymous  PrincipalKind = "anonymous" // it has proven nothing
-	Direct     PrincipalKind = "direct"    // it invoked the function itself: IAM let it
-	ByDeadline PrincipalKind = "deadline"  // nobody: the deadline settled the promise
-)
 
 // Draft is a promise that is still to be created.
 type Draft struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-var byDirect = promise.Principal{Kind: promise.Direct, ID: "importer"}
+var byDirect = promise.By{Kind: promise.Direct, ID: "importer"}
 
 func item(i promise.Identifier, s promise.Settlement) promise.Item {
 	return promise.Item{Promise: i, Result: s.Result, Comment: s.Comment}

@@ -40,7 +40,7 @@ func TestListEvents(t *testing.T) {
 	}
 	_, err = r.Expire(ctx, 10)
 	require.NoError(t, err)
-	late := promise.Settlement{Result: *d.OnTimeout, By: promise.Principal{Kind: promise.ByDeadline}}
+	late := promise.Settlement{Result: *d.OnTimeout, By: promise.By{Kind: promise.ByDeadline}}
 	want := []promise.Event{
 		{Type: promise.EventCreated, PromiseID: a.ID, PromiseName: "a"},
 		{Type: promise.EventCreated, PromiseID: b.ID, PromiseName: "b"},

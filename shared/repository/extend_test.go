@@ -136,7 +136,7 @@ func TestNothingThatIsSettledIsExtended(t *testing.T) {
 }
 
 func cancelled(reason string) promise.Settlement {
-	s := promise.Settlement{Result: promise.Result{State: promise.Cancelled}, By: promise.Principal{Kind: promise.Direct}}
+	s := promise.Settlement{Result: promise.Result{State: promise.Cancelled}, By: promise.By{Kind: promise.Direct}}
 	if reason != "" {
 		s.Error = &reason
 	}

@@ -34,7 +34,7 @@ func TestHold(t *testing.T) {
 	ctx := t.Context()
 	value, comment := []byte(" {\"a\" : 1.0e1}\n"), "by the \"webhook\""
 	early := resolved(value)
-	early.By, early.Comment = promise.Principal{Kind: promise.Direct, ID: "stripe"}, &comment
+	early.By, early.Comment = promise.By{Kind: promise.Direct, ID: "stripe"}, &comment
 
 	held := hold(t, r, "k", early, promise.OutcomeHeld)
 	require.Equal(t, uuid.Nil, held.PromiseID)

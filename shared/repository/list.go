@@ -159,7 +159,7 @@ func (r eventRow) event() promise.Event {
 	}
 	if r.Outcome != nil {
 		e.Settled = &promise.Settlement{Result: promise.Result{State: *r.Outcome, Value: r.Value, Error: r.Error}, Comment: r.Comment}
-		if by := principal(r.SettledByKind, r.SettledByID); by != nil {
+		if by := settledBy(r.SettledByKind, r.SettledByID); by != nil {
 			e.Settled.By = *by
 		}
 	}

@@ -349,7 +349,7 @@ func anySettlement(t *rapid.T, states ...promise.State) promise.Settlement {
 	n := rapid.IntRange(1, 2).Draw(t, "content")
 	s := promise.Settlement{
 		Result: promise.Result{State: rapid.SampledFrom(states).Draw(t, "to")},
-		By:     promise.Principal{Kind: promise.Direct, ID: anyOf(t, "by", "", "somebody")},
+		By:     promise.By{Kind: promise.Direct, ID: anyOf(t, "by", "", "somebody")},
 	}
 	switch s.State {
 	case promise.Resolved:

@@ -59,14 +59,14 @@ func (r promiseRow) promise() promise.Promise {
 		OnTimeout:           r.onTimeout(),
 		CreatedAt:           r.CreatedAt,
 		ResolvedAt:          r.ResolvedAt,
-		SettledBy:           principal(r.SettledByKind, r.SettledByID),
+		SettledBy:           settledBy(r.SettledByKind, r.SettledByID),
 		Comment:             r.Comment,
 		CreatedBySequence:   r.CreatedBySequence,
 		ResolvedBySequence:  r.ResolvedBySequence,
 	}
 	if r.Outcome == nil && p.State != promise.Pending { // its deadline has passed, and nothing has recorded it
 		p.ResolvedAt = p.TimeoutAt
-		p.SettledBy = &promise.Principal{Kind: promise.ByDeadline}
+		p.SettledBy = &promise.By{Kind: promise.ByDeadline}
 		p.Value, p.Error = r.TimeoutValue, r.TimeoutError
 	}
 	return p
@@ -87,15 +87,15 @@ func (r promiseRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool
 	return r.ID, r.WorkflowExecutionID, r.Outcome == nil && r.state() != promise.Pending
 }
 
-func principal(kind *promise.PrincipalKind, id *string) *promise.Principal {
+func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 	if kind == nil {
 		return nil
 	}
-	p := promise.Principal{Kind: *kind}
+	by := promise.By{Kind: *kind}
 	if id != nil {
-		p.ID = *id
+		by.ID = *id
 	}
-	return &p
+	return &by
 }
 
 // Create creates the promise that the draft describes, registers its workflow

@@ -36,13 +36,13 @@ func withKey(d promise.Draft, key string, ttl time.Duration) promise.Draft {
 
 func resolved(value []byte) promise.Settlement {
 	return promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.Principal{Kind: promise.Direct},
+		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.Direct},
 	}
 }
 
 func rejected(message string) promise.Settlement {
 	return promise.Settlement{
-		Result: promise.Result{State: promise.Rejected, Error: &message}, By: promise.Principal{Kind: promise.Direct},
+		Result: promise.Result{State: promise.Rejected, Error: &message}, By: promise.By{Kind: promise.Direct},
 	}
 }
 

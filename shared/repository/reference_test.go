@@ -58,7 +58,7 @@ func (m *reference) read(p *refPromise) promise.Promise {
 		return q
 	}
 	if q.State = promise.Judge(nil, q.TimeoutAt, q.OnTimeout, m.now); q.State != promise.Pending {
-		q.ResolvedAt, q.SettledBy = q.TimeoutAt, &promise.Principal{Kind: promise.ByDeadline}
+		q.ResolvedAt, q.SettledBy = q.TimeoutAt, &promise.By{Kind: promise.ByDeadline}
 		if q.OnTimeout != nil {
 			q.Value, q.Error = q.OnTimeout.Value, q.OnTimeout.Error
 		}
@@ -220,7 +220,7 @@ func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.
 }
 
 // settleBatch looks up all keys before it settles anything.
-func (m *reference) settleBatch(tenant string, by promise.Principal, items []promise.Item) []promise.Judgement {
+func (m *reference) settleBatch(tenant string, by promise.By, items []promise.Item) []promise.Judgement {
 	found := make([]*refPromise, len(items))
 	for n, item := range items {
 		found[n] = m.find(tenant, item.Promise)

@@ -112,7 +112,7 @@ type holdRow struct {
 // were before the first. All are settled by the one that is named first. An
 // error is the whole batch's, and nothing was written.
 func (r *Repository) SettleBatch(
-	ctx context.Context, tenant string, by promise.Principal, items []promise.Item,
+	ctx context.Context, tenant string, by promise.By, items []promise.Item,
 ) ([]promise.Judgement, error) {
 	ids, keys := make([]*string, len(items)), make([]*string, len(items))
 	outcomes, values := make([]string, len(items)), make([][]byte, len(items))

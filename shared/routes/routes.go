@@ -1,30 +1,62 @@
 // Package routes is the one table of what the service offers: which function
-// answers which method and path, and what each function is given to run with.
-// The infrastructure and the local runner both read it, so they cannot
-// disagree.
+// answers which method and path, which one says beforehand who calls, and what
+// each is given to run with. The infrastructure and the local runner both read
+// it, so they cannot disagree.
 package routes
 
 import "time"
 
 // Route is one route of the HTTP API. Path is in API Gateway's notation: a
-// {variable} stands for one whole path segment.
+// {variable} stands for one whole path segment. Authorizer is the name of one
+// of Authorizers; a route without one would be open to everybody.
 type Route struct {
-	Method   string
-	Path     string
-	Function string
+	Method     string
+	Path       string
+	Function   string
+	Authorizer string
 }
 
 // HTTP lists the routes of the HTTP API.
 var HTTP = []Route{
-	{"POST", "/api/tenants/{slug}/promises", "create-promise"},
-	{"GET", "/api/tenants/{slug}/promises", "list-promises"},
-	{"POST", "/api/tenants/{slug}/promises/batch-resolve", "batch-resolve"},
-	{"GET", "/api/tenants/{slug}/promises/{identifier}", "get-promise"},
-	{"POST", "/api/tenants/{slug}/promises/{identifier}/resolve", "resolve"},
-	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject"},
-	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise"},
-	{"POST", "/api/tenants/{slug}/promises/{identifier}/extend", "extend-promise"},
-	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events", "list-events"},
+	{"POST", "/api/tenants/{slug}/promises", "create-promise", "credential"},
+	{"GET", "/api/tenants/{slug}/promises", "list-promises", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/batch-resolve", "batch-resolve", "credential"},
+	{"GET", "/api/tenants/{slug}/promises/{identifier}", "get-promise", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/{identifier}/resolve", "resolve", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/{identifier}/extend", "extend-promise", "credential"},
+	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events", "list-events", "credential"},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "resolve", "callback"},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "reject", "callback"},
+}
+
+// Authorizer is a Lambda authorizer of the HTTP API: REQUEST, payload format
+// 2.0, simple responses. Function is asked who calls before a route's own
+// function runs. IdentitySource says where the request carries the credential,
+// in API Gateway's notation: $request.header.Name or $request.querystring.name.
+// A request in which that is missing or empty API Gateway answers itself, 401.
+//
+// What Function answered, yes or no, stands for TTL (0: not at all; at most an
+// hour) for every request with the same value in IdentitySource, on all routes
+// of the authorizer. So the answer may say who calls, and must not depend on
+// anything else in the request: whether the caller may do what the route does
+// is for the route's function to judge, each time.
+type Authorizer struct {
+	Name           string
+	Function       string
+	IdentitySource string
+	TTL            time.Duration
+}
+
+// Authorizers lists the authorizers of the HTTP API. There is one for each place
+// that a credential may be in, because API Gateway demands all identity sources
+// of an authorizer and not one of them: "credential" reads the header that API
+// clients send, "callback" the query parameter of the URLs that are handed to
+// parties who can only be given a URL.
+var Authorizers = []Authorizer{
+	{"credential", "authorize", "$request.header.Authorization", 30 * time.Second},
+	{"callback", "authorize", "$request.querystring.token", 30 * time.Second},
 }
 
 // Function is one Lambda. Its code is functions/{Name}, its sample events are
@@ -37,6 +69,7 @@ type Function struct {
 
 // Functions lists every Lambda, those without a route included.
 var Functions = []Function{
+	{"authorize", 10 * time.Second, 256}, // as long as API Gateway waits for an authorizer
 	{"batch-resolve", 10 * time.Second, 256},
 	{"cancel-promise", 10 * time.Second, 256},
 	{"create-promise", 10 * time.Second, 256},
@@ -44,6 +77,7 @@ var Functions = []Function{
 	{"get-promise", 30 * time.Second, 256}, // as long as API Gateway waits
 	{"list-events", 30 * time.Second, 256},
 	{"list-promises", 10 * time.Second, 256},
+	{"manage-tenants", 10 * time.Second, 256},
 	{"reject", 10 * time.Second, 256},
 	{"resolve", 10 * time.Second, 256},
 	{"resolve-by-id", 10 * time.Second, 256},

@@ -333,7 +333,7 @@ func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
 			require.Equal(t, onTimeout.Value, got.Value)
 			require.Equal(t, onTimeout.Error, got.Error)
 		}
-		require.Equal(t, &promise.Principal{Kind: promise.ByDeadline}, got.SettledBy)
+		require.Equal(t, &promise.By{Kind: promise.ByDeadline}, got.SettledBy)
 		require.Equal(t, got.TimeoutAt, got.ResolvedAt)
 		events, err := s.repo.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 1, 10)
 		require.NoError(t, err)
@@ -359,7 +359,7 @@ func TestRetention(t *testing.T) {
 	young := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "young"})
 	for _, p := range []promise.Promise{old, second, lately, young} {
 		_, err := s.repo.Settle(ctx, tenant, promise.ByID(p.ID), promise.Settlement{
-			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.Principal{Kind: promise.Direct},
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
 		})
 		require.NoError(t, err)
 	}
@@ -474,7 +474,7 @@ func TestExpiredHoldsAreToldOf(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	early := promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.Principal{Kind: promise.Direct},
+		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.By{Kind: promise.Direct},
 	}
 	for _, key := range []string{"stripe:ch_1", "stripe:ch_2", "live"} {
 		_, err := s.repo.SettleOrHold(t.Context(), tenant, key, early, time.Hour)

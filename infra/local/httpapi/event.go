@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,7 +18,27 @@ import (
 
 // event is what a function behind an HTTP API gets, payload format 2.0.
 type event struct {
-	Version               string            `json:"version"`
+	Version string `json:"version"`
+	request
+	Body            string `json:"body,omitempty"`
+	IsBase64Encoded bool   `json:"isBase64Encoded"`
+}
+
+// authorizerEvent is what a Lambda authorizer gets, payload format 2.0:
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
+type authorizerEvent struct {
+	Version        string   `json:"version"`
+	Type           string   `json:"type"`
+	RouteARN       string   `json:"routeArn"`
+	IdentitySource []string `json:"identitySource"`
+	request
+}
+
+// request is what the two have in common: all of a request but its body. What a
+// request does not have is absent, as in events recorded on AWS; so are
+// requestContext.authentication, which is there with mutual TLS only, and
+// stageVariables.
+type request struct {
 	RouteKey              string            `json:"routeKey"`
 	RawPath               string            `json:"rawPath"`
 	RawQueryString        string            `json:"rawQueryString"`
@@ -26,21 +47,26 @@ type event struct {
 	QueryStringParameters map[string]string `json:"queryStringParameters,omitempty"`
 	RequestContext        requestContext    `json:"requestContext"`
 	PathParameters        map[string]string `json:"pathParameters,omitempty"`
-	Body                  string            `json:"body,omitempty"`
-	IsBase64Encoded       bool              `json:"isBase64Encoded"`
 }
 
 type requestContext struct {
-	AccountID    string      `json:"accountId"`
-	APIID        string      `json:"apiId"`
-	DomainName   string      `json:"domainName"`
-	DomainPrefix string      `json:"domainPrefix"`
-	HTTP         httpContext `json:"http"`
-	RequestID    string      `json:"requestId"`
-	RouteKey     string      `json:"routeKey"`
-	Stage        string      `json:"stage"`
-	Time         string      `json:"time"`
-	TimeEpoch    int64       `json:"timeEpoch"`
+	AccountID    string             `json:"accountId"`
+	APIID        string             `json:"apiId"`
+	Authorizer   *authorizerContext `json:"authorizer,omitempty"`
+	DomainName   string             `json:"domainName"`
+	DomainPrefix string             `json:"domainPrefix"`
+	HTTP         httpContext        `json:"http"`
+	RequestID    string             `json:"requestId"`
+	RouteKey     string             `json:"routeKey"`
+	Stage        string             `json:"stage"`
+	Time         string             `json:"time"`
+	TimeEpoch    int64              `json:"timeEpoch"`
+}
+
+// authorizerContext is what a Lambda authorizer says about the caller: an
+// object, or null where it says nothing.
+type authorizerContext struct {
+	Lambda json.RawMessage `json:"lambda"`
 }
 
 type httpContext struct {
@@ -51,24 +77,29 @@ type httpContext struct {
 	UserAgent string `json:"userAgent"`
 }
 
-func newEvent(r *http.Request, route routes.Route, variables map[string]string, body []byte, requestID string, now time.Time) event {
+const (
+	apiID = "local"
+	stage = "$default"
+)
+
+// newRequest reads everything but the body, which need not have arrived.
+func newRequest(r *http.Request, route routes.Route, variables map[string]string, requestID string, now time.Time) request {
 	routeKey := route.Method + " " + route.Path
 	rawPath := r.URL.EscapedPath()
 	sourceIP, _, _ := net.SplitHostPort(r.RemoteAddr)
 	domain := hostname(r.Host)
 	prefix, _, _ := strings.Cut(domain, ".")
-	e := event{
-		Version:               "2.0",
+	return request{
 		RouteKey:              routeKey,
 		RawPath:               rawPath,
 		RawQueryString:        r.URL.RawQuery,
 		Cookies:               cookies(r.Header),
-		Headers:               headers(r, sourceIP, len(body)),
+		Headers:               headers(r, sourceIP),
 		QueryStringParameters: query(r.URL.RawQuery),
 		PathParameters:        variables,
 		RequestContext: requestContext{
 			AccountID:    lambda.AccountID,
-			APIID:        "local",
+			APIID:        apiID,
 			DomainName:   domain,
 			DomainPrefix: prefix,
 			HTTP: httpContext{
@@ -80,14 +111,33 @@ func newEvent(r *http.Request, route routes.Route, variables map[string]string, 
 			},
 			RequestID: requestID,
 			RouteKey:  routeKey,
-			Stage:     "$default",
+			Stage:     stage,
 			Time:      now.UTC().Format("02/Jan/2006:15:04:05 -0700"),
 			TimeEpoch: now.UnixMilli(),
 		},
 	}
+}
+
+// authorizerEvent asks about the request, with the identity that was found in
+// it. The ARN names the path that was asked for, not the route's.
+func (q request) authorizerEvent(identity string) authorizerEvent {
+	arn := "arn:aws:execute-api:" + lambda.Region + ":" + lambda.AccountID + ":" + apiID
+	return authorizerEvent{
+		Version:        "2.0",
+		Type:           "REQUEST",
+		RouteARN:       arn + "/" + stage + "/" + q.RequestContext.HTTP.Method + q.RawPath,
+		IdentitySource: []string{identity},
+		request:        q,
+	}
+}
+
+// event is the request with its body, for the route's function.
+func (q request) event(contentType string, body []byte) event {
+	q.Headers["content-length"] = strconv.Itoa(len(body))
+	e := event{Version: "2.0", request: q}
 	switch {
 	case len(body) == 0:
-	case isText(r.Header.Get("Content-Type")) && utf8.Valid(body):
+	case isText(contentType) && utf8.Valid(body):
 		e.Body = string(body)
 	default:
 		e.Body = base64.StdEncoding.EncodeToString(body)
@@ -111,7 +161,7 @@ func isText(contentType string) bool {
 // notHeaders are hop by hop, or have a field of their own in the event.
 var notHeaders = []string{"Connection", "Cookie", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
-func headers(r *http.Request, sourceIP string, bodySize int) map[string]string {
+func headers(r *http.Request, sourceIP string) map[string]string {
 	h := make(map[string]string, len(r.Header)+6)
 	for name, values := range r.Header {
 		if !slices.Contains(notHeaders, name) {
@@ -119,7 +169,9 @@ func headers(r *http.Request, sourceIP string, bodySize int) map[string]string {
 		}
 	}
 	h["host"] = r.Host
-	h["content-length"] = strconv.Itoa(bodySize)
+	if r.ContentLength >= 0 {
+		h["content-length"] = strconv.FormatInt(r.ContentLength, 10)
+	}
 	h["x-forwarded-proto"] = "http"
 	h["x-forwarded-port"] = ""
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {

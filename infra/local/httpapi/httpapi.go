@@ -1,6 +1,7 @@
 // Package httpapi answers HTTP requests as an API Gateway HTTP API with Lambda
-// proxy integrations, payload format 2.0, does: a route chooses a function, the
-// request becomes its event, its result becomes the response.
+// authorizers and Lambda proxy integrations, payload format 2.0, does: a route
+// chooses a function, its authorizer says who calls, the request becomes the
+// function's event, its result becomes the response.
 package httpapi
 
 import (
@@ -24,6 +25,9 @@ const (
 	MaxBody = 10 << 20
 	// Timeout is how long an HTTP API waits for a function.
 	Timeout = 30 * time.Second
+	// AuthorizerTimeout is how long it waits for an authorizer's:
+	// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+	AuthorizerTimeout = 10 * time.Second
 )
 
 // Invoker invokes functions; *lambda.Service is one.
@@ -31,20 +35,54 @@ type Invoker interface {
 	Invoke(ctx context.Context, function string, req lambda.Request) (lambda.Result, error)
 }
 
-// Handler is an HTTP API of the given routes. It answers itself with 404 where
-// no route has the request's method and path, 413 where the body is too large,
-// 503 where a function does not answer in time or cannot be started now, and
-// 500 where it fails or returns what is no response.
+// Handler is an HTTP API of the given routes. It answers itself, in this order:
+// 404 where no route has the request's method and path; 401 where the identity
+// source of the route's authorizer is missing or empty, 403 where the authorizer
+// says no, and 500 where it fails, does not answer in time, cannot be started or
+// returns what is no answer; 413 where the body is too large; 503 where the
+// route's function does not answer in time or cannot be started now, and 500
+// where it fails or returns what is no response.
+//
+// Neither function is told of a client that leaves: both run to their end, as
+// on AWS.
 type Handler struct {
 	Invoker Invoker
-	// Timeout is the API's own; the constant Timeout if zero.
-	Timeout time.Duration
-	routes  router
+	// Timeout and AuthorizerTimeout are the API's own, apart from the
+	// functions'; New sets the constants of these names.
+	Timeout           time.Duration
+	AuthorizerTimeout time.Duration
+	// Now is the clock of the events and of the authorizers' caches; New sets
+	// time.Now.
+	Now         func() time.Time
+	routes      router
+	authorizers map[string]*authorizer
 }
 
-// New makes the HTTP API.
-func New(table []routes.Route, i Invoker) *Handler {
-	return &Handler{Invoker: i, Timeout: Timeout, routes: newRouter(table)}
+// New makes the HTTP API. A route whose Authorizer is empty is open. New panics
+// where the tables are wrong, so that no mistake in them opens a route: a route
+// names an authorizer that is not there, two authorizers have one name, or an
+// identity source is neither a header nor a query parameter.
+func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Handler {
+	h := &Handler{
+		Invoker:           i,
+		Timeout:           Timeout,
+		AuthorizerTimeout: AuthorizerTimeout,
+		Now:               time.Now,
+		routes:            newRouter(table),
+		authorizers:       make(map[string]*authorizer, len(authorizers)),
+	}
+	for _, a := range authorizers {
+		if h.authorizers[a.Name] != nil {
+			panic("httpapi: two authorizers are named " + a.Name)
+		}
+		h.authorizers[a.Name] = newAuthorizer(a)
+	}
+	for _, r := range table {
+		if r.Authorizer != "" && h.authorizers[r.Authorizer] == nil {
+			panic("httpapi: " + r.Method + " " + r.Path + " names an unknown authorizer: " + r.Authorizer)
+		}
+	}
+	return h
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -57,6 +95,14 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	if !ok {
 		return message(http.StatusNotFound)
 	}
+	q := newRequest(r, route, variables, requestID, h.Now())
+	if a := h.authorizers[route.Authorizer]; a != nil {
+		about, status := h.authorize(r.Context(), a, q)
+		if status != 0 {
+			return message(status)
+		}
+		q.RequestContext.Authorizer = &authorizerContext{Lambda: about}
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
 		return message(http.StatusBadRequest)
@@ -64,8 +110,7 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	if len(body) > MaxBody {
 		return message(http.StatusRequestEntityTooLarge)
 	}
-	e := newEvent(r, route, variables, body, requestID, time.Now())
-	payload, err := encode(e)
+	payload, err := encode(q.event(r.Header.Get("Content-Type"), body))
 	if err != nil {
 		return message(http.StatusInternalServerError)
 	}
@@ -73,12 +118,11 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 		return message(http.StatusRequestEntityTooLarge)
 	}
 
-	// The client's leaving ends nothing: the function runs on, as on AWS.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.Timeout)
 	defer cancel()
 	result, err := h.Invoker.Invoke(ctx, route.Function, lambda.Request{
 		Payload: payload,
-		TraceID: e.Headers["x-amzn-trace-id"],
+		TraceID: q.Headers["x-amzn-trace-id"],
 	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambda.ErrThrottled), errors.Is(err, lambda.ErrClosed):
@@ -99,7 +143,7 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 
 // encode is json.Marshal without the escapes for HTML, which would make an
 // event larger than it is on AWS.
-func encode(e event) ([]byte, error) {
+func encode(e any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

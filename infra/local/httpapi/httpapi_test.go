@@ -47,7 +47,7 @@ type fake struct {
 
 func (f *fake) start(t *testing.T) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(httpapi.New(table, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
+	s := httptest.NewServer(httpapi.New(table, nil, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
 		f.function, f.req = function, req
 		return f.result, f.err
 	})))
@@ -341,14 +341,14 @@ func TestFailures(t *testing.T) {
 
 func TestTheAPIHasATimeoutOfItsOwn(t *testing.T) {
 	t.Parallel()
-	h := httpapi.New(table, waiting{})
+	h := httpapi.New(table, nil, waiting{})
 	h.Timeout = 20 * time.Millisecond
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	resp, err := http.Get(s.URL + "/api/tenants/demo/promises/id:1")
 	require.NoError(t, err)
 	require.Equal(t, 503, resp.StatusCode)
-	require.Equal(t, 30*time.Second, httpapi.New(table, nil).Timeout)
+	require.Equal(t, 30*time.Second, httpapi.New(table, nil, nil).Timeout)
 }
 
 type waiting struct{}
@@ -370,7 +370,7 @@ func TestSizes(t *testing.T) {
 	} {
 		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":200}`)}}
 		// The whole runner reads such a body to its end before it answers.
-		h := httpapi.New(table, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
+		h := httpapi.New(table, nil, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
 			return f.result, nil
 		}))
 		w := httptest.NewRecorder()

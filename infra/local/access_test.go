@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// What each route needs, and a call of it that would change or tell something. A route that is not here fails the test.
+var access = map[string]struct {
+	scope, verb string // verb: what a token must allow; empty: no token opens it
+	body        string
+}{
+	"POST /api/tenants/{slug}/promises":                              {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
+	"GET /api/tenants/{slug}/promises":                               {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/batch-resolve":                {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
+	"GET /api/tenants/{slug}/promises/{identifier}":                  {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/resolve":         {"settle", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/reject":          {"settle", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/cancel":          {"create", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/extend":          {"create", "", `{"timeoutMs":60000}`},
+	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events": {"read", "", ""},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":        {"settle", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":         {"settle", "reject", `{"error":"x"}`},
+}
+
+// Every route, with every kind of credential that does not open it, on the service as it ships: the exact status, and
+// not one row changed.
+func TestNobodyGetsFurther(t *testing.T) {
+	t.Parallel()
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	invoke := func(function, payload string) map[string]any {
+		t.Helper()
+		out := r.lambda(t, function, payload)
+		require.Nil(t, out.FunctionError, "%s", out.Payload)
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal(out.Payload, &fields))
+		return fields
+	}
+	key := func(tenant, scopes, more string) (secret, id string) {
+		k := invoke("manage-tenants", `{"action":"create-key","tenant":"`+tenant+`","name":"test","scopes":[`+scopes+`]`+more+`}`)
+		return k["apiKey"].(string), k["keyId"].(string)
+	}
+	invoke("manage-tenants", `{"action":"create-tenant","slug":"other"}`)
+	invoke("manage-tenants", `{"action":"create-tenant","slug":"suspended"}`)
+	all := `"create","settle","read"`
+	revoked, id := key("demo", all, "")
+	invoke("manage-tenants", `{"action":"revoke-key","tenant":"demo","keyId":"`+id+`"}`)
+	expired, _ := key("demo", all, `,"expiresAt":"`+time.Now().Add(time.Second).Format(time.RFC3339Nano)+`"`)
+	foreign, _ := key("other", all, "")
+	suspended, _ := key("suspended", all, "")
+	invoke("manage-tenants", `{"action":"suspend-tenant","slug":"suspended"}`)
+	without := map[string]string{}
+	without["create"], _ = key("demo", `"settle","read"`, "")
+	without["settle"], _ = key("demo", `"create","read"`, "")
+	without["read"], _ = key("demo", `"create","settle"`, "")
+
+	const workflow = "0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10"
+	create := func(name, verbs, ttl string) (promiseID, token string) {
+		p := invoke("create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflow+`","name":"`+name+`",
+			"tokens":{"verbs":[`+verbs+`],"ttlSeconds":`+ttl+`}}`)
+		return p["promiseId"].(string), p["token"].(string)
+	}
+	both := `"resolve","reject"`
+	promiseID, resolves := create("payment", `"resolve"`, "600")
+	_, rejects := create("payment", `"reject"`, "600")
+	_, over := create("payment", both, "1")
+	_, elsewhere := create("approval", both, "600")
+	time.Sleep(2 * time.Second) // expired and over are, now
+
+	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
+	require.NoError(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
+	snapshot := func() string {
+		var all []string
+		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
+			rows, err := conn.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
+			require.NoError(t, err)
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			require.NoError(t, err)
+			all = append(append(all, table), lines...)
+		}
+		return strings.Join(all, "\n")
+	}
+	before := snapshot()
+
+	garbage := "prk_0000000000000000000000000000000000000000zzzzzzz"
+	for _, route := range routes.HTTP {
+		name := route.Method + " " + route.Path
+		needs, known := access[name]
+		require.True(t, known, "%s: say what it needs", name)
+		callback := route.Authorizer == "callback"
+		path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow).Replace(route.Path)
+		call := func(what, credential string, want int) {
+			t.Helper()
+			target := r.ready.HTTPURL + path
+			if callback && credential != "" {
+				target += "?token=" + credential
+			}
+			req, err := http.NewRequestWithContext(t.Context(), route.Method, target, bytes.NewReader([]byte(strings.ReplaceAll(needs.body, "{id}", promiseID))))
+			require.NoError(t, err)
+			req.Header.Set("Content-Type", "application/json")
+			if !callback && credential != "" {
+				req.Header.Set("Authorization", "Bearer "+credential)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			require.NoError(t, err)
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			require.NoError(t, err)
+			require.Equal(t, want, resp.StatusCode, "%s, %s: %s", name, what, body)
+			require.NotContains(t, string(body), promiseID, "%s, %s", name, what)
+		}
+		call("no credential", "", 401)
+		call("garbage", "garbage", 403)
+		call("a key that is none", garbage, 403)
+		call("a token that is none", "eyJhbGciOiJub25lIn0.e30.", 403)
+		call("a revoked key", revoked, 403)
+		call("an expired key", expired, 403)
+		call("a suspended tenant's key", suspended, 403)
+		call("an expired token", over, 403)
+		call("a token for another promise", elsewhere, 403)
+		switch needs.verb {
+		case "resolve":
+			call("a token without the verb", rejects, 403)
+		case "reject":
+			call("a token without the verb", resolves, 403)
+		default:
+			call("a token", resolves, 403)
+		}
+		if callback {
+			call("a key in a URL", r.ready.APIKey, 403)
+			continue
+		}
+		call("another tenant's key", foreign, 404)
+		call("a key without the scope", without[needs.scope], 403)
+		req, err := http.NewRequestWithContext(t.Context(), route.Method, r.ready.HTTPURL+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", r.ready.APIKey)
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 403, resp.StatusCode, "%s: a key without its scheme", name)
+	}
+	require.Equal(t, before, snapshot())
+	require.Len(t, access, len(routes.HTTP))
+
+	// The same tokens and keys do open what they are for.
+	for _, c := range []struct{ path, body, credential, want string }{
+		{"callbacks/id:" + promiseID + "/resolve?token=" + resolves, `{"value":1}`, "", "settled"},
+		{"callbacks/id:" + promiseID + "/resolve?token=" + resolves, `{"value":1}`, "", "duplicate"},
+		{"promises/id:" + promiseID + "/resolve", `{"value":1}`, resolves, "duplicate"},
+		{"promises/id:" + promiseID + "/reject", `{"error":"x"}`, without["read"], "conflict"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", r.ready.HTTPURL+"/api/tenants/demo/"+c.path, strings.NewReader(c.body))
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		if c.credential != "" {
+			req.Header.Set("Authorization", "bearer "+c.credential)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		require.NoError(t, err)
+		require.Contains(t, string(body), fmt.Sprintf(`"outcome":%q`, c.want), c.path)
+	}
+	r.end(t, syscall.SIGINT)
+}

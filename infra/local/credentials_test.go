@@ -1,0 +1,303 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// requireSecrets checks the files of a data folder.
+func requireSecrets(t *testing.T, data, apiKey string) {
+	t.Helper()
+	text := map[string]string{}
+	for _, name := range []string{tokenKeysFile, apiKeyFile} {
+		path := filepath.Join(data, name)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode(), name)
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		text[name] = strings.TrimSuffix(string(b), "\n")
+	}
+	_, err := auth.ParseKeys(text[tokenKeysFile])
+	require.NoError(t, err)
+	require.True(t, auth.CheckKey(apiKey))
+	require.Equal(t, apiKey, text[apiKeyFile])
+	half, err := filepath.Glob(filepath.Join(data, ".*"))
+	require.NoError(t, err)
+	require.Empty(t, half)
+}
+
+// requireTemporaryKey checks that the runner's key ends by itself.
+func requireTemporaryKey(t *testing.T, r *runner) {
+	t.Helper()
+	var list struct {
+		Keys []struct {
+			Name      string
+			Scopes    []string
+			CreatedAt time.Time
+			ExpiresAt *time.Time
+		}
+	}
+	out := r.lambda(t, "manage-tenants", `{"action":"list-keys","tenant":"demo"}`)
+	require.Nil(t, out.FunctionError, "%s", out.Payload)
+	require.NoError(t, json.Unmarshal(out.Payload, &list))
+	require.Len(t, list.Keys, 2, "the data folder's, and this one")
+	require.Nil(t, list.Keys[0].ExpiresAt)
+	require.NotNil(t, list.Keys[1].ExpiresAt)
+	require.InDelta(t, 30*24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
+	for _, k := range list.Keys {
+		require.Equal(t, "local runner", k.Name)
+		require.Equal(t, []string{"create", "settle", "read"}, k.Scopes)
+	}
+}
+
+// callback is a promise that somebody may resolve who has a URL and nothing else.
+type callback struct{ promiseID, token, resolveURL, path string }
+
+func (r *runner) createWithToken(t *testing.T) callback {
+	t.Helper()
+	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(
+		`{"workflowExecutionId":%q,"name":"approval","tokens":{"verbs":["resolve"],"ttlSeconds":600}}`, uuid.NewString()))
+	require.Equal(t, 201, status, "%v %s", p, &r.stderr)
+	require.NotContains(t, p, "rejectUrl")
+	c := callback{promiseID: p["promiseId"].(string), token: p["token"].(string), resolveURL: p["resolveUrl"].(string)}
+	u, err := url.Parse(c.resolveURL)
+	require.NoError(t, err)
+	require.Equal(t, c.token, u.Query().Get("token"))
+	c.path = u.RequestURI()
+	return c
+}
+
+// post follows the URL on the runner at base.
+func (c callback) post(t *testing.T, base, body string, want int) string {
+	t.Helper()
+	status, text := request(t, "POST", base+c.path, "", body)
+	require.Equal(t, want, status, text)
+	return text
+}
+
+// Nothing of the HTTP API answers without a credential.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	key := r.ready.APIKey
+	fill := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+uuid.NewString(), "{workflowExecutionId}", uuid.NewString())
+	garbage := []string{
+		"x", "Bearer", "Bearer x", "Basic " + key, "bearer" + key, key, "Bearer " + key[:len(key)-1], "Bearer " + key + "0", "Bearer " + auth.NewKey(),
+	}
+	for _, route := range routes.HTTP {
+		at := r.ready.HTTPURL + fill.Replace(route.Path)
+		for _, empty := range []string{at, at + "?token="} {
+			status, body := request(t, route.Method, empty, "", "{}")
+			require.Equal(t, 401, status, "%s %s", route.Method, empty)
+			require.Equal(t, `{"message":"Unauthorized"}`, body)
+		}
+		for _, g := range garbage {
+			authorization := g
+			if route.Authorizer == "callback" {
+				authorization, g = "", "?token="+url.QueryEscape(g)
+			} else {
+				g = ""
+			}
+			status, body := request(t, route.Method, at+g, authorization, "{}")
+			require.Equal(t, 403, status, "%s %s %q", route.Method, at+g, authorization)
+			require.Equal(t, `{"message":"Forbidden"}`, body)
+		}
+	}
+	require.NotContains(t, r.stdout.String(), "create-promise ", "no operation has run")
+	require.Regexp(t, `(?m)^\S+  authorize +[0-9.]+ ms  warm  refused$`, r.stdout.String())
+
+	id := r.create(t, "k")
+	status, body := request(t, "GET", r.promises("/promises/id:"+id), "Bearer "+key, "")
+	require.Equal(t, 200, status, body)
+	status, body = request(t, "GET", r.ready.HTTPURL+"/api/tenants/other/promises/id:"+id, "Bearer "+key, "")
+	require.Equal(t, 404, status, body)
+
+	t.Run("token", func(t *testing.T) { onAToken(t, r) })
+	t.Run("welcome", func(t *testing.T) { asItSays(t, r) })
+	t.Run("shell", func(t *testing.T) { fromAShell(t, r) })
+	r.end(t, syscall.SIGINT)
+}
+
+func onAToken(t *testing.T, r *runner) {
+	c := r.createWithToken(t)
+	require.True(t, strings.HasPrefix(c.resolveURL, r.ready.HTTPURL+"/"), c.resolveURL)
+	other := r.createWithToken(t)
+
+	for _, method := range []string{"GET", "HEAD", "PUT"} { // mail scanners follow links
+		status, body := request(t, method, c.resolveURL, "", "")
+		require.Equal(t, 404, status, body)
+	}
+	c.post(t, r.ready.HTTPURL, `{"value":`, 400)
+	rejecting := callback{path: strings.Replace(c.path, "/resolve?", "/reject?", 1)}
+	rejecting.post(t, r.ready.HTTPURL, `{"error":"no"}`, 403)
+	foreign := callback{path: strings.Replace(c.path, c.promiseID, other.promiseID, 1)}
+	foreign.post(t, r.ready.HTTPURL, `{"value":1}`, 403)
+	for _, p := range []callback{c, other} {
+		_, promise := r.call(t, "GET", "/promises/id:"+p.promiseID, "")
+		require.Equal(t, "pending", promise["state"])
+	}
+
+	require.Contains(t, c.post(t, r.ready.HTTPURL, `{"value":{"ok":true}}`, 200), `"outcome":"settled"`)
+	require.Contains(t, c.post(t, r.ready.HTTPURL, `{"value":{"ok":true}}`, 200), `"outcome":"duplicate"`)
+	_, promise := r.call(t, "GET", "/promises/id:"+c.promiseID, "")
+	require.Equal(t, map[string]any{"ok": true}, promise["value"])
+	status, body := request(t, "POST", r.promises("/promises/id:"+other.promiseID+"/resolve"), "Bearer "+other.token, `{"value":1}`)
+	require.Equal(t, 200, status, body)
+}
+
+// asItSays runs the commands that the runner has printed, as a shell does.
+func asItSays(t *testing.T, r *runner) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("there is no curl")
+	}
+	welcome := r.stdout.String()
+	require.Contains(t, welcome, "  API key      "+r.ready.APIKey+"\n")
+	commands := regexp.MustCompile(`(?m)^  curl (?:.*\\\n)*.*\n`).FindAllString(welcome, -1)
+	require.Len(t, commands, 2, welcome)
+	for i, want := range []string{`"created":true`, `"outcome":"settled"`} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", commands[i]).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), want)
+	}
+}
+
+// fromAShell manages a tenant of the runner's database.
+func fromAShell(t *testing.T, r *runner) {
+	binary := filepath.Join(t.TempDir(), "manage-tenants")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "lambda.norpc", "-trimpath", "-ldflags", "-s -w",
+		"-o", binary, "../../functions/manage-tenants")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the runner builds it: nothing is left to do
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	manage := func(code int, args ...string) (answer struct {
+		Slug, Tenant, APIKey, KeyID string
+		Created                     bool
+		Keys, Tenants               []map[string]any
+	}, stderr string) {
+		t.Helper()
+		var stdout, errors buffer
+		cmd := exec.CommandContext(t.Context(), binary, args...)
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+r.ready.DatabaseURL, "TOKEN_KEYS=", "PUBLIC_URL=", "LOG_LEVEL=debug")
+		cmd.Stdout, cmd.Stderr = &stdout, &errors
+		cmd.Run() //nolint:errcheck // see ExitCode
+		require.Equal(t, code, cmd.ProcessState.ExitCode(), "%v: %s%s", args, &stdout, &errors)
+		if code == 0 {
+			require.NoError(t, json.Unmarshal([]byte(stdout.String()), &answer), "%s", &stdout)
+			require.NotContains(t, errors.String(), "prk_")
+		} else {
+			require.Empty(t, stdout.String())
+		}
+		return answer, errors.String()
+	}
+	made, _ := manage(0, "create", "acme")
+	require.Equal(t, "acme", made.Slug)
+	require.True(t, made.Created)
+	again, _ := manage(0, "create", "acme")
+	require.False(t, again.Created)
+	tenants, _ := manage(0, "list")
+	require.Len(t, tenants.Tenants, 2)
+	creator, _ := manage(0, "create-key", "acme", "shell", "create", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	require.True(t, auth.CheckKey(creator.APIKey))
+	keys, _ := manage(0, "list-keys", "acme")
+	require.Len(t, keys.Keys, 1)
+	require.NotContains(t, fmt.Sprint(keys), "prk_")
+
+	_, why := manage(1, "create", "Acme")
+	require.Contains(t, why, "slug: ")
+	_, why = manage(1, "create-key", "nobody", "shell", "create")
+	require.NotContains(t, why, "prk_")
+	for _, args := range [][]string{{}, {"remove", "acme"}, {"create", "acme", "more"}} {
+		_, why = manage(2, args...)
+		require.Contains(t, why, "usage: manage-tenants")
+	}
+
+	acme := r.ready.HTTPURL + "/api/tenants/acme/promises"
+	body := fmt.Sprintf(`{"workflowExecutionId":%q,"name":"payment","idempotencyKey":"k"}`, uuid.NewString())
+	status, text := request(t, "POST", acme, "Bearer "+creator.APIKey, body)
+	require.Equal(t, 201, status, text)
+	status, text = request(t, "POST", acme+"/key:k/resolve", "Bearer "+creator.APIKey, `{"value":1}`)
+	require.Equal(t, 403, status, "it has not the scope: %s", text)
+	for _, c := range [][2]string{{acme, r.ready.APIKey}, {r.promises("/promises"), creator.APIKey}} {
+		status, text = request(t, "POST", c[0], "Bearer "+c[1], body)
+		require.Equal(t, 404, status, text)
+	}
+	manage(0, "revoke-key", "acme", creator.KeyID)
+	manage(0, "suspend", "acme")
+	manage(0, "resume", "acme")
+}
+
+// A key that was revoked is dead within a minute, though it was in use all the time.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	out := r.lambda(t, "manage-tenants", `{"action":"create-key","tenant":"demo","name":"short-lived","scopes":["read"]}`)
+	require.Nil(t, out.FunctionError, "%s", out.Payload)
+	var key struct{ KeyID, APIKey string }
+	require.NoError(t, json.Unmarshal(out.Payload, &key))
+	get := func(scheme string) int {
+		status, _ := request(t, "GET", r.promises("/promises"), scheme+" "+key.APIKey, "")
+		return status
+	}
+	require.Equal(t, 200, get("Bearer"))
+	out = r.lambda(t, "manage-tenants", fmt.Sprintf(`{"action":"revoke-key","tenant":"demo","keyId":%q}`, key.KeyID))
+	revoked := time.Now()
+	require.Nil(t, out.FunctionError, "%s", out.Payload)
+
+	// The worst case: the HTTP API, which keeps what it was told, was told just before the authorizer's own answer grew
+	// old. To the API each spelling is another credential; a new one comes into use every two seconds.
+	alive := []string{"Bearer"}
+	var last time.Duration // when a call began that was let in
+	for n := 1; len(alive) > 0; n++ {
+		if n%2 == 0 && n < 60 {
+			alive = append(alive, spelling("bearer", n/2))
+		}
+		alive = slices.DeleteFunc(alive, func(scheme string) bool {
+			begun := time.Since(revoked)
+			status := get(scheme)
+			if status == 200 {
+				last = begun
+			}
+			return status == 403
+		})
+		require.Less(t, last, time.Minute)
+		require.Less(t, time.Since(revoked), 2*time.Minute, "neither let in nor refused: %s", &r.stderr)
+		time.Sleep(time.Second)
+	}
+	t.Logf("let in for the last time after %v", last)
+	for range 20 {
+		require.Equal(t, 403, get("Bearer"), "for good")
+	}
+	status, _ := r.call(t, "GET", "/promises", "")
+	require.Equal(t, 200, status, "the other key is as before")
+	r.end(t, syscall.SIGINT)
+}
+
+// spelling makes those letters capitals that have a 1 in bits.
+func spelling(word string, bits int) string {
+	b := []byte(word)
+	for i := range b {
+		b[i] -= byte(bits>>i&1) * ('a' - 'A')
+	}
+	return string(b)
+}

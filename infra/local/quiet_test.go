@@ -1,0 +1,259 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+)
+
+// planted are secrets by what they are.
+type planted map[string]string
+
+// plant makes a secret that is in no other text by chance.
+func (p planted) plant(what string) string {
+	p[what] = "planted" + rand.Text()
+	return p[what]
+}
+
+// requireAbsent looks for each secret, as it is and as it may have been written.
+func (p planted) requireAbsent(t *testing.T, where, text string) {
+	t.Helper()
+	for what, secret := range p {
+		for form, s := range map[string]string{
+			"as it is":  secret,
+			"the end":   secret[len(secret)/2:],
+			"in base64": strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)), "=")[:len(secret)],
+			"in hex":    hex.EncodeToString([]byte(secret)),
+			"as a hash": hex.EncodeToString(auth.HashKey(secret)),
+			"in a URL":  url.QueryEscape(secret),
+		} {
+			if at := strings.Index(text, s); at >= 0 {
+				line := text[strings.LastIndexByte(text[:at], '\n')+1:]
+				line, _, _ = strings.Cut(line, "\n")
+				assert.Fail(t, "a secret in "+where, "%s (%s): %s", what, form, line)
+			}
+		}
+	}
+}
+
+// Nothing that is secret is in anything that the functions or the runner print, at the highest level, in calls that are
+// answered, refused, and cut off from their database.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	const publicURL = "https://promises.example"
+	secrets := planted{}
+	signing := base64.RawURLEncoding.EncodeToString([]byte(secrets.plant("signing key, decoded") + rand.Text()))
+	secrets["signing key"] = signing
+	data := filepath.Join(folder(t), "data")
+	r := beginIn(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "TOKEN_KEYS=k1:" + signing}, []string{local}, "--data", data).await(t)
+	require.NoFileExists(t, filepath.Join(data, tokenKeysFile), "those of the environment are used, and not kept")
+	secrets["API key"] = r.ready.APIKey
+	database, err := url.Parse(r.ready.DatabaseURL)
+	require.NoError(t, err)
+	secrets["password"], _ = database.User.Password()
+
+	var tails strings.Builder // with the metrics, which the runner does not show
+	invoke := func(function, payload string) (answer map[string]any) {
+		t.Helper()
+		out := r.lambda(t, function, payload)
+		tail, err := base64.StdEncoding.DecodeString(aws.ToString(out.LogResult))
+		require.NoError(t, err)
+		tails.Write(tail)
+		require.NoError(t, json.Unmarshal(out.Payload, &answer), "%s", out.Payload)
+		return answer
+	}
+	for _, key := range []string{"reading", "revoked", "expiring"} {
+		scope, expires := "create", ""
+		if key == "reading" {
+			scope = "read"
+		}
+		if key == "expiring" {
+			expires = `,"expiresAt":"2100-01-01T00:00:00Z"`
+		}
+		answer := invoke("manage-tenants", fmt.Sprintf(`{"action":"create-key","tenant":"demo","name":%q,"scopes":[%q]%s}`, key, scope, expires))
+		secrets[key+" key"] = answer["apiKey"].(string)
+		if key == "revoked" {
+			invoke("manage-tenants", fmt.Sprintf(`{"action":"revoke-key","tenant":"demo","keyId":%q}`, answer["keyId"]))
+		}
+	}
+	secrets["unknown key"] = auth.NewKey()
+	invoke("manage-tenants", `{"action":"list-keys","tenant":"demo"}`)
+	for _, bad := range []string{
+		`{"action":%q}`, `{"action":"create-tenant","slug":%q}`, `{"action":"revoke-key","tenant":"demo","keyId":%q}`,
+		`{"action":"create-key","tenant":"demo","name":"n","scopes":[%q]}`, `{"action":"list-tenants","x":%q}`, `%q`,
+		`{"action":"create-key","tenant":"demo","name":"n","scopes":["read"],"expiresAt":%q}`,
+	} {
+		invoke("manage-tenants", fmt.Sprintf(bad, secrets["unknown key"]))
+	}
+
+	// Good calls.
+	workflow := uuid.NewString()
+	create := func(more string) map[string]any {
+		t.Helper()
+		status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":%q%s}`, workflow, uuid.NewString(), more))
+		require.Equal(t, 201, status, p)
+		return p
+	}
+	p := create(fmt.Sprintf(`,"idempotencyKey":"k","metadata":{%q:%q},"onTimeout":{"resolve":%q},"tokens":{"verbs":["resolve","reject"],"ttlSeconds":60}`,
+		secrets.plant("metadata's field"), secrets.plant("metadata"), secrets.plant("value on timeout")))
+	require.True(t, strings.HasPrefix(p["resolveUrl"].(string), publicURL+"/"), "%v", p["resolveUrl"])
+	id, token := p["promiseId"].(string), p["token"].(string)
+	secrets["token"] = token
+	for i, part := range strings.Split(token, ".") {
+		secrets["token, part "+strconv.Itoa(i)] = part
+	}
+	resolveURL := strings.Replace(p["resolveUrl"].(string), publicURL, r.ready.HTTPURL, 1)
+	value := fmt.Sprintf(`{"value":{%q:%q},"comment":%q}`, secrets.plant("value's field"), secrets.plant("value"), secrets.plant("comment"))
+	failure := fmt.Sprintf(`{"error":%q}`, secrets.plant("error"))
+	reason := fmt.Sprintf(`{"reason":%q}`, secrets.plant("reason"))
+	for range 2 {
+		status, body := request(t, "POST", resolveURL, "", value)
+		require.Equal(t, 200, status, body)
+	}
+	rejected, cancelled := create("")["promiseId"].(string), create("")["promiseId"].(string)
+	status, fields := r.call(t, "POST", "/promises/id:"+rejected+"/reject", failure)
+	require.Equal(t, 200, status, fields)
+	status, fields = r.call(t, "POST", "/promises/id:"+cancelled+"/cancel", reason)
+	require.Equal(t, 200, status, fields)
+	for _, path := range []string{"/promises/key:k", "/promises", "/workflows/" + workflow + "/events"} {
+		status, fields = r.call(t, "GET", path, "")
+		require.Equal(t, 200, status, fields)
+	}
+	held := fmt.Sprintf(`{"value":%q,"holdSeconds":60}`, secrets.plant("held value"))
+	status, fields = r.call(t, "POST", "/promises/key:held/resolve", held)
+	require.Equal(t, 202, status, fields)
+	direct := fmt.Sprintf(`{"tenant":"demo","promiseId":%q,"value":%q}`, id, secrets.plant("direct value"))
+	invoke("resolve-by-id", direct)
+	invoke("create-promise", fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":%q,"name":"p","idempotencyKey":"d","metadata":%q}`,
+		workflow, secrets.plant("direct metadata")))
+	invoke("batch-resolve", fmt.Sprintf(`{"tenant":"demo","items":[{"identifier":"key:d","value":%q},{"identifier":"id:%s","error":%q},{"identifier":%q,"value":1}]}`,
+		secrets.plant("batch value"), id, secrets.plant("batch error"), secrets.plant("batch identifier")))
+
+	invoke("expire-promises", `{"once":true}`)
+
+	// Bad ones. What comes of them does not matter here, but that they are refused.
+	bad := func() {
+		t.Helper()
+		x := secrets.plant("what is out of place, " + strconv.Itoa(len(secrets)))
+		credentials := []string{"", "Basic " + x, "Bearer " + x, x, "Bearer prk_" + x, "Bearer " + token + x, "Bearer " + token[:len(token)-2]}
+		for what, secret := range secrets {
+			if strings.HasSuffix(what, " key") && what != "API key" {
+				credentials = append(credentials, "Bearer "+secret)
+			}
+		}
+		for _, c := range credentials {
+			status, body := request(t, "POST", r.promises("/promises/id:"+id+"/resolve?"+x+"="+token), c, value)
+			require.GreaterOrEqual(t, status, 400, body)
+		}
+		for _, c := range []struct{ method, path, body string }{
+			{"POST", "/callbacks/id:" + id + "/resolve?token=" + x, value},
+			{"POST", "/callbacks/id:" + id + "/resolve?token=" + r.ready.APIKey, value},
+			{"POST", "/callbacks/id:" + id + "/resolve?token=" + token + "&token=" + token, value},
+			{"POST", "/callbacks/id:" + uuid.NewString() + "/resolve?token=" + token, value},
+			{"POST", "/callbacks/key:" + token + "/resolve?token=" + token, value},
+			{"POST", "/callbacks/id:" + id + "/reject?strict=true&token=" + token, failure},
+			{"GET", "/callbacks/id:" + id + "/resolve?token=" + token, ""},
+			{"GET", "/nothing/" + token + "?token=" + token, ""},
+		} {
+			status, body := request(t, c.method, r.promises(c.path), "", c.body)
+			require.GreaterOrEqual(t, status, 400, body)
+		}
+		for _, c := range []struct{ method, path, body string }{
+			{"POST", "/promises/id:" + id + "/resolve?strict=true", `{"value":"` + x + `"}`},
+			{"POST", "/promises/id:" + id + "/resolve?strict=" + x, value},
+			{"POST", "/promises/id:" + id + "/resolve?" + x + "=1", value},
+			{"POST", "/promises/" + x + "/resolve", value},
+			{"POST", "/promises/id:" + x + "/resolve", value},
+			{"POST", "/promises/key:" + x + "/resolve", value},
+			{"POST", "/promises/key:" + x + "%00/resolve", value},
+			{"POST", "/promises/id:" + id + "/resolve", `{"value":"` + x},
+			{"POST", "/promises/id:" + id + "/resolve", `{"value":"` + x + `\ud800"}`},
+			{"POST", "/promises/id:" + id + "/resolve", `{"` + x + `":1}`},
+			{"POST", "/promises/id:" + id + "/resolve", `{"value":"` + strings.Repeat(x, 100) + `"}`},
+			{"POST", "/promises/id:" + id + "/reject", `{"error":{"` + x + `":1}}`},
+			{"POST", "/promises/id:" + rejected + "/cancel?strict=true", `{"reason":1,"comment":"` + x + `"}`},
+			{"POST", "/promises", `{"workflowExecutionId":"` + x + `","name":"p"}`},
+			{"POST", "/promises", `{"workflowExecutionId":"` + workflow + `","name":"p","metadata":"` + x + `\u0000"}`},
+			{"POST", "/promises", `{"workflowExecutionId":"` + workflow + `","name":"p","timeoutAt":"` + x + `"}`},
+			{"POST", "/promises", `{"workflowExecutionId":"` + workflow + `","name":"p","tokens":{"verbs":["` + x + `"]}}`},
+			{"POST", "/promises/batch-resolve", `{"items":[{"identifier":"k","` + x + `":1}]}`},
+			{"GET", "/promises?cursor=" + x, ""},
+			{"GET", "/workflows/" + x + "/events", ""},
+		} {
+			status, fields := r.call(t, c.method, c.path, c.body)
+			if !strings.Contains(c.body, `\u`) && !strings.Contains(c.path, "batch") { // each of those may be taken
+				require.GreaterOrEqual(t, status, 400, "%s %s: %v", c.path, c.body, fields)
+			}
+		}
+		invoke("authorize", fmt.Sprintf(`{"version":"2.0","type":"REQUEST","identitySource":["Bearer %s"],"headers":{"authorization":"Bearer %[1]s"}}`, x))
+		invoke("authorize", fmt.Sprintf(`{"identitySource":["%s","%[1]s"]}`, token))
+		invoke("resolve", fmt.Sprintf(`{"tenant":"demo","promiseId":%q,"value":%q,"unknown":%q}`, id, x, x))
+		invoke("resolve", fmt.Sprintf(`{"tenant":"demo","promiseId":%q,"value":%q}`, x, x))
+		invoke("resolve-by-key", fmt.Sprintf(`{"tenant":"demo","key":%q,"value":%q}`, x, x))
+		invoke("resolve", fmt.Sprintf(`{"tenant":"demo","promiseId":%q,"value":%q,%q:1}`, id, x, x))
+		invoke("migrate", fmt.Sprintf(`{%q:%q}`, x, x))
+		invoke("expire-promises", fmt.Sprintf(`{%q:%q}`, x, x))
+		invoke("reject", fmt.Sprintf(`{"tenant":"demo","promiseId":%q,"error":[%q]}`, id, x))
+		invoke("migrate", fmt.Sprintf(`{"dryRun":%q}`, x))
+		invoke("expire-promises", fmt.Sprintf(`{"once":%q}`, x))
+	}
+	bad()
+
+	// The same without a database, and what was good before.
+	crash(t, data)
+	bad()
+	for _, c := range []struct{ path, body string }{
+		{"/promises/id:" + id + "/resolve", value},
+		{"/promises/key:held/resolve", held},
+		{"/promises/id:" + rejected + "/reject", failure},
+		{"/promises/id:" + cancelled + "/cancel", reason},
+	} {
+		status, fields := r.call(t, "POST", c.path, c.body)
+		require.Equal(t, 503, status, fields)
+	}
+	status, body := request(t, "POST", resolveURL, "", value)
+	require.Equal(t, 503, status, body)
+	invoke("resolve-by-id", direct)
+	invoke("manage-tenants", `{"action":"create-key","tenant":"demo","name":"n","scopes":["read"]}`)
+
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGINT))
+	<-r.exited
+	screen := r.stdout.String()
+	welcome := strings.Index(screen, "\nReady after ")
+	rest := strings.Index(screen[welcome:], "-d '{\"value\":") + welcome // its last line
+	require.Equal(t, 3, strings.Count(screen[welcome:rest], r.ready.APIKey))
+	secrets.requireAbsent(t, "stdout", screen[:welcome]+screen[rest:])
+	secrets.requireAbsent(t, "the start message", strings.ReplaceAll(screen[welcome:rest], r.ready.APIKey, ""))
+	secrets.requireAbsent(t, "stderr", r.stderr.String())
+	secrets.requireAbsent(t, "the logs", tails.String())
+	require.Contains(t, r.stderr.String(), `"msg":"credential refused"`, "there is something to be found")
+	require.Contains(t, r.stderr.String(), `"msg":"call failed"`)
+	require.Contains(t, tails.String(), `"_aws"`)
+	require.NotContains(t, screen, "?", "no query string")
+}
+
+// crash ends a runner's Postgres as no shutdown does.
+func crash(t *testing.T, data string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
+	require.NoError(t, err)
+	postmaster, err := strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT))
+}

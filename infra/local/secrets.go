@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+// What the runner keeps in a data folder, beside the database. Both are
+// secrets, readable by their owner only, and written whole.
+const (
+	tokenKeysFile = "token-keys" // as TOKEN_KEYS
+	apiKeyFile    = "api-key"    // of the tenant
+)
+
+// keyLife is how long a key is good that is not kept.
+const keyLife = 30 * 24 * time.Hour
+
+// secrets are the files in a data folder that this process has locked. Where
+// there is none (empty), nothing is kept.
+type secrets string
+
+// forget removes the files.
+func (s secrets) forget() error {
+	if s == "" {
+		return nil
+	}
+	for _, name := range []string{tokenKeysFile, apiKeyFile} {
+		if err := os.Remove(filepath.Join(string(s), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// read is empty where there is no such file, or an empty one.
+func (s secrets) read(name string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(filepath.Join(string(s), name))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+func (s secrets) keep(name, secret string) error {
+	if s == "" {
+		return nil
+	}
+	return writeFile(filepath.Join(string(s), name), []byte(secret+"\n"))
+}
+
+// tokenKeys are the environment's TOKEN_KEYS, or else those that are kept: then
+// tokens stay good from start to start.
+func (s secrets) tokenKeys() (string, error) {
+	if given := os.Getenv("TOKEN_KEYS"); given != "" {
+		return given, nil
+	}
+	kept, err := s.read(tokenKeysFile)
+	if err != nil || kept != "" {
+		return kept, err
+	}
+	var secret [32]byte
+	rand.Read(secret[:]) //nolint:errcheck // never fails
+	made := "local-" + rand.Text()[:8] + ":" + base64.RawURLEncoding.EncodeToString(secret[:])
+	return made, s.keep(tokenKeysFile, made)
+}
+
+// apiKey makes the tenant, where it is not there, and returns a key of it: the
+// one that is kept, if it is still good, or a new one.
+func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, error) {
+	type request map[string]any
+	if err := call(ctx, service, "manage-tenants", request{"action": "create-tenant", "slug": tenant}, nil); err != nil {
+		return "", err
+	}
+	kept, err := s.read(apiKeyFile)
+	if err != nil {
+		return "", err
+	}
+	if kept != "" {
+		if good, err := opens(ctx, service, kept); err != nil || good {
+			return kept, err
+		}
+	}
+	create := request{
+		"action": "create-key", "tenant": tenant, "name": "local runner", "scopes": []string{"create", "settle", "read"},
+	}
+	if s == "" {
+		create["expiresAt"] = time.Now().Add(keyLife).UTC().Format(time.RFC3339)
+	}
+	var made struct {
+		Key string `json:"apiKey"`
+	}
+	if err := call(ctx, service, "manage-tenants", create, &made); err != nil {
+		return "", err
+	}
+	if made.Key == "" {
+		return "", errors.New("manage-tenants: it made no key")
+	}
+	return made.Key, s.keep(apiKeyFile, made.Key)
+}
+
+// opens asks the authorizer, as the HTTP API does, whether the key is one of
+// the tenant's and good.
+func opens(ctx context.Context, service *lambda.Service, key string) (bool, error) {
+	const path = "/api/tenants/" + tenant + "/promises"
+	credential := "Bearer " + key
+	var verdict struct {
+		IsAuthorized bool
+		Context      struct{ Kind, Tenant string }
+	}
+	err := call(ctx, service, "authorize", map[string]any{
+		"version":        "2.0",
+		"type":           "REQUEST",
+		"routeArn":       "arn:aws:execute-api:" + lambda.Region + ":" + lambda.AccountID + ":local/$default/GET" + path,
+		"identitySource": []string{credential},
+		"routeKey":       "GET /api/tenants/{slug}/promises",
+		"rawPath":        path,
+		"rawQueryString": "",
+		"headers":        map[string]string{"authorization": credential},
+		"requestContext": map[string]any{"http": map[string]string{"method": "GET", "path": path}},
+		"pathParameters": map[string]string{"slug": tenant},
+	}, &verdict)
+	switch {
+	case err != nil:
+		return false, err
+	case !verdict.IsAuthorized:
+		return false, nil
+	case verdict.Context.Kind != "key": // it lets through what it could not look up
+		return false, errors.New("authorize: the kept API key cannot be looked up")
+	}
+	return verdict.Context.Tenant == tenant, nil
+}
+
+// call invokes a function and reads its answer, unless that is nil. A function
+// error is an error.
+func call(ctx context.Context, service *lambda.Service, function string, request, answer any) error {
+	payload, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("%s: %w", function, err)
+	}
+	result, err := service.Invoke(ctx, function, lambda.Request{Payload: payload})
+	if err != nil {
+		return fmt.Errorf("%s: %w", function, err)
+	}
+	if result.ErrorType != "" {
+		return fmt.Errorf("%s: %s", function, describe(result.Payload))
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(result.Payload, answer); err != nil {
+		return fmt.Errorf("%s: its answer is not what was expected: %w", function, err)
+	}
+	return nil
+}
+
+// describe is a function error in words.
+func describe(payload []byte) string {
+	var e struct{ ErrorType, ErrorMessage string }
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return string(payload)
+	}
+	return e.ErrorType + ": " + e.ErrorMessage
+}
+
+// writeFile writes the file whole, readable by its owner only.
+func writeFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,150 @@
+// Package auth proves who calls: by a tenant's API key, which the database
+// knows by its hash, or by a promise token, which is signed. What they may do
+// is the domain's rule: promise.Principal.May.
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+const (
+	// GoodFor is for how long an answer that lets in is used again. The HTTP API
+	// in front may keep what it was told for up to 30 s more, so that a key is
+	// dead within a minute of its revocation.
+	GoodFor = 25 * time.Second
+
+	// BadFor is for how long an answer that keeps out is used again.
+	BadFor = 60 * time.Second
+
+	// CacheSize is how many answers of each kind are kept.
+	CacheSize = 10_000
+
+	// lookupTimeout limits a look-up, which does not end with the call that began
+	// it: others may wait for it, too. API Gateway waits 10 s for an authorizer.
+	lookupTimeout = 4 * time.Second
+)
+
+// Store knows keys and tenants. Of what is unknown it says promise.ErrNotFound;
+// every other error is a fault of its own.
+type Store interface {
+	FindKey(ctx context.Context, hash []byte) (promise.Key, error)
+	TenantActive(ctx context.Context, slug string) (bool, error)
+}
+
+// Authorizer finds out whose a credential is. It is safe for concurrent use.
+type Authorizer struct {
+	store   Store
+	tokens  Keys
+	now     func() time.Time
+	log     *slog.Logger
+	keys    *cache[promise.Key]
+	tenants *cache[struct{}]
+}
+
+// NewAuthorizer makes an Authorizer that has asked nothing yet. Why it refuses
+// a credential it tells the log alone.
+func NewAuthorizer(store Store, tokens Keys, now func() time.Time, log *slog.Logger) *Authorizer {
+	wall := func() time.Time { return now().Round(0) } // see cache
+	return &Authorizer{
+		store: store, tokens: tokens, now: wall, log: log,
+		keys: newCache[promise.Key](wall), tenants: newCache[struct{}](wall),
+	}
+}
+
+// Authorize says whose the credential is: an API key or a promise token, as it
+// stands after "Bearer ". Where it is no good, ok is false and the principal is
+// promise.Anonymous. An err says that nothing was found out, because the store
+// failed or ctx ended: repeat the call.
+//
+// A key that was revoked, or the tenant of which was suspended, is let in for up
+// to GoodFor; one that expires, never.
+func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promise.Principal, ok bool, err error) {
+	if LooksLikeKey(credential) {
+		p, ok, err = a.authorizeKey(ctx, credential)
+	} else {
+		p, ok, err = a.authorizeToken(ctx, credential)
+	}
+	if err != nil || !ok {
+		return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, false, err
+	}
+	return p, true, nil
+}
+
+func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.Principal, bool, error) {
+	if !CheckKey(secret) {
+		a.refuse(ctx, promise.APIKey, slog.String("cause", "not of the form of a key"))
+		return promise.Principal{}, false, nil
+	}
+	hash := HashKey(secret)
+	key, ok, err := a.keys.get(ctx, [sha256.Size]byte(hash), func(ctx context.Context) (promise.Key, bool, error) {
+		key, err := a.store.FindKey(ctx, hash)
+		if errors.Is(err, promise.ErrNotFound) || err == nil && !SameHash(key.Hash, hash) {
+			return promise.Key{}, false, nil
+		}
+		return key, key.RevokedAt == nil && !key.TenantSuspended, err
+	})
+	if err != nil {
+		return promise.Principal{}, false, err
+	}
+	id := slog.String("id", key.ID.String())
+	switch {
+	case key.RevokedAt != nil:
+		a.refuse(ctx, promise.APIKey, slog.String("cause", "revoked"), id)
+		return promise.Principal{}, false, nil
+	case key.TenantSuspended:
+		a.refuse(ctx, promise.APIKey, slog.String("cause", "tenant suspended"), id)
+		return promise.Principal{}, false, nil
+	case !ok:
+		a.refuse(ctx, promise.APIKey, slog.String("cause", "unknown"))
+		return promise.Principal{}, false, nil
+	case key.ExpiresAt != nil && !a.now().Before(*key.ExpiresAt):
+		a.refuse(ctx, promise.APIKey, slog.String("cause", "expired"), id)
+		return promise.Principal{}, false, nil
+	}
+	p := promise.Principal{
+		By:     promise.By{Kind: promise.APIKey, ID: key.ID.String()},
+		Tenant: key.Tenant, Scopes: slices.Clone(key.Scopes), // the key stays in the cache
+	}
+	if key.ExpiresAt != nil {
+		p.ExpiresAt = *key.ExpiresAt
+	}
+	return p, true, nil
+}
+
+func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Principal, bool, error) {
+	t, err := a.tokens.Verify(s, a.now())
+	if err != nil {
+		a.refuse(ctx, promise.Token, slog.String("cause", err.Error()))
+		return promise.Principal{}, false, nil
+	}
+	// To verify costs microseconds: what is worth keeping is the tenant.
+	_, ok, err := a.tenants.get(ctx, sha256.Sum256([]byte(t.Tenant)), func(ctx context.Context) (struct{}, bool, error) {
+		active, err := a.store.TenantActive(ctx, t.Tenant)
+		if errors.Is(err, promise.ErrNotFound) {
+			return struct{}{}, false, nil
+		}
+		return struct{}{}, active, err
+	})
+	if err != nil {
+		return promise.Principal{}, false, err
+	}
+	if !ok {
+		a.refuse(ctx, promise.Token, slog.String("cause", "tenant unknown or suspended"), slog.String("id", t.ID.String()))
+		return promise.Principal{}, false, nil
+	}
+	return promise.Principal{
+		By:     promise.By{Kind: promise.Token, ID: t.ID.String()},
+		Tenant: t.Tenant, PromiseID: t.PromiseID, Verbs: t.Verbs, ExpiresAt: t.ExpiresAt,
+	}, true, nil
+}
+
+func (a *Authorizer) refuse(ctx context.Context, kind promise.PrincipalKind, attrs ...slog.Attr) {
+	a.log.LogAttrs(ctx, slog.LevelInfo, "credential refused", append(attrs, slog.String("kind", string(kind)))...)
+}

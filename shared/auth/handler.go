@@ -1,0 +1,70 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// Identify says who calls, by the value of an authorizer's identity source: the
+// Authorization header, "Bearer <key or token>", or the query parameter that
+// carries a token. A key is not taken from a URL, which ends up in logs. The
+// principal is promise.Anonymous where the credential is no good; the error is
+// Authorize's.
+func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool) (promise.Principal, error) {
+	nobody := promise.Principal{By: promise.By{Kind: promise.Anonymous}}
+	credential := source
+	if inHeader {
+		scheme, rest, ok := strings.Cut(source, " ")
+		if !ok || !strings.EqualFold(scheme, "Bearer") {
+			return nobody, nil
+		}
+		credential = strings.TrimLeft(rest, " ")
+	} else if LooksLikeKey(credential) {
+		return nobody, nil
+	}
+	p, ok, err := a.Authorize(ctx, credential)
+	if err != nil || !ok {
+		return nobody, err
+	}
+	return p, nil
+}
+
+// request is what is read of an API Gateway REQUEST authorizer's event, payload
+// format 2.0.
+type request struct {
+	IdentitySource []string          `json:"identitySource"`
+	Headers        map[string]string `json:"headers"`
+}
+
+type verdict struct {
+	IsAuthorized bool              `json:"isAuthorized"`
+	Context      map[string]string `json:"context,omitempty"`
+}
+
+// Invoke answers API Gateway's REQUEST authorizers, payload format 2.0, with
+// their simple response. It implements lambda.Handler. Its answer follows from
+// the identity source alone, because API Gateway uses it again for every route
+// of the authorizer.
+//
+// Where a credential cannot be looked up it lets the call through as
+// promise.Unverified: an error would be the caller's 500. The operation then
+// asks again, or answers 503.
+func (a *Authorizer) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	var r request
+	if err := json.Unmarshal(payload, &r); err != nil || len(r.IdentitySource) != 1 {
+		return json.Marshal(verdict{})
+	}
+	source := r.IdentitySource[0]
+	p, err := a.Identify(ctx, source, source == r.Headers["authorization"])
+	switch {
+	case err != nil:
+		a.log.ErrorContext(ctx, "credential not looked up", "cause", err.Error())
+		return json.Marshal(verdict{IsAuthorized: true, Context: map[string]string{"kind": string(promise.Unverified)}})
+	case p.Kind == promise.Anonymous:
+		return json.Marshal(verdict{})
+	}
+	return json.Marshal(verdict{IsAuthorized: true, Context: p.Texts()})
+}

@@ -1,0 +1,156 @@
+package auth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+// failingStore is a database that is away.
+type failingStore struct{}
+
+func (failingStore) FindKey(context.Context, []byte) (promise.Key, error) {
+	return promise.Key{}, errors.New("away")
+}
+func (failingStore) TenantActive(context.Context, string) (bool, error) {
+	return false, errors.New("away")
+}
+
+func tokenKeys(t testing.TB) auth.Keys {
+	t.Helper()
+	keys, err := auth.ParseKeys("k1:" + strings.Repeat("QUFB", 11))
+	require.NoError(t, err)
+	return keys
+}
+
+// authorize asks as API Gateway does, and returns the verdict.
+func authorize(t testing.TB, a *auth.Authorizer, source string, inHeader bool) (ok bool, texts map[string]string) {
+	t.Helper()
+	event := map[string]any{"version": "2.0", "type": "REQUEST", "identitySource": []string{source}, "headers": map[string]string{}}
+	if inHeader {
+		event["headers"] = map[string]string{"authorization": source}
+	}
+	payload, err := json.Marshal(event)
+	require.NoError(t, err)
+	out, err := a.Invoke(t.Context(), payload)
+	require.NoError(t, err)
+	var v struct {
+		IsAuthorized bool
+		Context      map[string]string
+	}
+	require.NoError(t, json.Unmarshal(out, &v))
+	require.Equal(t, v.IsAuthorized, v.Context != nil, "%s", out)
+	return v.IsAuthorized, v.Context
+}
+
+// The authorizer on a real database: keys and tokens, and what becomes of them.
+func TestAuthorizerOnADatabase(t *testing.T) {
+	t.Parallel()
+	db := dbtest.New(t)
+	db.Tenant(t, "acme")
+	repo := repository.New(db.Pool)
+	tokens := tokenKeys(t)
+	var log strings.Builder
+	fresh := func() *auth.Authorizer { // as another process is: it remembers nothing
+		return auth.NewAuthorizer(repo, tokens, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	}
+	secret := auth.NewKey()
+	k, err := repo.CreateKey(t.Context(), promise.Key{
+		Tenant: "acme", Name: "n", Hash: auth.HashKey(secret), Scopes: []promise.Scope{promise.ScopeSettle, promise.ScopeRead},
+	})
+	require.NoError(t, err)
+	ok, texts := authorize(t, fresh(), "Bearer "+secret, true)
+	require.True(t, ok)
+	require.Equal(t, map[string]string{"kind": "key", "id": k.ID.String(), "tenant": "acme", "scopes": "settle read"}, texts)
+	require.Equal(t, promise.Principal{
+		By: promise.By{Kind: promise.APIKey, ID: k.ID.String()}, Tenant: "acme", Scopes: k.Scopes,
+	}, promise.ParsePrincipal(texts, time.Now()))
+
+	token := auth.Token{
+		ID: uuid.New(), Tenant: "acme", PromiseID: uuid.New(), Verbs: []promise.Verb{promise.VerbResolve},
+		ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Second),
+	}
+	signed, err := tokens.Sign(token, time.Now())
+	require.NoError(t, err)
+	for _, inHeader := range []bool{true, false} {
+		source := signed
+		if inHeader {
+			source = "bearer  " + signed
+		}
+		ok, texts = authorize(t, fresh(), source, inHeader)
+		require.True(t, ok)
+		p := promise.ParsePrincipal(texts, time.Now())
+		require.True(t, token.ExpiresAt.Equal(p.ExpiresAt))
+		p.ExpiresAt = time.Time{}
+		require.Equal(t, promise.Principal{
+			By: promise.By{Kind: promise.Token, ID: token.ID.String()}, Tenant: "acme", PromiseID: token.PromiseID, Verbs: token.Verbs,
+		}, p)
+		require.Equal(t, promise.Anonymous, promise.ParsePrincipal(texts, token.ExpiresAt).Kind, "however long the answer is kept")
+	}
+	for _, c := range []struct {
+		source   string
+		inHeader bool
+	}{
+		{secret, false}, {secret, true}, {"Basic " + secret, true}, {"Bearer" + secret, true}, {"Bearer " + secret + " ", true},
+		{"Bearer " + secret + ",Bearer " + secret, true}, {"Bearer " + auth.NewKey(), true}, {"Bearer ", true}, {"", true}, {"Bearer " + signed + "x", true},
+	} {
+		ok, _ := authorize(t, fresh(), c.source, c.inHeader)
+		require.False(t, ok, c.source)
+	}
+	for _, payload := range []string{``, `{}`, `[]`, `{"identitySource":"x"}`, `{"identitySource":[]}`, `{"identitySource":["a","b"]}`, `{"identitySource":null}`} {
+		out, err := fresh().Invoke(t.Context(), []byte(payload))
+		require.NoError(t, err)
+		require.JSONEq(t, `{"isAuthorized":false}`, string(out), payload)
+	}
+	for _, sample := range []string{"authorize.bad-key", "authorize.bad-token"} {
+		payload, err := os.ReadFile("../../events/" + sample + ".json")
+		require.NoError(t, err)
+		out, err := fresh().Invoke(t.Context(), payload)
+		require.NoError(t, err)
+		require.JSONEq(t, `{"isAuthorized":false}`, string(out), sample)
+	}
+
+	_, err = repo.SuspendTenant(t.Context(), "acme", true)
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
+	require.False(t, ok)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.False(t, ok)
+	_, err = repo.SuspendTenant(t.Context(), "acme", false)
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
+	require.True(t, ok)
+	_, err = repo.RevokeKey(t.Context(), "acme", k.ID)
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
+	require.False(t, ok)
+	require.NotContains(t, log.String(), secret)
+	require.NotContains(t, log.String(), signed)
+}
+
+// A database that is away is nobody's 403 and nobody's 500: the operation is left to say 503.
+func TestAuthorizerWithoutADatabase(t *testing.T) {
+	t.Parallel()
+	a := auth.NewAuthorizer(failingStore{}, tokenKeys(t), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	ok, texts := authorize(t, a, "Bearer "+auth.NewKey(), true)
+	require.True(t, ok)
+	require.Equal(t, map[string]string{"kind": "unverified"}, texts)
+	p := promise.Principal{By: promise.By{Kind: promise.Unverified}}
+	err := p.May(promise.Need{Scope: promise.ScopeRead}, "acme", promise.Identifier{})
+	require.Equal(t, promise.CodeUnavailable, promise.AsError(err).Code)
+	require.Equal(t, promise.Anonymous, promise.ParsePrincipal(texts, time.Now()).Kind)
+}

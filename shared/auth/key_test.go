@@ -1,0 +1,118 @@
+package auth_test
+
+import (
+	"encoding/base32"
+	"encoding/hex"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+)
+
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// goldenKey was made once: keys that are out must stay good.
+const goldenKey = "prk_0123456789abcdefghjkmnpqrstvwxyz01234567" + "1d2b0rg"
+
+var keyPattern = regexp.MustCompile(`^(?:` + auth.KeyPattern + `)$`)
+
+func TestNewKey(t *testing.T) {
+	t.Parallel()
+	seen, positions := map[string]bool{}, make([]map[byte]bool, 40)
+	for range 2000 {
+		s := auth.NewKey()
+		require.Len(t, s, 51)
+		require.True(t, auth.CheckKey(s), s)
+		require.True(t, auth.LooksLikeKey(s))
+		require.Regexp(t, keyPattern, s)
+		require.False(t, seen[s])
+		seen[s] = true
+		random, err := base32.NewEncoding(alphabet).WithPadding(base32.NoPadding).DecodeString(s[4:44])
+		require.NoError(t, err)
+		require.Len(t, random, 25, "200 bits")
+		for i := range positions {
+			if positions[i] == nil {
+				positions[i] = map[byte]bool{}
+			}
+			positions[i][s[4+i]] = true
+		}
+	}
+	for i, chars := range positions {
+		require.Len(t, chars, 32, "character %d is random", i)
+	}
+}
+
+func TestCheckKeyFindsTypos(t *testing.T) {
+	t.Parallel()
+	require.True(t, auth.CheckKey(goldenKey))
+	for _, s := range []string{goldenKey, auth.NewKey(), auth.NewKey(), auth.NewKey()} {
+		for i := range s {
+			for c := range 256 {
+				typo := s[:i] + string([]byte{byte(c)}) + s[i+1:]
+				require.Equal(t, typo == s, auth.CheckKey(typo), "%q", typo)
+			}
+			require.False(t, auth.CheckKey(s[:i]), "cut off")
+			require.False(t, auth.CheckKey(s[:i]+s[i+1:]), "left out")
+			require.False(t, auth.CheckKey(s[:i]+s[i:i+1]+s[i:]), "doubled")
+			require.False(t, auth.CheckKey(s[:i]+"\n"+s[i:]))
+		}
+	}
+	for range 2000 {
+		s := auth.NewKey()
+		for i := range len(s) - 1 {
+			swapped := s[:i] + s[i+1:i+2] + s[i:i+1] + s[i+2:]
+			require.Equal(t, swapped == s, auth.CheckKey(swapped), "%q", swapped)
+		}
+	}
+}
+
+func TestCheckKeyIsCanonical(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{
+		"", "prk_", strings.ToUpper(goldenKey), "PRK_" + goldenKey[4:], goldenKey + "=", " " + goldenKey, goldenKey + "\n",
+		strings.Replace(goldenKey, "0", "o", 1), strings.Replace(goldenKey, "1", "l", 1), "Bearer " + goldenKey,
+		goldenKey[:20] + "\r\n" + goldenKey[22:], strings.Repeat("prk_", 1<<16),
+	} {
+		require.False(t, auth.CheckKey(s), "%.60q", s)
+	}
+}
+
+func TestKeyPatternFindsKeysInText(t *testing.T) {
+	t.Parallel()
+	s := auth.NewKey()
+	find := regexp.MustCompile(auth.KeyPattern)
+	require.Equal(t, s, find.FindString(`PROMISES_KEY="`+s+`"`))
+	require.Equal(t, s, find.FindString("curl -H 'Authorization: Bearer "+s+"' x"))
+	require.Empty(t, find.FindString(strings.ToUpper(s)))
+	require.Empty(t, find.FindString(s[:50]))
+}
+
+func TestHashKey(t *testing.T) {
+	t.Parallel()
+	h := auth.HashKey("abc") // FIPS 180-2, B.1
+	require.Equal(t, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", hex.EncodeToString(h))
+	require.True(t, auth.SameHash(h, auth.HashKey("abc")))
+	require.False(t, auth.SameHash(h, auth.HashKey("abd")))
+	require.False(t, auth.SameHash(h, h[:31]))
+	require.False(t, auth.SameHash(h, nil))
+}
+
+func FuzzCheckKey(f *testing.F) {
+	for _, s := range []string{"", "prk_", goldenKey, goldenKey[:50], goldenKey + "0", strings.ToUpper(goldenKey), goldenKey[:43] + "\n" + goldenKey[44:]} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !auth.CheckKey(s) {
+			return
+		}
+		require.True(t, auth.LooksLikeKey(s))
+		require.Regexp(t, keyPattern, s)
+		encoding := base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
+		random, err := encoding.DecodeString(s[4:44])
+		require.NoError(t, err)
+		require.Equal(t, s[4:44], encoding.EncodeToString(random), "one text stands for one key")
+	})
+}

@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// TenantStore keeps tenants and their API keys. Its errors are *promise.Error,
+// or faults.
+type TenantStore interface {
+	CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error)
+	ListTenants(ctx context.Context) ([]promise.Tenant, error)
+	SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error)
+	CreateKey(ctx context.Context, k promise.Key) (promise.Key, error)
+	ListKeys(ctx context.Context, tenant string) ([]promise.Key, error)
+	RevokeKey(ctx context.Context, tenant string, id uuid.UUID) (time.Time, error)
+}
+
+// TenantHandler manages tenants and their API keys, by direct invoke alone: IAM
+// is its authorization. It takes {"action": ...} with that action's fields and
+// answers with JSON; errors are as a Handler's. It implements lambda.Handler.
+//
+// A key's secret is in the answer to create-key and nowhere else, ever. That
+// call makes another key each time; all others can be repeated safely.
+type TenantHandler struct {
+	Store   TenantStore
+	NewKey  func() (secret string, hash []byte)
+	Timeout time.Duration
+	Log     *slog.Logger
+}
+
+// tenantAction is what can be done, with the fields that it must and may have.
+type tenantAction struct {
+	fields []string
+	do     func(ctx context.Context, h *TenantHandler, o object) (any, error)
+}
+
+var tenantActions = map[string]tenantAction{
+	"create-tenant":  {[]string{"slug"}, createTenant},
+	"list-tenants":   {nil, listTenants},
+	"suspend-tenant": {[]string{"slug"}, suspendTenant(true)},
+	"resume-tenant":  {[]string{"slug"}, suspendTenant(false)},
+	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createKey},
+	"list-keys":      {[]string{"tenant"}, listKeys},
+	"revoke-key":     {[]string{"tenant", "keyId"}, revokeKey},
+}
+
+// Invoke answers one call.
+func (h *TenantHandler) Invoke(ctx context.Context, payload []byte) (out []byte, err error) {
+	ctx, stop := context.WithTimeout(ctx, h.Timeout)
+	defer stop()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+		if err != nil {
+			e := promise.AsError(err)
+			logFailure(ctx, h.Log, e, slog.String("operation", "manage-tenants"))
+			out, err = nil, functionError(e)
+		}
+	}()
+	answer, err := h.run(ctx, payload)
+	if err != nil {
+		return nil, err
+	}
+	return encode(answer), nil
+}
+
+func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
+	all, err := parseObject(payload, []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId"})
+	if err != nil {
+		return nil, err
+	}
+	name, err := all.requiredText("action")
+	if err != nil {
+		return nil, err
+	}
+	action, ok := tenantActions[name]
+	if !ok {
+		return nil, fail(promise.CodeOutOfRange, "action", "There is no such action.")
+	}
+	o, err := parseObject(payload, append([]string{"action"}, action.fields...))
+	if err != nil {
+		return nil, err
+	}
+	return action.do(ctx, h, o)
+}
+
+type tenantJSON struct {
+	TenantID    uuid.UUID  `json:"tenantId"`
+	Slug        string     `json:"slug"`
+	SuspendedAt *time.Time `json:"suspendedAt,omitempty"`
+	Created     *bool      `json:"created,omitempty"`
+}
+
+func toTenantJSON(t promise.Tenant) tenantJSON {
+	return tenantJSON{TenantID: t.ID, Slug: t.Slug, SuspendedAt: utc(t.SuspendedAt)}
+}
+
+func createTenant(ctx context.Context, h *TenantHandler, o object) (any, error) {
+	slug, err := o.requiredText("slug")
+	if err != nil {
+		return nil, err
+	}
+	if err := promise.CheckSlug(slug); err != nil {
+		return nil, within("slug", err)
+	}
+	t, created, err := h.Store.CreateTenant(ctx, slug)
+	j := toTenantJSON(t)
+	j.Created = &created
+	return j, err
+}
+
+func listTenants(ctx context.Context, h *TenantHandler, _ object) (any, error) {
+	tenants, err := h.Store.ListTenants(ctx)
+	list := make([]tenantJSON, len(tenants))
+	for i, t := range tenants {
+		list[i] = toTenantJSON(t)
+	}
+	return map[string]any{"tenants": list}, err
+}
+
+func suspendTenant(suspended bool) func(context.Context, *TenantHandler, object) (any, error) {
+	return func(ctx context.Context, h *TenantHandler, o object) (any, error) {
+		slug, err := o.requiredText("slug")
+		if err != nil {
+			return nil, err
+		}
+		t, err := h.Store.SuspendTenant(ctx, slug, suspended)
+		return toTenantJSON(t), err
+	}
+}
+
+type keyJSON struct {
+	KeyID     uuid.UUID       `json:"keyId"`
+	APIKey    string          `json:"apiKey,omitempty"`
+	Tenant    string          `json:"tenant"`
+	Name      string          `json:"name"`
+	Scopes    []promise.Scope `json:"scopes"`
+	CreatedAt time.Time       `json:"createdAt"`
+	ExpiresAt *time.Time      `json:"expiresAt,omitempty"`
+	RevokedAt *time.Time      `json:"revokedAt,omitempty"`
+}
+
+func toKeyJSON(k promise.Key) keyJSON {
+	return keyJSON{
+		KeyID: k.ID, Tenant: k.Tenant, Name: k.Name, Scopes: k.Scopes, CreatedAt: k.CreatedAt.UTC(),
+		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt),
+	}
+}
+
+func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+	var k promise.Key
+	var err error
+	if k.Tenant, err = o.requiredText("tenant"); err != nil {
+		return nil, err
+	}
+	if k.Name, err = o.requiredText("name"); err != nil {
+		return nil, err
+	}
+	if err := promise.CheckName(k.Name); err != nil {
+		return nil, within("name", err)
+	}
+	if k.Scopes, err = readScopes(o); err != nil {
+		return nil, err
+	}
+	at, err := o.optionalText("expiresAt")
+	if err != nil {
+		return nil, err
+	}
+	if at != nil {
+		t, ok := parseTime(*at)
+		if !ok {
+			return nil, fail(promise.CodeWrongType, "expiresAt", "The field must be an RFC 3339 time.")
+		}
+		if !t.After(time.Now()) {
+			return nil, fail(promise.CodeOutOfRange, "expiresAt", "The time must lie ahead.")
+		}
+		k.ExpiresAt = &t
+	}
+	secret, hash := h.NewKey()
+	k.Hash = hash
+	if k, err = h.Store.CreateKey(ctx, k); err != nil {
+		return nil, err
+	}
+	j := toKeyJSON(k)
+	j.APIKey = secret
+	return j, nil
+}
+
+func readScopes(o object) ([]promise.Scope, error) {
+	raw, err := o.required("scopes")
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	if json.Unmarshal(raw, &texts) != nil || texts == nil {
+		return nil, fail(promise.CodeWrongType, "scopes", "The field must be an array of strings.")
+	}
+	var scopes []promise.Scope
+	for _, text := range texts {
+		s := promise.Scope(text)
+		if !slices.Contains(promise.Scopes, s) || slices.Contains(scopes, s) {
+			return nil, fail(promise.CodeOutOfRange, "scopes", "A scope is create, settle or read, each once.")
+		}
+		scopes = append(scopes, s)
+	}
+	if len(scopes) == 0 {
+		return nil, fail(promise.CodeOutOfRange, "scopes", "A key needs a scope: create, settle or read.")
+	}
+	return scopes, nil
+}
+
+func listKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
+	tenant, err := o.requiredText("tenant")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := h.Store.ListKeys(ctx, tenant)
+	list := make([]keyJSON, len(keys))
+	for i, k := range keys {
+		list[i] = toKeyJSON(k)
+	}
+	return map[string]any{"keys": list}, err
+}
+
+func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+	tenant, err := o.requiredText("tenant")
+	if err != nil {
+		return nil, err
+	}
+	text, err := o.requiredText("keyId")
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.Parse(text)
+	if err != nil || id.String() != text {
+		return nil, fail(promise.CodeInvalidUUID, "keyId", "Invalid UUID format for key ID")
+	}
+	at, err := h.Store.RevokeKey(ctx, tenant, id)
+	return map[string]any{"keyId": id, "revokedAt": at.UTC()}, err
+}

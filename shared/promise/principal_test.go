@@ -1,0 +1,121 @@
+package promise_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+var (
+	scopes = []promise.Scope{promise.ScopeCreate, promise.ScopeSettle, promise.ScopeRead}
+	verbs  = []promise.Verb{promise.VerbResolve, promise.VerbReject}
+)
+
+// subsets are all of them, the empty one included.
+func subsets[T any](all []T) [][]T {
+	sets := make([][]T, 1<<len(all))
+	for n := range sets {
+		for i, v := range all {
+			if n&(1<<i) != 0 {
+				sets[n] = append(sets[n], v)
+			}
+		}
+	}
+	return sets
+}
+
+// TestMay walks every kind with every set of grants through every need, in the
+// credential's tenant and in others, for its promise and for others.
+func TestMay(t *testing.T) {
+	t.Parallel()
+	own, other := uuid.MustParse(id), uuid.MustParse("00000000-0000-4000-8000-000000000001")
+	byKey, err := promise.ByKey(id)
+	require.NoError(t, err)
+	targets := map[string]promise.Identifier{
+		"own": promise.ByID(own), "other": promise.ByID(other), "key": byKey, "none": {},
+	}
+	kinds := []promise.PrincipalKind{
+		"", promise.Anonymous, promise.Direct, promise.APIKey, promise.Token, promise.ByDeadline, "root",
+	}
+	checked := 0
+	for _, kind := range kinds {
+		for _, granted := range subsets(scopes) {
+			for _, allowed := range subsets(verbs) {
+				// A key with a token's fields and the reverse: they must not count.
+				p := promise.Principal{
+					By: promise.By{Kind: kind, ID: "1"}, Tenant: "acme", Scopes: granted, PromiseID: own, Verbs: allowed,
+				}
+				for _, scope := range append([]promise.Scope{"", "admin"}, scopes...) {
+					for _, verb := range append([]promise.Verb{"", "cancel"}, verbs...) {
+						for _, tenant := range []string{"acme", "Acme", "demo", ""} {
+							for name, target := range targets {
+								var want promise.Code
+								switch {
+								case kind == promise.Direct:
+								case kind != promise.APIKey && kind != promise.Token:
+									want = promise.CodeUnauthenticated
+								case tenant != "acme":
+									want = promise.CodeNotFound
+								case kind == promise.APIKey && !slices.Contains(granted, scope):
+									want = promise.CodeForbidden
+								case kind == promise.Token && (!slices.Contains(allowed, verb) || name != "own"):
+									want = promise.CodeForbidden
+								}
+								err := p.May(promise.Need{Scope: scope, Verb: verb}, tenant, target)
+								if want == "" {
+									require.NoError(t, err, "%+v %s %s %s %s", p, scope, verb, tenant, name)
+								} else {
+									require.Error(t, err, "%+v %s %s %s %s", p, scope, verb, tenant, name)
+									require.Equal(t, want, promise.AsError(err).Code, "%+v %s %s %s %s", p, scope, verb, tenant, name)
+								}
+								if want == promise.CodeNotFound {
+									require.Same(t, promise.ErrNotFound, err, "the same bytes as an unknown promise")
+								}
+								checked++
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	require.Equal(t, 7*8*4*5*4*4*4, checked)
+}
+
+func TestMayFailsClosed(t *testing.T) {
+	t.Parallel()
+	key := promise.Principal{By: promise.By{Kind: promise.APIKey}, Scopes: []promise.Scope{"", "admin", promise.ScopeRead}}
+	token := promise.Principal{By: promise.By{Kind: promise.Token}, Verbs: []promise.Verb{"", "cancel", promise.VerbResolve}}
+	for _, p := range []promise.Principal{key, token} {
+		err := p.May(promise.Need{Scope: promise.ScopeRead, Verb: promise.VerbResolve}, "", promise.Identifier{})
+		require.Equal(t, promise.ErrNotFound, err, "no tenant is nobody's tenant")
+		p.Tenant = "acme"
+		for _, need := range []promise.Need{{}, {Scope: "admin", Verb: "cancel"}} {
+			err = p.May(need, "acme", promise.Identifier{})
+			require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code, "what is no grant cannot be granted")
+		}
+	}
+	err := token.May(promise.Need{Verb: promise.VerbResolve}, "acme", promise.Identifier{})
+	require.Equal(t, promise.ErrNotFound, err)
+	token.Tenant = "acme"
+	err = token.May(promise.Need{Verb: promise.VerbResolve}, "acme", promise.Identifier{})
+	require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code, "no promise is nobody's promise")
+}
+
+func TestGrants(t *testing.T) {
+	t.Parallel()
+	for _, s := range scopes {
+		require.True(t, s.Valid())
+	}
+	for _, v := range verbs {
+		require.True(t, v.Valid())
+	}
+	require.False(t, promise.Scope("").Valid())
+	require.False(t, promise.Scope("Read").Valid())
+	require.False(t, promise.Verb("").Valid())
+	require.False(t, promise.Verb("cancel").Valid())
+}

@@ -1,0 +1,40 @@
+package promise
+
+import (
+	"regexp"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Tenant is one of those who share the service and know nothing of each other.
+type Tenant struct {
+	ID          uuid.UUID
+	Slug        string
+	SuspendedAt *time.Time // since when none of its credentials opens anything
+}
+
+// Key is what is kept of a tenant's API key: never the key itself.
+type Key struct {
+	ID              uuid.UUID
+	Tenant          string // its slug
+	Name            string
+	Hash            []byte // SHA-256
+	Scopes          []Scope
+	CreatedAt       time.Time
+	ExpiresAt       *time.Time
+	RevokedAt       *time.Time
+	TenantSuspended bool
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// CheckSlug fails with CodeInvalidSlug unless slug is a DNS label of RFC 1123, in
+// lower case: 1 to 63 letters, digits and hyphens, with no hyphen at either
+// end.
+func CheckSlug(slug string) error {
+	if !label.MatchString(slug) {
+		return Fail(CodeInvalidSlug, "A slug has 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end.")
+	}
+	return nil
+}

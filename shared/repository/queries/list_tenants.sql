@@ -1,0 +1,2 @@
+-- Lists all tenants by slug. No lock.
+SELECT id, slug, suspended_at FROM tenant ORDER BY slug

@@ -1,0 +1,5 @@
+-- Revokes an API key ($2) of a tenant ($1 slug), for ever. No row: there is none. Locks: the key's row. api_key_pkey.
+UPDATE api_key k SET revoked_at = COALESCE(k.revoked_at, NOW())
+FROM tenant t
+WHERE t.slug = $1 AND k.tenant_id = t.id AND k.id = $2::UUID
+RETURNING k.revoked_at

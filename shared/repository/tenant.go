@@ -1,0 +1,159 @@
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+//go:embed queries/create_tenant.sql
+var createTenantSQL string
+
+//go:embed queries/list_tenants.sql
+var listTenantsSQL string
+
+//go:embed queries/suspend_tenant.sql
+var suspendTenantSQL string
+
+//go:embed queries/tenant_active.sql
+var tenantActiveSQL string
+
+//go:embed queries/create_key.sql
+var createKeySQL string
+
+//go:embed queries/list_keys.sql
+var listKeysSQL string
+
+//go:embed queries/revoke_key.sql
+var revokeKeySQL string
+
+//go:embed queries/find_key.sql
+var findKeySQL string
+
+// CreateTenant creates a tenant; created is false where there was one of that
+// slug, which stays as it is.
+func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
+	for range attempts {
+		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug}})
+		if err != nil {
+			return promise.Tenant{}, false, err
+		}
+		if len(row) == 1 { // none: another creation came in between
+			return promise.Tenant{ID: row[0].ID, Slug: slug}, row[0].Created, nil
+		}
+	}
+	return promise.Tenant{}, false, contention(nil)
+}
+
+type createdTenantRow struct {
+	ID      uuid.UUID
+	Created bool
+}
+
+// ListTenants lists all tenants, by slug.
+func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) {
+	return runAll[promise.Tenant](ctx, r, statement{op: "list tenants", sql: listTenantsSQL})
+}
+
+// SuspendTenant suspends a tenant: none of its credentials opens anything then.
+// With suspended false it goes on as before.
+func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error) {
+	row, err := run[tenantRow](ctx, r, statement{op: "suspend tenant", sql: suspendTenantSQL, args: []any{slug, suspended}})
+	return row.Tenant, err
+}
+
+type tenantRow struct {
+	never
+	promise.Tenant
+}
+
+// TenantActive says whether there is a tenant of that slug which is not
+// suspended.
+func (r *Repository) TenantActive(ctx context.Context, slug string) (bool, error) {
+	row, err := run[existsRow](ctx, r, statement{op: "tenant active", sql: tenantActiveSQL, args: []any{slug}})
+	return row.Exists, err
+}
+
+// CreateKey keeps an API key of a tenant, by its hash. Its id and the time of
+// its creation are the database's.
+func (r *Repository) CreateKey(ctx context.Context, k promise.Key) (promise.Key, error) {
+	row, err := run[createdKeyRow](ctx, r, statement{
+		op: "create key", sql: createKeySQL, args: []any{k.Tenant, k.Name, k.Hash, scopeTexts(k.Scopes), k.ExpiresAt},
+	})
+	if err != nil {
+		return promise.Key{}, err
+	}
+	k.ID, k.CreatedAt = row.ID, row.CreatedAt
+	return k, nil
+}
+
+type createdKeyRow struct {
+	never
+	ID        uuid.UUID
+	CreatedAt time.Time
+}
+
+func scopeTexts(scopes []promise.Scope) []string {
+	texts := make([]string, len(scopes))
+	for i, s := range scopes {
+		texts[i] = string(s)
+	}
+	return texts
+}
+
+// ListKeys lists a tenant's API keys, revoked and expired ones too, oldest
+// first, without their hashes.
+func (r *Repository) ListKeys(ctx context.Context, tenant string) ([]promise.Key, error) {
+	rows, err := runAll[keyListRow](ctx, r, statement{op: "list keys", sql: listKeysSQL, args: []any{tenant}})
+	if err == nil && len(rows) == 0 {
+		err = promise.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	var keys []promise.Key
+	for _, row := range rows {
+		if row.ID != nil {
+			keys = append(keys, promise.Key{
+				ID: *row.ID, Tenant: tenant, Name: *row.Name, Scopes: row.Scopes, CreatedAt: *row.CreatedAt,
+				ExpiresAt: row.ExpiresAt, RevokedAt: row.RevokedAt,
+			})
+		}
+	}
+	return keys, nil
+}
+
+type keyListRow struct {
+	ID        *uuid.UUID
+	Name      *string
+	Scopes    []promise.Scope
+	CreatedAt *time.Time
+	ExpiresAt *time.Time
+	RevokedAt *time.Time
+}
+
+// RevokeKey revokes a tenant's API key for ever, and returns since when it is.
+func (r *Repository) RevokeKey(ctx context.Context, tenant string, id uuid.UUID) (time.Time, error) {
+	row, err := run[revokedRow](ctx, r, statement{op: "revoke key", sql: revokeKeySQL, args: []any{tenant, id.String()}})
+	return row.RevokedAt, err
+}
+
+type revokedRow struct {
+	never
+	RevokedAt time.Time
+}
+
+// FindKey finds an API key by its hash, whether or not it still opens anything.
+func (r *Repository) FindKey(ctx context.Context, hash []byte) (promise.Key, error) {
+	row, err := run[foundKeyRow](ctx, r, statement{op: "find key", sql: findKeySQL, args: []any{hash}})
+	return row.Key, err
+}
+
+type foundKeyRow struct {
+	never
+	promise.Key
+}
