@@ -78,6 +78,8 @@ func TestNobodyGetsFurther(t *testing.T) {
 	_, rejects := create("payment", `"reject"`, "600")
 	_, over := create("payment", both, "1")
 	_, elsewhere := create("approval", both, "600")
+	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
+		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
 	time.Sleep(2 * time.Second) // expired and over are, now
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
@@ -132,6 +134,7 @@ func TestNobodyGetsFurther(t *testing.T) {
 		call("a suspended tenant's key", suspended, 403)
 		call("an expired token", over, 403)
 		call("a token for another promise", elsewhere, 403)
+		call("another tenant's token", theirs, 404)
 		switch needs.verb {
 		case "resolve":
 			call("a token without the verb", rejects, 403)

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -60,7 +62,7 @@ func requireTemporaryKey(t *testing.T, r *runner) {
 	require.Len(t, list.Keys, 2, "the data folder's, and this one")
 	require.Nil(t, list.Keys[0].ExpiresAt)
 	require.NotNil(t, list.Keys[1].ExpiresAt)
-	require.InDelta(t, 30*24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
+	require.InDelta(t, 24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
 	for _, k := range list.Keys {
 		require.Equal(t, "local runner", k.Name)
 		require.Equal(t, []string{"create", "settle", "read"}, k.Scopes)
@@ -300,4 +302,27 @@ func spelling(word string, bits int) string {
 		b[i] -= byte(bits>>i&1) * ('a' - 'A')
 	}
 	return string(b)
+}
+
+// A page in a browser can send requests to loopback: the Invoke API, which asks for no credential, takes none of them.
+func TestPagesCannotInvoke(t *testing.T) {
+	t.Parallel()
+	called := false
+	h := notFromPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
+	for _, c := range []struct {
+		host, origin string
+		want         bool
+	}{
+		{"127.0.0.1:3001", "", true}, {"localhost:3001", "", true}, {"[::1]:3001", "", true}, {"localhost", "", true},
+		{"127.0.0.1:3001", "https://example.com", false}, {"127.0.0.1:3001", "null", false}, {"example.com:3001", "", false}, {"", "", false},
+	} {
+		called = false
+		req := httptest.NewRequest("POST", "/2015-03-31/functions/manage-tenants/invocations", nil)
+		req.Host = c.host
+		if c.origin != "" {
+			req.Header.Set("Origin", c.origin)
+		}
+		h.ServeHTTP(httptest.NewRecorder(), req)
+		require.Equal(t, c.want, called, "%+v", c)
+	}
 }

@@ -23,7 +23,7 @@ const (
 )
 
 // keyLife is how long a key is good that is not kept.
-const keyLife = 30 * 24 * time.Hour
+const keyLife = 24 * time.Hour
 
 // secrets are the files in a data folder that this process has locked. Where
 // there is none (empty), nothing is kept.

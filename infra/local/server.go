@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -18,6 +19,23 @@ func newServer(h http.Handler) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
+}
+
+// notFromPages refuses what a page in a browser can make it send: the Invoke API
+// runs functions for everybody who asks. A page's request has an Origin, or, where
+// a name was made to lead here, a Host that is not loopback.
+func notFromPages(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if checkLoopback(net.JoinHostPort(host, "0")) != nil || r.Header.Get("Origin") != "" {
+			http.Error(w, `{"message":"Forbidden"}`, http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // wholeBody reads a request's body before the handler runs, within a minute. A

@@ -188,6 +188,19 @@ func TestNoCredentialAsksTheDatabase(t *testing.T) {
 	})
 }
 
+// A key that is over is no good one: it is looked up once a minute, however often it is tried.
+func TestExpiredKeyIsNotLookedUpAgain(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		past := time.Now().Add(-time.Second)
+		secret := w.store.put(func(k *promise.Key) { k.ExpiresAt = &past })
+		w.requireAuthorized(false, 1, secret)
+		for range 59 {
+			time.Sleep(time.Second)
+			w.requireAuthorized(false, 0, secret)
+		}
+	})
+}
+
 func TestAuthorizeToken(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		p, ok := w.authorize(w.token("acme", time.Hour))

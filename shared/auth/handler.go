@@ -35,8 +35,8 @@ func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool)
 // request is what is read of an API Gateway REQUEST authorizer's event, payload
 // format 2.0.
 type request struct {
-	IdentitySource []string          `json:"identitySource"`
-	Headers        map[string]string `json:"headers"`
+	IdentitySource []string `json:"identitySource"`
+	RouteKey       string   `json:"routeKey"`
 }
 
 type verdict struct {
@@ -46,8 +46,8 @@ type verdict struct {
 
 // Invoke answers API Gateway's REQUEST authorizers, payload format 2.0, with
 // their simple response. It implements lambda.Handler. Its answer follows from
-// the identity source alone, because API Gateway uses it again for every route
-// of the authorizer.
+// the identity source alone, and from which authorizer asks, because API Gateway
+// uses it again for every route of the authorizer.
 //
 // Where a credential cannot be looked up it lets the call through as
 // promise.Unverified: an error would be the caller's 500. The operation then
@@ -57,8 +57,7 @@ func (a *Authorizer) Invoke(ctx context.Context, payload []byte) ([]byte, error)
 	if err := json.Unmarshal(payload, &r); err != nil || len(r.IdentitySource) != 1 {
 		return json.Marshal(verdict{})
 	}
-	source := r.IdentitySource[0]
-	p, err := a.Identify(ctx, source, source == r.Headers["authorization"])
+	p, err := a.Identify(ctx, r.IdentitySource[0], !promise.IsCallback(r.RouteKey))
 	switch {
 	case err != nil:
 		a.log.ErrorContext(ctx, "credential not looked up", "cause", err.Error())

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
@@ -40,9 +41,12 @@ func tokenKeys(t testing.TB) auth.Keys {
 // authorize asks as API Gateway does, and returns the verdict.
 func authorize(t testing.TB, a *auth.Authorizer, source string, inHeader bool) (ok bool, texts map[string]string) {
 	t.Helper()
-	event := map[string]any{"version": "2.0", "type": "REQUEST", "identitySource": []string{source}, "headers": map[string]string{}}
+	event := map[string]any{
+		"version": "2.0", "type": "REQUEST", "identitySource": []string{source},
+		"routeKey": "POST /api/tenants/{slug}/callbacks/{identifier}/resolve", "headers": map[string]string{"authorization": "Basic x"},
+	}
 	if inHeader {
-		event["headers"] = map[string]string{"authorization": source}
+		event["routeKey"] = "POST /api/tenants/{slug}/promises/{identifier}/resolve"
 	}
 	payload, err := json.Marshal(event)
 	require.NoError(t, err)
@@ -105,7 +109,7 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 		source   string
 		inHeader bool
 	}{
-		{secret, false}, {secret, true}, {"Basic " + secret, true}, {"Bearer" + secret, true}, {"Bearer " + secret + " ", true},
+		{secret, false}, {"Bearer " + secret, false}, {"Bearer " + signed, false}, {secret, true}, {signed, true}, {"Basic " + secret, true}, {"Bearer" + secret, true}, {"Bearer " + secret + " ", true},
 		{"Bearer " + secret + ",Bearer " + secret, true}, {"Bearer " + auth.NewKey(), true}, {"Bearer ", true}, {"", true}, {"Bearer " + signed + "x", true},
 	} {
 		ok, _ := authorize(t, fresh(), c.source, c.inHeader)
@@ -138,6 +142,11 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
 	require.False(t, ok)
+	planted, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": "PLANTED"}).SignedString([]byte("k"))
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), planted, false)
+	require.False(t, ok)
+	require.NotContains(t, log.String(), "PLANTED")
 	require.NotContains(t, log.String(), secret)
 	require.NotContains(t, log.String(), signed)
 }

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -92,6 +93,15 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(got), `\"outcome\":\"duplicate\"`, "who has settled it is still told so")
 	require.Equal(t, map[string]any{"kind": "token", "id": "t"}, s.answer(t, "get-promise", named+"}")["settledBy"])
+
+	// Another token of the same promise is not told how it was settled, or it could try values until one is a duplicate.
+	for _, query := range []string{"", "strict=true"} {
+		other := httpEvent(t, "POST", tenant, "id:"+promiseID, query, `{"value":1}`)
+		got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, other, with(token, "id", "another")))
+		require.NoError(t, err)
+		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
+		require.NotContains(t, string(got), "duplicate")
+	}
 }
 
 // Where the authorizer could not look a credential up, the operation does, and answers 503 while it cannot either.
@@ -100,6 +110,7 @@ func TestUnverified(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "token=abc", `{"value":1}`)
+	event = bytes.Replace(event, []byte(`"headers":{`), []byte(`"routeKey":"POST /api/tenants/{slug}/callbacks/{identifier}/resolve","headers":{"authorization":"Basic x",`), 1)
 	unverified := map[string]string{"kind": "unverified"}
 	h := s.handler(t, "resolve")
 	h.Authenticate = func(context.Context, string, bool) (promise.Principal, error) {
@@ -110,6 +121,15 @@ func TestUnverified(t *testing.T) {
 	a := decodeResponse(t, got)
 	requireProblem(t, 503, "unavailable", a)
 	require.Equal(t, "1", a.Headers["retry-after"])
+	h.Authenticate = func(ctx context.Context, _ string, _ bool) (promise.Principal, error) {
+		<-ctx.Done()
+		return promise.Principal{}, ctx.Err()
+	}
+	h.Timeout = 10 * time.Millisecond
+	got, err = h.Invoke(t.Context(), as(t, event, unverified))
+	require.NoError(t, err)
+	requireProblem(t, 503, "unavailable", decodeResponse(t, got))
+	h.Timeout = 10 * time.Second
 	h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
 		require.Equal(t, "abc", source)
 		require.False(t, inHeader)
@@ -140,6 +160,20 @@ func TestTokensOfACreation(t *testing.T) {
 		strings.NewReplacer("[", "%5B", "]", "%5D").Replace(token), made.ResolveURL)
 	require.Nil(t, made.RejectURL)
 	require.Equal(t, 200, s.post(t, "create-promise", "", "", body).StatusCode, "a repeated call has a token, too")
+
+	// A key that may not read is not told the value of what it creates again, and makes no token that outlives it.
+	s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+made.PromiseID.(string)+`","value":"secret","comment":"secret"}`)
+	creator := holder(tenant, promise.ScopeCreate)
+	creator.ExpiresAt = time.Now().Add(10 * time.Second)
+	again, err := s.handler(t, "create-promise").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", body), creator.Texts()))
+	require.NoError(t, err)
+	require.Equal(t, 200, decodeResponse(t, again).StatusCode)
+	require.NotContains(t, string(again), "secret")
+	require.NotContains(t, string(again), "1m0s")
+	creator.Scopes = promise.Scopes
+	again, err = s.handler(t, "create-promise").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", body), creator.Texts()))
+	require.NoError(t, err)
+	require.Contains(t, string(again), "secret")
 
 	h := s.handler(t, "create-promise")
 	h.PublicURL, h.SignToken = "", nil
@@ -206,24 +240,25 @@ func TestManageTenants(t *testing.T) {
 		``: "malformed_json", `[]`: "wrong_type", `{}`: "missing_field", `{"action":"drop"}`: "out_of_range", `{"action":1}`: "wrong_type",
 		`{"action":"create-tenant"}`: "missing_field", `{"action":"create-tenant","slug":"Acme"}`: "invalid_slug",
 		`{"action":"create-tenant","slug":"-a"}`: "invalid_slug", `{"action":"create-tenant","slug":""}`: "invalid_slug",
-		`{"action":"create-tenant","slug":"a","tenant":"b"}`:                                                      "unknown_field",
-		`{"action":"create-tenant","slug":"` + strings.Repeat("a", 64) + `"}`:                                     "invalid_slug",
-		`{"action":"list-tenants","slug":"a"}`:                                                                    "unknown_field",
-		`{"action":"suspend-tenant","slug":"nobody"}`:                                                             "not_found",
-		`{"action":"create-key","tenant":"nobody","name":"n","scopes":["read"]}`:                                  "not_found",
-		`{"action":"create-key","tenant":"acme","name":"","scopes":["read"]}`:                                     "invalid_name",
-		`{"action":"create-key","tenant":"acme","name":"n"}`:                                                      "missing_field",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":[]}`:                                          "out_of_range",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":["admin"]}`:                                   "out_of_range",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read","read"]}`:                             "out_of_range",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":"read"}`:                                      "wrong_type",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":null}`:                                        "wrong_type",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read"],"expiresAt":"soon"}`:                 "wrong_type",
-		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read"],"expiresAt":"2020-01-01T00:00:00Z"}`: "out_of_range",
-		`{"action":"list-keys","tenant":"nobody"}`:                                                                "not_found",
-		`{"action":"revoke-key","tenant":"demo","keyId":"` + id + `"}`:                                            "not_found",
-		`{"action":"revoke-key","tenant":"acme","keyId":"` + workflowID + `"}`:                                    "not_found",
-		`{"action":"revoke-key","tenant":"acme","keyId":"x"}`:                                                     "invalid_uuid",
+		`{"action":"create-tenant","slug":"a","tenant":"b"}`:                                                           "unknown_field",
+		`{"action":"create-tenant","slug":"` + strings.Repeat("a", 64) + `"}`:                                          "invalid_slug",
+		`{"action":"list-tenants","slug":"a"}`:                                                                         "unknown_field",
+		`{"action":"suspend-tenant","slug":"nobody"}`:                                                                  "not_found",
+		`{"action":"create-key","tenant":"nobody","name":"n","scopes":["read"]}`:                                       "not_found",
+		`{"action":"create-key","tenant":"acme","name":"","scopes":["read"]}`:                                          "invalid_name",
+		`{"action":"create-key","tenant":"acme","name":"n"}`:                                                           "missing_field",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":[]}`:                                               "out_of_range",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":["admin"]}`:                                        "out_of_range",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read","read"]}`:                                  "out_of_range",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":"read"}`:                                           "wrong_type",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":null}`:                                             "wrong_type",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read"],"expiresAt":"soon"}`:                      "wrong_type",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read"],"expiresAt":"2020-01-01T00:00:00Z"}`:      "out_of_range",
+		`{"action":"create-key","tenant":"acme","name":"n","scopes":["read"],"expiresAt":"9999-12-31T23:59:59-01:00"}`: "out_of_range",
+		`{"action":"list-keys","tenant":"nobody"}`:                                                                     "not_found",
+		`{"action":"revoke-key","tenant":"demo","keyId":"` + id + `"}`:                                                 "not_found",
+		`{"action":"revoke-key","tenant":"acme","keyId":"` + workflowID + `"}`:                                         "not_found",
+		`{"action":"revoke-key","tenant":"acme","keyId":"x"}`:                                                          "invalid_uuid",
 	} {
 		_, err := h.Invoke(t.Context(), []byte(payload))
 		requireFunctionError(t, code, err)

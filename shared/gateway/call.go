@@ -42,6 +42,7 @@ type event struct {
 	contentType *string
 	body        []byte
 
+	routeKey      string
 	authorization string
 }
 
@@ -52,6 +53,8 @@ func readEvent(payload []byte) (event, error) {
 	encoded := false
 	for f := range fields(payload) {
 		switch string(f.name) {
+		case "routeKey":
+			ev.routeKey = unquote(f.raw)
 		case "pathParameters":
 			for p := range fields(f.raw) {
 				switch string(p.name) {
@@ -132,9 +135,11 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	ev, err := readEvent(payload)
 	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain}
 	if c.principal.Kind == promise.Unverified {
-		if c.principal, err = h.authenticate(ctx, ev); err != nil {
-			return c, err
+		p, away := h.authenticate(ctx, ev)
+		if away != nil {
+			return c, away
 		}
+		c.principal = p
 	}
 	if err == nil && op.identifies != nil {
 		c.identifier, err = promise.ParseIdentifier(ev.identifier)
@@ -175,15 +180,21 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 func (h *Handler) authenticate(ctx context.Context, ev event) (promise.Principal, error) {
 	ctx, stop := context.WithTimeout(ctx, h.Timeout)
 	defer stop()
-	source, inHeader := ev.authorization, true
-	if source == "" && h.Operation.callback {
+	source, inHeader := ev.authorization, !promise.IsCallback(ev.routeKey)
+	if !inHeader {
 		for f := range fields(ev.query) {
 			if string(f.name) == "token" {
-				source, inHeader = unquote(f.raw), false
+				source = unquote(f.raw)
 			}
 		}
 	}
-	return h.Authenticate(ctx, source, inHeader)
+	p, err := h.Authenticate(ctx, source, inHeader)
+	if err != nil && promise.AsError(err).Code == promise.CodeInternal && ctx.Err() != nil {
+		err = &promise.Error{
+			Code: promise.CodeUnavailable, Detail: "The credential cannot be checked at the moment. Repeat the call.", Cause: err,
+		}
+	}
+	return p, err
 }
 
 func (op Operation) readQuery(query json.RawMessage) (parameters, error) {

@@ -37,9 +37,16 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if made.New {
 		status = http.StatusCreated
 	}
+	if p := c.principal; p.Kind == promise.APIKey && !slices.Contains(p.Scopes, promise.ScopeRead) && !made.New {
+		made.Promise.Value, made.Promise.Error, made.Promise.Comment = nil, nil, nil // to read takes the scope for it
+	}
 	text := encodePromise(made.Promise, &made.New)
 	if tokens != nil {
-		token, err := h.SignToken(c.tenant, made.Promise.ID, tokens.verbs, tokens.ttl)
+		ttl := tokens.ttl
+		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it
+			ttl = min(ttl, max(time.Until(over), time.Second))
+		}
+		token, err := h.SignToken(c.tenant, made.Promise.ID, tokens.verbs, ttl)
 		if err != nil { // the promise is there: the same call again makes the token
 			return answer{}, err
 		}
@@ -152,7 +159,10 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	if err != nil {
 		return nil, within(name, err)
 	}
-	if len(outcome) != 1 {
+	switch len(outcome) {
+	case 2:
+		return nil, fail(promise.CodeDuplicateField, name, "Give resolve or reject, and not both.")
+	case 0:
 		return nil, fail(promise.CodeMissingField, name, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
 	}
 	if value, ok := outcome.get("resolve"); ok {

@@ -55,7 +55,7 @@ var samples = map[string]struct {
 	"reject.bad-unknown-tenant":         {code: "not_found"},
 	"create-promise.http-on-timeout":    {status: 201, created: true},
 	"create-promise.direct-on-timeout":  {created: true},
-	"create-promise.bad-on-timeout":     {status: 400, code: "missing_field", created: true},
+	"create-promise.bad-on-timeout":     {status: 400, code: "duplicate_field", created: true},
 	"get-promise.http-wait":             {status: 200},
 	"get-promise.direct-wait":           {},
 	"get-promise.bad-wait":              {status: 400, code: "out_of_range"},

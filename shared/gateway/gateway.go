@@ -130,7 +130,9 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
-		attrs = append(attrs, slog.String("tenant", c.tenant))
+		if p := c.principal; p.Kind == promise.Direct || p.Tenant == c.tenant { // or it is whatever the caller has written
+			attrs = append(attrs, slog.String("tenant", c.tenant))
+		}
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {
 			attrs = append(attrs, slog.String("promiseId", id.String()))
 		}

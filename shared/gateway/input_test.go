@@ -108,7 +108,7 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"onTimeout":null`), "wrong_type", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":"resolve"`), "wrong_type", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":{}`), "missing_field", "onTimeout"},
-		{"create-promise", create(`,"onTimeout":{"resolve":1,"reject":"x"}`), "missing_field", "onTimeout"},
+		{"create-promise", create(`,"onTimeout":{"resolve":1,"reject":"x"}`), "duplicate_field", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":{"resolve":1,"resolve":1}`), "duplicate_field", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":{"cancel":1}`), "unknown_field", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":{"reject":null}`), "wrong_type", "onTimeout"},

@@ -28,7 +28,7 @@ func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	var p promise.Promise
-	err = h.await(ctx, wait, func(ctx context.Context) (done bool, err error) {
+	err = h.await(ctx, c, wait, func(ctx context.Context) (done bool, err error) {
 		q, err := h.Store.Get(ctx, c.tenant, c.identifier)
 		if err != nil {
 			return false, err
@@ -46,8 +46,13 @@ func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 // await looks until something is done, an error ends it, or its time is over.
 // No connection to the database is used in between. A later look that the
 // function's own end cuts off is no error: the one before it stands.
-func (h *Handler) await(ctx context.Context, seconds int64, look func(context.Context) (done bool, err error)) error {
+func (h *Handler) await(
+	ctx context.Context, c *call, seconds int64, look func(context.Context) (done bool, err error),
+) error {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	if over := c.principal.ExpiresAt; !over.IsZero() && end.After(over) {
+		end = over
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if end.After(deadline.Add(-lastLook)) {
 			end = deadline.Add(-lastLook)
@@ -156,7 +161,7 @@ func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	var events []promise.Event
-	err = h.await(ctx, wait, func(ctx context.Context) (done bool, err error) {
+	err = h.await(ctx, c, wait, func(ctx context.Context) (done bool, err error) {
 		events, err = h.Store.ListEvents(ctx, c.tenant, c.workflow, int32(after), int(limit))
 		return len(events) > 0, err
 	})

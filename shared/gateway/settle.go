@@ -71,6 +71,9 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if err != nil {
 		return answer{}, err
 	}
+	if err := h.ownOutcome(ctx, c, s); err != nil {
+		return answer{}, err
+	}
 	if strict && s.Outcome != promise.OutcomeSettled && s.Outcome != promise.OutcomeDuplicate && s.Outcome != promise.OutcomeHeld {
 		return answer{}, promise.TooLate(s)
 	}
@@ -79,6 +82,20 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 		status = http.StatusAccepted
 	}
 	return answer{status, encode(toSettledJSON(s))}, nil
+}
+
+// ownOutcome keeps from the holder of a token what others have done: once the
+// promise is settled, a token is told the outcome of its own call and no more.
+// Else it could find out a value by trying.
+func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.Settled) error {
+	if c.principal.Kind != promise.Token || s.Outcome == promise.OutcomeSettled {
+		return nil
+	}
+	p, err := h.Store.Get(ctx, c.tenant, c.identifier)
+	if err != nil || p.SettledBy != nil && *p.SettledBy == c.principal.By {
+		return err
+	}
+	return promise.Fail(promise.CodeForbidden, "The promise is settled, and not by this token: it opens nothing any more.")
 }
 
 // lostHold tells of a held settlement that nobody will ever get.

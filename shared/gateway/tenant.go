@@ -182,8 +182,8 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 		if !ok {
 			return nil, fail(promise.CodeWrongType, "expiresAt", "The field must be an RFC 3339 time.")
 		}
-		if !t.After(time.Now()) {
-			return nil, fail(promise.CodeOutOfRange, "expiresAt", "The time must lie ahead.")
+		if !t.After(time.Now()) || t.UTC().Year() > 9999 {
+			return nil, fail(promise.CodeOutOfRange, "expiresAt", "The time must lie ahead, and before the year 10000.")
 		}
 		k.ExpiresAt = &t
 	}

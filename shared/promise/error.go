@@ -83,10 +83,12 @@ func Fail(code Code, detail string) *Error { return &Error{Code: code, Detail: d
 // CodeCancelled; it carries s.
 func TooLate(s Settled) *Error {
 	e := &Error{Code: CodeConflict, Detail: "The promise had been settled otherwise.", Settled: &s}
-	switch s.Outcome {
-	case OutcomeTimedOut:
+	switch {
+	case s.HeldUntil != nil:
+		e.Detail = "Another settlement is held under the key."
+	case s.Outcome == OutcomeTimedOut:
 		e.Code, e.Detail = CodeTimedOut, "The promise's deadline had passed."
-	case OutcomeCancelled:
+	case s.Outcome == OutcomeCancelled:
 		e.Code, e.Detail = CodeCancelled, "The promise had been cancelled."
 	}
 	return e

@@ -125,6 +125,10 @@ const (
 // Valid says whether v is one of the verbs.
 func (v Verb) Valid() bool { return v == VerbResolve || v == VerbReject }
 
+// IsCallback says whether a route, in API Gateway's notation, takes a promise
+// token in its query instead of a credential in the Authorization header.
+func IsCallback(routeKey string) bool { return strings.Contains(routeKey, "/callbacks/") }
+
 // Need is what an operation asks of whoever calls it.
 type Need struct {
 	Scope Scope // of an API key

@@ -55,8 +55,8 @@ type Authorizer struct {
 // clients send, "callback" the query parameter of the URLs that are handed to
 // parties who can only be given a URL.
 var Authorizers = []Authorizer{
-	{"credential", "authorize", "$request.header.Authorization", 30 * time.Second},
-	{"callback", "authorize", "$request.querystring.token", 30 * time.Second},
+	{"credential", "authorize", "$request.header.Authorization", 15 * time.Second},
+	{"callback", "authorize", "$request.querystring.token", 15 * time.Second},
 }
 
 // Function is one Lambda. Its code is functions/{Name}, its sample events are
