@@ -61,6 +61,7 @@ type deletedRow struct {
 	Promises             int
 	Keys                 int
 	Events               int
+	Workflows            int
 	WorkflowExecutionIDs []string
 }
 
@@ -70,11 +71,12 @@ type deletedRow struct {
 // that somebody else has them in hand. With an error, some of it may have been
 // done.
 //
-// Workflow executions are looked at in a statement of their own: of two calls
-// that delete the last promises of one, the later sees that it is empty.
+// Workflow executions that still have promises are looked at once more in a
+// statement of their own: of two calls that delete the last promises of one, the
+// later sees that it is empty.
 func (r *Repository) DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error) {
 	row, err := run[deletedRow](ctx, r, statement{op: "delete settled", sql: deleteSettledSQL, args: []any{age, limit}})
-	d := promise.Deleted{Promises: row.Promises, Keys: row.Keys, Events: row.Events}
+	d := promise.Deleted{Promises: row.Promises, Keys: row.Keys, Events: row.Events, Workflows: row.Workflows}
 	if err != nil || len(row.WorkflowExecutionIDs) == 0 {
 		return d, err
 	}
@@ -82,6 +84,6 @@ func (r *Repository) DeleteSettled(ctx context.Context, age time.Duration, limit
 	if err != nil {
 		return d, interpret("delete empty workflows", err)
 	}
-	d.Workflows = int(tag.RowsAffected())
+	d.Workflows += int(tag.RowsAffected())
 	return d, nil
 }

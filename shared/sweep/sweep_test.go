@@ -192,7 +192,7 @@ func TestDeadlinesAreRecordedInTime(t *testing.T) {
 	}, 20*time.Second, 50*time.Millisecond)
 	stop()
 	require.NoError(t, <-done)
-	s.Exec(t, "DELETE FROM workflow_execution WHERE id IN (SELECT workflow_execution_id FROM promise WHERE name LIKE 'settled-%')")
+	s.Exec(t, "DELETE FROM workflow_execution WHERE NOT id = ANY($1)", workflows)
 	s.requireExpired(t, n)
 	var latest time.Duration
 	require.NoError(t, s.Pool.QueryRow(t.Context(), `SELECT MAX(e.created_at - p.timeout_at)

@@ -1,9 +1,11 @@
 -- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events.
 -- Nothing that is pending. How long counts from when the settlement was recorded: engines must have had the time to read
--- it. One row, with the workflow executions that may be empty now.
+-- it. Workflow executions that this leaves empty go too. One row, with those that were not: somebody else may have deleted
+-- the rest of their promises at the same time.
 --
--- Locks: the promises' rows, then their keys'. What somebody else holds is left for the next time. idx_promise_tenant, by
--- tenant and outcome.
+-- Locks: the promises' rows, their keys', then the workflow executions'. Nobody waits for a settled promise with a
+-- workflow execution in hand, and what somebody else holds is left for the next time. A workflow execution goes only if
+-- it is as it was seen: a creation in between has given out a number. idx_promise_tenant, by tenant and outcome.
 WITH doomed AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence
     FROM promise p
@@ -33,6 +35,21 @@ parts AS MATERIALIZED ( -- of the logs, each read once however many of its promi
     FROM doomed
     GROUP BY workflow_execution_id
 ),
+emptied AS MATERIALIZED (
+    SELECT workflow_execution_id AS id, -- and not by a join, for which the whole table might be read
+           (SELECT w.last_sequence_number FROM workflow_execution w WHERE w.id = parts.workflow_execution_id) AS last_sequence_number
+    FROM parts
+    WHERE NOT EXISTS (
+        SELECT FROM promise q
+        WHERE q.workflow_execution_id = parts.workflow_execution_id AND q.id NOT IN (SELECT id FROM doomed)
+    )
+),
+empty AS MATERIALIZED (
+    SELECT w.id
+    FROM emptied
+    JOIN workflow_execution w ON w.id = emptied.id AND w.last_sequence_number = emptied.last_sequence_number
+    FOR UPDATE OF w SKIP LOCKED
+),
 events AS (
     DELETE FROM workflow_event e
     USING parts
@@ -52,9 +69,20 @@ promises AS (
     USING doomed
     WHERE p.id = doomed.id
     RETURNING 1
+),
+workflows AS (
+    DELETE FROM workflow_execution w
+    USING empty
+    WHERE w.id = empty.id
+    RETURNING 1
 )
 SELECT
     (SELECT COUNT(*) FROM promises) AS promises,
     (SELECT COUNT(*) FROM keys) AS keys,
     (SELECT COUNT(*) FROM events) AS events,
-    (SELECT COALESCE(array_agg(workflow_execution_id::TEXT), '{}') FROM parts) AS workflow_execution_ids
+    (SELECT COUNT(*) FROM workflows) AS workflows,
+    (
+        SELECT COALESCE(array_agg(workflow_execution_id::TEXT), '{}')
+        FROM parts
+        WHERE workflow_execution_id NOT IN (SELECT id FROM empty)
+    ) AS workflow_execution_ids
