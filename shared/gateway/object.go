@@ -116,11 +116,7 @@ func valueEnd(text []byte, i int) int {
 	for depth := 0; i < len(text); i++ {
 		switch text[i] {
 		case '"':
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++
-				}
-			}
+			i = quoteEnd(text, i)
 			if depth == 0 {
 				return min(i+1, len(text))
 			}
@@ -135,6 +131,28 @@ func valueEnd(text []byte, i int) int {
 			if depth == 0 {
 				return i
 			}
+		}
+	}
+	return len(text)
+}
+
+// quoteEnd is where the string that begins at i has its closing quote: the next
+// one before which an even number of backslashes stands. Most of an event is
+// strings without any.
+func quoteEnd(text []byte, i int) int {
+	begin := i + 1
+	for i = begin; i < len(text); i++ {
+		n := bytes.IndexByte(text[i:], '"')
+		if n < 0 {
+			return len(text)
+		}
+		i += n
+		escapes := 0
+		for i-escapes > begin && text[i-escapes-1] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return i
 		}
 	}
 	return len(text)
