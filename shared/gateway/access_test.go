@@ -76,9 +76,16 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 		require.NoError(t, err)
 		requireProblem(t, c.status, c.code, decodeResponse(t, got))
 	}
+	// A slug that is none of the caller's is whatever it has written: it is not logged.
+	got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", "planted", "id:"+promiseID, "", `{"value":1}`), key))
+	require.NoError(t, err)
+	requireProblem(t, 404, "not_found", decodeResponse(t, got))
+	require.NotContains(t, s.log.String(), "planted")
+	require.Contains(t, s.log.String(), "tenant=demo")
+
 	// Who may not is told so before anything that is wrong with the call.
 	bad := httpEvent(t, "POST", tenant, "nonsense", "x=1", `{`)
-	got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, bad, nil))
+	got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, bad, nil))
 	require.NoError(t, err)
 	requireProblem(t, 401, "unauthenticated", decodeResponse(t, got))
 	got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "key:"+"k", "", `{"value":1}`), token))
@@ -102,6 +109,21 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
 		require.NotContains(t, string(got), "duplicate")
 	}
+}
+
+// A wait ends with the credential that began it.
+func TestAWaitEndsWithItsCredential(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	p := holder(tenant, promise.ScopeRead)
+	p.ExpiresAt = time.Now().Add(time.Second)
+	begun := time.Now()
+	got, err := s.handler(t, "get-promise").Invoke(t.Context(),
+		as(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), p.Texts()))
+	require.NoError(t, err)
+	require.Contains(t, string(got), `\"state\":\"pending\"`)
+	require.Less(t, time.Since(begun), 15*time.Second)
 }
 
 // Where the authorizer could not look a credential up, the operation does, and answers 503 while it cannot either.

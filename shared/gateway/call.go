@@ -167,7 +167,7 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 		return c, checkTenant(c.tenant)
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
-		return nil, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
+		return c, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
 	}
 	if c.body, err = parseObject(ev.body, op.body); err != nil {
 		return c, err

@@ -53,5 +53,12 @@ func HoldSettles(heldAt, expiresAt time.Time, timeoutAt *time.Time, now time.Tim
 // EventOf is the type of the event that tells of a settlement by anybody but
 // the deadline.
 func EventOf(s State) EventType {
-	return map[State]EventType{Resolved: EventResolved, Rejected: EventRejected, Cancelled: EventCancelled}[s]
+	switch s {
+	case Resolved:
+		return EventResolved
+	case Rejected:
+		return EventRejected
+	default:
+		return EventCancelled
+	}
 }

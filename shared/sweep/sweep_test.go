@@ -313,6 +313,31 @@ func TestRetentionCountsFromTheRecord(t *testing.T) {
 	require.Equal(t, 3, s.once(t).PromisesDeleted)
 }
 
+// Of two sweeps that delete the last promises of a workflow, neither need see that it is empty: the second look does.
+func TestWorkflowsThatMayBeEmpty(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	kept := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "kept"}).WorkflowExecutionID
+	empty, busy := uuid.New(), uuid.New()
+	for _, id := range []uuid.UUID{empty, busy} {
+		s.create(t, promise.Draft{WorkflowExecutionID: id, Name: "gone"})
+	}
+	s.Exec(t, "DELETE FROM promise WHERE name = 'gone'")
+	sql, err := os.ReadFile("../repository/queries/delete_empty_workflows.sql")
+	require.NoError(t, err)
+	tx, err := s.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR SHARE", busy)
+	require.NoError(t, err)
+	given := []string{kept.String(), empty.String(), busy.String()}
+	s.Exec(t, string(sql), given)
+	require.Equal(t, 2, s.count(t, "workflow_execution"), "what somebody holds is not waited for")
+	require.NoError(t, tx.Commit(t.Context()))
+	s.Exec(t, string(sql), given)
+	require.Equal(t, 1, s.count(t, "workflow_execution WHERE id = $1", kept))
+	require.Equal(t, 1, s.count(t, "workflow_execution"))
+}
+
 func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
