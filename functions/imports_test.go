@@ -31,7 +31,11 @@ var allowed = map[string][]string{
 	"shared/dbtest":     {"shared/localpg", "shared/migrate"},
 	"functions":         {"shared/app", "shared/gateway"},
 	"functions/migrate": {"shared/config", "shared/migrate", "shared/telemetry"},
-	"infra/local":       {"infra/local", "shared/config", "shared/localpg", "shared/routes"},
+	"infra": {
+		"infra/build", "shared/config", "shared/database", "shared/routes", "shared/sweep", "shared/telemetry",
+	},
+	"infra/build": {"shared/routes"},
+	"infra/local": {"infra/build", "infra/local", "shared/config", "shared/localpg", "shared/routes"},
 }
 
 // What no function may link; migrate alone may link the migration library.

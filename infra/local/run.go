@@ -10,11 +10,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/flovyn/promises/infra/build"
 	"github.com/flovyn/promises/infra/local/httpapi"
 	"github.com/flovyn/promises/infra/local/invokeapi"
 	"github.com/flovyn/promises/infra/local/lambda"
@@ -59,7 +59,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	preparing, both := errgroup.WithContext(ctx)
-	preparing.Go(func() error { return build(both, binaries) })
+	preparing.Go(func() error { return build.Functions(both, binaries, build.Target{}) })
 	if databaseURL == "" {
 		var server *localpg.Server
 		defer func() {
@@ -188,7 +188,7 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 	for i, f := range routes.Functions {
 		list[i] = lambda.Function{
 			Name:     f.Name,
-			Path:     filepath.Join(binaries, f.Name),
+			Path:     build.Binary(binaries, f.Name),
 			Timeout:  f.Timeout,
 			MemoryMB: f.MemoryMB,
 			Env:      env,
