@@ -24,13 +24,16 @@ var allowed = map[string][]string{
 	"shared/gateway":    {"shared/promise"},
 	"shared/auth":       {"shared/promise"},
 	"shared/sweep":      {"shared/promise"},
+	"shared/database":   {},
+	"shared/secret":     {},
 	"shared/app": {
-		"shared/auth", "shared/config", "shared/gateway", "shared/promise", "shared/repository", "shared/sweep", "shared/telemetry",
+		"shared/auth", "shared/config", "shared/database", "shared/gateway", "shared/promise", "shared/repository", "shared/secret",
+		"shared/sweep", "shared/telemetry",
 	},
 	"shared/migrate":    {"migrations"},
 	"shared/dbtest":     {"shared/localpg", "shared/migrate"},
 	"functions":         {"shared/app", "shared/gateway"},
-	"functions/migrate": {"shared/config", "shared/migrate", "shared/telemetry"},
+	"functions/migrate": {"shared/config", "shared/database", "shared/migrate", "shared/secret", "shared/telemetry"},
 	"infra": {
 		"infra/build", "shared/config", "shared/database", "shared/routes", "shared/sweep", "shared/telemetry",
 	},

@@ -4,7 +4,6 @@ package app
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
@@ -19,9 +18,11 @@ import (
 
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
@@ -35,7 +36,7 @@ type service struct {
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	store   *repository.Repository
-	tokens  auth.Keys
+	tokens  auth.KeySource
 }
 
 // Run serves an operation until Lambda ends the process. A configuration that
@@ -47,7 +48,7 @@ func Run(op gateway.Operation) {
 			Operation:     op,
 			Store:         s.store,
 			MaxValueBytes: s.conf.MaxValueBytes,
-			SignToken:     s.signToken(),
+			Signer:        s.signer(),
 			PublicURL:     s.conf.PublicURL,
 			Authenticate:  s.authorizer().Identify,
 			Timeout:       callTimeout,
@@ -63,17 +64,37 @@ func RunAuthorize() {
 	start(func(s service) lambda.Handler { return s.authorizer() })
 }
 
-// signToken is nil where there is nothing to sign with.
-func (s service) signToken() func(string, uuid.UUID, []promise.Verb, time.Duration) (string, error) {
+// signer is nil where there is nothing to sign with.
+func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 	if s.conf.TokenKeys == "" {
 		return nil
 	}
-	return func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
-		now := time.Now()
-		return s.tokens.Sign(auth.Token{
-			ID: uuid.New(), Tenant: tenant, PromiseID: promiseID, Verbs: verbs, ExpiresAt: now.Add(ttl),
-		}, now)
+	return func(ctx context.Context) (gateway.SignToken, error) {
+		keys, err := s.tokens(ctx)
+		return func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
+			now := time.Now()
+			return keys.Sign(auth.Token{
+				ID: uuid.New(), Tenant: tenant, PromiseID: promiseID, Verbs: verbs, ExpiresAt: now.Add(ttl),
+			}, now)
+		}, err
 	}
+}
+
+// tokenKeys are those of the configuration, or of the secret that it names,
+// which is read when it is needed.
+func tokenKeys(conf config.Config, log *slog.Logger) (auth.KeySource, error) {
+	if secret.IsARN(conf.TokenKeys) {
+		read := func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.TokenKeys) }
+		return auth.ReadKeys(read, time.Now, log), nil
+	}
+	if conf.TokenKeys == "" {
+		return auth.Keys{}.Source(), nil
+	}
+	keys, err := auth.ParseKeys(conf.TokenKeys)
+	if err != nil {
+		return nil, fmt.Errorf("TOKEN_KEYS: %w", err)
+	}
+	return keys.Source(), nil
 }
 
 func (s service) authorizer() *auth.Authorizer {
@@ -85,11 +106,9 @@ func start(handler func(service) lambda.Handler) {
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too
 	stdlog.SetOutput(quiet{stdlog.Writer()})
-	var tokens auth.Keys
-	if err == nil && conf.TokenKeys != "" {
-		if tokens, err = auth.ParseKeys(conf.TokenKeys); err != nil {
-			err = fmt.Errorf("TOKEN_KEYS: %w", err)
-		}
+	var tokens auth.KeySource
+	if err == nil {
+		tokens, err = tokenKeys(conf, log)
 	}
 	if err == nil {
 		var pool *pgxpool.Pool
@@ -118,18 +137,11 @@ func (q quiet) Write(line []byte) (int, error) {
 	return q.Writer.Write(line)
 }
 
-// openPool suits a process that answers one call at a time and may be frozen
-// between two: more connections than one are only ever needed while a broken
-// one is being given up, or by a sweep, which has two things to do at once.
-// pgxpool looks whether one that has idled is still alive.
+// openPool says where the database of the configuration is.
 func openPool(conf config.Config) (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig(conf.DatabaseURL)
-	if err != nil { // which may quote the URL, and with it the password
-		return nil, errors.New("DATABASE_URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+	o := database.Options{URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode}
+	if conf.PasswordSecret != "" {
+		o.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
 	}
-	c.MaxConns = 3
-	c.MaxConnIdleTime = 5 * time.Minute
-	c.ConnConfig.ConnectTimeout = 2 * time.Second
-	c.ConnConfig.DefaultQueryExecMode = conf.QueryExecMode
-	return pgxpool.NewWithConfig(context.Background(), c)
+	return database.NewPool(o)
 }

@@ -43,7 +43,7 @@ type Store interface {
 // Authorizer finds out whose a credential is. It is safe for concurrent use.
 type Authorizer struct {
 	store   Store
-	tokens  Keys
+	tokens  KeySource
 	now     func() time.Time
 	log     *slog.Logger
 	keys    *cache[promise.Key]
@@ -52,7 +52,7 @@ type Authorizer struct {
 
 // NewAuthorizer makes an Authorizer that has asked nothing yet. Why it refuses
 // a credential it tells the log alone.
-func NewAuthorizer(store Store, tokens Keys, now func() time.Time, log *slog.Logger) *Authorizer {
+func NewAuthorizer(store Store, tokens KeySource, now func() time.Time, log *slog.Logger) *Authorizer {
 	wall := func() time.Time { return now().Round(0) } // see cache
 	return &Authorizer{
 		store: store, tokens: tokens, now: wall, log: log,
@@ -63,7 +63,7 @@ func NewAuthorizer(store Store, tokens Keys, now func() time.Time, log *slog.Log
 // Authorize says whose the credential is: an API key or a promise token, as it
 // stands after "Bearer ". Where it is no good, ok is false and the principal is
 // promise.Anonymous. An err says that nothing was found out, because the store
-// failed or ctx ended: repeat the call.
+// or the keys' source failed or ctx ended: repeat the call.
 //
 // A key that was revoked, or the tenant of which was suspended, is let in for up
 // to GoodFor; one that expires, never.
@@ -121,7 +121,11 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 }
 
 func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Principal, bool, error) {
-	t, err := a.tokens.Verify(s, a.now())
+	keys, err := a.tokens(ctx)
+	if err != nil {
+		return promise.Principal{}, false, err
+	}
+	t, err := keys.Verify(s, a.now())
 	if err != nil {
 		a.refuse(ctx, promise.Token, slog.String("cause", causeOf(err)))
 		return promise.Principal{}, false, nil

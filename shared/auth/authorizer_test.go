@@ -107,7 +107,7 @@ func newWorld(t testing.TB) *world {
 		t: t, store: &store{keys: map[string]promise.Key{}, tenants: map[string]bool{"acme": true, "closed": false}},
 		keys: parse(t, entry("old", oldSecret)),
 	}
-	w.Authorizer = auth.NewAuthorizer(w.store, w.keys, func() time.Time { return time.Now().Add(w.skew) },
+	w.Authorizer = auth.NewAuthorizer(w.store, w.keys.Source(), func() time.Time { return time.Now().Add(w.skew) },
 		slog.New(slog.NewTextHandler(&w.log, nil)))
 	return w
 }
@@ -363,7 +363,7 @@ func TestBadCredentialsDriveOutNoGoodOne(t *testing.T) {
 
 func BenchmarkAuthorize(b *testing.B) {
 	w := newWorld(b)
-	w.Authorizer = auth.NewAuthorizer(w.store, w.keys, time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.Authorizer = auth.NewAuthorizer(w.store, w.keys.Source(), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	for name, credential := range map[string]string{
 		"key": w.store.put(nil), "token": w.token("acme", 24*time.Hour), "unknown": auth.NewKey(), "mistyped": auth.NewKey()[:50] + "!",
 	} {

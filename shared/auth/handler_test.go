@@ -70,7 +70,7 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	tokens := tokenKeys(t)
 	var log strings.Builder
 	fresh := func() *auth.Authorizer { // as another process is: it remembers nothing
-		return auth.NewAuthorizer(repo, tokens, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+		return auth.NewAuthorizer(repo, tokens.Source(), time.Now, slog.New(slog.NewTextHandler(&log, nil)))
 	}
 	secret := auth.NewKey()
 	k, err := repo.CreateKey(t.Context(), promise.Key{
@@ -154,7 +154,7 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 // A database that is away is nobody's 403 and nobody's 500: the operation is left to say 503.
 func TestAuthorizerWithoutADatabase(t *testing.T) {
 	t.Parallel()
-	a := auth.NewAuthorizer(failingStore{}, tokenKeys(t), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a := auth.NewAuthorizer(failingStore{}, tokenKeys(t).Source(), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ok, texts := authorize(t, a, "Bearer "+auth.NewKey(), true)
 	require.True(t, ok)
 	require.Equal(t, map[string]string{"kind": "unverified"}, texts)

@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -82,14 +84,15 @@ const lineBreaks = "\r\n"
 
 // ParseKeys reads the value of TOKEN_KEYS: "kid:secret", separated by commas,
 // the signing one first. A kid is 1 to 64 of A-Z a-z 0-9 . _ -, a secret the
-// base64url form, padded or not, of MinSecretBytes or more. No kid and no
-// secret may come twice. Its error tells the place and quotes nothing.
+// base64url form, padded or not, of MinSecretBytes or more. A secret can stand
+// alone: its kid is made of it then. So 64 random letters and digits, which every
+// generator of passwords makes, are a key. No kid and no secret may come twice. Its error tells the place and quotes nothing.
 func ParseKeys(s string) (Keys, error) {
 	keys := Keys{byID: map[string]tokenKey{}}
 	for i, entry := range strings.Split(s, ",") {
-		kid, encoded, ok := strings.Cut(strings.TrimSpace(entry), ":")
-		if !ok {
-			return Keys{}, fmt.Errorf("key %d is not of the form kid:secret", i+1)
+		kid, encoded, named := strings.Cut(strings.TrimSpace(entry), ":")
+		if !named {
+			kid, encoded = kidOf(kid), kid
 		}
 		if !keyID.MatchString(kid) { // not quoted: the two may have changed places
 			return Keys{}, fmt.Errorf("key %d: its kid is not 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
@@ -113,6 +116,13 @@ func ParseKeys(s string) (Keys, error) {
 		}
 	}
 	return keys, nil
+}
+
+// kidOf names a key that has no name. Who knows the name knows nothing of the
+// secret.
+func kidOf(encoded string) string {
+	sum := sha256.Sum256([]byte("promises kid:" + strings.TrimRight(encoded, "=")))
+	return hex.EncodeToString(sum[:4])
 }
 
 func decodeSecret(s string) ([]byte, error) {

@@ -337,7 +337,7 @@ func TestParseKeys(t *testing.T) {
 	padded := base64.URLEncoding.EncodeToString(oldSecret)
 	for _, s := range []string{
 		"k:" + secret, "k:" + padded, " k:" + secret + "\n", "a:" + secret + ", b:" + other,
-		strings.Repeat("k", 64) + ":" + secret, "A-z_0.9:" + secret,
+		strings.Repeat("k", 64) + ":" + secret, "A-z_0.9:" + secret, secret, padded + "," + other,
 	} {
 		keys, err := auth.ParseKeys(s)
 		require.NoError(t, err)
@@ -346,7 +346,6 @@ func TestParseKeys(t *testing.T) {
 	}
 	for name, s := range map[string]string{
 		"nothing":          "",
-		"no kid":           secret,
 		"empty kid":        ":" + secret,
 		"long kid":         strings.Repeat("k", 65) + ":" + secret,
 		"space in kid":     "a b:" + secret,

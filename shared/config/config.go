@@ -16,7 +16,7 @@ import (
 // Names lists the variables that Load reads. Whoever starts a function hands
 // it these and no others.
 var Names = []string{
-	"DATABASE_URL", "DB_EXEC_MODE", "LOG_LEVEL", "MAX_VALUE_BYTES", "PUBLIC_URL", "RETENTION_DAYS", "TOKEN_KEYS",
+	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "LOG_LEVEL", "MAX_VALUE_BYTES", "PUBLIC_URL", "RETENTION_DAYS", "TOKEN_KEYS",
 }
 
 // Config is the functions' whole configuration.
@@ -27,10 +27,18 @@ type Config struct {
 	DatabaseURL string
 
 	// QueryExecMode (DB_EXEC_MODE) is pgx's query mode: cache_statement (the
-	// default), cache_describe, describe_exec, exec or simple_protocol. RDS
-	// Proxy pins a connection on named prepared statements, so behind it use
-	// cache_describe or exec.
+	// default), cache_describe, describe_exec, exec (the default with DB_IAM_AUTH)
+	// or simple_protocol. RDS Proxy pins a connection on named prepared
+	// statements: behind it use exec or cache_describe.
 	QueryExecMode pgx.QueryExecMode
+
+	// IAMAuth (DB_IAM_AUTH, true or false; false if unset) proves who connects
+	// with IAM tokens: see database.Options.
+	IAMAuth bool
+
+	// PasswordSecret (DB_PASSWORD_SECRET) is the ARN of the secret in which RDS
+	// keeps the password of DatabaseURL's user. It excludes IAMAuth.
+	PasswordSecret string
 
 	// LogLevel (LOG_LEVEL) is debug, info (the default), warn or error.
 	LogLevel slog.Level
@@ -46,8 +54,8 @@ type Config struct {
 	RetentionDays int
 
 	// TokenKeys (TOKEN_KEYS) are the secrets that sign promise tokens, for
-	// auth.ParseKeys; without them no tokens are made and none is good. They are
-	// never logged.
+	// auth.ParseKeys, or the ARN of a secret in Secrets Manager that holds them;
+	// without them no tokens are made and none is good. They are never logged.
 	TokenKeys string
 
 	// PublicURL (PUBLIC_URL) is where the HTTP API is reached from outside, for
@@ -84,6 +92,19 @@ func Load() (Config, error) {
 		errs = append(errs, fmt.Errorf("DB_EXEC_MODE: %q is no query mode", os.Getenv("DB_EXEC_MODE")))
 	}
 	c.QueryExecMode = mode
+	switch iam := os.Getenv("DB_IAM_AUTH"); iam {
+	case "true":
+		c.IAMAuth = true
+		if os.Getenv("DB_EXEC_MODE") == "" {
+			c.QueryExecMode = pgx.QueryExecModeExec
+		}
+	case "", "false":
+	default:
+		errs = append(errs, fmt.Errorf("DB_IAM_AUTH: %q is neither true nor false", iam))
+	}
+	if c.PasswordSecret = os.Getenv("DB_PASSWORD_SECRET"); c.PasswordSecret != "" && c.IAMAuth {
+		errs = append(errs, errors.New("DB_PASSWORD_SECRET and DB_IAM_AUTH exclude each other"))
+	}
 	if s := os.Getenv("LOG_LEVEL"); s != "" {
 		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
 			errs = append(errs, fmt.Errorf("LOG_LEVEL: %q is not debug, info, warn or error", s))

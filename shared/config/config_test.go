@@ -40,6 +40,24 @@ func TestLoad(t *testing.T) {
 		RetentionDays: 36500,
 	}, c)
 
+	set(t, "DATABASE_URL=d", "DB_IAM_AUTH=true")
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.True(t, c.IAMAuth)
+	require.Equal(t, pgx.QueryExecModeExec, c.QueryExecMode, "RDS Proxy pins a connection on named statements")
+	set(t, "DATABASE_URL=d", "DB_IAM_AUTH=true", "DB_EXEC_MODE=cache_describe")
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.Equal(t, pgx.QueryExecModeCacheDescribe, c.QueryExecMode)
+	set(t, "DATABASE_URL=d", "DB_IAM_AUTH=false", "DB_PASSWORD_SECRET=arn:x")
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.False(t, c.IAMAuth)
+	require.Equal(t, "arn:x", c.PasswordSecret)
+	set(t, "DATABASE_URL=d", "DB_IAM_AUTH=true", "DB_PASSWORD_SECRET=arn:x")
+	_, err = config.Load()
+	require.ErrorContains(t, err, "exclude each other")
+
 	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0", "PUBLIC_URL=http://127.0.0.1:3000", "TOKEN_KEYS=k:s")
 	c, err = config.Load()
 	require.NoError(t, err)
@@ -49,11 +67,11 @@ func TestLoad(t *testing.T) {
 }
 
 func TestLoadNamesEachFault(t *testing.T) {
-	set(t, "DB_EXEC_MODE=fast", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
+	set(t, "DB_EXEC_MODE=fast", "DB_IAM_AUTH=yes", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
 		"TOKEN_KEYS=secret")
 	_, err := config.Load()
 	for _, name := range config.Names {
-		if name != "TOKEN_KEYS" { // which auth.ParseKeys judges
+		if name != "TOKEN_KEYS" && name != "DB_PASSWORD_SECRET" { // which auth.ParseKeys and Secrets Manager judge
 			require.ErrorContains(t, err, name)
 		}
 	}

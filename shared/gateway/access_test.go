@@ -198,12 +198,17 @@ func TestTokensOfACreation(t *testing.T) {
 	require.Contains(t, string(again), "secret")
 
 	h := s.handler(t, "create-promise")
-	h.PublicURL, h.SignToken = "", nil
+	h.PublicURL, h.Signer = "", nil
 	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "", body))
 	require.NoError(t, err)
 	requireProblem(t, 500, "internal", decodeResponse(t, got))
 	require.Contains(t, s.log.String(), "TOKEN_KEYS is not set")
 	before := s.snapshot(t)
+	h.Signer = func(context.Context) (gateway.SignToken, error) { return nil, errors.New("the keys are away") }
+	got, err = h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "", strings.Replace(body, `"name":"`, `"name":"un`, 1)))
+	require.NoError(t, err)
+	requireProblem(t, 503, "unavailable", decodeResponse(t, got))
+	require.Contains(t, s.log.String(), "the keys are away")
 	for tokens, code := range map[string]string{
 		`null`: "wrong_type", `{}`: "missing_field", `{"verbs":["resolve"]}`: "missing_field", `{"ttlSeconds":1}`: "missing_field",
 		`{"verbs":[],"ttlSeconds":1}`: "missing_field", `{"verbs":["cancel"],"ttlSeconds":1}`: "out_of_range",

@@ -26,6 +26,14 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	var sign SignToken
+	if tokens != nil { // before anything is written
+		if sign, err = h.Signer(ctx); err != nil {
+			return answer{}, &promise.Error{
+				Code: promise.CodeUnavailable, Detail: "No token can be signed at the moment. Repeat the call.", Cause: err,
+			}
+		}
+	}
 	made, err := h.Store.Create(ctx, c.tenant, d)
 	if err != nil {
 		return answer{}, err
@@ -46,7 +54,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it
 			ttl = min(ttl, max(time.Until(over), time.Second))
 		}
-		token, err := h.SignToken(c.tenant, made.Promise.ID, tokens.verbs, ttl)
+		token, err := sign(c.tenant, made.Promise.ID, tokens.verbs, ttl)
 		if err != nil { // the promise is there: the same call again makes the token
 			return answer{}, err
 		}
@@ -212,7 +220,7 @@ func (h *Handler) readTokens(o object) (*tokenRequest, error) {
 		return nil, within(name, err)
 	case seconds == nil || len(r.verbs) == 0:
 		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
-	case h.SignToken == nil:
+	case h.Signer == nil:
 		return nil, errors.New("TOKEN_KEYS is not set: there is nothing to sign a token with")
 	}
 	r.ttl = time.Duration(*seconds) * time.Second

@@ -59,14 +59,18 @@ type answer struct {
 	body   []byte
 }
 
+// SignToken makes a promise token.
+type SignToken func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error)
+
 // Handler answers the calls of one operation. It implements lambda.Handler, and
 // is safe for concurrent use.
 type Handler struct {
 	Operation     Operation
 	Store         Store
 	MaxValueBytes int // limit of a value or an error, as JSON text
-	// SignToken makes a promise token; nil: none are made.
-	SignToken func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error)
+	// Signer gives what makes promise tokens; nil: none are made. Its error says
+	// that it cannot at the moment.
+	Signer func(context.Context) (SignToken, error)
 
 	// Authenticate looks up a credential that the authorizer could not: the
 	// Authorization header, or a token of the query.

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,8 +71,10 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second,
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com",
-		SignToken: func(slug string, id uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
-			return fmt.Sprint("token.", slug, ".", id, ".", verbs, ".", ttl), nil
+		Signer: func(context.Context) (gateway.SignToken, error) {
+			return func(slug string, id uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
+				return fmt.Sprint("token.", slug, ".", id, ".", verbs, ".", ttl), nil
+			}, nil
 		},
 	}
 }
