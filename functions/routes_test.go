@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/migrations"
 	"github.com/flovyn/promises/shared/routes"
 )
 
@@ -30,6 +31,7 @@ func TestRoutesNameTheFunctions(t *testing.T) {
 		require.NotEmpty(t, events, f.Name)
 		require.Positive(t, f.Timeout)
 		require.Positive(t, f.MemoryMB)
+		require.Equal(t, f.Name != "migrate", strings.Contains(migrations.Roles, "'"+f.Role+"'"), "%s: %q is no role", f.Name, f.Role)
 	}
 	require.ElementsMatch(t, folders, names)
 	seen := map[string]bool{}

@@ -9,3 +9,13 @@ import "embed"
 //
 //go:embed *.sql
 var FS embed.FS
+
+// Roles makes the roles of a deployment, and Grants says what they may do with
+// the schema of the last file of FS. Unlike those files, both can be edited: they
+// are run whole by each migration that is asked for them.
+var (
+	//go:embed access/roles.sql
+	Roles string
+	//go:embed access/grants.sql
+	Grants string
+)

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/database"
+	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
@@ -18,7 +21,12 @@ func main() {
 		log.Error("cannot start", "cause", err.Error())
 		os.Exit(1)
 	}
-	m := migration{databaseURL: conf.DatabaseURL, log: log}
+	m := migration{log: log, database: database.Options{
+		URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode,
+	}}
+	if conf.PasswordSecret != "" {
+		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
+	}
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") != "" {
 		lambda.Start(m.handle)
 	}

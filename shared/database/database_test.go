@@ -140,6 +140,11 @@ func TestRefusedOptions(t *testing.T) {
 		err string
 	}{
 		{database.Options{URL: "postgres://u:hunter2@h:x/d"}, "neither a postgres:// URL"},
+		{database.Options{URL: "postgres://u:hunter2@[::1/x"}, "neither a postgres:// URL"},
+		{database.Options{URL: "postgres://u:hunter2%@h/x"}, "neither a postgres:// URL"},
+		{database.Options{URL: "postgres://u:hunter2@h/x?sslmode=perhaps"}, "neither a postgres:// URL"},
+		{database.Options{URL: "user=u password=hunter2 port=none"}, "neither a postgres:// URL"},
+		{database.Options{URL: "password='hunter2"}, "neither a postgres:// URL"},
 		{database.Options{URL: "postgres://u@h/d", IAMAuth: true, Secret: secret}, "exclude each other"},
 		{database.Options{URL: "postgres://u@a,b/d", IAMAuth: true}, "several hosts"},
 		{database.Options{URL: "postgres://u@a:1,a:2/d", Secret: secret}, "several hosts"},

@@ -43,7 +43,7 @@ type DB struct {
 func New(t testing.TB) *DB {
 	t.Helper()
 	db := Bare(t)
-	_, err := migrate.Run(t.Context(), db.URL, nil)
+	_, err := migrate.Run(t.Context(), db.Pool.Config().ConnConfig, migrate.Options{})
 	require.NoError(t, err)
 	return db
 }

@@ -56,7 +56,7 @@ func benchmarkMigrate(b *testing.B, pendingOneIn int) {
 		db.Exec(b, "CHECKPOINT")
 
 		begun = time.Now()
-		_, err := migrate.Run(b.Context(), db.URL, slog.New(slog.NewTextHandler(b.Output(), nil)))
+		_, err := migrate.Run(b.Context(), config(b, db.URL), migrate.Options{Log: slog.New(slog.NewTextHandler(b.Output(), nil))})
 		require.NoError(b, err)
 		ours += time.Since(begun)
 		require.Equal(b, 1_000_000, one[int](b, db, "SELECT COUNT(*) FROM promise"))

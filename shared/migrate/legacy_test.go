@@ -143,7 +143,7 @@ func TestLegacyDataIsWhole(t *testing.T) {
 	}
 	oldKeys := keys()
 
-	result, err := migrate.Run(t.Context(), db.URL, nil)
+	result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, fileNames(t), result.Applied)
 
@@ -206,7 +206,7 @@ func TestLegacyDataIsWhole(t *testing.T) {
 		c + ":pay":                         newID(c + ":pay"),
 	}, added, "b:pay was somebody's own key already")
 
-	again, err := migrate.Run(t.Context(), db.URL, nil)
+	again, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Empty(t, again.Applied)
 }
@@ -217,7 +217,7 @@ func TestNoCallerIsCutOff(t *testing.T) {
 	db := dbtest.Bare(t)
 	makeLegacy(t, db)
 	fillLegacy(t, db)
-	_, err := migrate.Run(t.Context(), db.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"2"}, lines(t, db, "SELECT COUNT(DISTINCT tenant_id)::TEXT FROM promise"))
 	require.Empty(t, lines(t, db, `SELECT p.name FROM promise p JOIN workflow_execution w ON w.id = p.workflow_execution_id
@@ -293,7 +293,7 @@ func TestWhatOthersAddedStays(t *testing.T) {
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ($1, $2, 'n', 1)", w1.String()+":n", w1)
 	db.Exec(t, "INSERT INTO idempotency_key VALUES ($1, 'k', $2, NOW())", acme, w1.String()+":n")
 
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"theirs"}, lines(t, db, "SELECT note FROM promise"))
 	require.Equal(t, []string{"theirs"}, lines(t, db,
@@ -315,7 +315,7 @@ func TestSchemaAfterwards(t *testing.T) {
 	t.Parallel()
 	adopted, fresh := dbtest.Bare(t), dbtest.New(t)
 	makeLegacy(t, adopted)
-	_, err := migrate.Run(t.Context(), adopted.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, adopted.URL), migrate.Options{})
 	require.NoError(t, err)
 	for what, sql := range map[string]string{
 		"columns": `SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || COALESCE(column_default, '')

@@ -31,14 +31,28 @@ type Result struct {
 	Applied []string `json:"applied"`
 }
 
+// Owner is the role that owns everything where roles are asked for.
+const Owner = "promises_owner"
+
+// Options say what else a Run does. The zero value is good.
+type Options struct {
+	// Roles has the roles of migrations/access made by the user who connects, who
+	// may make roles; has everything done and owned by Owner; and gives the
+	// other roles exactly what they need, in the end.
+	Roles bool
+
+	// Log is told of each file. It may be nil.
+	Log *slog.Logger
+}
+
 // Run applies the files that the database does not have yet, each in one
 // transaction of its own. Calling it again does nothing; of several calls at
 // once, on a database in whatever state, one does the work and the others wait
 // for it, at most ten minutes, and then find nothing to do.
 //
-// The files go into the schema that databaseURL's search_path names first
+// The files go into the schema that the search_path of conf names first
 // ("public", if it has none), which must exist; schemas do not wait for one
-// another. databaseURL must lead to the database itself: the lock that makes
+// another. conf must lead to the database itself: the lock that makes
 // the others wait belongs to the session, and behind RDS Proxy or another
 // pooler a session is not ours to keep.
 //
@@ -52,30 +66,51 @@ type Result struct {
 // server stops; only that the Result's version is then 0: it can no longer be
 // read. A file that does not get each of its tables within a second, because others
 // use them, fails in that way: repeat the call. No error holds the password.
-// log is told of each file and may be nil.
-func Run(ctx context.Context, databaseURL string, log *slog.Logger) (Result, error) {
-	return run(ctx, databaseURL, migrations.FS, log)
+//
+// A database that has files which are not known here, because a later release
+// has migrated it, is left as it is, its roles too: so a deployment can be rolled
+// back.
+func Run(ctx context.Context, conf *pgx.ConnConfig, o Options) (Result, error) {
+	return run(ctx, conf, migrations.FS, o)
 }
 
 // historyTable is where goose keeps which files were applied: a name of our own,
 // since others use goose, too.
 const historyTable = "promises_schema_version"
 
-func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger) (_ Result, err error) {
+func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ Result, err error) {
 	result := Result{Applied: []string{}}
-	db, err := open(ctx, databaseURL)
+	db, err := open(ctx, conf)
 	if err != nil {
 		return result, err
 	}
 	defer func() { _ = db.Close() }()
+	last, err := lastVersion(files)
+	if err != nil {
+		return result, fmt.Errorf("migrate: read the files: %w", err)
+	}
 	err = withConn(ctx, db, func(conn *pgx.Conn) error {
-		if version, err := currentVersion(ctx, conn); err != nil || version >= decision {
+		if result.Version, err = currentVersion(ctx, conn); err != nil || result.Version > last {
 			return err
+		}
+		if o.Roles {
+			if err := become(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if result.Version >= decision {
+			return nil
 		}
 		return checkLegacy(ctx, conn)
 	})
 	if err != nil {
 		return result, fmt.Errorf("migrate: %w", err)
+	}
+	if result.Version > last {
+		if o.Log != nil {
+			o.Log.WarnContext(ctx, "the database is of a later release", "version", result.Version, "known", last)
+		}
+		return result, nil
 	}
 
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(historyTable),
@@ -91,8 +126,8 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	for _, file := range done {
 		name := path.Base(file.Source.Path)
 		result.Applied = append(result.Applied, name)
-		if log != nil {
-			log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
+		if o.Log != nil {
+			o.Log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
 		}
 	}
 	var versionErr error
@@ -100,19 +135,51 @@ func run(ctx context.Context, databaseURL string, files fs.FS, log *slog.Logger)
 	if err == nil {
 		err = versionErr
 	}
+	if err == nil && o.Roles {
+		err = withConn(ctx, db, func(conn *pgx.Conn) error { return grant(ctx, conn) })
+	}
 	if err != nil {
 		return result, fmt.Errorf("migrate: %w", err)
 	}
 	return result, nil
 }
 
-// open opens the one session of a migration, and locks its schema.
-func open(ctx context.Context, databaseURL string) (*sql.DB, error) {
-	conf, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		// pgx's own words may quote the URL, and with it the password.
-		return nil, errors.New("migrate: the database URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+// lastVersion is the number of the last file.
+func lastVersion(files fs.FS) (last int64, err error) {
+	names, err := fs.Glob(files, "*.sql")
+	for _, name := range names {
+		var version int64
+		if version, err = goose.NumericComponent(name); err != nil {
+			return 0, err
+		}
+		last = max(last, version)
 	}
+	return last, err
+}
+
+// become makes the roles, and the session the owner's.
+func become(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, migrations.Roles, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("make the roles: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "SET ROLE "+Owner); err != nil {
+		return fmt.Errorf("become %s: %w", Owner, err)
+	}
+	return nil
+}
+
+// grant gives the roles what they need: all of it, or none.
+func grant(ctx context.Context, conn *pgx.Conn) error {
+	// Several statements of the simple protocol are one transaction.
+	if _, err := conn.Exec(ctx, migrations.Grants, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("grant the roles what they need: %w", err)
+	}
+	return nil
+}
+
+// open opens the one session of a migration, and locks its schema.
+func open(ctx context.Context, conf *pgx.ConnConfig) (*sql.DB, error) {
+	conf = conf.Copy()
 	// Each statement runs once: preparing it would be a round trip for nothing.
 	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := sql.OpenDB(&oneSession{Connector: stdlib.GetConnector(*conf)})

@@ -19,6 +19,13 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
+func config(t testing.TB, databaseURL string) *pgx.ConnConfig {
+	t.Helper()
+	c, err := pgx.ParseConfig(databaseURL)
+	require.NoError(t, err)
+	return c
+}
+
 func one[T any](t testing.TB, db *dbtest.DB, sql string, args ...any) T {
 	t.Helper()
 	rows, err := db.Pool.Query(t.Context(), sql, args...)
@@ -44,7 +51,7 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
 	var log bytes.Buffer
-	first, err := migrate.Run(t.Context(), db.URL, slog.New(slog.NewTextHandler(&log, nil)))
+	first, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	require.Equal(t, fileNames(t), first.Applied)
 	require.EqualValues(t, len(first.Applied), first.Version)
@@ -57,7 +64,7 @@ func TestRun(t *testing.T) {
 	require.Equal(t, one[string](t, db, "SELECT current_schema()::text"), one[string](t, db,
 		"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'promises_schema_version'::regclass"))
 
-	again, err := migrate.Run(t.Context(), db.URL, nil)
+	again, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, migrate.Result{Version: first.Version, Applied: []string{}}, again)
 	text, err := json.Marshal(again)
@@ -73,7 +80,7 @@ func TestRunAtOnce(t *testing.T) {
 	errs := make([]error, calls)
 	var wg sync.WaitGroup
 	for i := range calls {
-		wg.Go(func() { results[i], errs[i] = migrate.Run(t.Context(), db.URL, nil) })
+		wg.Go(func() { results[i], errs[i] = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{}) })
 	}
 	wg.Wait()
 	var applied []string
@@ -93,22 +100,22 @@ func TestSchemasDoNotWait(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := migrate.RunFiles(ctx, slow.URL, fstest.MapFS{
+		_, err := migrate.RunFiles(ctx, config(t, slow.URL), fstest.MapFS{
 			"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_sleep(3600);\n")},
-		}, nil)
+		}, migrate.Options{})
 		done <- err
 	}()
 	asleep := func() bool {
 		return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
 	}
 	require.Eventually(t, asleep, time.Minute, 5*time.Millisecond)
-	_, err := migrate.Run(t.Context(), other.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, other.URL), migrate.Options{})
 	require.NoError(t, err)
 
 	// Another call on the same schema does wait, and goes on when the first is cut off.
 	second := make(chan error, 1)
 	go func() {
-		_, err := migrate.Run(t.Context(), slow.URL, nil)
+		_, err := migrate.Run(t.Context(), config(t, slow.URL), migrate.Options{})
 		second <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -131,7 +138,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	result, err := migrate.Run(ctx, db.URL, nil)
+	result, err := migrate.Run(ctx, config(t, db.URL), migrate.Options{})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Empty(t, result.Applied)
 	require.False(t, one[bool](t, db, "SELECT to_regclass('tenant') IS NOT NULL"))
@@ -145,7 +152,7 @@ func TestFailingFile(t *testing.T) {
 		"00002_bad.sql":  {Data: []byte("-- +goose Up\nCREATE TABLE half ();\nSELECT 1 / 0;\n")},
 		"00003_next.sql": {Data: []byte("-- +goose Up\nCREATE TABLE next ();\n")},
 	}
-	result, err := migrate.RunFiles(t.Context(), db.URL, files, nil)
+	result, err := migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
 	require.ErrorContains(t, err, "migrate: 00002_bad.sql: ERROR: division by zero")
 	require.Equal(t, migrate.Result{Version: 1, Applied: []string{"00001_good.sql"}}, result)
 	require.True(t, one[bool](t, db, "SELECT to_regclass('good') IS NOT NULL"))
@@ -153,7 +160,7 @@ func TestFailingFile(t *testing.T) {
 	require.False(t, one[bool](t, db, "SELECT to_regclass('next') IS NOT NULL"))
 
 	files["00002_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE half ();\n")}
-	result, err = migrate.RunFiles(t.Context(), db.URL, files, nil)
+	result, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
 }
@@ -168,14 +175,8 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 	for _, databaseURL := range []string{
 		wrong,
 		"postgres://u:s3cret@127.0.0.1:1/x",
-		"postgres://u:s3cret@127.0.0.1:port/x",
-		"postgres://u:s3cret@[::1/x",
-		"postgres://u:s3cret%@127.0.0.1/x",
-		"postgres://u:s3cret@127.0.0.1/x?sslmode=perhaps",
-		"user=u password=s3cret port=none",
-		"password='s3cret",
 	} {
-		_, err := migrate.Run(t.Context(), databaseURL, nil)
+		_, err := migrate.Run(t.Context(), config(t, databaseURL), migrate.Options{})
 		require.Error(t, err, databaseURL)
 		require.NotContains(t, err.Error(), "s3cret")
 	}
@@ -185,6 +186,6 @@ func TestSchemaMustExist(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
 	nowhere := strings.ReplaceAll(db.URL, one[string](t, db, "SELECT current_schema()::text"), "nowhere")
-	_, err := migrate.Run(t.Context(), nowhere, nil)
+	_, err := migrate.Run(t.Context(), config(t, nowhere), migrate.Options{})
 	require.ErrorContains(t, err, "the search_path names no schema that exists")
 }

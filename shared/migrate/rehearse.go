@@ -50,9 +50,9 @@ type Step struct {
 // together, as long as it takes: on a large database rehearse on a copy, or
 // when nobody minds. It can be repeated, and fails as Run does, except that
 // what Run would refuse is in the Rehearsal.
-func Rehearse(ctx context.Context, databaseURL string) (Rehearsal, error) {
+func Rehearse(ctx context.Context, conf *pgx.ConnConfig) (Rehearsal, error) {
 	r := Rehearsal{Files: []Step{}}
-	db, err := open(ctx, databaseURL)
+	db, err := open(ctx, conf)
 	if err != nil {
 		return r, err
 	}

@@ -20,8 +20,6 @@ import (
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/localpg"
 	"github.com/flovyn/promises/shared/migrate"
-	"github.com/flovyn/promises/shared/promise"
-	"github.com/flovyn/promises/shared/repository"
 )
 
 // everything is what a schema is made of, and what it holds.
@@ -97,13 +95,13 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 			_, err := db.Pool.Exec(t.Context(), c.change, pgx.QueryExecModeSimpleProtocol)
 			require.NoError(t, err)
 			before := everything(t, db)
-			_, err = migrate.Run(t.Context(), db.URL, nil)
+			_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 			require.ErrorContains(t, err, "refused, with nothing changed")
 			for _, s := range c.says {
 				require.ErrorContains(t, err, s)
 			}
 			require.Equal(t, before, everything(t, db))
-			rehearsal, rehearsalErr := migrate.Rehearse(t.Context(), db.URL)
+			rehearsal, rehearsalErr := migrate.Rehearse(t.Context(), config(t, db.URL))
 			require.NoError(t, rehearsalErr)
 			require.Equal(t, err.Error(), "migrate: "+rehearsal.Refused)
 			require.Equal(t, before, everything(t, db))
@@ -136,13 +134,13 @@ func TestHiddenRowsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	asOwner := fmt.Sprintf("host=%s port=%d dbname=%s user=%s password=secret search_path=%s",
 		conf.Host, conf.Port, conf.Database, owner, schema)
-	_, err = migrate.Run(t.Context(), asOwner, nil)
+	_, err = migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
 	require.ErrorContains(t, err, "promise has row-level security, which hides rows from this user")
 	require.Equal(t, 11, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 
 	// Nobody but the owner, and no superuser, is needed for the rest.
 	db.Exec(t, "ALTER TABLE promise NO FORCE ROW LEVEL SECURITY")
-	_, err = migrate.Run(t.Context(), asOwner, nil)
+	_, err = migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, 23, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 	for _, sql := range []string{"REASSIGN OWNED BY " + owner + " TO CURRENT_USER", "DROP OWNED BY " + owner, "DROP ROLE " + owner} {
@@ -150,96 +148,12 @@ func TestHiddenRowsAreRefused(t *testing.T) {
 	}
 }
 
-// What README.md grants is enough for a role that owns nothing.
-func TestGrants(t *testing.T) {
-	t.Parallel()
-	db := dbtest.New(t)
-	db.Tenant(t, "acme")
-	role := "role_" + strings.ToLower(rand.Text())
-	schema := one[string](t, db, "SELECT current_schema()::TEXT")
-	db.Exec(t, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
-	db.Exec(t, "GRANT USAGE ON SCHEMA "+schema+" TO "+role)
-	readme, err := os.ReadFile("../../migrations/README.md")
-	require.NoError(t, err)
-	grants := 0
-	for line := range strings.Lines(string(readme)) {
-		if grant, ok := strings.CutPrefix(strings.TrimSpace(line), "GRANT "); ok {
-			db.Exec(t, "GRANT "+strings.Replace(grant, "...", role, 1))
-			grants++
-		}
-	}
-	require.Equal(t, 4, grants)
-	conf, err := pgxpool.ParseConfig(db.URL)
-	require.NoError(t, err)
-	conf.ConnConfig.User, conf.ConnConfig.Password = role, "secret"
-	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
-	require.NoError(t, err)
-	defer pool.Close()
-	r := repository.New(pool)
-	key := "k"
-	made, err := r.Create(t.Context(), "acme", promise.Draft{
-		WorkflowExecutionID: w1, Name: "n", IdempotencyKey: &key, IdempotencyKeyTTL: time.Hour, Timeout: new(time.Duration),
-	})
-	require.NoError(t, err)
-	_, err = r.Get(t.Context(), "acme", promise.ByID(made.Promise.ID))
-	require.NoError(t, err)
-	made, err = r.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: w1, Name: "m"})
-	require.NoError(t, err)
-	_, err = r.Settle(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
-	})
-	require.NoError(t, err)
-	_, err = r.Extend(t.Context(), "acme", promise.ByID(made.Promise.ID), promise.Deadline{Timeout: new(time.Duration)})
-	require.Equal(t, promise.CodeConflict, promise.AsError(err).Code)
-	_, _, err = r.ListPromises(t.Context(), "acme", promise.Filter{}, 10)
-	require.NoError(t, err)
-	_, err = r.ListEvents(t.Context(), "acme", w1, 0, 10)
-	require.NoError(t, err)
-	_, err = r.SettleBatch(t.Context(), "acme", promise.By{Kind: promise.Direct}, []promise.Item{
-		{Promise: promise.ByID(made.Promise.ID), Result: promise.Result{State: promise.Resolved, Value: []byte("1")}},
-	})
-	require.NoError(t, err)
-	_, err = r.SettleOrHold(t.Context(), "acme", "early", promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte("1")},
-	}, time.Second)
-	require.NoError(t, err)
-	k, err := r.CreateKey(t.Context(), promise.Key{Tenant: "acme", Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
-	require.NoError(t, err)
-	_, err = r.FindKey(t.Context(), k.Hash)
-	require.NoError(t, err)
-	_, err = r.ListKeys(t.Context(), "acme")
-	require.NoError(t, err)
-	_, err = r.RevokeKey(t.Context(), "acme", k.ID)
-	require.NoError(t, err)
-	_, _, err = r.CreateTenant(t.Context(), "other")
-	require.NoError(t, err)
-	_, err = r.SuspendTenant(t.Context(), "other", true)
-	require.NoError(t, err)
-	_, err = r.TenantActive(t.Context(), "other")
-	require.NoError(t, err)
-	_, err = r.ListTenants(t.Context())
-	require.NoError(t, err)
-	_, err = r.ExpireWorkflow(t.Context(), w1, 10)
-	require.NoError(t, err)
-	_, err = r.Expire(t.Context(), 10)
-	require.NoError(t, err)
-	_, err = r.DeleteExpiredHolds(t.Context(), 10)
-	require.NoError(t, err)
-	_, err = r.DeleteSettled(t.Context(), 0, 10)
-	require.NoError(t, err)
-	_, err = r.DeleteExpired(t.Context(), 10)
-	require.NoError(t, err)
-	pool.Close()
-	db.Exec(t, "DROP OWNED BY "+role)
-	db.Exec(t, "DROP ROLE "+role)
-}
-
 func TestTablesBehindTheFirstSchemaAreRefused(t *testing.T) {
 	t.Parallel()
 	db, first := dbtest.Bare(t), dbtest.Bare(t)
 	makeLegacy(t, db)
 	behind, front := one[string](t, db, "SELECT current_schema()::TEXT"), one[string](t, first, "SELECT current_schema()::TEXT")
-	_, err := migrate.Run(t.Context(), strings.ReplaceAll(first.URL, front, front+"%2C"+behind), nil)
+	_, err := migrate.Run(t.Context(), config(t, strings.ReplaceAll(first.URL, front, front+"%2C"+behind)), migrate.Options{})
 	require.ErrorContains(t, err, "promise is in the schema "+behind+", not in the first of the search_path")
 	require.Empty(t, everything(t, first))
 }
@@ -251,11 +165,11 @@ func TestCheckedAgainAfterAFirstTry(t *testing.T) {
 	makeLegacy(t, db)
 	fillLegacy(t, db)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'pay', 9)", w2)
-	_, err := migrate.Run(t.Context(), db.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.ErrorContains(t, err, "several promises have one name")
 	db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
 	db.Exec(t, "CREATE TABLE workflow_event (x INT)")
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.ErrorContains(t, err, "the relation workflow_event is there already")
 	require.Equal(t, "character varying(255)", one[string](t, db,
 		"SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'promise'::REGCLASS AND attname = 'id'"))
@@ -267,10 +181,10 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 	makeLegacy(t, db)
 	fillLegacy(t, db)
 	db.Exec(t, "UPDATE promise SET timeout_at = 'infinity' WHERE id = 'long'")
-	_, err := migrate.Run(t.Context(), db.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.ErrorContains(t, err, "promises with an infinite time, set it or make it NULL: ids: 'long'")
 	db.Exec(t, "UPDATE promise SET timeout_at = NULL WHERE id = 'long'")
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 }
 
@@ -280,18 +194,18 @@ func TestTwoPromisesOfOneNameAreRefused(t *testing.T) {
 	makeLegacy(t, db)
 	fillLegacy(t, db)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'it''s', 1), ('other twin', $1, 'it''s', 2)", w2)
-	rehearsal, err := migrate.Rehearse(t.Context(), db.URL)
+	rehearsal, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 	require.NoError(t, err)
 	const says = `several promises have one name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
 	require.Contains(t, rehearsal.Refused, says)
 	before := everything(t, db)
-	result, err := migrate.Run(t.Context(), db.URL, nil)
+	result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.ErrorContains(t, err, "00002_promise_uuid.sql: refused")
 	require.ErrorContains(t, err, says)
 	require.Equal(t, []string{"00001_init.sql"}, result.Applied)
 	require.Subset(t, everything(t, db), before)
 	db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
-	result, err = migrate.Run(t.Context(), db.URL, nil)
+	result, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Len(t, result.Applied, len(fileNames(t))-1)
 }
@@ -302,7 +216,7 @@ func TestARowWithoutItsWorkflowIsRefused(t *testing.T) {
 	makeLegacy(t, db)
 	db.Exec(t, "ALTER TABLE promise DROP CONSTRAINT promise_workflow_execution_id_fkey")
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('x', $1, 'n', 1)", w2)
-	_, err := migrate.Run(t.Context(), db.URL, nil)
+	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.ErrorContains(t, err, `Key (workflow_execution_id)=(02000000-0000-0000-0000-000000000000) is not present in table "workflow_execution"`)
 }
 
@@ -319,7 +233,7 @@ func TestABusyTable(t *testing.T) {
 	before := everything(t, db)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := migrate.Run(t.Context(), db.URL, nil)
+		_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		failed <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -330,7 +244,7 @@ func TestABusyTable(t *testing.T) {
 	require.ErrorContains(t, err, "00002_promise_uuid.sql: the tables are in use by others: nothing of this file was changed, repeat the call")
 	require.NoError(t, tx.Commit(t.Context()))
 	require.Subset(t, everything(t, db), before)
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 }
 
@@ -340,7 +254,7 @@ func TestRehearse(t *testing.T) {
 	makeLegacy(t, db)
 	fillLegacy(t, db)
 	before := everything(t, db)
-	r, err := migrate.Rehearse(t.Context(), db.URL)
+	r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 	require.NoError(t, err)
 	require.Equal(t, before, everything(t, db), "all of it is rolled back")
 	require.Empty(t, r.Refused)
@@ -356,15 +270,15 @@ func TestRehearse(t *testing.T) {
 	require.Contains(t, r.Files[1].Locks, "promise: AccessExclusiveLock")
 	require.Contains(t, r.Files[1].Locks, "idempotency_key: AccessExclusiveLock")
 
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.EqualValues(t, r.After["idempotency_key"], one[int64](t, db, "SELECT COUNT(*) FROM idempotency_key"))
-	r, err = migrate.Rehearse(t.Context(), db.URL)
+	r, err = migrate.Rehearse(t.Context(), config(t, db.URL))
 	require.NoError(t, err)
 	require.Empty(t, r.Files)
 	require.Equal(t, r.Before, r.After)
 
-	r, err = migrate.Rehearse(t.Context(), dbtest.Bare(t).URL)
+	r, err = migrate.Rehearse(t.Context(), config(t, dbtest.Bare(t).URL))
 	require.NoError(t, err)
 	require.Len(t, r.Files, len(fileNames(t)))
 	require.Zero(t, r.Before["promise"])
@@ -463,7 +377,7 @@ func TestKilledMigration(t *testing.T) {
 			return one[int](t, db, `SELECT COUNT(*) FROM pg_locks WHERE relation = 'promise'::REGCLASS AND mode = 'AccessExclusiveLock'`) == 0
 		}, time.Minute, 10*time.Millisecond)
 		stages = append(stages, stage(t, db))
-		_, err = migrate.Run(t.Context(), db.URL, nil)
+		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
 		require.Equal(t, "5", stage(t, db))
 	}
@@ -497,7 +411,7 @@ func TestServerKilled(t *testing.T) {
 	require.NoError(t, err)
 	migrated := make(chan error, 1)
 	go func() {
-		_, err := migrate.Run(t.Context(), db.URL, nil)
+		_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		migrated <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -515,7 +429,7 @@ func TestServerKilled(t *testing.T) {
 
 	server, db = start()
 	require.Equal(t, "1", stage(t, db), "cut off in the second file")
-	_, err = migrate.Run(t.Context(), db.URL, nil)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, "5", stage(t, db))
 	db.Pool.Close()

@@ -60,30 +60,40 @@ var Authorizers = []Authorizer{
 }
 
 // Function is one Lambda. Its code is functions/{Name}, its sample events are
-// events/{Name}.*.json.
+// events/{Name}.*.json. Role is the role in Postgres that it connects as where
+// each has one of its own (migrations/access says what it may do); empty for migrate,
+// which makes them.
 type Function struct {
 	Name     string
 	Timeout  time.Duration
 	MemoryMB int
+	Role     string
 }
+
+// The roles in Postgres.
+const (
+	app     = "promises_app"
+	sweeper = "promises_sweeper"
+	admin   = "promises_admin"
+)
 
 // Functions lists every Lambda, those without a route included.
 var Functions = []Function{
-	{"authorize", 10 * time.Second, 256}, // as long as API Gateway waits for an authorizer
-	{"batch-resolve", 10 * time.Second, 256},
-	{"cancel-promise", 10 * time.Second, 256},
-	{"create-promise", 10 * time.Second, 256},
-	{"extend-promise", 10 * time.Second, 256},
-	{"get-promise", 30 * time.Second, 256}, // as long as API Gateway waits
-	{"list-events", 30 * time.Second, 256},
-	{"list-promises", 10 * time.Second, 256},
-	{"manage-tenants", 10 * time.Second, 256},
-	{"reject", 10 * time.Second, 256},
-	{"resolve", 10 * time.Second, 256},
-	{"resolve-by-id", 10 * time.Second, 256},
-	{"resolve-by-key", 10 * time.Second, 256},
-	{"expire-promises", 75 * time.Second, 256},
-	{"migrate", 15 * time.Minute, 256},
+	{"authorize", 10 * time.Second, 256, app}, // as long as API Gateway waits for an authorizer
+	{"batch-resolve", 10 * time.Second, 256, app},
+	{"cancel-promise", 10 * time.Second, 256, app},
+	{"create-promise", 10 * time.Second, 256, app},
+	{"extend-promise", 10 * time.Second, 256, app},
+	{"get-promise", 30 * time.Second, 256, app}, // as long as API Gateway waits
+	{"list-events", 30 * time.Second, 256, app},
+	{"list-promises", 10 * time.Second, 256, app},
+	{"manage-tenants", 10 * time.Second, 256, admin},
+	{"reject", 10 * time.Second, 256, app},
+	{"resolve", 10 * time.Second, 256, app},
+	{"resolve-by-id", 10 * time.Second, 256, app},
+	{"resolve-by-key", 10 * time.Second, 256, app},
+	{"expire-promises", 75 * time.Second, 256, sweeper},
+	{"migrate", 15 * time.Minute, 256, ""},
 }
 
 // Schedule is a Function that is invoked without being asked, again and again:

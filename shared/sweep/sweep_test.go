@@ -588,12 +588,12 @@ func TestDatabaseAway(t *testing.T) {
 	server, err := localpg.Start(t.Context(), data)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
-	_, err = migrate.Run(t.Context(), server.URL(), nil)
+	conf, err := pgxpool.ParseConfig(server.URL())
+	require.NoError(t, err)
+	_, err = migrate.Run(t.Context(), conf.ConnConfig, migrate.Options{})
 	require.NoError(t, err)
 
 	var port atomic.Uint32 // another one after each start
-	conf, err := pgxpool.ParseConfig(server.URL())
-	require.NoError(t, err)
 	port.Store(uint32(conf.ConnConfig.Port))
 	conf.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		c.Port = uint16(port.Load()) //nolint:gosec // it was one

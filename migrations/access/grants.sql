@@ -1,0 +1,30 @@
+-- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
+
+REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, api_key
+    FROM promises_app, promises_sweeper, promises_admin;
+REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete() FROM PUBLIC;
+
+-- The API: it deletes nothing, and writes of a promise that is there only what a settlement or another deadline writes.
+GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, api_key TO promises_app;
+GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event TO promises_app;
+GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_app;
+GRANT UPDATE (
+    resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
+    timeout_at, timeout_outcome, timeout_value, timeout_error
+) ON promise TO promises_app;
+GRANT UPDATE ON idempotency_key TO promises_app;
+GRANT EXECUTE ON FUNCTION promise_race_lost(UUID) TO promises_app;
+
+-- expire-promises: records deadlines, and deletes what is over.
+GRANT SELECT (id, slug) ON tenant TO promises_sweeper;
+GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event TO promises_sweeper;
+GRANT INSERT ON workflow_event TO promises_sweeper;
+GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
+GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
+GRANT UPDATE ON idempotency_key TO promises_sweeper;
+GRANT EXECUTE ON FUNCTION promise_race_lost(UUID) TO promises_sweeper;
+
+-- manage-tenants: sees no promise.
+GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;
+GRANT UPDATE (suspended_at) ON tenant TO promises_admin;
+GRANT UPDATE (revoked_at) ON api_key TO promises_admin;

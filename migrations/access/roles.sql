@@ -1,0 +1,48 @@
+-- The roles of a deployment, made by whoever connects: RDS's master user, or another that may create roles. It can be run again, and
+-- at the same time by others. Logging in takes an IAM token on RDS (rds_iam) and elsewhere what the operator sets: no role gets a
+-- password here.
+
+DO $$
+DECLARE
+    name TEXT;
+    thing RECORD;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('github.com/flovyn/promises/migrations/access', 0));
+
+    FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_sweeper', 'promises_admin'] LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I', name);
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles are the cluster's, the lock is the database's
+        END;
+        IF name <> 'promises_owner' THEN
+            EXECUTE format('ALTER ROLE %I LOGIN', name);
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_iam') THEN
+                EXECUTE format('GRANT rds_iam TO %I', name);
+            END IF;
+        END IF;
+    END LOOP;
+
+    -- Who runs this may act as the owner, who has everything and never logs in.
+    EXECUTE format('GRANT promises_owner TO %I', current_user);
+
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO promises_owner', current_schema());
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app, promises_sweeper, promises_admin', current_schema());
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO promises_owner', current_database());
+
+    -- What is there already becomes the owner's.
+    FOR thing IN
+        SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
+        WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'r' AND relname IN (
+            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'api_key', 'promises_schema_version'
+        )
+        UNION ALL
+        SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
+        WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
+          AND proname IN ('promise_race_lost', 'workflow_event_delete')
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
+    END LOOP;
+END
+$$;

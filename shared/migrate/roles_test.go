@@ -1,0 +1,119 @@
+package migrate_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/localpg"
+	"github.com/flovyn/promises/shared/migrate"
+)
+
+// A master user as RDS has it, who is no superuser, makes the roles on a database of its own, owns nothing of what comes of
+// it, and can do it again.
+func TestRolesByAMasterUser(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // as root, Postgres runs as somebody else
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the same
+	server, err := localpg.Start(t.Context(), localpg.Options{Dir: filepath.Join(dir, "data")})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	admin, err := pgx.Connect(t.Context(), server.URL())
+	require.NoError(t, err)
+	defer admin.Close(t.Context()) //nolint:errcheck // the server stops
+	for _, sql := range []string{
+		"CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'secret'",
+		"CREATE ROLE rds_iam", "GRANT rds_iam TO master WITH ADMIN OPTION",
+		"CREATE DATABASE workflows OWNER master",
+	} {
+		_, err := admin.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	conf := config(t, server.URL())
+	conf.User, conf.Password, conf.Database = "master", "secret", "workflows"
+	for range 2 {
+		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
+		require.NoError(t, err)
+		require.EqualValues(t, 5, result.Version)
+	}
+	master, err := pgx.ConnectConfig(t.Context(), conf)
+	require.NoError(t, err)
+	defer master.Close(t.Context()) //nolint:errcheck // the server stops
+	owners := func() (names []string) {
+		rows, err := master.Query(t.Context(), `SELECT DISTINCT pg_get_userbyid(relowner)::TEXT FROM pg_class
+			WHERE relnamespace = 'public'::REGNAMESPACE AND relkind IN ('r', 'i', 'S')
+			UNION SELECT DISTINCT pg_get_userbyid(proowner)::TEXT FROM pg_proc WHERE pronamespace = 'public'::REGNAMESPACE`)
+		require.NoError(t, err)
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return names
+	}
+	require.Equal(t, []string{migrate.Owner}, owners())
+	var n int
+	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_auth_members m
+		WHERE m.roleid = 'rds_iam'::REGROLE AND pg_get_userbyid(m.member) LIKE 'promises\_%'`).Scan(&n))
+	require.Equal(t, 3, n, "who logs in does so with IAM tokens")
+	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_roles
+		WHERE rolname LIKE 'promises\_%' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
+			OR rolcanlogin AND rolname = 'promises_owner')`).Scan(&n))
+	require.Zero(t, n)
+}
+
+// A database that was migrated without roles is taken over: what there is becomes the owner's.
+func TestRolesTakeOver(t *testing.T) {
+	t.Parallel()
+	db := dbtest.New(t)
+	db.Tenant(t, "acme")
+	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})
+	require.NoError(t, err)
+	require.Zero(t, one[int](t, db, `SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE
+		AND relowner <> 'promises_owner'::REGROLE`))
+	require.Equal(t, 1, one[int](t, db, "SELECT COUNT(*) FROM tenant"))
+}
+
+func TestRolesAtOnce(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	errs := make([]error, 6)
+	db := dbtest.Bare(t)
+	for i := range errs {
+		conf := config(t, db.URL)
+		if i%2 == 0 {
+			conf = config(t, dbtest.Bare(t).URL)
+		}
+		wg.Go(func() { _, errs[i] = migrate.Run(t.Context(), conf, migrate.Options{Roles: true}) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+}
+
+// A deployment that is rolled back runs the migrate of before on the database of after: that leaves everything as it is.
+func TestADatabaseOfALaterRelease(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	later := fstest.MapFS{}
+	for _, name := range []string{"00001_a.sql", "00900_b.sql"} {
+		later[name] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE t" + name[1:5] + " (x INT);\n")}
+	}
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), later, migrate.Options{})
+	require.NoError(t, err)
+	tables := one[int](t, db, "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE")
+	for _, o := range []migrate.Options{{}, {Roles: true}} {
+		result, err := migrate.Run(t.Context(), config(t, db.URL), o)
+		require.NoError(t, err)
+		require.Equal(t, migrate.Result{Version: 900, Applied: []string{}}, result)
+	}
+	require.Equal(t, tables, one[int](t, db, "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE"))
+	r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
+	require.NoError(t, err)
+	require.Empty(t, r.Files)
+}
