@@ -1,0 +1,30 @@
+package main
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+)
+
+// engineFunctions are those that a workflow engine invokes.
+var engineFunctions = []string{
+	"create-promise", "get-promise", "list-events", "reject", "resolve-by-id", "resolve-by-key",
+}
+
+// newEnginePolicy is for the roles of workflow engines: it lets them invoke
+// engineFunctions and nothing else. A direct invoke names its tenant itself:
+// whoever has this policy acts for every tenant.
+func newEnginePolicy(scope constructs.Construct, s settings, functions map[string]awslambda.Function) awsiam.ManagedPolicy {
+	var arns []string
+	for _, name := range engineFunctions {
+		arns = append(arns, *functions[name].FunctionArn())
+	}
+	return awsiam.NewManagedPolicy(scope, jsii.String("EnginePolicy"), &awsiam.ManagedPolicyProps{
+		ManagedPolicyName: jsii.String(s.stackName() + "-engine"),
+		Description:       jsii.String("Lets a workflow engine create promises, settle them and read them"),
+		Statements: &[]awsiam.PolicyStatement{awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions: jsii.Strings("lambda:InvokeFunction"), Resources: jsii.Strings(arns...),
+		})},
+	})
+}

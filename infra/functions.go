@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/flovyn/promises/infra/build"
+	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// binaries is the folder of the functions as they ship.
+type binaries string
+
+func buildFunctions(ctx context.Context) (binaries, error) {
+	dir, err := os.MkdirTemp("", "promises-infra-")
+	if err != nil {
+		return "", err
+	}
+	if err := build.Functions(ctx, dir, build.Lambda); err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return binaries(dir), nil
+}
+
+// hash is different for another code of the function.
+func (b binaries) hash(function string) (string, error) {
+	code, err := os.ReadFile(build.Binary(string(b), function))
+	sum := sha256.Sum256(code)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// function is one of routes.Functions, and what it is given besides.
+type function struct {
+	routes.Function
+	group       awsec2.ISecurityGroup
+	environment map[string]string // what is not the same for all
+	may         []awsiam.PolicyStatement
+}
+
+func newFunction(scope constructs.Construct, s settings, n network, code binaries, f function) awslambda.Function {
+	stack := awscdk.Stack_Of(scope)
+	name := s.stackName() + "-" + f.Name
+	log := awslogs.NewLogGroup(scope, jsii.String("Log"), &awslogs.LogGroupProps{
+		LogGroupName: jsii.String("/aws/lambda/" + name), Retention: logRetention(s), RemovalPolicy: removal(s),
+	})
+	role := awsiam.NewRole(scope, jsii.String("Role"), &awsiam.RoleProps{
+		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
+		Description: jsii.String(name),
+	})
+	log.GrantWrite(role)
+	for _, statement := range append(f.may, interfaces(stack, name)...) {
+		role.AddToPolicy(statement)
+	}
+
+	environment := map[string]string{
+		"DB_EXEC_MODE":       "exec",
+		"DB_IAM_AUTH":        "true",
+		"DB_PASSWORD_SECRET": "",
+		"LOG_LEVEL":          "info",
+		"MAX_VALUE_BYTES":    strconv.Itoa(1 << 20),
+		"PUBLIC_URL":         "",
+		"RETENTION_DAYS":     strconv.Itoa(s.RetentionDays),
+		"TOKEN_KEYS":         "",
+	}
+	maps.Copy(environment, f.environment)
+	if names := slices.Sorted(maps.Keys(environment)); !slices.Equal(names, config.Names) {
+		panic(fmt.Sprintf("%s is given %v, and reads %v", f.Name, names, config.Names))
+	}
+	pointers := map[string]*string{}
+	for k, v := range environment {
+		pointers[k] = jsii.String(v)
+	}
+
+	props := &awslambda.FunctionProps{
+		FunctionName: jsii.String(name),
+		Runtime:      awslambda.Runtime_PROVIDED_AL2023(),
+		Architecture: awslambda.Architecture_ARM_64(),
+		Code:         awslambda.Code_FromAsset(jsii.String(filepath.Dir(build.Binary(string(code), f.Name))), nil),
+		Handler:      jsii.String("bootstrap"),
+		Environment:  &pointers,
+		Role:         role,
+		LogGroup:     log,
+		// The functions write JSON themselves. Lambda's own JSON format would drop
+		// the lines that are metrics.
+		LoggingFormat:  awslambda.LoggingFormat_TEXT,
+		MemorySize:     jsii.Number(f.MemoryMB),
+		Timeout:        awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds())),
+		Tracing:        awslambda.Tracing_ACTIVE,
+		Vpc:            n.vpc,
+		VpcSubnets:     n.subnets,
+		SecurityGroups: &[]awsec2.ISecurityGroup{f.group},
+	}
+	if s.production() {
+		props.ReservedConcurrentExecutions = jsii.Number(concurrency[f.Name])
+	}
+	return awslambda.NewFunction(scope, jsii.String("Function"), props)
+}
+
+// interfaces lets Lambda connect a function to the VPC, and not the code in it:
+// the permission is the role's, and a role does not tell who uses it but by
+// lambda:SourceFunctionArn.
+// https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+func interfaces(stack awscdk.Stack, functionName string) []awsiam.PolicyStatement {
+	actions := jsii.Strings(
+		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+		"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+	)
+	arn := stack.FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("lambda"), Resource: jsii.String("function"),
+		ArnFormat: awscdk.ArnFormat_COLON_RESOURCE_NAME, ResourceName: jsii.String(functionName),
+	})
+	return []awsiam.PolicyStatement{
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Sid: jsii.String("ConnectToVpc"), Actions: actions, Resources: jsii.Strings("*"),
+		}),
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Sid: jsii.String("ButNotFromCode"), Effect: awsiam.Effect_DENY, Actions: actions, Resources: jsii.Strings("*"),
+			Conditions: &map[string]any{"ArnEquals": map[string]any{"lambda:SourceFunctionArn": arn}},
+		}),
+	}
+}
+
+func logRetention(s settings) awslogs.RetentionDays {
+	if s.production() {
+		return awslogs.RetentionDays_THREE_MONTHS
+	}
+	return awslogs.RetentionDays_ONE_WEEK
+}
+
+func newLogGroup(scope constructs.Construct, id string, s settings) awslogs.LogGroup {
+	return awslogs.NewLogGroup(scope, jsii.String(id), &awslogs.LogGroupProps{
+		Retention: logRetention(s), RemovalPolicy: removal(s),
+	})
+}
+
+func readsSecret(arn *string) awsiam.PolicyStatement {
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions: jsii.Strings("secretsmanager:GetSecretValue"), Resources: jsii.Strings(*arn),
+	})
+}

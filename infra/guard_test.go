@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+	"github.com/stretchr/testify/require"
+)
+
+// Each rule of our own bites on what breaks it, and on nothing else.
+func TestRules(t *testing.T) {
+	needNode(t)
+	allow := func(action, resource any) map[string]any {
+		return map[string]any{"PolicyDocument": map[string]any{"Statement": []any{
+			map[string]any{"Effect": "Allow", "Action": action, "Resource": resource},
+		}}}
+	}
+	open := []any{map[string]any{"CidrIp": "0.0.0.0/0", "IpProtocol": "tcp", "FromPort": 1, "ToPort": 2}}
+	const arn, policy, group = "arn:aws:s3:::x/y", "AWS::IAM::ManagedPolicy", "AWS::EC2::SecurityGroup"
+	const function = "arn:aws:lambda:eu-west-1:123456789012:function:f"
+	cases := []struct {
+		id, kind   string
+		properties map[string]any
+		rule       string
+	}{
+		{"Action", policy, allow("s3:*", arn), "promises_no_wildcard_action"},
+		{"ActionInAList", policy, allow([]any{"s3:GetObject", "s3:Put*"}, arn), "promises_no_wildcard_action"},
+		{"NamedAction", policy, allow([]any{"s3:GetObject"}, arn), ""},
+		{"Resource", policy, allow("s3:GetObject", "*"), "promises_no_wildcard_resource"},
+		{"ResourceInAList", policy, allow("s3:GetObject", []any{arn, "*"}), "promises_no_wildcard_resource"},
+		{"ResourceAmongExceptions", policy, allow([]any{"xray:PutTraceSegments", "s3:GetObject"}, "*"), "promises_no_wildcard_resource"},
+		{"PartOfAResource", policy, allow("s3:GetObject", "arn:aws:s3:::x/*"), "promises_no_wildcard_resource"},
+		{"AllFunctions", policy, allow("lambda:InvokeFunction", "arn:aws:lambda:eu-west-1:123456789012:*"), "promises_no_wildcard_resource"},
+		{"ExceptedResource", policy, allow([]any{"xray:PutTraceSegments"}, "*"), ""},
+		{"VersionsOfAFunction", policy, allow("lambda:InvokeFunction", []any{function, function + ":*"}), ""},
+		{"Inline", "AWS::IAM::Role", map[string]any{
+			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{func() any {
+				p := allow("s3:GetObject", "*")
+				p["PolicyName"] = "p"
+				return p
+			}()},
+		}, "promises_no_wildcard_resource"},
+		{"Endpoint", "AWS::EC2::VPCEndpoint", allow("s3:PutObject", "*"), "promises_no_wildcard_resource"},
+		{"PublicDatabase", "AWS::RDS::DBInstance", map[string]any{"PubliclyAccessible": true, "StorageEncrypted": true, "EnableIAMDatabaseAuthentication": true}, "promises_no_public_database"},
+		{"MaybePublicDatabase", "AWS::RDS::DBInstance", map[string]any{"StorageEncrypted": true, "EnableIAMDatabaseAuthentication": true}, "promises_no_public_database"},
+		{"PlainDatabase", "AWS::RDS::DBInstance", map[string]any{"PubliclyAccessible": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
+		{"PlainCluster", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
+		{"PasswordCluster", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": true}, "promises_databases_encrypted"},
+		{"PlainProxy", "AWS::RDS::DBProxy", map[string]any{"DefaultAuthScheme": "IAM_AUTH"}, "promises_proxy_secure"},
+		{"PasswordProxy", "AWS::RDS::DBProxy", map[string]any{"RequireTLS": true}, "promises_proxy_secure"},
+		{"OpenIn", group, map[string]any{"GroupDescription": "x", "SecurityGroupIngress": open}, "promises_no_open_security_group"},
+		{"OpenOut", group, map[string]any{"GroupDescription": "x", "SecurityGroupEgress": open}, "promises_no_open_security_group"},
+		{"OpenInRule", "AWS::EC2::SecurityGroupIngress", map[string]any{"IpProtocol": "tcp", "CidrIp": "10.0.0.0/8"}, "promises_no_open_security_group"},
+		{"OpenOutRule", "AWS::EC2::SecurityGroupEgress", map[string]any{"IpProtocol": "tcp", "CidrIpv6": "::/0"}, "promises_no_open_security_group"},
+		{"WayOut", "AWS::EC2::InternetGateway", map[string]any{}, "promises_no_way_out"},
+		{"EndlessLog", "AWS::Logs::LogGroup", map[string]any{}, "promises_logs_end"},
+		{"Log", "AWS::Logs::LogGroup", map[string]any{"RetentionInDays": 7}, ""},
+		{"PlainQueue", "AWS::SQS::Queue", map[string]any{}, "promises_queues_encrypted"},
+		{"PlainQueueToo", "AWS::SQS::Queue", map[string]any{"SqsManagedSseEnabled": false}, "promises_queues_encrypted"},
+		{"Queue", "AWS::SQS::Queue", map[string]any{"SqsManagedSseEnabled": true}, ""},
+		{"PlainTopic", "AWS::SNS::Topic", map[string]any{}, "promises_topics_encrypted"},
+		{"OpenRoute", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x"}, "promises_routes_authorized"},
+		{"OpenRouteToo", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "NONE", "AuthorizerId": "b"}, "promises_routes_authorized"},
+		{"RouteWithoutAuthorizer", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM"}, "promises_routes_authorized"},
+		{"URL", "AWS::Lambda::Url", map[string]any{"AuthType": "AWS_IAM", "TargetFunctionArn": function}, "promises_no_function_url"},
+	}
+
+	t.Setenv("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
+	dir := filepath.Join(t.TempDir(), "cdk.out")
+	app := awscdk.NewApp(&awscdk.AppProps{Outdir: jsii.String(dir), AnalyticsReporting: jsii.Bool(false), Context: &map[string]any{
+		"@aws-cdk/core:validateAgainstDefaultRules": true,
+	}})
+	stack := awscdk.NewStack(app, jsii.String("broken"), nil)
+	for _, c := range cases {
+		r := awscdk.NewCfnResource(stack, jsii.String(c.id), &awscdk.CfnResourceProps{Type: jsii.String(c.kind), Properties: &c.properties})
+		r.OverrideLogicalId(jsii.String(c.id))
+	}
+	guard(app)
+	require.Panics(t, func() { app.Synth(nil) }, "what breaks a rule is not synthesised")
+
+	text, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
+	require.NoError(t, err)
+	var report struct {
+		PluginReports []struct {
+			Violations []struct {
+				RuleName, Severity  string
+				ViolatingConstructs []struct{ ConstructPath string }
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(text, &report))
+	found := map[string][]string{}
+	for _, r := range report.PluginReports {
+		for _, v := range r.Violations {
+			for _, at := range v.ViolatingConstructs {
+				if id := filepath.Base(at.ConstructPath); len(v.RuleName) > 9 && v.RuleName[:9] == "promises_" {
+					require.Equal(t, "error", v.Severity)
+					found[id] = append(found[id], v.RuleName)
+				}
+			}
+		}
+	}
+	for _, c := range cases {
+		if c.rule == "" {
+			require.Empty(t, found[c.id], c.id)
+		} else {
+			require.Contains(t, found[c.id], c.rule, c.id)
+			for _, rule := range found[c.id] {
+				require.Equal(t, c.rule, rule, c.id)
+			}
+		}
+	}
+}

@@ -1,0 +1,105 @@
+# What must hold of every template, whatever is added to it. What is excepted is excepted here, with its reason.
+package promises
+
+import rego.v1
+
+# Actions that know no resources: network interfaces are made before they have a name (and the functions' own code is
+# denied them, see functions.go), and traces belong to none.
+without_resources := {
+	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+	"xray:PutTelemetryRecords", "xray:PutTraceSegments",
+}
+
+# Resources with a wildcard at their end: the buckets in which CloudFormation takes answers, whose names nobody knows; the
+# versions of a function that is named.
+wildcards := {`^arn:[a-z-]+:s3:::cloudformation-custom-resource-response-\*$`, `:function:[A-Za-z0-9_-]+:\*$`}
+
+list(x) := x if is_array(x)
+list(x) := [x] if not is_array(x)
+
+statements contains [name, statement] if {
+	some type in ["AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::EC2::VPCEndpoint"]
+	some name in resources_of_type(type)
+	some statement in list(resolve(name, "Properties.PolicyDocument.Statement"))
+	statement.Effect == "Allow"
+}
+
+statements contains [name, statement] if {
+	some name in resources_of_type("AWS::IAM::Role")
+	some policy in resolve(name, "Properties.Policies")
+	some statement in list(policy.PolicyDocument.Statement)
+	statement.Effect == "Allow"
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	some action in list(statement.Action)
+	contains(action, "*")
+	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", sprintf("an action is named in full: %s", [action]))
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	statement.NotAction
+	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", "an action is named, not excepted")
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	some resource in list(statement.Resource)
+	resource == "*"
+	some action in list(statement.Action)
+	not action in without_resources
+	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("a resource is named in full: %s", [action]))
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	some resource in list(statement.Resource)
+	is_string(resource)
+	contains(resource, "*")
+	resource != "*"
+	every wildcard in wildcards { not regex.match(wildcard, resource) }
+	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("a resource is named in full: %s", [resource]))
+}
+
+violation contains v if {
+	some type in ["AWS::RDS::DBInstance", "AWS::RDS::DBCluster"]
+	some name in resources_of_type(type)
+	not resolve(name, "Properties.DBClusterIdentifier") # an instance of Aurora is encrypted as its cluster is
+	some property in ["StorageEncrypted", "EnableIAMDatabaseAuthentication"]
+	not resolve(name, sprintf("Properties.%s", [property])) == true
+	v := make_diag_at("promises_databases_encrypted", "ERROR", name, "Properties", "every database is encrypted, and takes IAM tokens")
+}
+
+# Excepted are migrate, which tells CloudFormation by S3, whose addresses nobody knows (no other has a route), and the way in
+# which the CDK writes a group that lets nothing out.
+violation contains v if {
+	some name in resources_of_type("AWS::EC2::SecurityGroup")
+	some direction in ["SecurityGroupIngress", "SecurityGroupEgress"]
+	some rule in resolve(name, sprintf("Properties.%s", [direction]))
+	some property in ["CidrIp", "CidrIpv6"]
+	rule[property]
+	not rule.Description in {"to the S3 gateway endpoint", "Disallow all traffic"}
+	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "nothing is let in or out by its address")
+}
+
+violation contains v if {
+	some type in ["AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"]
+	some name in resources_of_type(type)
+	some property in ["CidrIp", "CidrIpv6"]
+	resolve(name, sprintf("Properties.%s", [property]))
+	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "nothing is let in or out by its address")
+}
+
+violation contains v if {
+	some type in ["AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP"]
+	some name in resources_of_type(type)
+	v := make_diag_at("promises_no_way_out", "ERROR", name, "Properties", "the VPC has no way in or out")
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Url")
+	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "a function has no URL of its own: it would go past the authorizer")
+}

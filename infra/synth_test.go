@@ -1,0 +1,516 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/database"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// needNode skips where the CDK cannot run; CI says that it must.
+func needNode(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("node"); err != nil {
+		if os.Getenv("CI_SYNTH") != "" {
+			t.Fatal("Node is missing")
+		}
+		t.Skip("Node is missing, which the CDK runs on: the templates are not looked at")
+	}
+}
+
+// app is the CDK app as cdk.json runs it.
+var app = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "promises-infra-test-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "infra"), ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return filepath.Join(dir, "infra"), nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := app(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// synthesize runs the app as the CDK CLI does, with the context of cdk.json and more.
+func synthesize(t *testing.T, more map[string]string) (dir, stderr string, err error) {
+	t.Helper()
+	needNode(t)
+	path, err := app()
+	require.NoError(t, err)
+	text, err := os.ReadFile("../cdk.json")
+	require.NoError(t, err)
+	var file struct {
+		App     string
+		Context map[string]any
+	}
+	require.NoError(t, json.Unmarshal(text, &file))
+	require.Equal(t, "go run ./infra", file.App)
+	for name, value := range more {
+		file.Context[name] = value
+	}
+	context, err := json.Marshal(file.Context)
+	require.NoError(t, err)
+	dir = filepath.Join(t.TempDir(), "cdk.out")
+	cmd := exec.Command(path)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CDK_OUTDIR="+dir, "CDK_CONTEXT_JSON="+string(context), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	return dir, out.String(), err
+}
+
+type resource struct {
+	Type           string
+	Properties     map[string]any
+	Metadata       map[string]any
+	DependsOn      []string
+	DeletionPolicy string
+}
+
+type template struct {
+	stage     string
+	Resources map[string]resource
+	Outputs   map[string]any
+	dir       string
+	text      string
+}
+
+func (tmpl template) of(kind string) map[string]resource {
+	found := map[string]resource{}
+	for id, r := range tmpl.Resources {
+		if r.Type == kind {
+			found[id] = r
+		}
+	}
+	return found
+}
+
+// function is the resource of one of routes.Functions.
+func (tmpl template) function(t *testing.T, name string) (string, resource) {
+	t.Helper()
+	for id, r := range tmpl.of("AWS::Lambda::Function") {
+		if r.Properties["FunctionName"] == "promises-"+tmpl.stage+"-"+name {
+			return id, r
+		}
+	}
+	require.Fail(t, "no function "+name)
+	return "", resource{}
+}
+
+// target is the logical ID that {"Ref": id} or {"Fn::GetAtt": [id, ...]} names, wherever in v.
+func target(v any) string {
+	switch v := v.(type) {
+	case map[string]any:
+		if id, ok := v["Ref"].(string); ok && !strings.HasPrefix(id, "AWS::") {
+			return id
+		}
+		if list, ok := v["Fn::GetAtt"].([]any); ok {
+			return list[0].(string)
+		}
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if id := target(v[name]); id != "" {
+				return id
+			}
+		}
+	case []any:
+		for _, item := range v {
+			if id := target(item); id != "" {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+func text(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// Both databases, two stages, with every setting and with none: each is synthesised, breaks no rule, not even one that only
+// warns, and is what it should be.
+func TestTemplates(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]map[string]string{
+		"dev":                 {},
+		"dev, Aurora":         {"database": "aurora", "retentionDays": "0"},
+		"production":          {"stage": "production", "domain": "promises.example.com", "alarmEmail": "a@example.com", "corsOrigins": "https://app.example.com"},
+		"production, Aurora":  {"stage": "production", "database": "aurora", "retentionDays": "365"},
+		"another, every else": {"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, out, err := synthesize(t, settings)
+			require.NoError(t, err, out)
+			require.NotContains(t, strings.ToLower(out), "deprecated")
+			report, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
+			require.NoError(t, err)
+			require.Contains(t, string(report), `"pluginReports": []`, "no error, and no warning that is not answered for")
+
+			tmpl := template{stage: "dev", dir: dir}
+			if settings["stage"] != "" {
+				tmpl.stage = settings["stage"]
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "promises-"+tmpl.stage+".template.json"))
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal(b, &tmpl))
+			tmpl.text = string(b)
+			tmpl.requireFunctions(t)
+			tmpl.requireRoutes(t, settings)
+			tmpl.requireDatabase(t)
+			tmpl.requireFleet(t)
+			tmpl.requireRest(t, settings)
+			tmpl.requireSAM(t)
+		})
+	}
+}
+
+func (tmpl template) requireFunctions(t *testing.T) {
+	t.Helper()
+	isProduction := tmpl.stage == "production"
+	roles := map[string]bool{}
+	migrations := slices.Collect(maps.Keys(tmpl.of("Custom::Migration")))
+	require.Len(t, migrations, 1)
+	for _, f := range routes.Functions {
+		_, r := tmpl.function(t, f.Name)
+		p := r.Properties
+		require.Equal(t, []any{"arm64"}, p["Architectures"])
+		require.Equal(t, "provided.al2023", p["Runtime"])
+		require.EqualValues(t, f.Timeout.Seconds(), p["Timeout"], f.Name)
+		require.EqualValues(t, f.MemoryMB, p["MemorySize"])
+		require.Equal(t, map[string]any{"Mode": "Active"}, p["TracingConfig"])
+		require.Equal(t, "AWS::Logs::LogGroup", tmpl.Resources[target(p["LoggingConfig"])].Type)
+		require.Equal(t, "Text", p["LoggingConfig"].(map[string]any)["LogFormat"], "or the metrics are lost")
+		require.NotEmpty(t, p["VpcConfig"])
+		if isProduction {
+			require.EqualValues(t, concurrency[f.Name], p["ReservedConcurrentExecutions"])
+		} else {
+			require.NotContains(t, p, "ReservedConcurrentExecutions", "a new account has none to reserve")
+		}
+
+		role := target(p["Role"])
+		require.False(t, roles[role], "a role each")
+		roles[role] = true
+		require.NotContains(t, tmpl.Resources[role].Properties, "ManagedPolicyArns", "they allow too much")
+
+		variables := p["Environment"].(map[string]any)["Variables"].(map[string]any)
+		require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(variables)), f.Name)
+		if f.Name == "migrate" {
+			require.Equal(t, "false", variables["DB_IAM_AUTH"])
+			require.NotEmpty(t, variables["DB_PASSWORD_SECRET"])
+			require.NotContains(t, text(t, variables), "Proxy", "the lock of a migration belongs to its session")
+		} else {
+			require.Equal(t, "true", variables["DB_IAM_AUTH"])
+			require.Contains(t, text(t, variables["DATABASE_URL"]), "postgres://"+f.Role+"@")
+			require.Equal(t, "AWS::RDS::DBProxy", tmpl.Resources[target(variables["DATABASE_URL"])].Type)
+			require.Contains(t, r.DependsOn, migrations[0], "%s waits for the schema", f.Name)
+			policies := tmpl.policiesOf(role)
+			require.Contains(t, policies, "/"+f.Role+`"`)
+			require.Equal(t, variables["TOKEN_KEYS"] != "", strings.Contains(policies, "secretsmanager:GetSecretValue"), f.Name)
+			for _, other := range []string{"promises_app", "promises_sweeper", "promises_admin", "postgres"} {
+				require.Equal(t, other == f.Role, strings.Contains(policies, "/"+other+`"`), "%s as %s", f.Name, other)
+			}
+		}
+		require.NotContains(t, text(t, variables), "resolve:secretsmanager", "no secret in an environment")
+	}
+}
+
+// policiesOf is the text of the policies of a role.
+func (tmpl template) policiesOf(role string) string {
+	var all []string
+	for _, r := range tmpl.of("AWS::IAM::Policy") {
+		if target(r.Properties["Roles"]) == role {
+			b, _ := json.Marshal(r.Properties["PolicyDocument"])
+			all = append(all, string(b))
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
+// The routes are the table, each with its function and its authorizer.
+func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
+	t.Helper()
+	var found []routes.Route
+	for _, r := range tmpl.of("AWS::ApiGatewayV2::Route") {
+		integration := tmpl.Resources[target(r.Properties["Target"])]
+		require.Equal(t, "AWS::ApiGatewayV2::Integration", integration.Type)
+		require.Equal(t, "2.0", integration.Properties["PayloadFormatVersion"])
+		function := tmpl.Resources[target(integration.Properties["IntegrationUri"])]
+		name := strings.TrimPrefix(function.Properties["FunctionName"].(string), "promises-"+tmpl.stage+"-")
+		authorizer := tmpl.Resources[target(r.Properties["AuthorizerId"])]
+		require.Equal(t, "AWS::ApiGatewayV2::Authorizer", authorizer.Type)
+		method, path, _ := strings.Cut(r.Properties["RouteKey"].(string), " ")
+		found = append(found, routes.Route{Method: method, Path: path, Function: name, Authorizer: authorizer.Properties["Name"].(string)})
+	}
+	require.ElementsMatch(t, routes.HTTP, found)
+
+	authorizers := tmpl.of("AWS::ApiGatewayV2::Authorizer")
+	require.Len(t, authorizers, len(routes.Authorizers))
+	for _, want := range routes.Authorizers {
+		id, _ := tmpl.function(t, want.Function)
+		found := false
+		for _, a := range authorizers {
+			p := a.Properties
+			if p["Name"] == want.Name {
+				found = true
+				require.Equal(t, id, target(p["AuthorizerUri"]))
+				require.Equal(t, true, p["EnableSimpleResponses"])
+				require.Equal(t, "2.0", p["AuthorizerPayloadFormatVersion"])
+				require.Equal(t, []any{want.IdentitySource}, p["IdentitySource"])
+				require.EqualValues(t, want.TTL.Seconds(), p["AuthorizerResultTtlInSeconds"])
+			}
+		}
+		require.True(t, found, want.Name)
+	}
+	for _, r := range tmpl.of("AWS::ApiGatewayV2::Api") {
+		require.Equal(t, settings["corsOrigins"] != "", r.Properties["CorsConfiguration"] != nil, "off unless asked")
+		require.Equal(t, settings["domain"] != "", r.Properties["DisableExecuteApiEndpoint"] == true)
+	}
+	for _, r := range tmpl.of("AWS::ApiGatewayV2::Stage") {
+		format := text(t, r.Properties["AccessLogSettings"])
+		for _, secret := range []string{"$context.path", "queryString", "$context.authorizer.principalId"} {
+			require.NotContains(t, format, secret, "paths hold keys, query strings tokens")
+		}
+		require.NotEmpty(t, r.Properties["DefaultRouteSettings"].(map[string]any)["ThrottlingRateLimit"])
+	}
+}
+
+func (tmpl template) requireDatabase(t *testing.T) {
+	t.Helper()
+	isProduction := tmpl.stage == "production"
+	main := tmpl.of("AWS::RDS::DBCluster")
+	parameters := tmpl.of("AWS::RDS::DBClusterParameterGroup")
+	if len(main) == 0 {
+		main, parameters = tmpl.of("AWS::RDS::DBInstance"), tmpl.of("AWS::RDS::DBParameterGroup")
+	}
+	require.Len(t, main, 1)
+	for _, r := range main {
+		require.Equal(t, isProduction, r.Properties["DeletionProtection"])
+		require.Equal(t, true, r.Properties["ManageMasterUserPassword"])
+		require.NotContains(t, r.Properties, "MasterUserPassword")
+		require.Equal(t, isProduction, r.DeletionPolicy == "Retain")
+		require.Positive(t, r.Properties["BackupRetentionPeriod"])
+		if r.Type == "AWS::RDS::DBInstance" {
+			require.Equal(t, isProduction, r.Properties["MultiAZ"])
+			require.Equal(t, true, r.Properties["EnablePerformanceInsights"])
+		}
+	}
+	forced := 0
+	for _, r := range parameters {
+		if p := r.Properties["Parameters"].(map[string]any); p["rds.force_ssl"] == "1" {
+			forced++
+			require.Equal(t, "0", p["log_parameter_max_length_on_error"], "values are the callers'")
+		}
+	}
+	require.Equal(t, 1, forced)
+	for _, r := range tmpl.of("AWS::RDS::DBProxy") {
+		require.NotContains(t, r.Properties, "Auth", "no password, of nobody")
+	}
+}
+
+// The connections that the fleet can open, counted in the template, are no more than RDS Proxy has, which leaves Postgres
+// some of its own.
+func (tmpl template) requireFleet(t *testing.T) {
+	t.Helper()
+	if tmpl.stage != "production" {
+		return
+	}
+	fleet, reserved := 0, 0
+	for _, r := range tmpl.of("AWS::Lambda::Function") {
+		n, _ := r.Properties["ReservedConcurrentExecutions"].(float64)
+		reserved += int(n)
+		if r.Properties["FunctionName"] != "promises-production-migrate" {
+			fleet += int(n) * database.PoolSize
+		}
+	}
+	require.Equal(t, fleetConnections(), fleet)
+	require.LessOrEqual(t, reserved, 900, "of 1,000, Lambda keeps 100 unreserved")
+	most, percent := 0, 0.0
+	for _, kind := range []string{"AWS::RDS::DBClusterParameterGroup", "AWS::RDS::DBParameterGroup"} {
+		for _, r := range tmpl.of(kind) {
+			if s, ok := r.Properties["Parameters"].(map[string]any)["max_connections"].(string); ok {
+				var err error
+				most, err = strconv.Atoi(s)
+				require.NoError(t, err)
+			}
+		}
+	}
+	for _, r := range tmpl.of("AWS::RDS::DBProxyTargetGroup") {
+		percent = r.Properties["ConnectionPoolConfigurationInfo"].(map[string]any)["MaxConnectionsPercent"].(float64)
+	}
+	require.Positive(t, most)
+	require.Positive(t, percent)
+	require.LessOrEqual(t, float64(fleet), float64(most)*percent/100)
+	require.GreaterOrEqual(t, float64(most)*(100-percent)/100, 50.0)
+}
+
+func (tmpl template) requireRest(t *testing.T, settings map[string]string) {
+	t.Helper()
+	for _, r := range tmpl.of("AWS::IAM::ManagedPolicy") {
+		require.Equal(t, "promises-"+tmpl.stage+"-engine", r.Properties["ManagedPolicyName"])
+		statements := r.Properties["PolicyDocument"].(map[string]any)["Statement"].([]any)
+		require.Len(t, statements, 1)
+		statement := statements[0].(map[string]any)
+		require.Equal(t, "lambda:InvokeFunction", statement["Action"])
+		var names []string
+		for _, arn := range statement["Resource"].([]any) {
+			name := tmpl.Resources[target(arn)].Properties["FunctionName"].(string)
+			names = append(names, strings.TrimPrefix(name, "promises-"+tmpl.stage+"-"))
+		}
+		require.ElementsMatch(t, []string{"create-promise", "resolve-by-id", "resolve-by-key", "reject", "get-promise", "list-events"}, names)
+	}
+	require.Contains(t, tmpl.Outputs, "EnginePolicyArn")
+	require.Contains(t, tmpl.Outputs, "Url")
+	require.Equal(t, settings["domain"] != "", tmpl.Outputs["DomainTarget"] != nil)
+
+	schedules := tmpl.of("AWS::Scheduler::Schedule")
+	require.Len(t, schedules, len(routes.Schedules))
+	for _, r := range schedules {
+		to := r.Properties["Target"].(map[string]any)
+		require.Equal(t, "rate(1 minute)", r.Properties["ScheduleExpression"])
+		require.Equal(t, "{}", to["Input"])
+		require.Equal(t, "AWS::SQS::Queue", tmpl.Resources[target(to["DeadLetterConfig"])].Type)
+	}
+	require.Len(t, tmpl.of("AWS::Lambda::EventInvokeConfig"), 2, "what nobody waits for leaves a dead letter")
+	for _, r := range tmpl.of("AWS::EC2::VPCEndpoint") {
+		require.NotEmpty(t, r.Properties["PolicyDocument"])
+	}
+	require.Len(t, tmpl.of("AWS::EC2::VPCEndpoint"), 2)
+	require.Len(t, tmpl.of("AWS::EC2::Subnet"), 2)
+
+	// Each alarm is explained, and tells somebody where somebody is to be told.
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	for _, r := range tmpl.of("AWS::CloudWatch::Alarm") {
+		name := strings.TrimPrefix(r.Properties["AlarmName"].(string), "promises-"+tmpl.stage+"-")
+		for _, f := range routes.Functions {
+			for _, what := range []string{"-errors", "-slow", "-throttled"} {
+				if name == f.Name+what {
+					name = "<function>" + what
+				}
+			}
+		}
+		require.True(t, strings.Contains(string(readme), "| `"+name+"` |"), "README.md does not explain the alarm %s", name)
+		require.Equal(t, settings["alarmEmail"] != "", r.Properties["AlarmActions"] != nil)
+	}
+	for _, r := range tmpl.of("AWS::Logs::LogGroup") {
+		require.Positive(t, r.Properties["RetentionInDays"])
+	}
+	var dead struct{ Version string }
+	for _, r := range tmpl.of("Custom::Migration") {
+		dead.Version, _ = r.Properties["Version"].(string)
+		require.Len(t, dead.Version, 64, "another migrate runs again")
+	}
+}
+
+// What SAM CLI reads of a template: the folder of the code by aws:asset:path, relative to the template; a function's name in
+// integrations and authorizers; variables only where the template has them too.
+func (tmpl template) requireSAM(t *testing.T) {
+	t.Helper()
+	var env struct{ Parameters map[string]string }
+	file, err := os.ReadFile("sam-env.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(file, &env))
+	require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
+	_, err = auth.ParseKeys(env.Parameters["TOKEN_KEYS"])
+	require.NoError(t, err)
+	for _, f := range routes.Functions {
+		_, r := tmpl.function(t, f.Name)
+		require.Equal(t, "Code", r.Metadata["aws:asset:property"])
+		folder := r.Metadata["aws:asset:path"].(string)
+		require.False(t, filepath.IsAbs(folder))
+		code, err := os.ReadFile(filepath.Join(tmpl.dir, folder, "bootstrap"))
+		require.NoError(t, err)
+		require.True(t, bytes.HasPrefix(code, []byte("\x7fELF\x02")), f.Name)
+		require.EqualValues(t, 0xb7, code[18], "%s: not for arm64", f.Name)
+		require.Equal(t, "bootstrap", r.Properties["Handler"])
+	}
+	for _, r := range tmpl.of("AWS::ApiGatewayV2::Authorizer") {
+		require.Equal(t, "REQUEST", r.Properties["AuthorizerType"])
+		require.NotEmpty(t, r.Properties["Name"])
+		uri := text(t, r.Properties["AuthorizerUri"])
+		require.Contains(t, uri, "/functions/")
+		require.Contains(t, uri, "/invocations")
+	}
+	for _, r := range tmpl.of("AWS::ApiGatewayV2::Integration") {
+		require.Equal(t, "AWS_PROXY", r.Properties["IntegrationType"])
+		require.NotEmpty(t, r.Properties["IntegrationUri"].(map[string]any)["Fn::GetAtt"])
+	}
+}
+
+// Two syntheses write the same bytes, so that a deployment changes what was changed.
+func TestSynthesisIsRepeatable(t *testing.T) {
+	t.Parallel()
+	sums := func() map[string]string {
+		dir, out, err := synthesize(t, map[string]string{"stage": "production"})
+		require.NoError(t, err, out)
+		all := map[string]string{}
+		require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			sum := sha256.Sum256(b)
+			all[strings.TrimPrefix(path, dir)] = hex.EncodeToString(sum[:])
+			return err
+		}))
+		return all
+	}
+	require.Equal(t, sums(), sums())
+}
+
+// What was asked for wrongly is refused by name, and nothing is written.
+func TestRefusedSettings(t *testing.T) {
+	t.Parallel()
+	_, out, err := synthesize(t, map[string]string{"stage": "Prod", "databse": "aurora"})
+	require.Error(t, err)
+	require.Contains(t, out, "-c stage=Prod: ")
+	require.Contains(t, out, "-c databse=aurora: there is no such setting")
+
+	for name, values := range map[string][]string{
+		"stage":         {"", "1a", "a_b", strings.Repeat("a", 21)},
+		"database":      {"", "mysql", "Aurora"},
+		"domain":        {"", "localhost", "https://a.example.com", "A.example.com", "a..example.com"},
+		"alarmEmail":    {"", "a", "A <a@example.com>"},
+		"retentionDays": {"", "-1", "36501", "1.5"},
+		"corsOrigins":   {"", "*", "https://a.example.com/", "a.example.com", "https://a.example.com,"},
+		"other":         {"x"},
+	} {
+		for _, value := range values {
+			_, err := readSettings(map[string]any{name: value})
+			require.ErrorContains(t, err, "-c "+name+"="+value+": ")
+		}
+	}
+	s, err := readSettings(map[string]any{"retentionDays": 7.0, "@aws-cdk/core:x": "y", "aws:cdk:z": true, "tree": []any{}})
+	require.NoError(t, err)
+	require.Equal(t, settings{Stage: "dev", RetentionDays: 7}, s)
+}
