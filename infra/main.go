@@ -25,10 +25,9 @@ func main() {
 
 // synth writes the cloud assembly where the CDK CLI wants it (CDK_OUTDIR).
 func synth(ctx context.Context) error {
-	app := awscdk.NewApp(&awscdk.AppProps{
-		AnalyticsReporting: jsii.Bool(false),
-		StackTraces:        jsii.Bool(false), // they have names of temporary folders in them
-	})
+	app := awscdk.NewApp(&awscdk.AppProps{AnalyticsReporting: jsii.Bool(false)})
+	// They have the names of temporary folders in them.
+	app.Node().SetContext(jsii.String("aws:cdk:disable-creation-stack-traces"), true)
 	given, _ := app.Node().GetAllContext(nil).(map[string]any)
 	s, err := readSettings(given)
 	if err != nil {
