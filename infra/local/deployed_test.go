@@ -78,7 +78,7 @@ func (d *deployment) cloudFormation(t *testing.T, kind string) map[string]any {
 	defer bucket.Close()
 	event, err := os.ReadFile("../../events/migrate.cloudformation-" + kind + ".json")
 	require.NoError(t, err)
-	payload := strings.Replace(string(event), "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/", bucket.URL+"/", 1)
+	payload := strings.Replace(string(event), "http://127.0.0.1:9/", bucket.URL+"/", 1)
 	require.Contains(t, payload, bucket.URL)
 	result, err := d.service.Invoke(t.Context(), "migrate", lambda.Request{Payload: []byte(payload)})
 	require.NoError(t, err)
@@ -276,7 +276,7 @@ func TestMigrationOfADeployment(t *testing.T) {
 	d.refuse = func() bool { return true }
 	event, err := os.ReadFile(filepath.Join("..", "..", "events", "migrate.cloudformation-delete.json"))
 	require.NoError(t, err)
-	nobody := strings.Replace(string(event), "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/", "http://127.0.0.1:1/", 1)
+	nobody := strings.Replace(string(event), "http://127.0.0.1:9/", "http://127.0.0.1:1/", 1)
 	result, err := d.service.Invoke(t.Context(), "migrate", lambda.Request{Payload: []byte(nobody)})
 	require.NoError(t, err)
 	require.NotEmpty(t, result.ErrorType, "Lambda must repeat the call")

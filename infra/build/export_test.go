@@ -1,0 +1,7 @@
+package build
+
+// GoTool and Flags build what is not a function in the same way.
+var (
+	GoTool = goTool
+	Flags  = flags
+)

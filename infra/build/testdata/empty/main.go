@@ -1,0 +1,13 @@
+// Command empty is a function that does nothing: what every function costs.
+package main
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/aws/aws-lambda-go/lambda"
+)
+
+func main() {
+	lambda.Start(func(context.Context, json.RawMessage) error { return nil })
+}
