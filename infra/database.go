@@ -73,6 +73,7 @@ func newRDS(scope constructs.Construct, s settings, n network, group awsec2.Secu
 		EnablePerformanceInsights:   jsii.Bool(true),
 		PerformanceInsightRetention: awsrds.PerformanceInsightRetention_DEFAULT,
 	})
+	restore(instance, s, "DBSnapshotIdentifier", "DBName")
 	return postgres{
 		target: awsrds.ProxyTarget_FromInstance(instance), group: group,
 		host: instance.DbInstanceEndpointAddress(), resourceID: instance.InstanceResourceId(),
@@ -114,12 +115,25 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 		DeletionProtection:     jsii.Bool(s.production()),
 		RemovalPolicy:          removal(s),
 	})
+	restore(cluster, s, "SnapshotIdentifier", "DatabaseName")
 	return postgres{
 		target: awsrds.ProxyTarget_FromCluster(cluster), group: group,
 		host: cluster.ClusterEndpoint().Hostname(), resourceID: cluster.ClusterResourceIdentifier(),
 		secretARN: cluster.Secret().SecretArn(),
 		metrics:   auroraMetrics(cluster), construct: cluster,
 	}
+}
+
+// restore makes the database of a snapshot, which brings its master user and its
+// database with it: CloudFormation takes neither beside one.
+func restore(of constructs.Construct, s settings, snapshot, name string) {
+	if s.Snapshot == "" {
+		return
+	}
+	made := of.Node().DefaultChild().(awscdk.CfnResource)
+	made.AddPropertyOverride(jsii.String(snapshot), s.Snapshot)
+	made.AddPropertyDeletionOverride(jsii.String(name))
+	made.AddPropertyDeletionOverride(jsii.String("MasterUsername"))
 }
 
 // parameters are Postgres's own. What is logged holds no values of statements:

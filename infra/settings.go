@@ -34,6 +34,10 @@ type settings struct {
 	// RetentionDays (retentionDays; default 90) is RETENTION_DAYS.
 	RetentionDays int
 
+	// Snapshot (snapshot) is the name or ARN of a snapshot that the database is
+	// made from; of a cluster with Aurora. Another one, or none, makes it anew.
+	Snapshot string
+
 	// CORSOrigins (corsOrigins, separated by commas) are the web origins whose
 	// pages may call the HTTP API. None may by default.
 	CORSOrigins []string
@@ -47,8 +51,9 @@ func (s settings) production() bool { return s.Stage == production }
 func (s settings) stackName() string { return "promises-" + s.Stage }
 
 var (
-	stagePattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
-	domainPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$`)
+	stagePattern    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
+	snapshotPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9:-]{0,254}$`)
+	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$`)
 )
 
 // readSettings judges everything that was asked for. A name that it does not
@@ -82,6 +87,10 @@ func readSettings(context map[string]any) (settings, error) {
 			if s.RetentionDays = days; err != nil || days < 0 || days > config.MaxRetentionDays {
 				refuse(name, fmt.Sprintf("a number from 0 (keep everything) to %d", config.MaxRetentionDays))
 			}
+		case "snapshot":
+			if s.Snapshot = text; !snapshotPattern.MatchString(text) {
+				refuse(name, "the name or the ARN of a snapshot")
+			}
 		case "corsOrigins":
 			s.CORSOrigins = strings.Split(text, ",")
 			if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !isOrigin(o) }) {
@@ -89,7 +98,7 @@ func readSettings(context map[string]any) (settings, error) {
 			}
 		default:
 			if isText && !strings.ContainsAny(name, ":/") { // the CDK's own have those, or are no text
-				refuse(name, "there is no such setting: stage, database, domain, alarmEmail, retentionDays or corsOrigins")
+				refuse(name, "there is no such setting: stage, database, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
 			}
 		}
 	}

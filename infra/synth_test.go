@@ -162,10 +162,10 @@ func TestTemplates(t *testing.T) {
 	t.Parallel()
 	for name, settings := range map[string]map[string]string{
 		"dev":                 {},
-		"dev, Aurora":         {"database": "aurora", "retentionDays": "0"},
+		"dev, Aurora":         {"database": "aurora", "retentionDays": "0", "snapshot": "arn:aws:rds:eu-west-1:123456789012:cluster-snapshot:before"},
 		"production":          {"stage": "production", "domain": "promises.example.com", "alarmEmail": "a@example.com", "corsOrigins": "https://app.example.com"},
 		"production, Aurora":  {"stage": "production", "database": "aurora", "retentionDays": "365"},
-		"another, every else": {"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com"},
+		"another, every else": {"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,7 +186,7 @@ func TestTemplates(t *testing.T) {
 			tmpl.text = string(b)
 			tmpl.requireFunctions(t)
 			tmpl.requireRoutes(t, settings)
-			tmpl.requireDatabase(t)
+			tmpl.requireDatabase(t, settings)
 			tmpl.requireFleet(t)
 			tmpl.requireRest(t, settings)
 			tmpl.requireSAM(t)
@@ -304,7 +304,7 @@ func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
 	}
 }
 
-func (tmpl template) requireDatabase(t *testing.T) {
+func (tmpl template) requireDatabase(t *testing.T, settings map[string]string) {
 	t.Helper()
 	isProduction := tmpl.stage == "production"
 	main := tmpl.of("AWS::RDS::DBCluster")
@@ -316,6 +316,11 @@ func (tmpl template) requireDatabase(t *testing.T) {
 	for _, r := range main {
 		require.Equal(t, isProduction, r.Properties["DeletionProtection"])
 		require.Equal(t, true, r.Properties["ManageMasterUserPassword"])
+		from := text(t, []any{r.Properties["DBSnapshotIdentifier"], r.Properties["SnapshotIdentifier"]})
+		require.Equal(t, settings["snapshot"] != "", strings.Contains(from, `"`+settings["snapshot"]+`"`), from)
+		for _, name := range []string{"MasterUsername", map[string]string{"AWS::RDS::DBInstance": "DBName", "AWS::RDS::DBCluster": "DatabaseName"}[r.Type]} {
+			require.Equal(t, settings["snapshot"] == "", r.Properties[name] != nil, "a snapshot brings its own %s", name)
+		}
 		require.NotContains(t, r.Properties, "MasterUserPassword")
 		require.Equal(t, isProduction, r.DeletionPolicy == "Retain")
 		require.Positive(t, r.Properties["BackupRetentionPeriod"])
@@ -502,6 +507,7 @@ func TestRefusedSettings(t *testing.T) {
 		"domain":        {"", "localhost", "https://a.example.com", "A.example.com", "a..example.com"},
 		"alarmEmail":    {"", "a", "A <a@example.com>"},
 		"retentionDays": {"", "-1", "36501", "1.5"},
+		"snapshot":      {"", "1a", "a b"},
 		"corsOrigins":   {"", "*", "https://a.example.com/", "a.example.com", "https://a.example.com,"},
 		"other":         {"x"},
 	} {

@@ -114,7 +114,7 @@ func BenchmarkStart(b *testing.B) {
 		worst = max(worst, ratio)
 		fmt.Fprintf(w, "%s\t%d\t%.1f ms\t%.2f\t%.1f ms\n", name, stat.Size(), ms(median(polls[name])), ratio, ms(median(answers[name])))
 	}
-	w.Flush() //nolint:errcheck // into memory
+	w.Flush()                   //nolint:errcheck // into memory
 	fmt.Println(table.String()) // whole, which b.Log does not print it
 	b.ReportMetric(worst, "poll-of-empty")
 	b.ReportMetric(ms(median(answers["resolve-by-id"])), "ms-to-settled")
