@@ -3,7 +3,7 @@ package build_test
 import (
 	"crypto/sha256"
 	"debug/buildinfo"
-	"io"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,13 +18,9 @@ import (
 
 func sum(t *testing.T, path string) string {
 	t.Helper()
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path)
 	require.NoError(t, err)
-	defer f.Close()
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	require.NoError(t, err)
-	return string(h.Sum(nil))
+	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
 // What is deployed: for Lambda, stripped, with nothing of this machine in it, small enough to start fast, and the same

@@ -211,9 +211,10 @@ func TestDeployed(t *testing.T) {
 	for i := range outcomes {
 		wg.Go(func() {
 			function, payload := "resolve-by-key", fmt.Sprintf(`{"tenant":"acme","key":"race","value":%d}`, i)
-			if i%3 == 0 {
+			switch i % 3 {
+			case 0:
 				function, payload = "resolve-by-id", fmt.Sprintf(`{"tenant":"acme","promiseId":"%s","value":%d}`, pending["promiseId"], i)
-			} else if i%3 == 1 {
+			case 1:
 				function, payload = "reject", fmt.Sprintf(`{"tenant":"acme","key":"race","error":"%d"}`, i)
 			}
 			answer, _ := d.invoke(t, function, payload)

@@ -323,7 +323,7 @@ func (p *Proxy) relay(conn net.Conn, client *pgproto3.Backend, startup *pgproto3
 	if err != nil {
 		return err
 	}
-	defer server.Conn.Close() //nolint:errcheck // nothing is left to be sent
+	defer server.Conn.Close()
 	client.Send(&pgproto3.AuthenticationOk{})
 	for name, value := range server.ParameterStatuses {
 		client.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
