@@ -36,26 +36,28 @@ func needNode(t *testing.T) {
 	}
 }
 
-// app is the CDK app as cdk.json runs it.
-var app = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "promises-infra-test-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "infra"), ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return filepath.Join(dir, "infra"), nil
-})
+var folder string // of the built app
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := app(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	var err error
+	if folder, err = os.MkdirTemp("", "promises-infra-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	code := m.Run()
+	os.RemoveAll(folder)
 	os.Exit(code)
 }
+
+// app is the CDK app as cdk.json runs it.
+var app = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(folder, "infra")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
 
 // synthesize runs the app as the CDK CLI does, with the context of cdk.json and more.
 func synthesize(t *testing.T, more map[string]string) (dir, stderr string, err error) {

@@ -31,7 +31,8 @@ BEGIN
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO promises_owner', current_database());
 
-    -- What is there already becomes the owner's.
+    -- What is there already becomes the owner's. Whoever comes later waits behind one who waits for a table: not for long.
+    PERFORM set_config('lock_timeout', '1s', TRUE);
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'r' AND relname IN (
