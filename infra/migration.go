@@ -38,7 +38,7 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 		},
 		may: []awsiam.PolicyStatement{readsSecret(db.secretARN)},
 	})
-	deadLetters(migrate, failed, 2)
+	deadLetters(migrate, failed, 2, f.Timeout)
 
 	version, err := code.hash(f.Name)
 	if err != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdadestinations"
@@ -19,7 +21,7 @@ func newSchedules(parent constructs.Construct, functions map[string]awslambda.Fu
 	scope := constructs.NewConstruct(parent, jsii.String("Schedules"))
 	for _, schedule := range routes.Schedules {
 		f := functions[schedule.Function]
-		deadLetters(f, failed, 0)
+		deadLetters(f, failed, 0, schedule.Every) // by then the next run is there
 		awsscheduler.NewSchedule(scope, jsii.String(schedule.Function), &awsscheduler.ScheduleProps{
 			Schedule:   awsscheduler.ScheduleExpression_Rate(awscdk.Duration_Minutes(jsii.Number(schedule.Every.Minutes()))),
 			TimeWindow: awsscheduler.TimeWindow_Off(),
@@ -43,10 +45,11 @@ func newDeadLetterQueue(scope constructs.Construct) awssqs.Queue {
 }
 
 // deadLetters sends what was invoked without anybody waiting, and failed that
-// many times more, to the queue.
-func deadLetters(f awslambda.Function, failed awssqs.IQueue, retries int) {
+// many times more, or found no place to run for so long, to the queue.
+func deadLetters(f awslambda.Function, failed awssqs.IQueue, retries int, patience time.Duration) {
 	f.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
 		OnFailure:     awslambdadestinations.NewSqsDestination(failed),
 		RetryAttempts: jsii.Number(retries),
+		MaxEventAge:   awscdk.Duration_Seconds(jsii.Number(patience.Seconds())),
 	})
 }

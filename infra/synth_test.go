@@ -408,6 +408,10 @@ func (tmpl template) requireRest(t *testing.T, settings map[string]string) {
 		require.Equal(t, "AWS::SQS::Queue", tmpl.Resources[target(to["DeadLetterConfig"])].Type)
 	}
 	require.Len(t, tmpl.of("AWS::Lambda::EventInvokeConfig"), 2, "what nobody waits for leaves a dead letter")
+	for _, r := range tmpl.of("AWS::Lambda::EventInvokeConfig") {
+		require.Equal(t, "AWS::SQS::Queue", tmpl.Resources[target(r.Properties["DestinationConfig"])].Type)
+		require.LessOrEqual(t, r.Properties["MaximumEventAgeInSeconds"], 900.0, "Lambda would keep them for six hours")
+	}
 	for _, r := range tmpl.of("AWS::EC2::VPCEndpoint") {
 		require.NotEmpty(t, r.Properties["PolicyDocument"])
 	}

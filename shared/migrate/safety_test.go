@@ -138,13 +138,16 @@ func TestHiddenRowsAreRefused(t *testing.T) {
 	require.ErrorContains(t, err, "promise has row-level security, which hides rows from this user")
 	require.Equal(t, 11, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 
-	// Nobody but the owner, and no superuser, is needed for the rest.
+	// Nobody but the owner, and no superuser, is needed for the rest. Other tests of this cluster change, under this lock,
+	// who may make temporary tables.
+	const lock = "SELECT pg_advisory_xact_lock(hashtextextended('github.com/flovyn/promises/migrations/access', 0)); "
+	db.Exec(t, lock+"GRANT TEMPORARY ON DATABASE "+conf.Database+" TO "+owner, pgx.QueryExecModeSimpleProtocol)
 	db.Exec(t, "ALTER TABLE promise NO FORCE ROW LEVEL SECURITY")
 	_, err = migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, 23, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
 	for _, sql := range []string{"REASSIGN OWNED BY " + owner + " TO CURRENT_USER", "DROP OWNED BY " + owner, "DROP ROLE " + owner} {
-		db.Exec(t, sql)
+		db.Exec(t, lock+sql, pgx.QueryExecModeSimpleProtocol)
 	}
 }
 
