@@ -102,6 +102,7 @@ func TestNoTokenForStrangers(t *testing.T) {
 		_, err := whoAmI(t.Context(), database.Options{URL: c.proxy.URL(name, c.more), IAMAuth: true})
 		require.ErrorContains(t, err, c.err, what)
 		require.Empty(t, c.proxy.Tokens(), what)
+		require.NotContains(t, c.proxy.Refusals(), "without TLS", "%s: it went on in the open", what)
 	}
 }
 
