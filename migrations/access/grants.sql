@@ -1,12 +1,12 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
-REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, api_key
+REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
     FROM promises_app, promises_sweeper, promises_admin;
-REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete() FROM PUBLIC;
+REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write() FROM PUBLIC;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement or another deadline writes.
-GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, api_key TO promises_app;
-GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event TO promises_app;
+GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
+GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_app;
 GRANT UPDATE (
     resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
@@ -17,8 +17,8 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID) TO promises_app;
 
 -- expire-promises: records deadlines, and deletes what is over.
 GRANT SELECT (id, slug) ON tenant TO promises_sweeper;
-GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event TO promises_sweeper;
-GRANT INSERT ON workflow_event TO promises_sweeper;
+GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_sweeper;
+GRANT INSERT ON workflow_event, workflow_event_row TO promises_sweeper;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;

@@ -35,13 +35,14 @@ BEGIN
     PERFORM set_config('lock_timeout', '1s', TRUE);
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
-        WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'r' AND relname IN (
-            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'api_key', 'promises_schema_version'
+        WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
+            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key',
+            'promises_schema_version'
         )
         UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
-          AND proname IN ('promise_race_lost', 'workflow_event_delete')
+          AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

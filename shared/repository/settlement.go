@@ -32,7 +32,7 @@ func (r *Repository) Settle(
 	row, err := run[settleRow](ctx, r, statement{
 		op: "settle", sql: settleSQL, identifies: true,
 		args: []any{
-			tenant, id, key, string(s.State), s.Value, s.Error, string(promise.EventOf(s.State)),
+			tenant, id, key, string(s.State), s.Value, s.Error,
 			string(s.By.Kind), orNull(s.By.ID), s.Comment,
 		},
 	})

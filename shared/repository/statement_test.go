@@ -234,15 +234,13 @@ func TestPlans(t *testing.T) {
 	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
 		SELECT gen_random_uuid(), id, 4 FROM tenant CROSS JOIN generate_series(1, 2500)`)
 	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, resolved, outcome, value,
-			timeout_at, created_at, resolved_at, resolved_by_sequence)
+			timeout_at, created_at, resolved_at, resolved_by_sequence, settled_by_kind)
 		SELECT id, tenant_id, 'step-' || n, n, n > 1, CASE WHEN n > 1 THEN 'resolved' END, CASE WHEN n > 1 THEN 'null'::BYTEA END,
 			NOW() + (random() * 1000 - 1) * INTERVAL '1 minute', NOW() - random() * INTERVAL '200 days', CASE WHEN n > 1 THEN NOW() END,
-			CASE WHEN n > 1 THEN 2 + n END
+			CASE WHEN n > 1 THEN 2 + n END, CASE WHEN n > 1 THEN 'key' END
 		FROM workflow_execution CROSS JOIN generate_series(1, 2) n`)
 	db.Exec(t, `INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id)
-		SELECT workflow_execution_id, created_by_sequence, 'PROMISE_CREATED', id FROM promise WHERE random() < 0.5
-		UNION ALL
-		SELECT workflow_execution_id, resolved_by_sequence, 'PROMISE_RESOLVED', id FROM promise WHERE resolved`)
+		SELECT workflow_execution_id, created_by_sequence, 'PROMISE_CREATED', id FROM promise`)
 	db.Exec(t, `INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
 		SELECT tenant_id, id::TEXT, id, NOW() + INTERVAL '1 day' FROM promise WHERE random() < 0.5`)
 	db.Exec(t, `INSERT INTO api_key (tenant_id, name, hash, scopes)
@@ -262,7 +260,7 @@ func TestPlans(t *testing.T) {
 		"create_for_promise":        {"promise_pkey", "idempotency_key_pkey"},
 		"delete_expired":            {"idx_idempotency_key_expires", "idempotency_key_pkey", "promise_pkey"},
 		"delete_expired_holds":      {"idx_idempotency_key_expires", "idempotency_key_pkey"},
-		"delete_settled":            {"idx_promise_tenant", "promise_pkey", "workflow_event_pkey", "idx_idempotency_key_promise"},
+		"delete_settled":            {"idx_promise_tenant", "promise_pkey", "workflow_event_row_pkey", "idx_idempotency_key_promise"},
 		"delete_empty_workflows":    {"workflow_execution_pkey"},
 		"expire":                    {"idx_promise_due", "promise_pkey", "workflow_execution_pkey"},
 		"expire_workflow":           {"workflow_execution_pkey", "promise_pkey"},
@@ -271,7 +269,7 @@ func TestPlans(t *testing.T) {
 		"get":                       {"promise_pkey", "idempotency_key_pkey"},
 		"get_by_workflow_and_name":  {"promise_workflow_execution_id_name_key"},
 		"hold":                      {"idempotency_key_pkey", "promise_pkey"},
-		"list_events":               {"workflow_execution_pkey", "workflow_event_pkey", "promise_pkey"},
+		"list_events":               {"workflow_execution_pkey", "workflow_event_row_pkey", "idx_promise_settled", "promise_pkey"},
 		"list_promises":             {"idx_promise_tenant", "idx_promise_due", "promise_pkey"},
 		"list_promises_of_workflow": {"promise_workflow_execution_id_name_key", "idx_promise_pending", "promise_pkey"},
 		"settle":                    {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},

@@ -91,16 +91,12 @@ registered AS (
     RETURNING k.promise_id
 ),
 logged AS (
-    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
-    SELECT created.workflow_execution_id, event.number, event.type,
+    INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+    SELECT created.workflow_execution_id, created.created_by_sequence, 'PROMISE_CREATED',
            CASE WHEN $4::VARCHAR IS NULL THEN created.id ELSE COALESCE(registered.promise_id, promise_race_lost(created.id)) END,
            created.created_at
     FROM created
     LEFT JOIN registered ON TRUE
-    CROSS JOIN LATERAL (
-        VALUES (created.created_by_sequence, 'PROMISE_CREATED'), (created.resolved_by_sequence, 'PROMISE_' || UPPER(created.outcome))
-    ) AS event (number, type)
-    WHERE event.number IS NOT NULL
 )
 SELECT
     id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,

@@ -7,7 +7,7 @@
 -- workflow execution in hand, and what somebody else holds is left for the next time. A workflow execution goes only if
 -- it is as it was seen: a creation in between has given out a number. idx_promise_tenant, by tenant and outcome.
 WITH doomed AS MATERIALIZED (
-    SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence
+    SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence, p.settled_by_kind <> 'deadline' AS is_event
     FROM promise p
     WHERE p.id IN (
         SELECT old.id
@@ -19,7 +19,7 @@ WITH doomed AS MATERIALIZED (
             WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - $1::INTERVAL
               AND q.resolved_at < NOW() - $1::INTERVAL
               AND NOT EXISTS (
-                  SELECT FROM workflow_event e
+                  SELECT FROM workflow_event_row e
                   WHERE e.workflow_execution_id = q.workflow_execution_id AND e.sequence_number = q.resolved_by_sequence
                     AND e.created_at >= NOW() - $1::INTERVAL
               )
@@ -51,7 +51,7 @@ empty AS MATERIALIZED (
     FOR UPDATE OF w SKIP LOCKED
 ),
 events AS (
-    DELETE FROM workflow_event e
+    DELETE FROM workflow_event_row e
     USING parts
     WHERE e.workflow_execution_id = parts.workflow_execution_id
       AND e.sequence_number BETWEEN parts.first AND parts.last
@@ -79,7 +79,7 @@ workflows AS (
 SELECT
     (SELECT COUNT(*) FROM promises) AS promises,
     (SELECT COUNT(*) FROM keys) AS keys,
-    (SELECT COUNT(*) FROM events) AS events,
+    (SELECT COUNT(*) FROM events) + (SELECT COUNT(*) FROM doomed WHERE is_event) AS events,
     (SELECT COUNT(*) FROM workflows) AS workflows,
     (
         SELECT COALESCE(array_agg(workflow_execution_id::TEXT), '{}')

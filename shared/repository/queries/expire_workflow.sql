@@ -33,7 +33,7 @@ settled AS (
     RETURNING p.id
 ),
 logged AS (
-    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+    INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     SELECT ordered.workflow_execution_id, ordered.number, 'PROMISE_TIMEOUT',
            COALESCE(settled.id, promise_race_lost(ordered.id)), CLOCK_TIMESTAMP()
     FROM ordered

@@ -36,7 +36,7 @@ extended AS (
     RETURNING p.id, p.timeout_at
 ),
 logged AS (
-    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at, timeout_at)
+    INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at, timeout_at)
     SELECT numbered.id, numbered.last_sequence_number, 'PROMISE_EXTENDED',
            COALESCE(extended.id, promise_race_lost(numbered.promise_id)), numbered.at, extended.timeout_at
     FROM numbered

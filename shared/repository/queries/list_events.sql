@@ -3,7 +3,8 @@
 -- number alone. No row: there is no such workflow execution for this tenant.
 --
 -- No lock: a number is handed out under the workflow execution's lock, so that none becomes visible before those below
--- it. Primary keys only: workflow_execution_pkey, workflow_event_pkey, promise_pkey.
+-- it. The view workflow_event is what is read, each half by an index of its own and no further than the page:
+-- workflow_event_row_pkey, idx_promise_settled; and workflow_execution_pkey, promise_pkey.
 WITH log AS MATERIALIZED (
     SELECT w.id, w.last_sequence_number
     FROM tenant t
@@ -11,10 +12,26 @@ WITH log AS MATERIALIZED (
     WHERE t.slug = $1 AND w.id = $2::UUID
 ),
 page AS MATERIALIZED (
-    SELECT e.sequence_number, e.event_type, e.promise_id, e.created_at, e.timeout_at
+    SELECT event.*
     FROM log
-    JOIN workflow_event e ON e.workflow_execution_id = log.id AND e.sequence_number > $3::INT
-    ORDER BY e.sequence_number
+    CROSS JOIN LATERAL (
+        (
+            SELECT e.sequence_number, e.event_type, e.promise_id, e.created_at, e.timeout_at
+            FROM workflow_event_row e
+            WHERE e.workflow_execution_id = log.id AND e.sequence_number > $3::INT
+            ORDER BY e.sequence_number
+            LIMIT $4::INT
+        )
+        UNION ALL
+        (
+            SELECT p.resolved_by_sequence, 'PROMISE_' || UPPER(p.outcome), p.id, p.resolved_at, NULL
+            FROM promise p
+            WHERE p.workflow_execution_id = log.id AND p.resolved_by_sequence > $3::INT AND p.settled_by_kind <> 'deadline'
+            ORDER BY p.resolved_by_sequence
+            LIMIT $4::INT
+        )
+    ) AS event
+    ORDER BY event.sequence_number
     LIMIT $4::INT
 ),
 sized AS (

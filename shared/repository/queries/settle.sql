@@ -1,6 +1,6 @@
 -- Settles a promise, by id ($2) or, where that is NULL, by idempotency key ($3), in one statement.
--- $1 slug, $4 outcome, $5 value, $6 error, $7 event type, $8 and $9 kind and id of who settles, $10 comment. No row: there
--- is no such promise for this tenant.
+-- $1 slug, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of who settles, $9 comment. No row: there is no such promise
+-- for this tenant. The settled row is its own event: idx_promise_settled.
 --
 -- Locks: the workflow execution's row, which hands out the number, then the promise's. target reads the snapshot
 -- without a lock, which is final unless it says pending. The deadline is judged again with the lock held, by a clock
@@ -43,19 +43,12 @@ settled AS (
     UPDATE promise p
     SET resolved = TRUE, outcome = $4, value = $5, error = $6,
         resolved_at = numbered.at, resolved_by_sequence = numbered.last_sequence_number,
-        settled_by_kind = $8, settled_by_id = $9, comment = $10
+        settled_by_kind = $7, settled_by_id = $8, comment = $9
     FROM numbered
     WHERE p.id = numbered.promise_id
       AND NOT p.resolved
       AND (p.timeout_at IS NULL OR p.timeout_at > numbered.at)
     RETURNING p.id
-),
-logged AS (
-    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
-    SELECT numbered.id, numbered.last_sequence_number, $7::VARCHAR,
-           COALESCE(settled.id, promise_race_lost(numbered.promise_id)), numbered.at
-    FROM numbered
-    LEFT JOIN settled ON TRUE
 )
 SELECT
     target.id AS promise_id,
@@ -63,7 +56,9 @@ SELECT
     target.state,
     COALESCE(target.by_deadline, FALSE) AS by_deadline,
     COALESCE(target.same, FALSE) AS same,
-    settled.id IS NOT NULL AS settled,
+    CASE WHEN numbered.promise_id IS NOT NULL THEN COALESCE(settled.id, promise_race_lost(numbered.promise_id)) END IS NOT NULL
+        AS settled,
     COALESCE(target.by_deadline, FALSE) AND NOT target.resolved AS overdue
 FROM target
+LEFT JOIN numbered ON TRUE
 LEFT JOIN settled ON TRUE

@@ -91,14 +91,6 @@ settled AS (
     CROSS JOIN moment
     WHERE p.id = winner.id AND NOT p.resolved
     RETURNING p.id
-),
-logged AS (
-    INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
-    SELECT winner.workflow_execution_id, winner.number, 'PROMISE_' || UPPER(winner.outcome),
-           COALESCE(settled.id, promise_race_lost(winner.id)), moment.at
-    FROM winner
-    CROSS JOIN moment
-    LEFT JOIN settled ON settled.id = winner.id
 )
 SELECT
     truth.id AS promise_id,
@@ -108,8 +100,9 @@ SELECT
         truth.state = item.outcome AND truth.value IS NOT DISTINCT FROM item.value AND truth.error IS NOT DISTINCT FROM item.error,
         FALSE
     ) AS same,
-    winner.n IS NOT NULL AS settled
+    CASE WHEN winner.n IS NOT NULL THEN COALESCE(settled.id, promise_race_lost(winner.id)) END IS NOT NULL AS settled
 FROM item
 LEFT JOIN truth ON truth.id = item.promise_id
 LEFT JOIN winner ON winner.n = item.n
+LEFT JOIN settled ON settled.id = winner.id
 ORDER BY item.n
