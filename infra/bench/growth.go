@@ -1,0 +1,44 @@
+package main
+
+import "context"
+
+// sizes are databases, of so many promises with so many in each workflow.
+var sizes = []struct{ promises, perWorkflow int }{
+	{10_000, 10}, {100_000, 10}, {1_000_000, 10}, {5_000_000, 10},
+	{100_000, 1}, {100_000, 1_000}, {100_000, 100_000},
+}
+
+// measureGrowth settles the same number of promises, spread over all there are, in each of the sizes, at each number of
+// clients. The databases are there at the same time and take turns, because the machine's speed drifts.
+func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress) ([]row, error) {
+	var databases []*loaded
+	for _, size := range sizes {
+		db, err := c.load(ctx, size.promises, size.perWorkflow, screen)
+		if err != nil {
+			return nil, err
+		}
+		databases = append(databases, db)
+	}
+	var rows []row
+	for _, clients := range o.clients {
+		more, err := growthAt(ctx, databases, clients, screen, sizes[0].promises/(4*len(o.clients)))
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+func growthAt(ctx context.Context, databases []*loaded, clients int, screen *progress, calls int) ([]row, error) {
+	var operations []operation
+	for _, db := range databases {
+		of, done, err := direct(ctx, db, clients)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		operations = append(operations, of[:3]...) // those that settle
+	}
+	return inTurns(ctx, operations, clients, calls, screen)
+}

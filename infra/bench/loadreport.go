@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+)
+
+type loadReport struct {
+	Machine          machine        `json:"machine"`
+	Maximum          float64        `json:"maximumPerSecond"`
+	Steady           phase          `json:"steady"`
+	Overload         phase          `json:"overload"`
+	GoroutinesBefore map[string]int `json:"goroutinesBefore"`
+	GoroutinesAfter  map[string]int `json:"goroutinesAfter"`
+	HalfDone         map[string]int `json:"halfDone"`
+}
+
+func (r loadReport) table(w io.Writer) error {
+	fmt.Fprintf(w, "%s\n\nAt most %.0f pairs of create and settle a second, by eight callers.\n\n", r.Machine, r.Maximum)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "\tasked a second\tseconds\tdone\tdone a second\tof the most\tp50 ms\tp99 ms\trefused\tp50 ms\tp99 ms\tunsent\terrors\t")
+	for i, p := range []phase{r.Steady, r.Overload} {
+		name := []string{"steady", "overload"}[i]
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%d\t%d\t\n", name, p.Asked, p.Seconds, p.Done,
+			p.DoneRate, p.DoneRate/r.Maximum, p.P50Ms, p.P99Ms, p.Refused, p.R50Ms, p.R99Ms, p.Unsent, len(p.Errors))
+	}
+	fmt.Fprintln(t, "\t\nsteady, of each function\tprocesses\tMiB after the first minute\tat the end\tgrown\tgoroutines before\tafter\t")
+	first, last := r.Steady.between()
+	for _, name := range slices.Sorted(maps.Keys(last.Memory)) {
+		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%+.1f %%\t%d\t%d\t\n", name, last.Functions[name], mib(first.Memory[name]), mib(last.Memory[name]),
+			100*(float64(last.Memory[name])/float64(max(first.Memory[name], 1))-1), r.GoroutinesBefore[name], r.GoroutinesAfter[name])
+	}
+	fmt.Fprintf(t, "the runner\t1\t%.1f\t%.1f\t\t\t\t\n", mib(first.Runner), mib(last.Runner))
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nConnections to Postgres: %d after the first minute, %d at the end.\n", first.Connections, last.Connections)
+	for _, what := range slices.Sorted(maps.Keys(r.HalfDone)) {
+		fmt.Fprintf(w, "%s: %d\n", what, r.HalfDone[what])
+	}
+	for _, err := range append(r.Steady.Errors, r.Overload.Errors...) {
+		fmt.Fprintln(w, "error:", err)
+	}
+	return nil
+}
+
+// between are the first sample after a minute and the last.
+func (p phase) between() (first, last sample) {
+	for _, s := range p.Samples {
+		if s.Seconds >= 60 && first.Seconds == 0 {
+			first = s
+		}
+		last = s
+	}
+	if first.Seconds == 0 {
+		first = p.Samples[0]
+	}
+	return first, last
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -1,0 +1,131 @@
+// Command bench measures what the service costs, beside the least that it could cost: the bare UPDATE of one row.
+//
+//	go run ./infra/bench                       # the table, at 1, 8 and 32 clients; also --json, --svg FILE
+//	go run ./infra/bench --growth              # the same settlements in small and large databases and workflows
+//	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
+//
+// It starts a Postgres as the local runner does, on a data folder of its own that it removes, and works on loopback only.
+// What is compared is measured in turns within one run. The table goes to standard output, progress to standard error.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	promises int
+	calls    int
+	clients  []int
+	data     string
+	json     bool
+	svg      string
+	growth   bool
+	load     time.Duration
+	http     bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) == 3 && os.Args[1] == serveNothing {
+		fail(nothing(ctx, os.Args[2]))
+		return
+	}
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	fail(run(ctx, o))
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&o.promises, "promises", 400_000, "how many promises there are to begin with")
+	flags.IntVar(&o.calls, "calls", 10_000, "how often each operation is called, for each number of clients")
+	clients := flags.String("clients", "1,8,32", "how many callers at once")
+	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
+	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
+	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
+	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000")
+	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
+	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	for _, text := range strings.Split(*clients, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 90 {
+			return o, fmt.Errorf("--clients %s: numbers from 1 to 90", *clients)
+		}
+		o.clients = append(o.clients, n)
+	}
+	if needed := 4 * len(o.clients) * o.calls; !o.growth && o.load == 0 && o.promises < needed {
+		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, o options) (err error) {
+	screen := &progress{out: os.Stderr, begun: time.Now()}
+	cluster, err := startPostgres(ctx, o.data, screen)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.stop()) }()
+	measured, err := measure(ctx, cluster, o, screen)
+	screen.done()
+	if err != nil {
+		return err
+	}
+	if o.json {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(measured)
+	}
+	return measured.table(os.Stdout)
+}
+
+// result is what a run has found out: JSON, or a table for a person.
+type result interface{ table(io.Writer) error }
+
+func measure(ctx context.Context, c *cluster, o options, screen *progress) (result, error) {
+	if o.load > 0 {
+		return measureLoad(ctx, c, o, screen)
+	}
+	of := measureTable
+	if o.growth {
+		of = measureGrowth
+	}
+	rows, err := of(ctx, c, o, screen)
+	if err != nil {
+		return nil, err
+	}
+	relate(rows)
+	if o.svg != "" {
+		err = draw(rows, o.svg)
+	}
+	return report{Machine: thisMachine(ctx, c), Rows: rows}, err
+}

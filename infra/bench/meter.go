@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// spent is what operations cost besides time.
+type spent struct {
+	statements int64         // that Postgres was sent
+	wal        int64         // bytes of write-ahead log
+	function   time.Duration // CPU of the processes that call Postgres: this one, or a runner and its functions
+	postgres   time.Duration // CPU of the server's processes
+}
+
+func (s spent) plus(t spent) spent {
+	return spent{s.statements + t.statements, s.wal + t.wal, s.function + t.function, s.postgres + t.postgres}
+}
+
+func (s spent) minus(t spent) spent {
+	return s.plus(spent{-t.statements, -t.wal, -t.function, -t.postgres})
+}
+
+// meter reads what has been spent.
+type meter struct {
+	monitor    *pgxpool.Pool // of the measured database, used for nothing else
+	postmaster *process.Process
+	callers    *process.Process
+	alone      bool     // callers is one process, and what it has started are not counted
+	statements *counter // nil where others than this process send them
+}
+
+// newMeter makes the meter of a database, without its callers.
+func newMeter(ctx context.Context, db *loaded) (meter, error) {
+	monitor, err := db.pool(ctx, 1, nil)
+	if err != nil {
+		return meter{}, err
+	}
+	var backend int32
+	if err := monitor.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
+		return meter{}, err
+	}
+	server, err := process.NewProcess(backend)
+	if err != nil {
+		return meter{}, err
+	}
+	postmaster, err := server.ParentWithContext(ctx)
+	return meter{monitor: monitor, postmaster: postmaster}, err
+}
+
+// read reads what has been spent so far: at the end of a turn in another order than at its begin, so that what it takes to
+// find out what Postgres has used is not counted.
+func (m meter) read(ctx context.Context, end bool) (s spent, err error) {
+	callers := func() (err error) {
+		s.function, err = cpuTime(ctx, m.callers, m.alone)
+		return err
+	}
+	database := func() (err error) {
+		if m.statements != nil {
+			s.statements = m.statements.n.Load()
+		}
+		if s.postgres, err = cpuTime(ctx, m.postmaster, false); err != nil {
+			return err
+		}
+		return m.monitor.QueryRow(ctx, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::BIGINT").Scan(&s.wal)
+	}
+	if end {
+		return s, errors.Join(callers(), database())
+	}
+	return s, errors.Join(database(), callers())
+}
+
+// countTransactions is for callers in other processes, who make a transaction of each statement: how many there are for one
+// call of the operation. A connection tells the server's statistics of them when it ends, or seconds later.
+func (m meter) countTransactions(ctx context.Context, o operation) (float64, error) {
+	const calls = 100
+	first := 0
+	if o.settles {
+		var err error
+		if first, err = o.db.take(2 * calls); err != nil {
+			return 0, err
+		}
+	}
+	var counts [2]int64
+	for i := range counts {
+		for range calls {
+			if err := o.call(ctx, first); err != nil {
+				return 0, err
+			}
+			first++
+		}
+		if _, err := m.monitor.Exec(ctx, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
+			return 0, err
+		}
+		if err := m.monitor.QueryRow(ctx, `SELECT xact_commit + xact_rollback FROM pg_stat_database
+			WHERE datname = current_database()`).Scan(&counts[i]); err != nil {
+			return 0, err
+		}
+	}
+	return float64(counts[1]-counts[0]) / calls, nil
+}
+
+// cpuTime is what a process has used, and, unless it is alone, those that it has started.
+func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration, error) {
+	times, err := p.TimesWithContext(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("CPU time: %w", err)
+	}
+	used := time.Duration((times.User + times.System) * float64(time.Second))
+	if alone {
+		return used, nil
+	}
+	children, err := p.ChildrenWithContext(ctx)
+	if err != nil {
+		return used, nil //nolint:nilerr // it has none
+	}
+	for _, child := range children {
+		if of, err := cpuTime(ctx, child, false); err == nil { // it may just have ended
+			used += of
+		}
+	}
+	return used, nil
+}
+
+// counter counts the statements that a pool sends: those of a transaction, and its begin and commit.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	c.n.Add(1)
+	return ctx
+}
+
+func (c *counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/flovyn/promises/shared/localpg"
+	"github.com/flovyn/promises/shared/migrate"
+)
+
+const tenant = "demo" // the local runner's
+
+// cluster is a private Postgres, durable as the local runner's is.
+type cluster struct {
+	dir    string
+	server *localpg.Server
+	made   int // databases
+}
+
+func startPostgres(ctx context.Context, in string, screen *progress) (*cluster, error) {
+	screen.say("Postgres")
+	dir, err := os.MkdirTemp(in, "promises-bench-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Chmod(dir, 0o711) // Postgres may have to run as another user
+	var server *localpg.Server
+	if err == nil {
+		server, err = localpg.Start(ctx, localpg.Options{Dir: filepath.Join(dir, "data"), Durable: true})
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &cluster{dir: dir, server: server}, nil
+}
+
+func (c *cluster) stop() error { return errors.Join(c.server.Stop(), os.RemoveAll(c.dir)) }
+
+// loaded is a database with promises, all of them pending.
+type loaded struct {
+	url         string
+	promises    int
+	perWorkflow int
+	used        int // have been settled, or are about to be
+	added       atomic.Int64
+}
+
+// more numbers the promises that are created.
+func (db *loaded) more() int { return int(db.added.Add(1)) }
+
+// load makes a database with that many promises of the demo tenant, each with an idempotency key and a deadline.
+func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *progress) (*loaded, error) {
+	name := "bench" + strconv.Itoa(c.made)
+	c.made++
+	admin, err := pgx.Connect(ctx, c.server.URL())
+	if err != nil {
+		return nil, err
+	}
+	defer admin.Close(ctx) //nolint:errcheck // nothing is lost with it
+	if _, err := admin.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(c.server.URL())
+	if err != nil {
+		return nil, err
+	}
+	u.Path = "/" + name
+	db := &loaded{url: u.String(), promises: promises, perWorkflow: perWorkflow}
+	conf, err := pgx.ParseConfig(db.url)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := migrate.Run(ctx, conf, migrate.Options{}); err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is lost with it
+	for _, sql := range []string{
+		"SET synchronous_commit = off",
+		"SET session_replication_role = replica", // foreign keys hold by how the rows are made
+		"INSERT INTO tenant (slug) VALUES ('" + tenant + "')",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, err
+		}
+	}
+	const part = 50_000
+	for from := 0; from < promises; from += part {
+		screen.say("load %d of %d promises, %d in a workflow", from, promises, perWorkflow)
+		to := min(from+part, promises) - 1
+		for _, sql := range []string{
+			`INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
+			SELECT md5('w' || w)::UUID, (SELECT id FROM tenant), $3::INT
+			FROM generate_series(($1::INT + $3 - 1) / $3, $2::INT / $3) w`,
+			`INSERT INTO promise (id, workflow_execution_id, tenant_id, name, created_by_sequence, timeout_at, idempotency_key)
+			SELECT md5(n::TEXT)::UUID, md5('w' || n / $3)::UUID, (SELECT id FROM tenant), 'step-' || n % $3, 1 + n % $3,
+				NOW() + INTERVAL '1 day' + n * INTERVAL '1 ms', 'stripe:ch_' || n
+			FROM generate_series($1::INT, $2::INT) n`,
+			`INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id)
+			SELECT md5('w' || n / $3)::UUID, 1 + n % $3, 'PROMISE_CREATED', md5(n::TEXT)::UUID
+			FROM generate_series($1::INT, $2::INT) n`,
+			`INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
+			SELECT (SELECT id FROM tenant), 'stripe:ch_' || n, md5(n::TEXT)::UUID, NOW() + INTERVAL '1 day' + $3::INT * INTERVAL '0'
+			FROM generate_series($1::INT, $2::INT) n`,
+		} {
+			if _, err := conn.Exec(ctx, sql, from, to, perWorkflow); err != nil {
+				return nil, fmt.Errorf("load: %w", err)
+			}
+		}
+	}
+	screen.say("VACUUM ANALYZE")
+	for _, sql := range []string{"VACUUM ANALYZE", "CHECKPOINT"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, err
+		}
+	}
+	return db, nil
+}
+
+// pool connects to it; statements, if it is not nil, counts what is sent.
+func (db *loaded) pool(ctx context.Context, size int, statements *counter) (*pgxpool.Pool, error) {
+	conf, err := pgxpool.ParseConfig(db.url)
+	if err != nil {
+		return nil, err
+	}
+	conf.MaxConns = int32(size)
+	if statements != nil {
+		conf.ConnConfig.Tracer = statements
+	}
+	return pgxpool.NewWithConfig(ctx, conf)
+}
+
+// take sets n promises apart, for one to settle each.
+func (db *loaded) take(n int) (first int, _ error) {
+	if db.used+n > db.promises {
+		return 0, fmt.Errorf("%d promises are too few: all have been settled", db.promises)
+	}
+	first = db.used
+	db.used += n
+	return first, nil
+}
+
+// pick spreads the n-th promise to be settled over the whole table: neighbours in time are no neighbours in it.
+func (db *loaded) pick(n int) int {
+	return int(uint64(n) * 2_147_483_647 % uint64(db.promises)) // a prime, so that no promise comes twice
+}

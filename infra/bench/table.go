@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"crypto/md5"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+// measureTable measures every operation at every number of clients.
+func measureTable(ctx context.Context, c *cluster, o options, screen *progress) ([]row, error) {
+	db, err := c.load(ctx, o.promises, 10, screen)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for _, clients := range o.clients {
+		operations, done, err := direct(ctx, db, clients)
+		if err != nil {
+			return nil, err
+		}
+		more, err := inTurns(ctx, operations, clients, o.calls, screen)
+		done()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	if o.http {
+		more, err := measureHTTP(ctx, c, db, o, screen)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+var value = []byte(`{"status":"paid","amount":4200}`)
+
+// limit is the name of the least that a settlement could be.
+const limit = "limit"
+
+// direct are the operations on the database that this process calls itself, on a pool of as many connections as there are
+// clients. Those that settle come first.
+func direct(ctx context.Context, db *loaded, clients int) (_ []operation, done func(), err error) {
+	m, err := newMeter(ctx, db)
+	if err != nil {
+		return nil, nil, err
+	}
+	statements := &counter{}
+	m.statements, m.alone = statements, true
+	pool, err := db.pool(ctx, clients, statements)
+	if err == nil {
+		m.callers, err = process.NewProcess(int32(os.Getpid()))
+	}
+	done = func() {
+		m.monitor.Close()
+		if pool != nil {
+			pool.Close()
+		}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	operations := append(settling(db, pool), others(db, pool)...)
+	for i := range operations {
+		operations[i].db, operations[i].meter = db, m
+	}
+	return operations, done, nil
+}
+
+// settling are what the others are compared with, and the settlements that are compared with it.
+func settling(db *loaded, pool *pgxpool.Pool) []operation {
+	store := repository.New(pool)
+	return []operation{
+		{name: limit, settles: true, call: func(ctx context.Context, n int) error {
+			_, err := pool.Exec(ctx, `UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = $2, resolved_at = NOW(),
+				resolved_by_sequence = 2 WHERE id = $1`, promiseID(db.pick(n)), value)
+			return err
+		}},
+		{name: "settle by id", settles: true, call: func(ctx context.Context, n int) error {
+			return resolve(ctx, store, promise.ByID(promiseID(db.pick(n))))
+		}},
+		{name: "settle by key", settles: true, call: func(ctx context.Context, n int) error {
+			i, err := promise.ByKey(promiseKey(db.pick(n)))
+			if err != nil {
+				return err
+			}
+			return resolve(ctx, store, i)
+		}},
+	}
+}
+
+func resolve(ctx context.Context, store *repository.Repository, i promise.Identifier) error {
+	got, err := store.Settle(ctx, tenant, i, promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.Direct},
+	})
+	if err == nil && got.Outcome != promise.OutcomeSettled {
+		err = fmt.Errorf("promise %s: %s", got.PromiseID, got.Outcome)
+	}
+	return err
+}
+
+func others(db *loaded, pool *pgxpool.Pool) []operation {
+	store := repository.New(pool)
+	create := func(ctx context.Context, n int) (uuid.UUID, error) {
+		key := promiseKey(-n)
+		timeout := 24 * time.Hour
+		made, err := store.Create(ctx, tenant, promise.Draft{
+			WorkflowExecutionID: uuid.New(), Name: "payment", Timeout: &timeout, IdempotencyKey: &key, IdempotencyKeyTTL: 24 * time.Hour,
+		})
+		return made.Promise.ID, err
+	}
+	return []operation{
+		{name: "transaction of seven", settles: true, call: func(ctx context.Context, n int) error {
+			n = db.pick(n)
+			return ofSeven(ctx, pool, workflowID(n/db.perWorkflow), promiseID(n))
+		}},
+		{name: "create", call: func(ctx context.Context, _ int) error {
+			_, err := create(ctx, db.more())
+			return err
+		}},
+		{name: "create + settle", call: func(ctx context.Context, _ int) error {
+			id, err := create(ctx, db.more())
+			if err != nil {
+				return err
+			}
+			return resolve(ctx, store, promise.ByID(id))
+		}},
+		{name: "get", call: func(ctx context.Context, n int) error {
+			_, err := store.Get(ctx, tenant, promise.ByID(promiseID(db.pick(n))))
+			return err
+		}},
+	}
+}
+
+// ofSeven settles as it is usually done: seven statements in a transaction, under an advisory lock on the workflow, and an
+// event with a row of its own.
+func ofSeven(ctx context.Context, pool *pgxpool.Pool, workflow, id uuid.UUID) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // after the commit there is nothing to roll back
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1::TEXT, 0))", workflow.String()); err != nil {
+		return err
+	}
+	var resolved bool
+	if err := tx.QueryRow(ctx, `SELECT p.resolved FROM promise p JOIN tenant t ON t.id = p.tenant_id
+		WHERE p.id = $1 AND t.slug = $2 FOR UPDATE OF p`, id, tenant).Scan(&resolved); err != nil {
+		return err
+	}
+	if resolved {
+		return fmt.Errorf("promise %s is settled", id)
+	}
+	var number int
+	if err := tx.QueryRow(ctx, `UPDATE workflow_execution SET last_sequence_number = last_sequence_number + 1
+		WHERE id = $1 RETURNING last_sequence_number`, workflow).Scan(&number); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = $2, resolved_at = NOW(),
+		resolved_by_sequence = $3 WHERE id = $1`, id, value, number); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id)
+		VALUES ($1, $2, 'PROMISE_RESOLVED', $3)`, workflow, number, id); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+func promiseID(n int) uuid.UUID { return uuid.UUID(md5.Sum([]byte(strconv.Itoa(n)))) }
+
+func workflowID(n int) uuid.UUID { return uuid.UUID(md5.Sum([]byte("w" + strconv.Itoa(n)))) }
+
+func promiseKey(n int) string { return "stripe:ch_" + strconv.Itoa(n) }

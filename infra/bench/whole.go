@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"github.com/flovyn/promises/infra/local/httpapi"
+	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+// runner is the local runner as a process of its own, on a loaded database; or one with the same HTTP API and environments
+// whose only function does nothing.
+type runner struct {
+	cmd    *exec.Cmd
+	exited chan error
+	output output // what the functions print
+	client *http.Client
+
+	HTTPURL   string `json:"httpUrl"`
+	LambdaURL string `json:"lambdaUrl"`
+	APIKey    string `json:"apiKey"`
+}
+
+// programs are what the benchmark runs, built from the module that it is part of.
+type programs struct{ dir, local, empty string }
+
+func build(ctx context.Context, dir string, screen *progress) (programs, error) {
+	p := programs{dir: dir, local: filepath.Join(dir, "local"), empty: filepath.Join(dir, "empty")}
+	for binary, of := range map[string]string{p.local: "infra/local", p.empty: "infra/build/testdata/empty"} {
+		screen.say("build %s", of)
+		cmd := exec.CommandContext(ctx, "go", "build", "-tags", "lambda.norpc", "-o", binary, "github.com/flovyn/promises/"+of)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return p, fmt.Errorf("build %s: %w\n%s", of, err, out)
+		}
+	}
+	return p, nil
+}
+
+func (p programs) startLocal(ctx context.Context, db *loaded) (*runner, error) {
+	ready := filepath.Join(p.dir, "ready.json")
+	return start(ctx, ready, []string{"DATABASE_URL=" + db.url},
+		p.local, "--http", "127.0.0.1:0", "--lambda", "127.0.0.1:0", "--ready-file", ready)
+}
+
+func (p programs) startNothing(ctx context.Context) (*runner, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, filepath.Join(p.dir, "nothing.json"), []string{"EMPTY=" + p.empty},
+		self, serveNothing, filepath.Join(p.dir, "nothing.json"))
+}
+
+// start runs a command that writes the ready file, and waits for it.
+func start(ctx context.Context, ready string, env []string, command ...string) (*runner, error) {
+	r := &runner{exited: make(chan error, 1), client: &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 2000},
+		Timeout:   time.Minute,
+	}}
+	r.cmd = exec.CommandContext(ctx, command[0], command[1:]...)
+	r.cmd.Env = append(os.Environ(), env...)
+	r.cmd.Stderr = &r.output
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for us to pass on
+	r.cmd.Cancel = func() error { return r.cmd.Process.Signal(os.Interrupt) }
+	if err := r.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { r.exited <- r.cmd.Wait() }()
+	for {
+		text, err := os.ReadFile(ready)
+		if err == nil {
+			return r, json.Unmarshal(text, r)
+		}
+		select {
+		case err := <-r.exited:
+			return nil, fmt.Errorf("%s ended: %w\n%s", command[0], err, r.output.After(0))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (r *runner) stop() error {
+	r.client.CloseIdleConnections()
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return <-r.exited
+}
+
+// post makes one call. status is what answered it; answer is read into, if it is not nil.
+func (r *runner) post(ctx context.Context, url, body string, answer any) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+r.APIKey)
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || answer == nil || resp.StatusCode/100 != 2 {
+		return resp.StatusCode, err
+	}
+	return resp.StatusCode, json.Unmarshal(text, answer)
+}
+
+func (r *runner) promises(path string) string {
+	return r.HTTPURL + "/api/tenants/" + tenant + "/promises" + path
+}
+
+// settled is what a call that settles answers.
+type settled struct {
+	Outcome string `json:"outcome"`
+}
+
+// resolve settles over HTTP.
+func (r *runner) resolve(ctx context.Context, id uuid.UUID, got *settled) (status int, err error) {
+	return r.post(ctx, r.promises("/id:"+id.String()+"/resolve"), `{"value":`+string(value)+`}`, got)
+}
+
+// invokeResolve settles through the Lambda Invoke API.
+func (r *runner) invokeResolve(ctx context.Context, id uuid.UUID, got *settled) (status int, err error) {
+	return r.post(ctx, r.LambdaURL+"/2015-03-31/functions/resolve-by-id/invocations",
+		`{"tenant":"`+tenant+`","promiseId":"`+id.String()+`","value":`+string(value)+`}`, got)
+}
+
+// must is for calls that settle a promise which nobody has settled.
+func must(settle func(context.Context, uuid.UUID, *settled) (int, error)) func(context.Context, uuid.UUID) error {
+	return func(ctx context.Context, id uuid.UUID) error {
+		var got settled
+		status, err := settle(ctx, id, &got)
+		if err == nil && (status != http.StatusOK || got.Outcome != "settled") {
+			err = fmt.Errorf("answered %d %q", status, got.Outcome)
+		}
+		return err
+	}
+}
+
+func (r *runner) create(ctx context.Context) (id uuid.UUID, status int, err error) {
+	var made struct {
+		PromiseID uuid.UUID `json:"promiseId"`
+	}
+	status, err = r.post(ctx, r.promises(""),
+		`{"workflowExecutionId":"`+uuid.NewString()+`","name":"payment","idempotencyKey":"`+uuid.NewString()+`","timeoutMs":86400000}`, &made)
+	return made.PromiseID, status, err
+}
+
+// measureHTTP measures the service whole: the local runner and the functions' processes, called over HTTP.
+func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen *progress) (_ []row, err error) {
+	p, err := build(ctx, c.dir, screen)
+	if err != nil {
+		return nil, err
+	}
+	service, err := p.startLocal(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, service.stop()) }()
+	empty, err := p.startNothing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, empty.stop()) }()
+	m, err := newMeter(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer m.monitor.Close()
+	ofService, ofEmpty := m, m
+	if ofService.callers, err = process.NewProcess(int32(service.cmd.Process.Pid)); err != nil {
+		return nil, err
+	}
+	if ofEmpty.callers, err = process.NewProcess(int32(empty.cmd.Process.Pid)); err != nil {
+		return nil, err
+	}
+	operations := []operation{
+		{name: "HTTP: nothing", meter: ofEmpty, call: func(ctx context.Context, _ int) error {
+			status, err := empty.post(ctx, empty.HTTPURL+"/nothing", `{}`, nil)
+			if err == nil && status != http.StatusOK {
+				err = fmt.Errorf("answered %d", status)
+			}
+			return err
+		}},
+		{name: "HTTP: settle by id", meter: ofService, settles: true, call: func(ctx context.Context, n int) error {
+			return must(service.resolve)(ctx, promiseID(db.pick(n)))
+		}},
+		{name: "HTTP: create + settle", meter: ofService, call: func(ctx context.Context, _ int) error {
+			id, status, err := service.create(ctx)
+			if err == nil && status != http.StatusCreated {
+				err = fmt.Errorf("create answered %d", status)
+			}
+			if err != nil {
+				return err
+			}
+			return must(service.resolve)(ctx, id)
+		}},
+		{name: "Invoke: settle by id", meter: ofService, settles: true, call: func(ctx context.Context, n int) error {
+			return must(service.invokeResolve)(ctx, promiseID(db.pick(n)))
+		}},
+	}
+	statements := make([]float64, len(operations))
+	for i := range operations {
+		operations[i].db = db
+		screen.say("statements: %s", operations[i].name)
+		if statements[i], err = m.countTransactions(ctx, operations[i]); err != nil {
+			return nil, err
+		}
+	}
+	var rows []row
+	for _, clients := range o.clients {
+		more, err := inTurns(ctx, operations, clients, o.calls, screen)
+		if err != nil {
+			return nil, err
+		}
+		for i := range more {
+			more[i].Statements = statements[i]
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+// serveNothing is the argument with which this program is its own runner of a function that does nothing.
+const serveNothing = "serve-nothing"
+
+// nothing serves that function over HTTP as the local runner does its own, until it is interrupted.
+func nothing(ctx context.Context, ready string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	service := lambda.New([]lambda.Function{{Name: "empty", Path: os.Getenv("EMPTY"), Timeout: 10 * time.Second, MemoryMB: 256}},
+		lambda.Options{Output: io.Discard})
+	defer service.Close()
+	server := &http.Server{
+		Handler:           httpapi.New([]routes.Route{{Method: "POST", Path: "/nothing", Function: "empty"}}, nil, service),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	text, err := json.Marshal(runner{HTTPURL: "http://" + listener.Addr().String()})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(ready+".part", text, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(ready+".part", ready); err != nil {
+		return err
+	}
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
