@@ -2,7 +2,8 @@
 
 REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
     FROM promises_app, promises_sweeper, promises_admin;
-REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write() FROM PUBLIC;
+REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
+    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) FROM PUBLIC;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement or another deadline writes.
 GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
@@ -13,7 +14,8 @@ GRANT UPDATE (
     timeout_at, timeout_outcome, timeout_value, timeout_error
 ) ON promise TO promises_app;
 GRANT UPDATE ON idempotency_key TO promises_app;
-GRANT EXECUTE ON FUNCTION promise_race_lost(UUID) TO promises_app;
+GRANT EXECUTE ON FUNCTION promise_race_lost(UUID),
+    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) TO promises_app;
 
 -- expire-promises: records deadlines, and deletes what is over.
 GRANT SELECT (id, slug) ON tenant TO promises_sweeper;
