@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
@@ -31,6 +32,31 @@ func (settling) Settle(context.Context, string, promise.Identifier, promise.Sett
 	return promise.Settled{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
 }
 
+func settlingHandler() *gateway.Handler {
+	return &gateway.Handler{
+		Operation: gateway.Resolve, Store: settling{}, MaxValueBytes: 1 << 20, Timeout: time.Second,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+}
+
+// A settlement takes few allocations without the database. Not in parallel:
+// those of other tests would count.
+func TestResolveAllocations(t *testing.T) {
+	for form, most := range map[string]float64{"http": 60, "http-key": 60, "direct": 30} {
+		payload, err := os.ReadFile("../../events/resolve." + form + ".json")
+		require.NoError(t, err)
+		h := settlingHandler()
+		got := testing.AllocsPerRun(100, func() {
+			if _, err := h.Invoke(t.Context(), payload); err != nil {
+				t.Error(err)
+			}
+		})
+		require.LessOrEqual(t, got, most, form)
+		require.Positive(t, got)
+		t.Log(form, got)
+	}
+}
+
 // BenchmarkResolve is from the event's bytes to the answer's, without the database.
 func BenchmarkResolve(b *testing.B) {
 	for _, form := range []string{"http", "http-key", "direct"} {
@@ -39,10 +65,7 @@ func BenchmarkResolve(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			h := &gateway.Handler{
-				Operation: gateway.Resolve, Store: settling{}, MaxValueBytes: 1 << 20, Timeout: time.Second,
-				Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			}
+			h := settlingHandler()
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := h.Invoke(b.Context(), payload); err != nil {
