@@ -1,38 +1,154 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
 )
 
-// FuzzParseObject checks the walk through a JSON text against encoding/json.
+// FuzzParseObject checks the walk through a JSON text against encoding/json:
+// what the one takes the other takes, but for the rules that are stricter here,
+// and both find the same.
 func FuzzParseObject(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { } `, `{"a":1}`, `{"a":{"b":[1,"}"]},"c":"\"\\","d":null}`, `{"\u0061":1,"a":2}`, `{"a":1,"a":2}`, `[]`, `"x"`, `1`,
 		`{"a":1} `, `{"a":1}{}`, `{"`, `{"a`, `{"a"`, `{"a":`, `{"a":1`, `{"a" 1}`, `{"a":"\ud800\udc00"}`, "{\"a\":\"\xff\"}",
-		"{\n\t\"a\" :\r -1.5e3 , \"b\":[ [ ] , { } ] }", `{"version":"2.0","requestContext":{}}`, `{"":""}`, `nullx`, ``,
+		"{\n\t\"a\" :\r -1.5e3 , \"b\":[ [ ] , { } ] }", `{"version":"2.0","requestContext":{}}`, `{"":""}`, `nullx`, ``, `null`,
+		`{"a":1,"A":2}`, "\ufeff{}", `{"a":01}`, `{"a":[1 , {"b":[]},"]", "\\" ]}`, `{"a":"\ud800","b":"\udc00\ud800"}`,
+		`{"a":"\u0000","b":"\\u0000"}`, `{"a":"\uFFFD","b":"` + "\ufffd" + `"}`, `{"\ud800":1}`, `{"a":1}]`, `{"a":1} nul`,
+		`{"a":"\ud800\u0041","b":"\uD83D\uDE00","c":"\uDE00\uD83D","d":"\ud83d\\ude00"}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		isEvent(text)
 		_, _ = readEvent(text)
+		for f := range fields(text) {
+			unquote(f.raw)
+		}
 		var want map[string]json.RawMessage
 		oracle := json.Unmarshal(text, &want)
-		o, err := parseObject(text, slices.Collect(maps.Keys(want)))
+		names := slices.Collect(maps.Keys(want))
+		o, err := parseObject(text, names)
+		require.Equal(t, wrong(text), codeOf(err), "%.1000q", text)
 		if err != nil {
+			require.Nil(t, o)
 			return
 		}
-		require.NoError(t, oracle, "%q", text)
-		require.Len(t, o, len(want), "%q", text)
+		require.NoError(t, oracle)
+		require.Len(t, o, len(want))
 		for name, raw := range want {
 			got, ok := o.get(name)
-			require.True(t, ok, "%q", text)
-			require.Equal(t, string(raw), string(got), "%q", text)
+			require.True(t, ok)
+			require.Equal(t, string(raw), string(got))
+			checkValue(t, raw)
+		}
+		if len(names) > 0 {
+			_, err := parseObject(text, names[1:])
+			require.Equal(t, promise.CodeUnknownField, codeOf(err), "a field that is not known")
 		}
 	})
+}
+
+func TestParseObjectDepth(t *testing.T) {
+	t.Parallel()
+	nested := func(depth int) []byte {
+		return []byte(strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth))
+	}
+	o, err := parseObject(nested(10_000), []string{"a"})
+	require.NoError(t, err)
+	require.Equal(t, string(nested(9_999)), string(o[0].raw))
+	_, err = parseObject(nested(10_001), []string{"a"})
+	require.Equal(t, promise.CodeMalformedJSON, codeOf(err))
+	require.Equal(t, promise.CodeMalformedJSON, wrong(nested(10_001)))
+}
+
+// wrong is what encoding/json finds wrong with a text that must be an object,
+// with the stricter rules.
+func wrong(text []byte) promise.Code {
+	if !utf8.Valid(text) {
+		return promise.CodeInvalidUTF8
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	var first json.RawMessage
+	if dec.Decode(&first) != nil {
+		return promise.CodeMalformedJSON
+	}
+	if err := dec.Decode(new(json.RawMessage)); !errors.Is(err, io.EOF) {
+		return promise.CodeTrailingData
+	}
+	if first[0] != '{' {
+		return promise.CodeWrongType
+	}
+	dec = json.NewDecoder(bytes.NewReader(first))
+	_, _ = dec.Token()
+	for seen := map[any]bool{}; dec.More(); {
+		name, _ := dec.Token()
+		if seen[name] {
+			return promise.CodeDuplicateField
+		}
+		seen[name] = true
+		_ = dec.Decode(new(json.RawMessage))
+	}
+	return ""
+}
+
+// checkValue checks what is read of one value.
+func checkValue(t *testing.T, raw json.RawMessage) {
+	switch raw[0] {
+	case '[':
+		var want, got []json.RawMessage
+		require.NoError(t, json.Unmarshal(raw, &want))
+		for item := range elements(raw) {
+			got = append(got, item)
+		}
+		require.Len(t, got, len(want))
+		for i := range want {
+			require.Equal(t, string(want[i]), string(got[i]))
+		}
+	case '"':
+		var want string
+		require.NoError(t, json.Unmarshal(raw, &want))
+		require.Equal(t, want, unquote(raw))
+		code := promise.Code("")
+		for rest := []rune(string(raw)); len(rest) > 0 && code == ""; rest = rest[1:] {
+			if rest[0] != '\\' {
+				continue
+			}
+			var r string
+			long := len(rest) > 12 && json.Unmarshal([]byte(`"`+string(rest[:12])+`"`), &r) == nil && utf8.RuneCountInString(r) == 1
+			switch escape := strings.ToLower(string(rest[1:min(6, len(rest))])); {
+			case long: // a pair
+				rest = rest[11:]
+			case escape == "u0000":
+				code = promise.CodeNULCharacter
+			case len(escape) == 5 && escape[:2] == "ud" && escape[2] >= '8':
+				code = promise.CodeInvalidUTF8
+			default:
+				rest = rest[1:]
+			}
+		}
+		s, err := text("a", raw)
+		require.Equal(t, code, codeOf(err), "%q", raw)
+		if err == nil {
+			require.Equal(t, want, s)
+		}
+	}
+}
+
+func codeOf(err error) promise.Code {
+	if err == nil {
+		return ""
+	}
+	return promise.AsError(err).Code
 }

@@ -1,0 +1,483 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// A fuzz target names a function by a byte.
+var functionNames = slices.Sorted(maps.Keys(functions))
+
+// fuzzLimit is small, so that mutation comes beyond it.
+const fuzzLimit = 300
+
+// recorder is a store that does nothing but note what is asked of it: a database
+// would make a fuzz target slow. What it answers is never waited for.
+type recorder struct{ calls []storeCall }
+
+func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {
+	c := storeCall{method: method, tenant: tenant, by: by, args: args}
+	if i != nil {
+		c.target = i.String()
+	}
+	r.calls = append(r.calls, c)
+}
+
+var settledPromise = promise.Promise{ID: uuid.UUID{1}, State: promise.Resolved, Value: []byte(`1`)}
+
+func (r *recorder) Create(_ context.Context, tenant string, d promise.Draft) (promise.Created, error) {
+	r.note("Create", tenant, nil, promise.By{}, d)
+	return promise.Created{Promise: settledPromise, New: true}, nil
+}
+
+func (r *recorder) Get(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
+	r.note("Get", tenant, &i, promise.By{})
+	return settledPromise, nil
+}
+
+func (r *recorder) Settle(_ context.Context, tenant string, i promise.Identifier, s promise.Settlement) (promise.Settled, error) {
+	by := s.By
+	s.By = promise.By{}
+	r.note("Settle", tenant, &i, by, s)
+	return promise.Settled{PromiseID: settledPromise.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+}
+
+func (r *recorder) SettleOrHold(
+	_ context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
+) (promise.Settled, error) {
+	by, until := s.By, time.Now()
+	s.By = promise.By{}
+	i, err := promise.ByKey(key)
+	r.note("SettleOrHold", tenant, &i, by, s, hold)
+	return promise.Settled{Outcome: promise.OutcomeHeld, HeldUntil: &until}, err
+}
+
+func (r *recorder) SettleBatch(_ context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error) {
+	r.note("SettleBatch", tenant, nil, by, items)
+	return make([]promise.Judgement, len(items)), nil
+}
+
+func (r *recorder) Extend(_ context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error) {
+	r.note("Extend", tenant, &i, promise.By{}, d)
+	return settledPromise, nil
+}
+
+func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filter, limit int) ([]promise.Promise, bool, error) {
+	r.note("ListPromises", tenant, nil, promise.By{}, f, int64(limit))
+	return []promise.Promise{settledPromise}, true, nil
+}
+
+func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, after int32, limit int) ([]promise.Event, error) {
+	r.note("ListEvents", tenant, nil, promise.By{}, id, int64(after), int64(limit))
+	return []promise.Event{{SequenceNumber: after, PromiseID: settledPromise.ID}}, nil
+}
+
+// authenticate looks up what the authorizer left to the operation.
+func authenticate(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
+	switch {
+	case inHeader && source == "Bearer prk_…":
+		return holder(tenant, promise.Scopes...), nil
+	case !inHeader && source == "token":
+		return promise.Principal{
+			By: promise.By{Kind: promise.Token, ID: keyID}, Tenant: tenant, PromiseID: uuid.MustParse(promiseID),
+			Verbs: []promise.Verb{promise.VerbResolve},
+		}, nil
+	}
+	return promise.Principal{}, promise.Fail(promise.CodeUnauthenticated, "as the test wants it")
+}
+
+// invoke makes a call, and holds what must hold of every one: no panic and no
+// 500, a problem whose code is one of the closed set, and nothing that reaches
+// the store of what is refused.
+func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, body []byte, refused bool) {
+	store := &recorder{}
+	h := &gateway.Handler{
+		Operation: operations[function], Store: store, MaxValueBytes: fuzzLimit, Timeout: time.Minute,
+		Log: slog.New(slog.DiscardHandler), Authenticate: authenticate, PublicURL: "https://api.example.com",
+		Signer: func(context.Context) (gateway.SignToken, error) {
+			return func(string, uuid.UUID, []promise.Verb, time.Duration) (string, error) { return "a+/=&#?%", nil }, nil
+		},
+	}
+	before := bytes.Clone(payload)
+	out, err := h.Invoke(t.Context(), payload)
+	require.True(t, bytes.Equal(before, payload), "what is shared is not written to")
+	problem := ""
+	if err != nil {
+		var e messages.InvokeResponse_Error
+		require.ErrorAs(t, err, &e)
+		require.Nil(t, out)
+		problem = e.Message
+	} else if is, _ := isHTTPEvent(payload); is {
+		r := decodeResponse(t, out)
+		if out = []byte(r.Body); r.StatusCode >= 300 {
+			require.Equal(t, "application/problem+json", r.Headers["content-type"])
+			problem = r.Body
+		}
+	}
+	if problem == "" {
+		require.True(t, json.Valid(out), "%q", out)
+		return store.calls, out, false
+	}
+	var p struct {
+		Code   promise.Code
+		Status int
+	}
+	require.NoError(t, json.Unmarshal([]byte(problem), &p), problem)
+	require.Contains(t, promise.Codes, p.Code)
+	require.Less(t, p.Status, 500, "%s\n%q", problem, payload)
+	require.GreaterOrEqual(t, p.Status, 400, problem)
+	require.Empty(t, store.calls, "refused: %s\n%q", problem, payload)
+	return nil, nil, true
+}
+
+// check makes a call of either form and compares what it comes to with the oracle.
+func check(t *testing.T, function string, payload []byte) (o *oracle, calls []storeCall) {
+	calls, body, refused := invoke(t, function, payload)
+	o = &oracle{limit: fuzzLimit}
+	is, odd := isHTTPEvent(payload)
+	if odd {
+		return &oracle{refused: true}, nil
+	}
+	read := o.readDirect
+	if is {
+		read = o.readEvent
+	}
+	want := read(function, payload)
+	require.Equal(t, o.refused, refused, "%s %q", function, payload)
+	if !refused {
+		require.Equal(t, want, calls, "%s %q", function, payload)
+		checkAnswer(t, o, body)
+	}
+	return o, calls
+}
+
+// checkAnswer checks an answer's order and its URLs.
+func checkAnswer(t *testing.T, o *oracle, body []byte) {
+	var a struct {
+		Results    []struct{ Code string }
+		ResolveURL string
+		RejectURL  string
+		NextCursor string
+		NextAfter  *int32
+	}
+	require.NoError(t, json.Unmarshal(body, &a), "%q", body)
+	require.Len(t, a.Results, len(o.results))
+	for i, r := range a.Results {
+		require.Equal(t, o.results[i], r.Code == "", "item %d", i)
+	}
+	for verb, text := range map[string]string{"resolve": a.ResolveURL, "reject": a.RejectURL} {
+		if text == "" {
+			continue
+		}
+		u, err := url.Parse(text)
+		require.NoError(t, err)
+		require.Equal(t, "/api/tenants/"+o.tenant+"/callbacks/id:"+settledPromise.ID.String()+"/"+verb, u.Path)
+		require.Equal(t, url.Values{"token": {"a+/=&#?%"}}, u.Query())
+	}
+}
+
+// sampleEvents gives each sample of a function, without the one that is large.
+func sampleEvents(f *testing.F, each func(function byte, payload []byte)) {
+	files, err := filepath.Glob("../../events/*.json")
+	require.NoError(f, err)
+	require.NotEmpty(f, files)
+	for _, file := range files {
+		name, _, _ := strings.Cut(filepath.Base(file), ".")
+		payload, err := os.ReadFile(file)
+		require.NoError(f, err)
+		if i := slices.Index(functionNames, name); i >= 0 && len(payload) < 1<<16 {
+			each(byte(i), payload)
+		}
+	}
+}
+
+// FuzzEvent takes any bytes for the event that API Gateway sends.
+func FuzzEvent(f *testing.F) {
+	sampleEvents(f, func(function byte, payload []byte) {
+		if is, _ := isHTTPEvent(payload); is {
+			f.Add(function, payload)
+			f.Add(function, bare(f, payload))
+		}
+	})
+	for _, payload := range []string{
+		`{"version":"2.0","requestContext":{}`, `{"version":"2.0","requestContext":null}`, `{"version":"1.0","requestContext":{}}`,
+		`{"version":"2\u002e0","requestContext":{}}`, `{"version":"2.0","requestContext":{"authorizer":{"lambda":[]}},"pathParameters":"x"}`,
+		`{"version":"2.0","requestContext":{},"pathParameters":{"identifier":7},"isBase64Encoded":true,"body":null}`,
+	} {
+		f.Add(byte(4), []byte(payload))
+	}
+	f.Fuzz(func(t *testing.T, function byte, payload []byte) {
+		check(t, functionNames[int(function)%len(functionNames)], payload)
+	})
+}
+
+// bare is an event without what is not read of it: a mutation is more likely to
+// meet something that matters.
+func bare(f *testing.F, payload []byte) []byte {
+	ev := object(payload)
+	for name, keep := range map[string][]string{"headers": {"authorization", "content-type"}, "requestContext": {"authorizer"}} {
+		part := object(ev[name])
+		maps.DeleteFunc(part, func(name string, _ json.RawMessage) bool { return !slices.Contains(keep, name) })
+		ev[name] = join(part)
+	}
+	for _, name := range []string{"rawPath", "rawQueryString"} {
+		delete(ev, name)
+	}
+	var text bytes.Buffer
+	require.NoError(f, json.Compact(&text, join(ev)))
+	return text.Bytes()
+}
+
+// request is an HTTP request to the service, as far as a call is made of it.
+type request struct {
+	slug, identifier, query string // percent-encoded
+	contentType             string
+	body                    []byte
+	how                     byte
+}
+
+// The bits of how.
+const (
+	inBase64 = 1 << iota
+	noContentType
+	byToken
+	ofAnother
+	fewScopes
+	over
+	unverified
+	callback
+)
+
+// event is what API Gateway makes of the request; ok is false where it refuses
+// the request itself.
+func (r request) event(t testing.TB) (payload []byte, ok bool) {
+	slug, err1 := url.PathUnescape(r.slug)
+	identifier, err2 := url.PathUnescape(r.identifier)
+	query, err3 := url.ParseQuery(r.query)
+	if err1 != nil || err2 != nil || err3 != nil || !utf8.ValidString(r.contentType) {
+		return nil, false
+	}
+	p := holder(slug, promise.Scopes...)
+	if r.how&byToken != 0 {
+		p = promise.Principal{
+			By: promise.By{Kind: promise.Token, ID: keyID}, Tenant: slug, PromiseID: uuid.MustParse(promiseID),
+			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject},
+		}
+	}
+	if r.how&ofAnother != 0 {
+		p.Tenant, p.PromiseID = slug+"x", uuid.UUID{1}
+	}
+	if r.how&fewScopes != 0 {
+		p.Scopes, p.Verbs = p.Scopes[:min(1, len(p.Scopes))], p.Verbs[:min(1, len(p.Verbs))]
+	}
+	if r.how&over != 0 {
+		p.ExpiresAt = time.Now().Add(-time.Second)
+	}
+	if r.how&unverified != 0 {
+		p.Kind = promise.Unverified
+	}
+	headers, parameters := map[string]string{"authorization": "Bearer prk_…"}, map[string]string{}
+	for name, values := range query {
+		parameters[name] = strings.Join(values, ",")
+	}
+	if r.how&noContentType == 0 {
+		headers["content-type"] = r.contentType
+	}
+	body, encoded, route := string(r.body), false, "POST /api/tenants/{slug}/promises/{identifier}/resolve"
+	if r.how&inBase64 != 0 || !utf8.Valid(r.body) {
+		body, encoded = base64.StdEncoding.EncodeToString(r.body), true
+	}
+	if r.how&callback != 0 {
+		route = "POST /api/tenants/{slug}/callbacks/{identifier}/resolve"
+	}
+	payload, err := json.Marshal(map[string]any{
+		"version": "2.0", "routeKey": route, "rawQueryString": r.query, "headers": headers, "body": body, "isBase64Encoded": encoded,
+		"pathParameters": map[string]string{"slug": slug, "identifier": identifier, "workflowExecutionId": identifier},
+		"requestContext": map[string]any{"authorizer": map[string]any{"lambda": p.Texts()}}, "queryStringParameters": parameters,
+	})
+	require.NoError(t, err)
+	return payload, true
+}
+
+// FuzzRequest goes in as an HTTP request does, and then as the direct invoke
+// that says the same: the same reaches the store.
+func FuzzRequest(f *testing.F) {
+	metadata := func(text string) []byte {
+		return []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","metadata":` + text + `}`)
+	}
+	for i := range functionNames {
+		for _, c := range []request{
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value": {"b":1, "a":[1.0,"\u00e4ä"]} ,"comment":"\ud83d\ude00"}`), 0},
+			{"demo", "id:" + promiseID, "strict=true&token=x", "application/json", []byte(`{"value":null}`), byToken | fewScopes},
+			{"demo", "key:stripe%3Ach_abc123%2F%C3%A4", "strict=false", "application/json", []byte(`{"error":"no","comment":"x","holdSeconds":60}`), inBase64},
+			{"demo", "key:a%20b", "", "application/vnd.api+json; charset=UTF-8", []byte(`{"value":"","holdSeconds":604800}`), inBase64},
+			{"demo", "id:" + strings.ToUpper(promiseID), "waitSeconds=25", "", nil, noContentType},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"reason":"no need"}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutMs":315532800000}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutAt":"2026-01-31T24:00:00.5+23:59"}`), 0},
+			{"demo", workflowID, "after=7&limit=100&waitSeconds=0", "", nil, fewScopes},
+			{"demo", "", "workflowExecutionId=" + workflowID + "&name=a%00b&state=timed_out&limit=01", "", nil, 0},
+			{"demo", "", "name=%f0%90%80%80&state=pending&timeoutBefore=2030-01-01T00:00:00%2B01:00&limit=1&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
+			{"demo", "", "limit=01", "", nil, 0},
+			{"demo", "id:" + promiseID, "strict=TRUE", "application/json", []byte(`{"value":1}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":12}`), over},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":1}`), inBase64},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutAt":"2026-01-31T2:00:00Z"}`), 0},
+			{"demo", "", "", "application/json", metadata(`{"a":[` + strings.Repeat("1e300,", 220) + `1]}`), 0},
+			{"demo", "", "", "application/json", metadata(`{"a":` + strings.Repeat("[", 99) + strings.Repeat("]", 99) + `}`), 0},
+			{"demo", "", "", "application/json", metadata(`{"a":` + strings.Repeat("[", 99) + "1" + strings.Repeat("]", 99) + `}`), 0},
+			{"demo%00", "ID:" + promiseID, "cursor=" + strings.Repeat("_", 32), "application/json", []byte("{\"value\":1}\n\x00"), over},
+			{"a%2Fb", "", "", "application/json", []byte(`{"items":[{"identifier":"id:` + promiseID + `","value":[]},{"identifier":"key:k","error":"e"},` +
+				`{"identifier":"k"},7,{"identifier":"key:a","value":1,"error":"x"},{"identifier":"key:\ufffd","value":1}]}`), 0},
+			{"d m%3F", "", "", "application/json", []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","idempotencyKey":"k","timeoutMs":1,` +
+				`"idempotencyKeyTtlSeconds":1,"onTimeout":{"resolve":{"a": 1}},"metadata":{"a":[1e300,{"b":"\\"}]},"tokens":{"verbs":["reject","resolve"],"ttlSeconds":60}}`), 0},
+			{"demo", "", "", "application/json", []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","timeoutAt":"2026-01-01T00:00:00Z",` +
+				`"onTimeout":{"reject":"late"},"metadata":{"a":{"a":1,"\u0061":2}}}`), unverified},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":1,"value":2}`), unverified | callback},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":"` + strings.Repeat("x", fuzzLimit) + `"}`), unverified | callback},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":-0.0E-7}`), unverified | callback},
+			{"demo", "id:" + promiseID, "", "text/plain", []byte(`{"value":1}`), byToken | ofAnother},
+		} {
+			f.Add(byte(i), c.slug, c.identifier, c.query, c.contentType, c.body, c.how)
+		}
+	}
+	f.Fuzz(func(t *testing.T, number byte, slug, identifier, query, contentType string, body []byte, how byte) {
+		function := functionNames[int(number)%len(functionNames)]
+		payload, ok := request{slug, identifier, query, contentType, body, how}.event(t)
+		if !ok {
+			return
+		}
+		o, calls := check(t, function, payload)
+		if o.refused {
+			return
+		}
+		again, same := check(t, function, o.direct(t, function))
+		require.False(t, again.refused)
+		require.Equal(t, anybody(calls), anybody(same), "%q", payload)
+	})
+}
+
+// anybody leaves out who has called.
+func anybody(calls []storeCall) []storeCall {
+	for i := range calls {
+		calls[i].by = promise.By{}
+	}
+	return calls
+}
+
+// direct is the direct form of a call that was read in the HTTP form.
+func (o *oracle) direct(t testing.TB, function string) []byte {
+	quote := func(s string) json.RawMessage {
+		text, err := json.Marshal(s)
+		require.NoError(t, err)
+		return text
+	}
+	all := map[string]json.RawMessage{"tenant": quote(o.tenant)}
+	maps.Copy(all, o.body)
+	if prefix, rest, ok := strings.Cut(o.target, ":"); ok {
+		all[map[string]string{"id": "promiseId", "key": "key"}[prefix]] = quote(rest)
+	}
+	if function == "list-events" {
+		all["workflowExecutionId"] = quote(o.workflow.String())
+	}
+	for name, raw := range o.query {
+		switch name {
+		case "strict", "limit", "after", "waitSeconds":
+			raw = json.RawMessage(plain(raw))
+		}
+		all[name] = raw
+	}
+	return join(all)
+}
+
+// join writes an object whose values are kept byte for byte.
+func join(all map[string]json.RawMessage) []byte {
+	text := []byte("{")
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if len(text) > 1 {
+			text = append(text, ',')
+		}
+		text = append(append(append(text, `"`+name+`" : `...), all[name]...), ' ')
+	}
+	return append(text, '}')
+}
+
+// FuzzDirect takes any bytes for the payload of a direct invoke, and goes in
+// again as the HTTP event that says the same.
+func FuzzDirect(f *testing.F) {
+	sampleEvents(f, func(function byte, payload []byte) {
+		if is, _ := isHTTPEvent(payload); !is {
+			f.Add(function, payload)
+		}
+	})
+	for i := range functionNames {
+		for _, payload := range []string{
+			`{}`, `null`, `{"tenant":"demo"}`, `{"tenant":"demo","promiseId":"` + promiseID + `","key":"k"}`, `{"tenant":"demo","key":"k"}`,
+			`{"tenant":"demo","promiseId":"` + promiseID + `","value":{"a" : "\ud800"},"strict":true}`,
+			`{"tenant":"demo","key":"k","value":1,"value":1}`, `{"tenant":"demo","KEY":"k","value":1}`,
+			`{"tenant":"","key":"k","error":"\u0000"}`, `{"tenant":"demo","key":"` + strings.Repeat("ä", 256) + `","value":1}`,
+			`{"tenant":"demo","items":[{"identifier":"ID:` + promiseID + `","value":1},{"identifier":"key:k","value":1}]}`,
+			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","limit":-0,"after":2147483648}`,
+			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","name":"\ud83d","state":"resolved","timeoutBefore":"2030-01-01T00:00:00,5Z"}`,
+		} {
+			f.Add(byte(i), []byte(payload))
+		}
+	}
+	f.Fuzz(func(t *testing.T, number byte, payload []byte) {
+		if bytes.Contains(payload, []byte("requestContext")) { // FuzzEvent's
+			return
+		}
+		function := functionNames[int(number)%len(functionNames)]
+		o, calls := check(t, function, payload)
+		if o.refused || o.tenant == "" {
+			return
+		}
+		again, same := check(t, function, o.http(t, function))
+		require.False(t, again.refused, "%q", payload)
+		require.Equal(t, anybody(calls), anybody(same), "%q", payload)
+	})
+}
+
+// http is the HTTP form of a call that was read in the direct form.
+func (o *oracle) http(t testing.TB, function string) []byte {
+	body, query := map[string]json.RawMessage{}, url.Values{}
+	for _, name := range functions[function].body {
+		if raw, ok := o.body[name]; ok {
+			body[name] = raw
+		}
+	}
+	for _, name := range functions[function].query {
+		if raw, ok := o.body[name]; ok && raw[0] == '"' {
+			query.Set(name, plain(raw))
+		} else if ok {
+			query.Set(name, strings.TrimPrefix(string(raw), "-")) // -0
+		}
+	}
+	identifier := o.target
+	if function == "list-events" {
+		identifier = o.workflow.String()
+	}
+	r := request{url.PathEscape(o.tenant), url.PathEscape(identifier), query.Encode(), "application/json", join(body), 0}
+	payload, ok := r.event(t)
+	require.True(t, ok)
+	return payload
+}

@@ -1,0 +1,354 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"math/big"
+	"mime"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// storeCall is what reaches the store of a call.
+type storeCall struct {
+	method, tenant, target string // target: "id:..." or "key:..."
+	by                     promise.By
+	args                   []any
+}
+
+// oracle reads a call a second time, with encoding/json, regular expressions
+// and README.md in place of this package: what must reach the store, or that
+// the call is refused, and nothing does. It tells no codes.
+type oracle struct {
+	refused bool
+	limit   int // of a value
+
+	tenant   string
+	by       promise.By
+	target   string
+	workflow uuid.UUID
+	body     map[string]json.RawMessage
+	query    map[string]json.RawMessage // in the direct form, the body
+	isText   bool                       // query: every value is a string
+	results  []bool                     // of a batch: which items are good
+}
+
+// What each function takes.
+var functions = map[string]struct {
+	body, query  []string
+	identifier   string // what it may begin with; empty: there is none
+	scope        promise.Scope
+	verb         promise.Verb
+	bodyOptional bool
+}{
+	"create-promise": {scope: "create", body: []string{
+		"workflowExecutionId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
+	}},
+	"get-promise": {scope: "read", identifier: "id: key:", query: []string{"waitSeconds"}},
+	"list-promises": {scope: "read", query: []string{
+		"workflowExecutionId", "name", "state", "timeoutBefore", "limit", "cursor",
+	}},
+	"list-events": {scope: "read", query: []string{"after", "limit", "waitSeconds"}},
+	"resolve": {
+		scope: "settle", verb: "resolve", identifier: "id: key:", body: []string{"value", "comment", "holdSeconds"}, query: []string{"strict"},
+	},
+	"resolve-by-id": {scope: "settle", verb: "resolve", identifier: "id:", body: []string{"value", "comment"}, query: []string{"strict"}},
+	"resolve-by-key": {
+		scope: "settle", verb: "resolve", identifier: "key:", body: []string{"value", "comment", "holdSeconds"}, query: []string{"strict"},
+	},
+	"reject": {
+		scope: "settle", verb: "reject", identifier: "id: key:", body: []string{"error", "comment", "holdSeconds"}, query: []string{"strict"},
+	},
+	"cancel-promise": {
+		scope: "create", identifier: "id: key:", body: []string{"reason", "comment"}, query: []string{"strict"}, bodyOptional: true,
+	},
+	"extend-promise": {scope: "create", identifier: "id: key:", body: []string{"timeoutMs", "timeoutAt"}},
+	"batch-resolve":  {scope: "settle", body: []string{"items"}},
+}
+
+const uuidDigits = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`
+
+var (
+	uuidText       = regexp.MustCompile(`^` + uuidDigits + `$`)
+	nameText       = regexp.MustCompile(`^[^\x00]{1,255}$`)
+	keyText        = regexp.MustCompile(`^[^\x00\x{FFFD}]{1,255}$`)
+	identifierText = regexp.MustCompile(`^(id:` + uuidDigits + `|key:[^\x00\x{FFFD}]{1,255})$`)
+	integerText    = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+	timeText       = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-](\d\d:\d\d))$`)
+	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // of a JSON string
+)
+
+// isHTTPEvent says whether a payload has the event form, and whether it is odd:
+// Lambda hands on JSON alone, and API Gateway writes UTF-8 and no name twice.
+func isHTTPEvent(payload []byte) (is, odd bool) {
+	var ev map[string]json.RawMessage
+	if json.Unmarshal(payload, &ev) != nil {
+		return false, bytes.ContainsAny(payload, `\`) || bytes.Contains(payload, []byte("requestContext"))
+	}
+	is = string(ev["version"]) == `"2.0"` && ev["requestContext"] != nil
+	return is, is && (!utf8.Valid(payload) || doubled(json.NewDecoder(bytes.NewReader(payload))))
+}
+
+// doubled says whether an object within the next value has a name twice.
+func doubled(dec *json.Decoder) bool {
+	opening, _ := dec.Token()
+	twice, names := false, map[any]bool{}
+	if opening != json.Delim('{') && opening != json.Delim('[') {
+		return false
+	}
+	for dec.More() {
+		if opening == json.Delim('{') {
+			name, _ := dec.Token()
+			twice = twice || names[name]
+			names[name] = true
+		}
+		twice = doubled(dec) || twice
+	}
+	_, _ = dec.Token()
+	return twice
+}
+
+// readEvent reads the HTTP form.
+func (o *oracle) readEvent(function string, payload []byte) []storeCall {
+	f := functions[function]
+	ev := map[string]json.RawMessage{}
+	_ = json.Unmarshal(payload, &ev)
+	path, headers, request := object(ev["pathParameters"]), object(ev["headers"]), object(ev["requestContext"])
+	o.tenant, o.isText = plain(path["slug"]), true
+	o.refuse(strings.ContainsRune(o.tenant, 0))
+	if f.identifier != "" {
+		o.identify(f.identifier, plain(path["identifier"]))
+	}
+	o.query = object(ev["queryStringParameters"])
+	token := plain(o.query["token"])
+	if f.verb != "" && function != "resolve-by-id" && function != "resolve-by-key" {
+		delete(o.query, "token")
+	}
+	for name := range o.query {
+		o.refuse(!slices.Contains(f.query, name))
+	}
+
+	texts := map[string]string{}
+	for name, raw := range object(object(request["authorizer"])["lambda"]) {
+		texts[name] = plain(raw)
+	}
+	if texts["kind"] == "unverified" {
+		source, inHeader := plain(headers["authorization"]), true
+		if strings.Contains(plain(ev["routeKey"]), "/callbacks/") {
+			source, inHeader = token, false
+		}
+		p, _ := authenticate(context.Background(), source, inHeader)
+		texts = p.Texts()
+	}
+	o.authorize(texts, f.scope, f.verb)
+
+	body := []byte(plain(ev["body"]))
+	if string(ev["isBase64Encoded"]) == "true" {
+		decoded, err := base64.StdEncoding.DecodeString(string(body))
+		o.refuse(err != nil)
+		body = decoded
+	}
+	if function == "list-events" {
+		o.workflow = o.uuid(plain(path["workflowExecutionId"]))
+	}
+	if f.body != nil && (len(body) > 0 || !f.bodyOptional) {
+		if raw, ok := headers["content-type"]; ok {
+			media, params, err := mime.ParseMediaType(plain(raw))
+			charset, given := params["charset"]
+			o.refuse(err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") || given && !strings.EqualFold(charset, "utf-8"))
+		}
+		o.body = o.object(body, f.body)
+	}
+	return o.calls(function)
+}
+
+func (o *oracle) authorize(texts map[string]string, scope promise.Scope, verb promise.Verb) {
+	o.by = promise.By{Kind: promise.PrincipalKind(texts["kind"]), ID: texts["id"]}
+	o.refuse(texts["tenant"] != o.tenant || o.tenant == "")
+	switch texts["kind"] {
+	case "key":
+		o.refuse(!slices.Contains(strings.Fields(texts["scopes"]), string(scope)))
+	case "token":
+		id := texts["promiseId"]
+		o.refuse(verb == "" || !slices.Contains(strings.Fields(texts["verbs"]), string(verb)))
+		o.refuse(!uuidText.MatchString(id) || id == uuid.Nil.String() || o.target != "id:"+strings.ToLower(id))
+	default:
+		o.refuse(true)
+	}
+	if s, ok := texts["expiresAt"]; ok {
+		at, err := time.Parse(time.RFC3339Nano, s)
+		o.refuse(err != nil || !at.After(time.Now()))
+	}
+}
+
+// readDirect reads the direct form.
+func (o *oracle) readDirect(function string, payload []byte) []storeCall {
+	f := functions[function]
+	known := slices.Concat(f.body, f.query, []string{"tenant"})
+	if f.identifier != "" {
+		known = append(known, "promiseId", "key")
+	}
+	if function == "list-events" {
+		known = append(known, "workflowExecutionId")
+	}
+	o.body = o.object(payload, known)
+	o.query, o.by = o.body, promise.By{Kind: promise.Direct}
+	o.tenant = *o.required("tenant")
+	if f.identifier != "" {
+		id, key := o.text("promiseId"), o.text("key")
+		o.refuse((id == nil) == (key == nil))
+		if id != nil {
+			o.identify(f.identifier, "id:"+*id)
+		} else if key != nil {
+			o.identify(f.identifier, "key:"+*key)
+		}
+	}
+	if function == "list-events" {
+		o.workflow = o.uuid(*o.required("workflowExecutionId"))
+	}
+	return o.calls(function)
+}
+
+func (o *oracle) refuse(is bool) { o.refused = o.refused || is }
+
+func (o *oracle) identify(prefixes, s string) {
+	prefix, rest, _ := strings.Cut(s, ":")
+	o.refuse(!identifierText.MatchString(s) || !strings.Contains(prefixes, prefix))
+	if o.target = s; prefix == "id" {
+		o.target = "id:" + strings.ToLower(rest)
+	}
+}
+
+func (o *oracle) uuid(s string) uuid.UUID {
+	o.refuse(!uuidText.MatchString(s))
+	id, _ := uuid.Parse(s)
+	return id
+}
+
+func (o *oracle) time(s string) time.Time {
+	at, err := time.Parse(time.RFC3339, s)
+	m := timeText.FindStringSubmatch(s)
+	if o.refuse(err != nil || m == nil); !o.refused && m[1] != "" {
+		_, err := time.Parse("15:04", m[1])
+		o.refuse(err != nil)
+	}
+	return at
+}
+
+func (o *oracle) object(text []byte, known []string) map[string]json.RawMessage {
+	var m map[string]json.RawMessage
+	if o.refuse(!utf8.Valid(text) || json.Unmarshal(text, &m) != nil || m == nil); o.refused {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	_, _ = dec.Token()
+	for seen := map[any]bool{}; dec.More(); {
+		name, _ := dec.Token()
+		o.refuse(seen[name])
+		seen[name] = true
+		_ = dec.Decode(new(json.RawMessage))
+	}
+	for name := range m {
+		o.refuse(!slices.Contains(known, name))
+	}
+	return m
+}
+
+func (o *oracle) value(name string) []byte {
+	o.refuse(o.body[name] == nil || len(o.body[name]) > o.limit)
+	return o.body[name]
+}
+
+func (o *oracle) text(name string) *string {
+	raw, ok := o.body[name]
+	if !ok {
+		return nil
+	}
+	o.refuse(raw[0] != '"' || !storable(raw))
+	s := plain(raw)
+	return &s
+}
+
+func (o *oracle) required(name string) *string {
+	s := o.text(name)
+	if s == nil {
+		o.refused, s = true, new(string)
+	}
+	return s
+}
+
+func (o *oracle) comment(name string) *string {
+	s := o.text(name)
+	o.refuse(s != nil && (*s == "" || utf8.RuneCountInString(*s) > 1000))
+	return s
+}
+
+func (o *oracle) integer(from map[string]json.RawMessage, isText bool, name string, low, high int64) *int64 {
+	raw, ok := from[name]
+	if !ok {
+		return nil
+	}
+	digits := string(raw)
+	if isText {
+		digits = plain(raw)
+		o.refuse(strings.HasPrefix(digits, "-"))
+	}
+	n, valid := new(big.Int).SetString(digits, 10)
+	if o.refuse(!valid || !integerText.MatchString(digits) || n.Cmp(big.NewInt(low)) < 0 || n.Cmp(big.NewInt(high)) > 0); o.refused {
+		return nil
+	}
+	i := n.Int64()
+	return &i
+}
+
+func (o *oracle) otherwise(n *int64, otherwise int64) int64 {
+	if n == nil {
+		return otherwise
+	}
+	return *n
+}
+
+// storable says whether the strings in a JSON text lose nothing when they are
+// decoded, and hold no NUL.
+func storable(raw []byte) bool {
+	for rest := raw; ; { // the strings alone, one after the other
+		begin := bytes.IndexByte(rest, '"')
+		if begin < 0 {
+			return true
+		}
+		var s json.RawMessage
+		_ = json.NewDecoder(bytes.NewReader(rest[begin:])).Decode(&s)
+		rest = rest[begin+len(s):]
+		sent := 0
+		for _, c := range character.FindAllString(string(s), -1) {
+			if strings.EqualFold(c, `\ufffd`) || c == "\ufffd" {
+				sent++
+			}
+		}
+		if decoded := plain(s); strings.Count(decoded, "\ufffd") != sent || strings.ContainsRune(decoded, 0) {
+			return false
+		}
+	}
+}
+
+// plain is a JSON string's text, and of no other value.
+func plain(raw json.RawMessage) string {
+	var s string
+	_ = json.Unmarshal(raw, &s)
+	return s
+}
+
+func object(raw json.RawMessage) map[string]json.RawMessage {
+	var m map[string]json.RawMessage
+	_ = json.Unmarshal(raw, &m)
+	return m
+}
