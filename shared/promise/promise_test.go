@@ -1,7 +1,11 @@
 package promise_test
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"math"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -25,24 +29,44 @@ func ExampleParseIdentifier() {
 	// id:00000000-0000-0000-0000-000000000000 invalid_identifier: Identifier must start with 'id:' or 'key:' prefix
 }
 
+// What an identifier may be, in one expression: an invalid byte reads as U+FFFD.
+var identifierText = regexp.MustCompile(
+	`^(?:id:([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})|key:([^\x00\x{FFFD}]{1,255}))$`)
+
+// FuzzParseIdentifier checks the parser against an expression: it takes the same
+// texts, and reads the same of them.
 func FuzzParseIdentifier(f *testing.F) {
-	for _, s := range []string{"id:" + id, "key:k", "key:id:" + id, "key:", "ID:" + id, "id:{" + id + "}", "key:\xff", "key:\x00"} {
+	for _, s := range []string{
+		"", "id:" + id, "id:" + strings.ToUpper(id), "id:" + uuid.Nil.String(), "key:k", "key:id:" + id, "key:key:k", "key:", "id:",
+		"ID:" + id, "Key:k", " key:k", "key: k ", "key", id, "id:{" + id + "}", "id:urn:uuid:" + id, "id:" + strings.ReplaceAll(id, "-", ""),
+		"id:" + id + "\n", "id: " + id, "id:" + id + ":payment", "id:" + id[:35] + "g", "id:" + strings.ReplaceAll(id, "-", "_"), "id%3A" + id,
+		"key:\n", "key:a/b%2F?#", "key:\xff", "key:\xed\xa0\x80", "key:\x00", "key:\ufffd", "key:\U0010ffff",
+		"key:" + strings.Repeat("ä", 255), "key:" + strings.Repeat("ä", 256), "key:" + strings.Repeat("\U0001f600", 255),
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		i, err := promise.ParseIdentifier(s)
+		want := identifierText.FindStringSubmatch(s)
+		require.Equal(t, want != nil, err == nil, "%q %v", s, err)
 		if err != nil {
-			require.Equal(t, promise.Identifier{}.String(), i.String())
+			require.Equal(t, promise.Identifier{}, i)
+			require.Contains(t, []promise.Code{
+				promise.CodeInvalidIdentifier, promise.CodeInvalidUUID, promise.CodeInvalidKey, promise.CodeInvalidUTF8, promise.CodeNULCharacter,
+			}, promise.AsError(err).Code)
 			return
 		}
-		if key, ok := i.Key(); ok {
-			require.Equal(t, s, "key:"+key)
-			require.NoError(t, promise.CheckKey(key))
-			return
+		u, byID := i.ID()
+		key, byKey := i.Key()
+		require.Equal(t, want[2] != "", byKey)
+		require.Equal(t, want[2], key)
+		require.Equal(t, want[1] != "", byID)
+		if byID {
+			require.Equal(t, strings.ToLower(want[1]), u.String())
 		}
-		u, ok := i.ID()
-		require.True(t, ok)
-		require.Equal(t, strings.ToLower(s), "id:"+u.String())
+		again, err := promise.ParseIdentifier(i.String())
+		require.NoError(t, err)
+		require.Equal(t, i, again)
 	})
 }
 
@@ -157,18 +181,46 @@ func TestSame(t *testing.T) {
 	}
 }
 
+var cursorText = regexp.MustCompile(`^[A-Za-z0-9_-]{32}$`)
+
+// FuzzParseCursor takes any text for a cursor, and any position to make one of.
 func FuzzParseCursor(f *testing.F) {
-	f.Add(promise.Cursor{CreatedAt: time.Now(), ID: uuid.MustParse(id)}.String())
-	f.Add("")
-	f.Add(strings.Repeat("A", 32))
-	f.Add(strings.Repeat("_", 32))
-	f.Fuzz(func(t *testing.T, s string) {
+	first := time.Date(-4712, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+	last := time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC).UnixMicro()
+	made := promise.Cursor{CreatedAt: time.Now(), ID: uuid.MustParse(id)}.String()
+	for _, s := range []string{
+		"", made, made[1:], made + "A", made + "=", made + "\n", made[:16] + "\n" + made[16:], made[:16] + "\r\n" + made[18:], " " + made[1:],
+		"+" + made[1:], "/" + made[1:], "%2B" + made[3:], made[:31] + "ä", strings.Repeat("A", 32), strings.Repeat("_", 32), strings.Repeat("f", 32),
+	} {
+		for _, micros := range []int64{0, -1, first, first - 1, last, last + 1, math.MinInt64, math.MaxInt64} {
+			f.Add(s, micros, []byte(id))
+		}
+	}
+	f.Fuzz(func(t *testing.T, s string, micros int64, position []byte) {
 		c, err := promise.ParseCursor(s)
+		b, decodes := base64.URLEncoding.DecodeString(s)
+		good := decodes == nil && cursorText.MatchString(s)
+		if good {
+			at := int64(binary.BigEndian.Uint64(b))
+			good = at >= first && at <= last
+		}
+		require.Equal(t, good, err == nil, "%q %v", s, err)
 		if err != nil {
 			require.Equal(t, promise.CodeInvalidParameter, promise.AsError(err).Code)
-			return
+			require.Zero(t, c)
+		} else {
+			require.Equal(t, s, c.String(), "one position has one cursor")
+			require.Equal(t, int64(binary.BigEndian.Uint64(b)), c.CreatedAt.UnixMicro())
+			require.Equal(t, b[8:], c.ID[:])
 		}
-		require.Equal(t, s, c.String(), "one position has one cursor")
+
+		c = promise.Cursor{CreatedAt: time.UnixMicro(micros).UTC()}
+		copy(c.ID[:], position)
+		got, err := promise.ParseCursor(c.String())
+		require.Equal(t, micros >= first && micros <= last, err == nil, "%d", micros)
+		if err == nil {
+			require.Equal(t, c, got)
+		}
 	})
 }
 
