@@ -3,6 +3,7 @@ package auth_test
 import (
 	"encoding/base32"
 	"encoding/hex"
+	"hash/crc32"
 	"regexp"
 	"strings"
 	"testing"
@@ -100,19 +101,35 @@ func TestHashKey(t *testing.T) {
 	require.False(t, auth.SameHash(h, nil))
 }
 
+// FuzzCheckKey takes as a key what the pattern finds and the checksum fits, which
+// is calculated here digit by digit.
 func FuzzCheckKey(f *testing.F) {
-	for _, s := range []string{"", "prk_", goldenKey, goldenKey[:50], goldenKey + "0", strings.ToUpper(goldenKey), goldenKey[:43] + "\n" + goldenKey[44:]} {
+	for _, s := range []string{
+		"", "prk_", goldenKey, goldenKey[:50], goldenKey + "0", strings.ToUpper(goldenKey), goldenKey[:43] + "\n" + goldenKey[44:],
+		goldenKey[:50] + "h", goldenKey[:4] + "1" + goldenKey[5:], "x" + goldenKey, goldenKey + "\n", goldenKey[:50] + "\n",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if !auth.CheckKey(s) {
-			return
+		// What any text of the form would be with the right checksum, too.
+		form := "prk_"
+		for _, b := range []byte(s + goldenKey)[:40] {
+			form += string(alphabet[b&31])
 		}
-		require.True(t, auth.LooksLikeKey(s))
-		require.Regexp(t, keyPattern, s)
-		encoding := base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
-		random, err := encoding.DecodeString(s[4:44])
-		require.NoError(t, err)
-		require.Equal(t, s[4:44], encoding.EncodeToString(random), "one text stands for one key")
+		sum := crc32.ChecksumIEEE([]byte(form))
+		for shift := 30; shift >= 0; shift -= 5 {
+			form += string(alphabet[sum>>shift&31])
+		}
+		require.True(t, auth.CheckKey(form), form)
+
+		good := keyPattern.MatchString(s)
+		if good {
+			sum := crc32.ChecksumIEEE([]byte(s[:44]))
+			for i, shift := 44, 30; i < len(s); i, shift = i+1, shift-5 {
+				good = good && s[i] == alphabet[sum>>shift&31]
+			}
+		}
+		require.Equal(t, good, auth.CheckKey(s), "%q", s)
+		require.True(t, !good || auth.LooksLikeKey(s))
 	})
 }

@@ -1,0 +1,164 @@
+package auth_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// The headers that Sign writes.
+var headers = map[string][]byte{
+	raw.EncodeToString([]byte(header)):                                    oldSecret,
+	raw.EncodeToString([]byte(`{"alg":"HS256","kid":"new","typ":"JWT"}`)): newSecret,
+}
+
+// FuzzVerify reads any text as a token, and any header and payload as one that
+// was signed. Nothing panics; what verifies is, byte for byte, what one of the
+// keys signs of the same header and payload, as the standard library makes it,
+// and says what encoding/json reads in it.
+func FuzzVerify(f *testing.F) {
+	keys := parse(f, entry("old", oldSecret), entry("new", newSecret))
+	s := sign(f, parse(f, entry("old", oldSecret)), good)
+	parts := strings.Split(s, ".")
+	for _, token := range []string{
+		s, sign(f, keys, good), s[1:], s + "=", "..", "a.b.c", "", "e30.e30.e30", s[:len(s)-1], parts[0] + "." + parts[1] + ".",
+		parts[0] + "." + parts[1], parts[0] + "." + parts[1] + "." + strings.Repeat("A", 43), parts[0] + "\n." + parts[1] + "." + parts[2],
+		parts[0] + "." + parts[1][1:] + "." + parts[2], strings.Replace(s, ".", "..", 1), s + "." + s, "Bearer " + s, s[:len(s)-9] + "\n" + s[len(s)-9:],
+	} {
+		f.Add(token, header, payload)
+	}
+	for c := range 64 { // among them those that a decoder which is not strict takes for the last one
+		f.Add(s[:len(s)-1]+raw.EncodeToString([]byte{byte(c << 2)})[:1], header, payload)
+	}
+	for _, h := range []string{`{"alg":"none"}`, `{"alg":"HS256","kid":"old","kid":1}`, `null`, `{"alg":{},"kid":[]}`, header + " ", strings.Replace(header, "old", "new", 1)} {
+		f.Add(s, h, payload)
+	}
+	for _, p := range []string{
+		`null`, `{"exp":1e999}`, `{"exp":null}`, `{"exp":9e18,"sub":{}}`, strings.Replace(payload, "exp", "Exq", 1),
+		strings.Replace(payload, `"promise"`, `"promises"`, 1), strings.Replace(payload, `"promises"`, `"promise"`, 1),
+		`[[[`, payload + " ", payload + payload, "\ufeff" + payload,
+		strings.Replace(payload, "1772370000", "1772370000.5", 1), strings.Replace(payload, "1772370000", "9.3e18", 1),
+		strings.Replace(payload, "1772370000", `"1772370000"`, 1), strings.Replace(payload, "acme", "\xff", 1),
+		strings.Replace(payload, "acme", `<&>\u2028\ud800`, 1), strings.Replace(payload, "7d9f", "7D9F", 1),
+		strings.Replace(payload, `"ten"`, `"TEN"`, 1), strings.Replace(payload, `"ten":"acme"`, `"ten":"acme","ten":"demo"`, 1),
+		strings.Replace(payload, "1772370000", "1772366400", 1), strings.Replace(payload, `"reject"`, `"resolve"`, 1),
+		strings.Replace(payload, "acme", strings.Repeat("a", 255), 1), strings.Replace(payload, "acme", `a\u0000`, 1),
+	} {
+		f.Add(s, header, p)
+	}
+	f.Fuzz(func(t *testing.T, token, header, payload string) {
+		for _, s := range []string{token, forge(header, payload, sha256.New, oldSecret)} {
+			got, err := keys.Verify(s, now)
+			if err != nil {
+				require.ErrorIs(t, err, auth.ErrTokenRefused)
+				require.Zero(t, got)
+				continue
+			}
+			require.LessOrEqual(t, len(s), auth.MaxTokenLength)
+			parts := strings.Split(s, ".")
+			require.Len(t, parts, 3, s)
+			secret, ours := headers[parts[0]]
+			require.True(t, ours, "the header is one that Sign writes: %q", s)
+			head, err := raw.DecodeString(parts[0])
+			require.NoError(t, err)
+			body, err := raw.DecodeString(parts[1])
+			require.NoError(t, err)
+			require.Equal(t, forge(string(head), string(body), sha256.New, secret), s)
+			requireClaims(t, string(body), got)
+
+			again, err := keys.Sign(got, now)
+			if err != nil { // escaped, a slug can grow
+				require.ErrorContains(t, err, "bytes long")
+				continue
+			}
+			same, err := keys.Verify(again, now)
+			require.NoError(t, err)
+			require.Equal(t, got, same)
+		}
+	})
+}
+
+// requireClaims compares what a token is read to say with its payload.
+func requireClaims(t *testing.T, payload string, got auth.Token) {
+	t.Helper()
+	var c struct {
+		Iss, Aud, Sub, Ten, Jti string
+		Vrb                     []promise.Verb
+		Exp                     json.Number
+	}
+	require.NoError(t, json.Unmarshal([]byte(payload), &c), payload)
+	require.Equal(t, "promises", c.Iss)
+	require.Equal(t, "promise", c.Aud)
+	require.Equal(t, strings.ToLower(c.Sub), got.PromiseID.String())
+	require.Equal(t, strings.ToLower(c.Jti), got.ID.String())
+	require.Equal(t, c.Ten, got.Tenant)
+	require.NoError(t, promise.CheckName(got.Tenant))
+	require.Equal(t, c.Vrb, got.Verbs)
+	require.NotEmpty(t, got.Verbs)
+	exp, err := c.Exp.Float64()
+	require.NoError(t, err)
+	require.InDelta(t, exp, float64(got.ExpiresAt.Unix()), 1, "%s %s", payload, got.ExpiresAt)
+	require.LessOrEqual(t, float64(got.ExpiresAt.Unix()), exp, "never later than was signed")
+	require.True(t, got.ExpiresAt.After(now))
+}
+
+// FuzzSign signs any token. It is refused, or reads as it was; and with any one
+// bit changed, or anything put in or taken out, it is refused by every key.
+func FuzzSign(f *testing.F) {
+	for _, tenant := range []string{"acme", "", "a\x00", "\xff", "<&>\u2028", strings.Repeat("𐀀", 255), strings.Repeat("<", 255), strings.Repeat("a", 256), `"}`, "\ufffd"} {
+		for i, verbs := range []string{"resolve reject", "resolve", "reject", "", "cancel", "resolve resolve", "reject Resolve"} {
+			f.Add(tenant, good.PromiseID[:], verbs, int64(i)*3600-1, uint16(i*53), byte(1<<i), tenant)
+		}
+	}
+	f.Add("acme", make([]byte, 16), "resolve", int64(60), uint16(0), byte(1), "")
+	for at := range uint16(320) {
+		f.Add("acme", good.PromiseID[:], "resolve", int64(math.MaxInt32), at, byte(1<<(at%8)), "\n")
+	}
+	f.Fuzz(func(t *testing.T, tenant string, id []byte, verbs string, seconds int64, at uint16, flip byte, put string) {
+		keys := parse(t, entry("new", newSecret), entry("old", oldSecret))
+		token := auth.Token{ID: uuid.UUID{15: 1}, Tenant: tenant, ExpiresAt: now.Add(time.Duration(seconds%(1<<33)) * time.Second)}
+		copy(token.PromiseID[:], id)
+		known := map[string]int{}
+		for v := range strings.FieldsSeq(verbs) {
+			token.Verbs = append(token.Verbs, promise.Verb(v))
+			known[v]++
+		}
+		good := promise.CheckName(tenant) == nil && token.PromiseID != uuid.Nil && token.ExpiresAt.After(now) &&
+			len(token.Verbs) > 0 && known["resolve"] <= 1 && known["reject"] <= 1 && known["resolve"]+known["reject"] == len(token.Verbs)
+		s, err := keys.Sign(token, now)
+		if err != nil {
+			require.Empty(t, s)
+			if good {
+				require.ErrorContains(t, err, "bytes long")
+			}
+			return
+		}
+		require.True(t, good, "%+v", token)
+		got, err := keys.Verify(s, now)
+		require.NoError(t, err)
+		require.Equal(t, token, got)
+		_, err = keys.Verify(s, token.ExpiresAt)
+		require.ErrorIs(t, err, auth.ErrTokenRefused, "it is over")
+
+		i := int(at) % len(s)
+		put = put[:min(len(put), 100)]
+		for _, other := range []string{
+			s[:i] + string([]byte{s[i] ^ flip}) + s[i+1:], s[:i] + put + s[i:], s[:i] + s[i+1:], s[:i] + put + s[i+1:], s[:i], s[i:],
+		} {
+			if other != s {
+				refuse(t, keys, other, "%d %d %q", i, flip, put)
+			}
+		}
+		refuse(t, parse(t, entry("new", oldSecret), entry("old", newSecret)), s, "other keys under the same names")
+		refuse(t, parse(t, entry("old", oldSecret)), s, "without its key")
+	})
+}
