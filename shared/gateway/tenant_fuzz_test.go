@@ -1,0 +1,154 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// tenantRecorder is a TenantStore that notes what is asked of it.
+type tenantRecorder struct{ calls []storeCall }
+
+func (r *tenantRecorder) note(method, tenant string, args ...any) {
+	r.calls = append(r.calls, storeCall{method: method, tenant: tenant, args: args})
+}
+
+func (r *tenantRecorder) CreateTenant(_ context.Context, slug string) (promise.Tenant, bool, error) {
+	r.note("CreateTenant", slug)
+	return promise.Tenant{Slug: slug}, true, nil
+}
+
+func (r *tenantRecorder) ListTenants(context.Context) ([]promise.Tenant, error) {
+	r.note("ListTenants", "")
+	return nil, nil
+}
+
+func (r *tenantRecorder) SuspendTenant(_ context.Context, slug string, suspended bool) (promise.Tenant, error) {
+	r.note("SuspendTenant", slug, suspended)
+	return promise.Tenant{Slug: slug}, nil
+}
+
+func (r *tenantRecorder) CreateKey(_ context.Context, k promise.Key) (promise.Key, error) {
+	r.note("CreateKey", k.Tenant, k)
+	return k, nil
+}
+
+func (r *tenantRecorder) ListKeys(_ context.Context, tenant string) ([]promise.Key, error) {
+	r.note("ListKeys", tenant)
+	return nil, nil
+}
+
+func (r *tenantRecorder) RevokeKey(_ context.Context, tenant string, id uuid.UUID) (time.Time, error) {
+	r.note("RevokeKey", tenant, id)
+	return time.Now(), nil
+}
+
+var (
+	slugText  = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+	keyIDText = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+// readTenantCall reads a call to manage-tenants.
+func (o *oracle) readTenantCall(payload []byte) []storeCall {
+	all := []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId"}
+	o.body = o.object(payload, all)
+	action := *o.required("action")
+	fields, known := map[string][]string{
+		"create-tenant": {"slug"}, "list-tenants": {}, "suspend-tenant": {"slug"}, "resume-tenant": {"slug"},
+		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId"},
+	}[action]
+	o.refuse(!known)
+	o.object(payload, append(fields, "action"))
+	var c storeCall
+	switch action {
+	case "create-tenant":
+		c = storeCall{method: "CreateTenant", tenant: *o.required("slug")}
+		o.refuse(!slugText.MatchString(c.tenant))
+	case "list-tenants":
+		c = storeCall{method: "ListTenants"}
+	case "suspend-tenant", "resume-tenant":
+		c = storeCall{method: "SuspendTenant", tenant: *o.required("slug"), args: []any{action == "suspend-tenant"}}
+	case "list-keys":
+		c = storeCall{method: "ListKeys", tenant: *o.required("tenant")}
+	case "revoke-key":
+		id := *o.required("keyId")
+		o.refuse(!keyIDText.MatchString(id))
+		c = storeCall{method: "RevokeKey", tenant: *o.required("tenant"), args: []any{o.uuid(id)}}
+	case "create-key":
+		k := promise.Key{Tenant: *o.required("tenant"), Name: *o.required("name"), Hash: []byte{1}}
+		o.refuse(!nameText.MatchString(k.Name))
+		o.refuse(json.Unmarshal(o.body["scopes"], &k.Scopes) != nil || len(k.Scopes) == 0)
+		seen := map[promise.Scope]bool{}
+		for _, s := range k.Scopes {
+			o.refuse(s != "create" && s != "settle" && s != "read" || seen[s])
+			seen[s] = true
+		}
+		if s := o.text("expiresAt"); s != nil {
+			at := o.time(*s)
+			o.refuse(!at.After(time.Now()) || at.UTC().Year() > 9999)
+			k.ExpiresAt = &at
+		}
+		c = storeCall{method: "CreateKey", tenant: k.Tenant, args: []any{k}}
+	}
+	if o.refused {
+		return nil
+	}
+	return []storeCall{c}
+}
+
+// FuzzManageTenants takes any bytes for the payload of manage-tenants.
+func FuzzManageTenants(f *testing.F) {
+	files, err := filepath.Glob("../../events/manage-tenants.*.json")
+	require.NoError(f, err)
+	require.NotEmpty(f, files)
+	for _, file := range files {
+		payload, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(payload)
+	}
+	createKey := `{"action":"create-key","tenant":"demo","name":"n","scopes":`
+	for _, payload := range []string{
+		`{}`, `{"action":"drop"}`, `{"action":"list-tenants","slug":"demo"}`, `{"action":"create-tenant","slug":"-a"}`,
+		`{"action":"create-tenant","slug":"` + strings.Repeat("a", 63) + `"}`, `{"action":"create-tenant","slug":"` + strings.Repeat("a", 64) + `"}`,
+		`{"action":"create-tenant","slug":"a\n"}`, `{"action":"create-tenant","slug":"A"}`, `{"action":"list-tenants","action":"list-keys"}`,
+		`{"action":"revoke-key","tenant":"demo","keyId":"` + strings.ToUpper(keyID) + `"}`, `{"action":"revoke-key","tenant":"\u0000","keyId":"` + keyID + `"}`,
+		createKey + `[]}`, createKey + `null}`, createKey + `["read","read"]}`, createKey + `["Read"]}`, createKey + `[null]}`, createKey + `["\u0072ead"]}`,
+		createKey + `["read"],"expiresAt":"2020-01-01T00:00:00Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59-00:01"}`,
+		createKey + `["read"],"expiresAt":"9999-12-31T23:59:59,5Z"}`, createKey + `["create"],"keyId":"` + keyID + `"}`,
+	} {
+		f.Add([]byte(payload))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		store := &tenantRecorder{}
+		h := &gateway.TenantHandler{
+			Store: store, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler),
+			NewKey: func() (string, []byte) { return "prk_", []byte{1} },
+		}
+		out, err := h.Invoke(t.Context(), payload)
+		var o oracle
+		want := o.readTenantCall(payload)
+		require.Equal(t, o.refused, err != nil, "%q", payload)
+		require.Equal(t, want, store.calls, "%q", payload)
+		if err == nil {
+			require.True(t, json.Valid(out))
+			return
+		}
+		var e messages.InvokeResponse_Error
+		require.ErrorAs(t, err, &e)
+		require.Contains(t, promise.Codes, promise.Code(e.Type))
+		require.NotContains(t, []promise.Code{promise.CodeInternal, promise.CodeUnavailable}, promise.Code(e.Type), "%q", payload)
+	})
+}
