@@ -373,7 +373,7 @@ func TestManyFields(t *testing.T) {
 	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", body.String()))
 	require.NoError(t, err)
 	requireProblem(t, 400, "unknown_field", decodeResponse(t, got))
-	require.Less(t, time.Since(started), 5*time.Second, "it took minutes when each field was compared with all before it")
+	require.Less(t, time.Since(started), time.Minute, "it took minutes when each field was compared with all before it")
 }
 
 func TestDatabaseAway(t *testing.T) {
