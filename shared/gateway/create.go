@@ -174,7 +174,7 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 		return nil, fail(promise.CodeMissingField, name, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
 	}
 	if value, ok := outcome.get("resolve"); ok {
-		return &promise.Result{State: promise.Resolved, Value: value}, checkSize(name, len(value), h.MaxValueBytes)
+		return &promise.Result{State: promise.Resolved, Value: value}, h.checkValue(name, value)
 	}
 	message, err := h.readError(outcome, "reject")
 	return &promise.Result{State: promise.Rejected, Error: &message}, within(name, err)

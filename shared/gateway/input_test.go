@@ -359,6 +359,32 @@ func TestLargestAnswerFitsLambda(t *testing.T) {
 }
 
 // A body of a great many fields is refused at the first that is unknown.
+// A value that can be sent can be read in every answer: one that could not would
+// take the whole page with it.
+func TestDeepValues(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	nested := func(depth int) string {
+		return strings.Repeat(`{"]":[`, depth/2) + `"[[["` + strings.Repeat("]}", depth/2)
+	}
+	create := func(value string) response {
+		return s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"deep","onTimeout":{"resolve":`+value+`}}`)
+	}
+	before := s.snapshot(t)
+	requireProblem(t, 413, "value_too_large", s.post(t, "resolve", "id:"+promiseID, "", `{"value":`+nested(9_992)+`}`))
+	requireProblem(t, 413, "value_too_large", create(nested(9_992)))
+	require.Equal(t, before, s.snapshot(t))
+	require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "", `{"value":`+nested(9_990)+`}`).StatusCode)
+	require.Equal(t, 201, create(nested(9_990)).StatusCode)
+	for function, identifier := range map[string]string{"get-promise": "id:" + promiseID, "list-promises": "", "list-events": workflowID} {
+		got := s.post(t, function, identifier, "", "")
+		require.Equal(t, 200, got.StatusCode)
+		require.Contains(t, got.Body, nested(9_990))
+		require.True(t, json.Valid([]byte(got.Body)), function)
+	}
+}
+
 func TestManyFields(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

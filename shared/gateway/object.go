@@ -158,6 +158,23 @@ func quoteEnd(text []byte, i int) int {
 	return len(text)
 }
 
+// depth is how many objects and arrays of a valid JSON value stand in each
+// other.
+func depth(text []byte) (most int) {
+	for i, now := 0, 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			i = quoteEnd(text, i)
+		case '{', '[':
+			now++
+			most = max(most, now)
+		case '}', ']':
+			now--
+		}
+	}
+	return most
+}
+
 // unquote decodes a valid JSON string. It is "" for any other JSON value.
 func unquote(raw []byte) string {
 	if len(raw) > 1 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {

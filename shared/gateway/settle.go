@@ -192,7 +192,7 @@ func (h *Handler) readValue(o object) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return value, checkSize("value", len(value), h.MaxValueBytes)
+	return value, h.checkValue("value", value)
 }
 
 func (h *Handler) readError(o object, name string) (string, error) {
@@ -212,6 +212,21 @@ func readComment(o object, name string) (*string, error) {
 		return nil, err
 	}
 	return comment, within(name, promise.CheckComment(*comment))
+}
+
+// maxValueDepth leaves room for what is around a value in an answer, at most
+// four levels: encoding/json, for one, reads no more than 10,000, and a page
+// with a deeper value would be lost to it, with all that is in it.
+const maxValueDepth = 9_990
+
+func (h *Handler) checkValue(name string, value json.RawMessage) error {
+	if err := checkSize(name, len(value), h.MaxValueBytes); err != nil {
+		return err
+	}
+	if len(value) > 2*maxValueDepth && depth(value) > maxValueDepth {
+		return fail(promise.CodeValueTooLarge, name, "The field may be nested at most "+strconv.Itoa(maxValueDepth)+" deep.")
+	}
+	return nil
 }
 
 func checkSize(name string, size, limit int) error {
