@@ -29,8 +29,9 @@ const (
 	CacheSize = 10_000
 
 	// lookupTimeout limits a look-up, which does not end with the call that began
-	// it: others may wait for it, too. API Gateway waits 10 s for an authorizer.
-	lookupTimeout = 3 * time.Second
+	// it: others may wait for it, too. An authorizer that gives up leaves the
+	// operation most of the time that its caller is to wait.
+	lookupTimeout = 1500 * time.Millisecond
 )
 
 // Store knows keys and tenants. Of what is unknown it says promise.ErrNotFound;

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -41,6 +42,7 @@ type event struct {
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
 	body        []byte
+	received    time.Time
 
 	routeKey      string
 	authorization string
@@ -73,6 +75,10 @@ func readEvent(payload []byte) (event, error) {
 				switch string(p.name) {
 				case "domainName":
 					ev.domain = unquote(p.raw)
+				case "timeEpoch":
+					if ms, err := strconv.ParseInt(string(p.raw), 10, 64); err == nil {
+						ev.received = time.UnixMilli(ms)
+					}
 				case "authorizer":
 					ev.principal = readPrincipal(p.raw)
 				}
@@ -128,14 +134,15 @@ type call struct {
 	workflow   uuid.UUID
 	parameters parameters
 	body       object
+	deadline   time.Time // see Handler.Timeout
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	op := h.Operation
 	ev, err := readEvent(payload)
-	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain}
+	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, deadline: h.deadline(ev.received)}
 	if c.principal.Kind == promise.Unverified {
-		p, away := h.authenticate(ctx, ev)
+		p, away := h.authenticate(ctx, ev, c.deadline)
 		if away != nil {
 			return c, away
 		}
@@ -177,8 +184,8 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 
 // authenticate looks up what the authorizer could not. An answer of its may be
 // used again after the database has come back.
-func (h *Handler) authenticate(ctx context.Context, ev event) (promise.Principal, error) {
-	ctx, stop := context.WithTimeout(ctx, h.Timeout)
+func (h *Handler) authenticate(ctx context.Context, ev event, deadline time.Time) (promise.Principal, error) {
+	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()
 	source, inHeader := ev.authorization, !promise.IsCallback(ev.routeKey)
 	if !inHeader {

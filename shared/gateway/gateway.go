@@ -76,10 +76,14 @@ type Handler struct {
 	// Authorization header, or a token of the query.
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
 
-	PublicURL string        // where the HTTP API is reached from outside, without a slash at the end; may be empty
-	Timeout   time.Duration // a call that waits longer for the database is answered with CodeUnavailable
-	Log       *slog.Logger
-	Metrics   Metrics
+	PublicURL string // where the HTTP API is reached from outside, without a slash at the end; may be empty
+
+	// Timeout is after how long a call that the database still keeps waiting is answered with CodeUnavailable: of the HTTP
+	// form counted from when API Gateway took it, so that the authorizer's time is in it.
+	Timeout time.Duration
+
+	Log     *slog.Logger
+	Metrics Metrics
 }
 
 // Metrics counts what happens.
@@ -121,14 +125,33 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 	if err != nil {
 		return c, answer{}, err
 	}
+	if !isHTTP {
+		c.deadline = h.deadline(time.Time{})
+	}
 	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // what waits bounds each of its looks
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, h.Timeout)
+		ctx, stop = context.WithDeadline(ctx, c.deadline)
 		defer stop()
 	}
 	a, err = h.Operation.do(ctx, h, c)
 	return c, a, err
 }
+
+// deadline is when a call is over that was received then; the zero time: now.
+// The work itself gets a quarter of Timeout however long everything before it
+// has taken. A time that cannot be is none: of an event that is sent again, or by
+// a clock that differs.
+func (h *Handler) deadline(received time.Time) time.Time {
+	now := time.Now()
+	spent := now.Sub(received)
+	if spent < 0 || spent > gatewayTimeout {
+		spent = 0
+	}
+	return now.Add(max(h.Timeout-spent, h.Timeout/4))
+}
+
+// gatewayTimeout is how long API Gateway waits for a function.
+const gatewayTimeout = 30 * time.Second
 
 // log tells of a failed call; c is nil where the call could not be read.
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {

@@ -61,8 +61,9 @@ func (h *Handler) await(
 		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
 		defer stop()
 	}
+	latest := c.deadline // of one look
 	for looks := 0; ; looks++ {
-		looking, stop := context.WithTimeout(ctx, h.Timeout)
+		looking, stop := context.WithDeadline(ctx, latest)
 		done, err := look(looking)
 		stop()
 		left := time.Until(end)
@@ -77,6 +78,7 @@ func (h *Handler) await(
 			return nil
 		case <-time.After(min(pollEvery, left)):
 		}
+		latest = h.deadline(time.Time{})
 	}
 }
 
