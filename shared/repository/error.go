@@ -56,8 +56,15 @@ func interpret(op string, err error) error {
 // away says whether err tells of the database's state and not of the statement:
 // the same call may succeed later.
 func away(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) { // whatever Postgres says of it: the statement was not even asked
+		return true
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
+		if pg.SeverityUnlocalized == "FATAL" || pg.SeverityUnlocalized == "PANIC" { // the session's end, not the statement's
+			return true
+		}
 		switch pg.Code[:2] {
 		case "08", "28", "53", "57", "58": // connection, authorization, resources, operator, system
 			return true
@@ -65,8 +72,7 @@ func away(err error) bool {
 		return pg.Code == "25006" || pg.Code == "55P03" // read_only_sql_transaction, lock_not_available
 	}
 	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
