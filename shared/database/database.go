@@ -31,6 +31,10 @@ const PoolSize = 3
 // connectTimeout leaves a call time to say that the database is away.
 const connectTimeout = 2 * time.Second
 
+// pingTimeout leaves a call time to connect anew, where a connection that it
+// finds open has gone silent.
+const pingTimeout = time.Second
+
 // Options say where Postgres is and how to prove who connects.
 type Options struct {
 	// URL is a postgres:// URL or keyword=value pairs. libpq's own variables add to it.
@@ -52,7 +56,8 @@ type Options struct {
 
 // NewPool makes a pool that connects when it is first needed. It suits a process
 // that may be frozen between two calls: a connection that has idled for a second
-// is looked at before it is used, one that has idled for minutes is closed.
+// is looked at before it is used, for a second at most; one that has idled for
+// minutes is closed.
 //
 // With IAMAuth or Secret, every connection is encrypted and the server's
 // certificate is verified in full, whatever sslmode says: against the authorities
@@ -65,6 +70,7 @@ func NewPool(o Options) (*pgxpool.Pool, error) {
 	}
 	c.MaxConns = PoolSize
 	c.MaxConnIdleTime = 5 * time.Minute
+	c.PingTimeout = pingTimeout
 	prepare, err := o.configure(c.ConnConfig)
 	if err != nil {
 		return nil, err
