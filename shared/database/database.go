@@ -62,7 +62,9 @@ type Options struct {
 // With IAMAuth or Secret, every connection is encrypted and the server's
 // certificate is verified in full, whatever sslmode says: against the authorities
 // of RDS and RDS Proxy, or those of URL's sslrootcert. Nothing is sent to a server
-// that has none. No error holds a password, a token or the URL.
+// that has none. No error holds a password, a token or the URL. Where a token or a
+// password is not to be had, whoever needed the connection is told so, and
+// pgconn.SafeToRetry says that nothing was sent.
 func NewPool(o Options) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
@@ -138,9 +140,20 @@ func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnCo
 		} else {
 			c.Password, err = o.password(ctx, c.User)
 		}
-		return err
+		if err != nil {
+			return notConnected{err}
+		}
+		return nil
 	}, nil
 }
+
+// notConnected says what pgx does not say of a BeforeConnect that fails: that
+// nothing has been sent (see pgconn.SafeToRetry).
+type notConnected struct{ error }
+
+func (notConnected) SafeToRetry() bool { return true }
+
+func (e notConnected) Unwrap() error { return e.error }
 
 func sign(ctx context.Context, c *pgx.ConnConfig, region string) (string, error) {
 	endpoint := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/database"
@@ -78,6 +79,7 @@ func TestIAMAuth(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	_, err = whoAmI(t.Context(), database.Options{URL: proxy.URL(name, ""), IAMAuth: true})
 	require.ErrorContains(t, err, "AWS_SECRET_ACCESS_KEY")
+	require.True(t, pgconn.SafeToRetry(err), "%v", err)
 }
 
 // Who is not the one that was meant gets no token.
@@ -125,12 +127,14 @@ func TestSecret(t *testing.T) {
 		text = c.text
 		_, err := whoAmI(t.Context(), o)
 		require.ErrorContains(t, err, c.err)
+		require.Equal(t, c.err != "28P01", pgconn.SafeToRetry(err), "whether it can have been heard: %v", err)
 		require.NotContains(t, err.Error(), "of today")
 		require.NotContains(t, err.Error(), "of yesterday")
 	}
 	failure = errors.New("away")
 	_, err = whoAmI(t.Context(), o)
 	require.ErrorIs(t, err, failure)
+	require.True(t, pgconn.SafeToRetry(err), "%v", err)
 	_, err = database.ConnConfig(t.Context(), o)
 	require.ErrorIs(t, err, failure)
 }
