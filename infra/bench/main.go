@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ type options struct {
 	growth   bool
 	load     time.Duration
 	http     bool
+	only     *regexp.Regexp
 }
 
 func main() {
@@ -71,8 +73,13 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
 	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000")
 	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
+	only := flags.String("only", "", "`regular expression`: measure only the operations whose names it matches")
 	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
 	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	var err error
+	if o.only, err = regexp.Compile(*only); err != nil {
 		return o, err
 	}
 	for _, text := range strings.Split(*clients, ",") {

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,7 +29,7 @@ func measureTable(ctx context.Context, c *cluster, o options, screen *progress) 
 		if err != nil {
 			return nil, err
 		}
-		more, err := inTurns(ctx, operations, clients, o.calls, screen)
+		more, err := inTurns(ctx, chosen(operations, o), clients, o.calls, screen)
 		done()
 		if err != nil {
 			return nil, err
@@ -43,6 +44,11 @@ func measureTable(ctx context.Context, c *cluster, o options, screen *progress) 
 		rows = append(rows, more...)
 	}
 	return rows, nil
+}
+
+// chosen are those that were asked for.
+func chosen(operations []operation, o options) []operation {
+	return slices.DeleteFunc(operations, func(op operation) bool { return !o.only.MatchString(op.name) })
 }
 
 var value = []byte(`{"status":"paid","amount":4200}`)

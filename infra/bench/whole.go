@@ -216,6 +216,7 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 			return must(service.invokeResolve)(ctx, promiseID(db.pick(n)))
 		}},
 	}
+	operations = chosen(operations, o)
 	statements := make([]float64, len(operations))
 	for i := range operations {
 		operations[i].db = db

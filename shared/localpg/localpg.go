@@ -279,7 +279,7 @@ func settings(port int, durable bool) []string {
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(port),
 		"unix_socket_directories": "", // its path could be longer than a socket's may be
-		"shared_buffers":          "128MB",
+		"shared_buffers":          "512MB",
 		"max_connections":         "100",
 		"logging_collector":       "off",
 		"log_destination":         "stderr",

@@ -42,8 +42,6 @@ func (r *Repository) Settle(
 	switch {
 	case row.Settled:
 		return promise.Settled{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
-	case row.State == promise.Pending: // its workflow execution was deleted as it was about to be settled
-		return promise.Settled{}, promise.ErrNotFound
 	}
 	return promise.Settled{
 		PromiseID: row.PromiseID, State: row.State, Outcome: promise.Late(row.State, row.ByDeadline, row.Same),
