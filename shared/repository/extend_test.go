@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -231,4 +232,67 @@ func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
 	require.Equal(t, promise.Pending, read.State)
 	require.Len(t, page, 1)
 	require.Equal(t, promise.Pending, page[0].State)
+}
+
+// beforeWaiting is a database in which something happens each time that a call is about to wait for others.
+type beforeWaiting struct {
+	repository.DB
+	waits []func() // what happens, for each time, and what after it
+}
+
+func (b *beforeWaiting) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	b.waits[0]()
+	tag, err := b.DB.Exec(ctx, sql, args...)
+	b.waits[1]()
+	b.waits = b.waits[2:]
+	return tag, err
+}
+
+// A call that waits for an extension finds the new deadline passed, too: a settlement may have been in time for that one.
+func TestNobodyIsToldOfATimeoutBeforeASettlementInTimeForAnExtension(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	exec := func(tx interface {
+		Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
+	}, sql string, args ...any) {
+		_, err := tx.Exec(ctx, sql, args...)
+		require.NoError(t, err)
+	}
+	for name, look := range map[string]func(*repository.Repository, promise.Promise) (promise.State, error){
+		"get": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
+			p, err := r.Get(ctx, tenant, promise.ByID(p.ID))
+			return p.State, err
+		},
+		"settle": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
+			s, err := r.Settle(ctx, tenant, promise.ByID(p.ID), rejected("late"))
+			return s.State, err
+		},
+		"list": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
+			page, _, err := r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)
+			return page[0].State, err
+		},
+	} {
+		d := draft(name)
+		d.TimeoutAt = new(time.Now().Add(-time.Hour))
+		p := create(t, r, d)
+		settling, err := db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		state, err := look(repository.New(&beforeWaiting{db.Pool, []func(){
+			func() { // the extension that is waited for
+				exec(db.Pool, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + INTERVAL '1 s' WHERE id = $1", p.ID)
+			},
+			func() { // the settlement is in time, and not committed when its deadline passes
+				settled, err := repository.New(settling).Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))
+				require.NoError(t, err)
+				require.Equal(t, promise.OutcomeSettled, settled.Outcome)
+				exec(db.Pool, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
+			},
+			func() { require.NoError(t, settling.Commit(ctx)) },
+			func() {},
+		}}), p)
+		settling.Rollback(ctx) //nolint:errcheck // where nobody waited for it
+		require.NoError(t, err)
+		require.Equal(t, promise.Resolved, state, name)
+	}
 }

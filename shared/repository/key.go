@@ -59,11 +59,11 @@ type doubt struct {
 	WorkflowExecutionID *uuid.UUID
 }
 
-func (d doubt) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+func (d doubt) overdue() (passed, bool) {
 	if !d.Doubtful {
-		return uuid.Nil, uuid.Nil, false
+		return passed{}, false
 	}
-	return uuid.Nil, *d.WorkflowExecutionID, true
+	return passed{workflowExecutionID: *d.WorkflowExecutionID}, true
 }
 
 type keyRow struct {

@@ -78,7 +78,7 @@ type existsRow struct {
 // listConfirmed runs a list until every deadline in it that nothing has recorded
 // stands, as run does for one promise.
 func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow, error) {
-	confirmed := map[uuid.UUID]bool{}
+	confirmed := map[uuid.UUID]time.Time{}
 	for range attempts {
 		rows, err := runAll[listRow](ctx, r, s)
 		if err != nil {
@@ -86,9 +86,9 @@ func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow,
 		}
 		var workflows []string
 		for _, row := range rows {
-			if id, workflow, overdue := row.overdue(); overdue && !confirmed[id] {
-				confirmed[id] = true
-				workflows = append(workflows, workflow.String())
+			if deadline, overdue := row.overdue(); overdue && !confirmed[deadline.promiseID].Equal(deadline.at) {
+				confirmed[deadline.promiseID] = deadline.at
+				workflows = append(workflows, deadline.workflowExecutionID.String())
 			}
 		}
 		if len(workflows) == 0 {

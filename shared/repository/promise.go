@@ -83,8 +83,11 @@ func (r promiseRow) onTimeout() *promise.Result {
 	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Error: r.TimeoutError}
 }
 
-func (r promiseRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return r.ID, r.WorkflowExecutionID, r.Outcome == nil && r.state() != promise.Pending
+func (r promiseRow) overdue() (passed, bool) {
+	if r.Outcome != nil || r.state() == promise.Pending {
+		return passed{}, false
+	}
+	return passed{r.ID, r.WorkflowExecutionID, *r.TimeoutAt}, true
 }
 
 func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
@@ -154,11 +157,11 @@ type createRow struct {
 	LostHold      bool
 }
 
-func (r createRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+func (r createRow) overdue() (passed, bool) {
 	if r.Found == "existing" || r.Doubtful {
 		return r.promiseRow.overdue()
 	}
-	return uuid.Nil, uuid.Nil, false
+	return passed{}, false
 }
 
 // Get reads a promise, and judges the deadline by the database's clock.
@@ -217,9 +220,9 @@ type extendRow struct {
 	Extended bool
 }
 
-func (r extendRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
+func (r extendRow) overdue() (passed, bool) {
 	if r.Extended {
-		return uuid.Nil, uuid.Nil, false
+		return passed{}, false
 	}
 	return r.promiseRow.overdue()
 }

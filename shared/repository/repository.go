@@ -2,7 +2,7 @@
 //
 // One operation is one statement and one round trip. Where a race was lost it is
 // run again; where a promise is past its deadline and nothing has recorded it
-// yet, two more follow. Every method can be repeated safely.
+// yet, two more follow, or four where it was to be settled. Every method can be repeated safely.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that none can deadlock with another:
@@ -27,6 +27,7 @@ package repository
 import (
 	"context"
 	_ "embed" // the queries
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -77,22 +78,29 @@ func (s *statement) pin(promiseID string) {
 // judged is a row that may tell of a promise past its deadline which nothing
 // has recorded yet.
 type judged interface {
-	overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool)
+	overdue() (passed, bool)
+}
+
+// passed is a deadline which has passed and which nothing has recorded.
+type passed struct {
+	promiseID, workflowExecutionID uuid.UUID
+	at                             time.Time // zero where the statement does not tell: it is asked for, if it can be
 }
 
 // never is for rows that tell of no deadline.
 type never struct{}
 
-func (never) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return uuid.Nil, uuid.Nil, false
-}
+func (never) overdue() (passed, bool) { return passed{}, false }
 
 // run runs a statement until its answer stands. It is run again where it lost a
 // race, where its connection turned out dead before anything was sent, and
 // where its answer is a deadline that nothing has recorded: a settlement that
 // was in time may be about to commit, so those under way are waited for first.
+// Where what they did was to set another deadline, it may have passed, too, by
+// the second look: that one is waited for in its turn.
 func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
-	confirmed, reconnected := false, false
+	reconnected := false
+	var confirmed *time.Time
 	var row T
 	var err error
 	for range attempts {
@@ -111,18 +119,28 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			}
 			return row, interpret(s.op, err)
 		}
-		promiseID, workflow, overdue := row.overdue()
-		if !overdue || confirmed {
+		deadline, overdue := row.overdue()
+		if overdue && deadline.at.IsZero() && deadline.promiseID != uuid.Nil {
+			var p promiseRow
+			if p, err = one[promiseRow](r.db.Query(ctx, getSQL, s.args[0], deadline.promiseID.String(), nil)); err != nil {
+				return row, interpret(s.op, err)
+			}
+			if deadline, overdue = p.overdue(); !overdue { // it was extended or settled in the meantime
+				s.pin(p.ID.String())
+				continue
+			}
+		}
+		if !overdue || confirmed != nil && confirmed.Equal(deadline.at) {
 			return row, nil
 		}
-		if err = r.awaitSettlements(ctx, s.op, []string{workflow.String()}); err != nil {
+		if err = r.awaitSettlements(ctx, s.op, []string{deadline.workflowExecutionID.String()}); err != nil {
 			return row, err
 		}
-		s.pin(promiseID.String())
+		s.pin(deadline.promiseID.String())
 		if s.confirms {
 			s.args[len(s.args)-1] = true
 		}
-		confirmed = true
+		confirmed = &deadline.at
 	}
 	return row, contention(err)
 }

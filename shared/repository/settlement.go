@@ -58,8 +58,8 @@ type settleRow struct {
 	Overdue             bool
 }
 
-func (r settleRow) overdue() (promiseID, workflowExecutionID uuid.UUID, ok bool) {
-	return r.PromiseID, r.WorkflowExecutionID, r.Overdue
+func (r settleRow) overdue() (passed, bool) {
+	return passed{promiseID: r.PromiseID, workflowExecutionID: r.WorkflowExecutionID}, r.Overdue
 }
 
 // SettleOrHold settles the promise of an idempotency key. Where there is none,
