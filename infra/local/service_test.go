@@ -133,16 +133,9 @@ func TestKilled(t *testing.T) {
 			syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) //nolint:errcheck // it may just have gone
 		}
 	}
-	pidFiles, err := filepath.Glob(filepath.Join(data, "*", "postmaster.pid"))
+	pid, err := postmaster(data)
 	require.NoError(t, err)
-	if len(pidFiles) == 0 {
-		pidFiles = []string{filepath.Join(data, "postmaster.pid")}
-	}
-	pidFile, err := os.ReadFile(pidFiles[0])
-	require.NoError(t, err)
-	postmaster, err := strconv.Atoi(strings.SplitN(string(pidFile), "\n", 2)[0])
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT), "an immediate shutdown: a crash")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGQUIT), "an immediate shutdown: a crash")
 	require.Eventually(t, func() bool {
 		status, _ := post("/promises", `{"workflowExecutionId":"`+workflows[0]+`","name":"away"}`)
 		return status == 503

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+type logged struct {
+	SequenceNumber int32
+	EventType      promise.EventType
+	PromiseID      string
+	PromiseName    string
+	State          promise.State
+	TimeoutAt      *time.Time
+	CreatedAt      time.Time
+}
+
+// read gets a page of the API.
+func (s *session) read(t *testing.T, path string, page any) {
+	t.Helper()
+	status, body := request(t, "GET", s.runner.promises(path), "Bearer "+s.runner.ready.APIKey, "")
+	require.Equal(t, 200, status, "%s: %s", path, body)
+	require.NoError(t, json.Unmarshal([]byte(body), page))
+}
+
+func (s *session) promisesOf(t *testing.T, workflow string) (all []reply) {
+	t.Helper()
+	for cursor := ""; ; {
+		var page struct {
+			Promises   []reply
+			NextCursor string
+		}
+		s.read(t, "/promises?workflowExecutionId="+workflow+cursor, &page)
+		all = append(all, page.Promises...)
+		if page.NextCursor == "" {
+			return all
+		}
+		cursor = "&cursor=" + page.NextCursor
+	}
+}
+
+// logOf reads a workflow execution's log. There is none before its first promise.
+func (s *session) logOf(t *testing.T, workflow string) (all []logged) {
+	t.Helper()
+	if len(s.promisesOf(t, workflow)) == 0 {
+		return nil
+	}
+	for after := int32(0); ; {
+		var page struct {
+			Events    []logged
+			NextAfter int32
+		}
+		s.read(t, fmt.Sprintf("/workflows/%s/events?after=%d", workflow, after), &page)
+		if len(page.Events) == 0 {
+			return all
+		}
+		all = append(all, page.Events...)
+		after = page.NextAfter
+	}
+}
+
+// settleDown waits for calls whose answers were lost and that are still under way, has the deadlines recorded that have
+// passed, reads the logs, and every promise once more, as part of the history.
+func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
+	t.Helper()
+	time.Sleep(500 * time.Millisecond)
+	workflows := []string{}
+	for _, on := range s.subjects {
+		workflows = append(workflows, on.workflow)
+	}
+	workflows = slices.Compact(workflows)
+
+	owner := map[string]*subject{} // by a promise's name
+	for _, on := range s.subjects {
+		owner[on.name(0)], owner[on.name(1)] = on, on
+	}
+	witnesses := map[int]*[2]witness{}
+	for i := range s.subjects {
+		witnesses[i] = &[2]witness{}
+	}
+	var last []*operation
+	for _, workflow := range workflows {
+		promises, log := s.stable(t, workflow)
+		s.ends = append(s.ends, end{promises, log})
+		for _, p := range promises {
+			on := owner[p.Name]
+			require.NotNil(t, on, p.Name)
+			require.Equal(t, on.workflow, workflow)
+			which := slices.Index([]string{on.name(0), on.name(1)}, p.Name)
+			if told := on.ids[which]; told != "" {
+				require.Equal(t, told, p.PromiseID, "one name, two promises")
+			}
+			on.ids[which] = p.PromiseID
+			w := &witnesses[on.index][which]
+			w.createdAt, w.keyed = p.CreatedAt.UnixMicro(), p.IdempotencyKey != nil
+			if p.SettledBy != nil && p.SettledBy.Kind != promise.ByDeadline {
+				w.state, w.text = p.State, p.text()
+			}
+			for _, e := range log {
+				if e.PromiseID == p.PromiseID && e.EventType == promise.EventExtended {
+					w.deadlines = append(w.deadlines, e.TimeoutAt.UnixMicro())
+				}
+			}
+			last = append(last, &operation{Client: clients, Subject: on.index, Action: get, Target: which, id: p.PromiseID})
+		}
+	}
+	for _, on := range s.subjects {
+		last = append(last, &operation{Client: clients, Subject: on.index, Action: get, ByKey: true})
+	}
+	var reading sync.WaitGroup
+	for n := range clients {
+		reading.Go(func() {
+			for i := n; i < len(last); i += clients {
+				s.do(last[i], s.subjects[last[i].Subject])
+			}
+		})
+	}
+	reading.Wait()
+	return witnesses
+}
+
+// stable reads a workflow execution's promises and its log at a time when nothing happens to either.
+func (s *session) stable(t *testing.T, workflow string) ([]reply, []logged) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		before, promises := s.logOf(t, workflow), s.promisesOf(t, workflow)
+		unrecorded := slices.ContainsFunc(promises, func(p reply) bool {
+			return p.State != promise.Pending && p.ResolvedBySequence == nil
+		})
+		if !unrecorded && len(before) == len(s.logOf(t, workflow)) {
+			return promises, before
+		}
+		require.True(t, time.Now().Before(deadline), "deadlines that have passed and that nothing records: %+v", promises)
+		s.runner.lambda(t, "expire-promises", `{"once":true}`)
+	}
+}
+
+// end is how a workflow execution ended.
+type end struct {
+	promises []reply
+	log      []logged
+}
+
+// requireLog checks that the log has no gap and tells of each promise what the promise itself does.
+func (e end) requireLog(t *testing.T) {
+	t.Helper()
+	promises, log := e.promises, e.log
+	of := map[string][]logged{}
+	for i, e := range log {
+		require.Equal(t, int32(i+1), e.SequenceNumber)
+		of[e.PromiseID] = append(of[e.PromiseID], e)
+	}
+	require.Len(t, of, len(promises))
+	for _, p := range promises {
+		events := of[p.PromiseID]
+		require.NotEmpty(t, events, "%+v", p)
+		require.Equal(t, promise.EventCreated, events[0].EventType)
+		require.Equal(t, p.CreatedBySequence, events[0].SequenceNumber)
+		events = events[1:]
+		if p.State != promise.Pending {
+			require.NotEmpty(t, events, "%+v", p)
+			end := events[len(events)-1]
+			events = events[:len(events)-1]
+			want := promise.EventOf(p.State)
+			if p.SettledBy.Kind == promise.ByDeadline {
+				want = promise.EventTimeout
+				require.Equal(t, p.TimeoutAt, p.ResolvedAt)
+			} else if p.TimeoutAt != nil {
+				require.True(t, p.ResolvedAt.Before(*p.TimeoutAt), "settled after its deadline: %+v", p)
+			}
+			require.Equal(t, want, end.EventType)
+			require.Equal(t, *p.ResolvedBySequence, end.SequenceNumber)
+		}
+		for i, e := range events {
+			require.Equal(t, promise.EventExtended, e.EventType, "%+v", p)
+			if i == len(events)-1 {
+				require.Equal(t, p.TimeoutAt, e.TimeoutAt)
+			}
+		}
+	}
+}
