@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	},
 	"infra/build": {"shared/routes"},
 	"infra/local": {"infra/build", "infra/local", "shared/config", "shared/localpg", "shared/routes"},
+	"infra/bench": {"infra/local", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes"},
 }
 
 // What no function may link; migrate alone may link the migration library.

@@ -6,8 +6,8 @@
 SET LOCAL lock_timeout = '1s';
 
 -- Settles a promise of the tenant of that slug, by id or, where that is NULL, by idempotency key, and returns what its state
--- is and what this call did: settled it, or found that it was, or that its deadline had passed (overdue where nothing has recorded
--- that yet). promise_id is NULL where there is no such promise for this tenant. The settled row is its own event.
+-- is and what this call did: settled it, or found that it was, or that its deadline had passed (overdue_since, where nothing has
+-- recorded that yet). promise_id is NULL where there is no such promise for this tenant. The settled row is its own event.
 --
 -- Locks: the workflow execution's row, which hands out the number, then the promise's. That the promise is pending is
 -- first read without a lock. The deadline is judged again with the lock held, by a clock read under it. Whoever waited for
@@ -20,7 +20,7 @@ CREATE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
     new_kind VARCHAR, new_by VARCHAR, new_comment VARCHAR,
     OUT promise_id UUID, OUT workflow_execution_id UUID, OUT state VARCHAR, OUT by_deadline BOOLEAN, OUT same BOOLEAN,
-    OUT settled BOOLEAN, OUT overdue BOOLEAN
+    OUT settled BOOLEAN, OUT overdue_since TIMESTAMPTZ
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -86,10 +86,10 @@ BEGIN
             promise_id := target.id;
             workflow_execution_id := target.workflow_execution_id;
             settled := FALSE;
-            overdue := NOT target.resolved;
-            IF overdue THEN
+            IF NOT target.resolved THEN
                 state := COALESCE(target.timeout_outcome, 'timed_out');
                 by_deadline := TRUE;
+                overdue_since := target.timeout_at;
             ELSE
                 state := target.outcome;
                 by_deadline := state = 'timed_out' OR target.settled_by_kind IS NOT DISTINCT FROM 'deadline';

@@ -263,7 +263,7 @@ func TestDeployed(t *testing.T) {
 	first := must("expire-promises", `{"once":true}`)
 	d.db.Exec(t, `UPDATE promise SET created_at = created_at - INTERVAL '3 days', resolved_at = resolved_at - INTERVAL '3 days',
 		timeout_at = timeout_at - INTERVAL '3 days' WHERE name = 'old'`)
-	d.db.Exec(t, "UPDATE workflow_event SET created_at = created_at - INTERVAL '3 days' WHERE workflow_execution_id = '7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11'")
+	d.db.Exec(t, "UPDATE workflow_event_row SET created_at = created_at - INTERVAL '3 days' WHERE workflow_execution_id = '7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11'")
 	second := must("expire-promises", `{"once":true}`)
 	for _, what := range []string{"expired", "keysDeleted", "holdsExpired"} {
 		require.Positive(t, first[what], "%s: %v\n%s", what, first, d.output.String())

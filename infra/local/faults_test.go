@@ -26,14 +26,14 @@ func TestDatabaseSilent(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t, memory(t))
 	start := func() { require.NoError(t, o.proxy.Start()) }
-	o.suffer(t, fault{name: "connections are refused", says: "connection refused", waves: 3, begin: o.proxy.Stop, end: start})
+	o.suffer(t, trouble{name: "connections are refused", says: "connection refused", waves: 3, begin: o.proxy.Stop, end: start})
 
 	both := func(kind, attributes string) (remove func()) {
 		up, down := o.toxic(t, "upstream", kind, attributes), o.toxic(t, "downstream", kind, attributes)
 		return func() { up(); down() }
 	}
 	var remove func()
-	for _, f := range []fault{
+	for _, f := range []trouble{
 		{name: "answers do not arrive", begin: func() { remove = o.toxic(t, "downstream", "timeout", `{"timeout":0}`) }},
 		{name: "nothing arrives, on new connections either", begin: func() { remove = both("timeout", `{"timeout":0}`); o.hangUp(t) }},
 		{name: "an answer takes 1.2 s", begin: func() { remove = o.toxic(t, "downstream", "latency", `{"latency":1200}`) }, writes: true},
@@ -53,7 +53,7 @@ func TestDatabaseSilent(t *testing.T) {
 	signalAll(sessions, syscall.SIGSTOP)
 	defer signalAll(sessions, syscall.SIGCONT)
 	begun, refused := time.Now(), 0
-	for _, a := range o.all(t, w.calls, answer.unavailable) {
+	for _, a := range o.all(t, w.calls, received.unavailable) {
 		require.True(t, a.served() || a.unavailable(), "sessions go silent: %v\n%s", a, o.lastWords())
 		require.Less(t, a.done.Sub(begun), promptly+o.slack, a.name)
 		if a.unavailable() {
@@ -157,7 +157,7 @@ func TestDatabaseRefuses(t *testing.T) {
 		}
 	}
 	hangUp := func() { o.hangUp(t) }
-	for _, f := range []fault{
+	for _, f := range []trouble{
 		{name: "read-only, as a replica is", says: "SQLSTATE 25006", reads: true, begin: readOnly("on"), end: readOnly("off")},
 		{name: "the role has no connection left", says: "SQLSTATE 53300",
 			begin: all(sql("ALTER ROLE service CONNECTION LIMIT 0"), hangUp), end: sql("ALTER ROLE service CONNECTION LIMIT -1")},
@@ -194,7 +194,7 @@ func TestDatabaseStopped(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t, memory(t))
 	var last *pgx.Conn
-	o.suffer(t, fault{name: "the server shuts down", says: "SQLSTATE 57P03", waves: 2,
+	o.suffer(t, trouble{name: "the server shuts down", says: "SQLSTATE 57P03", waves: 2,
 		begin: func() {
 			last = o.admin(t, "postgres")
 			sessions := o.sessions(t)
@@ -218,18 +218,18 @@ func TestDatabaseStopped(t *testing.T) {
 		body: `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"pending"}`})
 	var p struct{ PromiseID string }
 	require.NoError(t, json.Unmarshal([]byte(pending.body), &p))
-	waiting := make(chan answer, 1)
+	waiting := make(chan received, 1)
 	go func() {
 		waiting <- o.make(context.Background(), apiCall{name: "wait", method: "GET", credential: o.ready.APIKey,
 			url: o.promises("/promises/id:" + p.PromiseID + "?waitSeconds=25")})
 	}()
 	unknown := auth.NewKey()
-	get := func(tenant, identifier, credential string) answer {
+	get := func(tenant, identifier, credential string) received {
 		return o.make(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
 			url: o.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})
 	}
 	known := "id:" + p.PromiseID
-	o.suffer(t, fault{name: "the server is stopped", says: "EOF", waves: 3, end: func() { o.startServer(t) }, begin: func() {
+	o.suffer(t, trouble{name: "the server is stopped", says: "EOF", waves: 3, end: func() { o.startServer(t) }, begin: func() {
 		time.Sleep(time.Second) // until the waiting call has looked
 		require.NoError(t, o.server.Stop())
 		begun := time.Now()
@@ -280,10 +280,10 @@ func TestDatabaseFull(t *testing.T) {
 			require.Less(t, n, 100_000, "there is no end of the disk")
 		}
 	}
-	o.suffer(t, fault{name: "the disk is full", says: "SQLSTATE 53100", waves: 2, reads: true, writes: true,
+	o.suffer(t, trouble{name: "the disk is full", says: "SQLSTATE 53100", waves: 2, reads: true, writes: true,
 		begin: func() { fill(); untilRefused(t) },
 		end:   func() { require.NoError(t, os.Remove(ballast)) }})
-	o.suffer(t, fault{name: "the disk is full, and the server crashes of it", says: "SQLSTATE 57P0", waves: 2, writes: true,
+	o.suffer(t, trouble{name: "the disk is full, and the server crashes of it", says: "SQLSTATE 57P0", waves: 2, writes: true,
 		begin: func() {
 			fill()
 			conn := o.admin(t, "postgres")
@@ -313,14 +313,14 @@ func TestDatabaseKilled(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var worst time.Duration
-	var wrong []answer
+	var wrong []received
 	refused, served := 0, make([]int, rounds+1) // by how often the server had been killed
 	round, stop := 0, make(chan struct{})
 	workflows := make([]string, 8)
 	created := make([]int, len(workflows))
 	for caller := range workflows {
 		workflows[caller] = uuid.NewString()
-		repeat := func(c apiCall) answer {
+		repeat := func(c apiCall) received {
 			for {
 				a := o.make(t.Context(), c)
 				mu.Lock()

@@ -317,9 +317,7 @@ func (s subjectState) step(o *operation) []any {
 					}
 				default:
 					since := now
-					// A read judges by a clock that it has looked at before it took its snapshot. In between a deadline can
-					// be set and pass.
-					if rest == asWritten || after.promises[told.Promise].set >= o.Call {
+					if rest == asWritten {
 						since = o.Call
 					}
 					for _, seen := range after.moments(since, o.Return) {

@@ -82,15 +82,16 @@ func TestLinearizable(t *testing.T) {
 // The test sees a settlement that the next one writes over.
 func TestLinearizableCatches(t *testing.T) {
 	t.Parallel()
-	query, err := filepath.Abs("../../shared/repository/queries/settle.sql")
+	file, err := filepath.Abs("../../migrations/00007_promise_settle.sql")
 	require.NoError(t, err)
-	text, err := os.ReadFile(query)
+	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	require.Contains(t, string(text), "AND NOT p.resolved\n")
+	const again = "AND NOT resolved "
+	require.Contains(t, string(text), again)
 	dir := folder(t)
-	broken, overlay := filepath.Join(dir, "settle.sql"), filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(broken, []byte(strings.ReplaceAll(string(text), "AND NOT p.resolved\n", "\n")), 0o600))
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{query: broken}})
+	broken, overlay := filepath.Join(dir, "promise_settle.sql"), filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(broken, []byte(strings.ReplaceAll(string(text), again, "")), 0o600))
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: broken}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
 
@@ -106,8 +107,8 @@ func TestLinearizableCatches(t *testing.T) {
 	s.disturbed(t, 2000, noFault, d, 0)
 	history := s.recorded(t)
 	require.Equal(t, porcupine.Illegal, porcupine.CheckOperationsTimeout(linearizable, history, 2*time.Minute))
-	file, drawing, bad := s.keep(t, history, t.TempDir())
-	require.FileExists(t, file)
+	kept, drawing, bad := s.keep(t, history, t.TempDir())
+	require.FileExists(t, kept)
 	require.FileExists(t, drawing)
 	t.Logf("%d of %d subjects are not linearizable", len(bad), len(s.subjects))
 }

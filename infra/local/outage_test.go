@@ -161,8 +161,8 @@ type apiCall struct {
 	direct, reads                       bool
 }
 
-// answer is what came of it.
-type answer struct {
+// received is what came of it.
+type received struct {
 	apiCall
 	err         error
 	status      int
@@ -172,8 +172,8 @@ type answer struct {
 	begun, done time.Time
 }
 
-func (o *outage) make(ctx context.Context, c apiCall) (a answer) {
-	a = answer{apiCall: c, begun: time.Now()}
+func (o *outage) make(ctx context.Context, c apiCall) (a received) {
+	a = received{apiCall: c, begun: time.Now()}
 	defer func() { a.done = time.Now() }()
 	req, err := http.NewRequestWithContext(ctx, c.method, c.url, strings.NewReader(c.body))
 	if err != nil {
@@ -199,18 +199,18 @@ func (o *outage) make(ctx context.Context, c apiCall) (a answer) {
 	return a
 }
 
-func (a answer) String() string {
+func (a received) String() string {
 	return fmt.Sprintf("%s: %d %v %s %v after %v", a.name, a.status, a.header, a.body, a.err, a.done.Sub(a.begun))
 }
 
 // served says whether the call has done what it is for: now, or earlier.
-func (a answer) served() bool {
+func (a received) served() bool {
 	return a.err == nil && a.status/100 == 2 && a.code == "" && !strings.Contains(a.body, `"conflict"`) &&
 		!strings.Contains(a.body, "not_found") && (!strings.HasPrefix(a.name, "authorize") || strings.Contains(a.body, `"kind":"key"`))
 }
 
 // unavailable says whether the caller was told to come again. The authorizer leaves that to the operation.
-func (a answer) unavailable() bool {
+func (a received) unavailable() bool {
 	switch {
 	case a.err != nil:
 		return false
@@ -322,7 +322,7 @@ func (o *outage) lastWords() string {
 }
 
 // until repeats a call until it is served.
-func (o *outage) until(t *testing.T, c apiCall) answer {
+func (o *outage) until(t *testing.T, c apiCall) received {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
 		a := o.make(t.Context(), c)
@@ -334,9 +334,9 @@ func (o *outage) until(t *testing.T, c apiCall) answer {
 }
 
 // all makes the calls at once, each again for as long as the last answer asks for it.
-func (o *outage) all(t *testing.T, calls []apiCall, again func(answer) bool) []answer {
+func (o *outage) all(t *testing.T, calls []apiCall, again func(received) bool) []received {
 	t.Helper()
-	answers := make([][]answer, len(calls))
+	answers := make([][]received, len(calls))
 	var wg sync.WaitGroup
 	for i, c := range calls {
 		wg.Go(func() {
@@ -351,21 +351,21 @@ func (o *outage) all(t *testing.T, calls []apiCall, again func(answer) bool) []a
 		})
 	}
 	wg.Wait()
-	var all []answer
+	var all []received
 	for _, a := range answers {
 		all = append(all, a...)
 	}
 	return all
 }
 
-func once(answer) bool { return false }
+func once(received) bool { return false }
 
 // healthy repeats the calls until they are served, and checks what has come of them: each was applied, and none twice. It
 // returns when the last of them was served for the first time.
 func (o *outage) healthy(t *testing.T, w *work, after string) (served time.Time) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
-	for _, a := range o.all(t, w.calls, func(a answer) bool { return a.unavailable() && time.Now().Before(deadline) }) {
+	for _, a := range o.all(t, w.calls, func(a received) bool { return a.unavailable() && time.Now().Before(deadline) }) {
 		require.True(t, a.served() || a.unavailable(), "%s: %v\n%s", after, a, o.lastWords())
 		require.True(t, time.Now().Before(deadline), "%s: %v\n%s", after, a, o.lastWords())
 		if a.served() && a.done.After(served) {
@@ -411,8 +411,8 @@ func (o *outage) log(t *testing.T, workflow string) []event {
 	}
 }
 
-// fault is something that happens to a database.
-type fault struct {
+// trouble is something that happens to a database.
+type trouble struct {
 	name       string
 	begin, end func()
 	says       string // what the log of the service holds then
@@ -422,7 +422,7 @@ type fault struct {
 }
 
 // suffer makes all calls during a fault, and after it.
-func (o *outage) suffer(t *testing.T, f fault) {
+func (o *outage) suffer(t *testing.T, f trouble) {
 	t.Helper()
 	w := o.work(t)
 	logged := len(o.stderr.String())

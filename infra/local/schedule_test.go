@@ -34,7 +34,7 @@ func TestSchedule(t *testing.T) {
 	// Two days are long enough ago for the runner's RETENTION_DAYS.
 	_, err = conn.Exec(t.Context(), `UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'`)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), `UPDATE workflow_event SET created_at = created_at - INTERVAL '2 days'`)
+	_, err = conn.Exec(t.Context(), `UPDATE workflow_event_row SET created_at = created_at - INTERVAL '2 days'`)
 	require.NoError(t, err)
 	r.lambda(t, "expire-promises", `{"once":true}`)
 	status, _ = r.call(t, "GET", "/promises/id:"+p["promiseId"].(string), "")

@@ -64,7 +64,7 @@ func TestSweepPayloads(t *testing.T) {
 func TestSweepThatFails(t *testing.T) {
 	t.Parallel()
 	h, db := newSweepHandler(t)
-	db.Exec(t, "DROP TABLE workflow_event")
+	db.Exec(t, "DROP TABLE workflow_event_row CASCADE")
 	db.Exec(t, "DROP TABLE idempotency_key")
 	_, err := h.Invoke(t.Context(), []byte(`{"once":true}`))
 	e := requireType(t, "sweep_failed", err, "")

@@ -94,7 +94,7 @@ func (s *service) promise(t testing.TB) {
 		"ALTER TABLE idempotency_key DROP CONSTRAINT idempotency_key_promise_id_fkey",
 		"UPDATE promise SET id = '" + promiseID + "'",
 		"UPDATE idempotency_key SET promise_id = '" + promiseID + "'",
-		"UPDATE workflow_event SET promise_id = '" + promiseID + "'",
+		"UPDATE workflow_event_row SET promise_id = '" + promiseID + "'",
 		"ALTER TABLE idempotency_key ADD CONSTRAINT idempotency_key_promise_id_fkey FOREIGN KEY (promise_id) REFERENCES promise (id)",
 	} {
 		_, err := tx.Exec(t.Context(), sql)

@@ -432,12 +432,12 @@ func TestFaultIsInternal(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	s.db.Exec(t, "DROP TABLE workflow_event")
+	s.db.Exec(t, "DROP FUNCTION promise_settle")
 	a := s.post(t, "resolve", "id:"+promiseID, "", `{"value":1}`)
 	p := requireProblem(t, 500, "internal", a)
 	require.Equal(t, "The service failed. The cause is in its log.", p["detail"])
-	require.NotContains(t, a.Body, "workflow_event")
-	require.Contains(t, s.log.String(), `relation \"workflow_event\" does not exist`)
+	require.NotContains(t, a.Body, "promise_settle")
+	require.Contains(t, s.log.String(), "function promise_settle(")
 
 	h := s.handler(t, "resolve")
 	h.Store = nil

@@ -183,3 +183,35 @@ func TestAConsumerThatCrashes(t *testing.T) {
 	}
 	requireDense(t, db)
 }
+
+// The functions of the release before write each event into workflow_event, and delete it there.
+func TestEventsOfTheReleaseBefore(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, draft("payment"))
+	for _, sql := range []string{
+		`INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at, timeout_at)
+		SELECT workflow_execution_id, 2, 'PROMISE_EXTENDED', id, NOW(), NOW() FROM promise`,
+		`WITH settled AS (
+			UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = '1', resolved_at = NOW(), resolved_by_sequence = 3,
+				settled_by_kind = 'key' RETURNING *
+		)
+		INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
+		SELECT workflow_execution_id, 3, 'PROMISE_RESOLVED', id, NOW() FROM settled`,
+		"UPDATE workflow_execution SET last_sequence_number = 3",
+	} {
+		db.Exec(t, sql)
+	}
+	types := func() (found []promise.EventType) {
+		events, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 0, 10)
+		require.NoError(t, err)
+		for _, e := range events {
+			found = append(found, e.Type)
+		}
+		return found
+	}
+	require.Equal(t, []promise.EventType{promise.EventCreated, promise.EventExtended, promise.EventResolved}, types())
+	require.Equal(t, 3, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
+	db.Exec(t, "DELETE FROM workflow_event WHERE sequence_number < 3")
+	require.Equal(t, []promise.EventType{promise.EventResolved}, types(), "which goes with its promise")
+}

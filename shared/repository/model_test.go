@@ -261,7 +261,7 @@ func (m *modelCheck) MoveTheClock(t *rapid.T) {
 		WITH promises AS (
 			UPDATE promise SET timeout_at = timeout_at - $1::INTERVAL, created_at = created_at - $1, resolved_at = resolved_at - $1
 		), events AS (
-			UPDATE workflow_event SET created_at = created_at - $1, timeout_at = timeout_at - $1
+			UPDATE workflow_event_row SET created_at = created_at - $1, timeout_at = timeout_at - $1
 		)
 		UPDATE idempotency_key SET expires_at = expires_at - $1, held_at = held_at - $1`, by)
 	require.NoError(t, err)

@@ -2,7 +2,7 @@
 //
 // One operation is one statement and one round trip. Where a race was lost it is
 // run again; where a promise is past its deadline and nothing has recorded it
-// yet, two more follow, or four where it was to be settled. Every method can be repeated safely.
+// yet, two more follow. Every method can be repeated safely.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that none can deadlock with another:
@@ -84,7 +84,7 @@ type judged interface {
 // passed is a deadline which has passed and which nothing has recorded.
 type passed struct {
 	promiseID, workflowExecutionID uuid.UUID
-	at                             time.Time // zero where the statement does not tell: it is asked for, if it can be
+	at                             time.Time // zero where the statement does not tell
 }
 
 // never is for rows that tell of no deadline.
@@ -120,16 +120,6 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			return row, interpret(s.op, err)
 		}
 		deadline, overdue := row.overdue()
-		if overdue && deadline.at.IsZero() && deadline.promiseID != uuid.Nil {
-			var p promiseRow
-			if p, err = one[promiseRow](r.db.Query(ctx, getSQL, s.args[0], deadline.promiseID.String(), nil)); err != nil {
-				return row, interpret(s.op, err)
-			}
-			if deadline, overdue = p.overdue(); !overdue { // it was extended or settled in the meantime
-				s.pin(p.ID.String())
-				continue
-			}
-		}
 		if !overdue || confirmed != nil && confirmed.Equal(deadline.at) {
 			return row, nil
 		}

@@ -55,11 +55,14 @@ type settleRow struct {
 	ByDeadline          bool
 	Same                bool
 	Settled             bool
-	Overdue             bool
+	OverdueSince        *time.Time
 }
 
 func (r settleRow) overdue() (passed, bool) {
-	return passed{promiseID: r.PromiseID, workflowExecutionID: r.WorkflowExecutionID}, r.Overdue
+	if r.OverdueSince == nil {
+		return passed{}, false
+	}
+	return passed{r.PromiseID, r.WorkflowExecutionID, *r.OverdueSince}, true
 }
 
 // SettleOrHold settles the promise of an idempotency key. Where there is none,

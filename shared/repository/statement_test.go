@@ -272,7 +272,7 @@ func TestPlans(t *testing.T) {
 		"list_events":               {"workflow_execution_pkey", "workflow_event_row_pkey", "idx_promise_settled", "promise_pkey"},
 		"list_promises":             {"idx_promise_tenant", "idx_promise_due", "promise_pkey"},
 		"list_promises_of_workflow": {"promise_workflow_execution_id_name_key", "idx_promise_pending", "promise_pkey"},
-		"settle":                    {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
+		"settle":                    {"promise_settle"}, // see TestPlansOfSettle
 		"settle_batch":              {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
 		"tenant_exists":             {"tenant"},
 	}
@@ -308,6 +308,61 @@ func TestPlans(t *testing.T) {
 			require.NotContains(t, strings.ReplaceAll(plan, "Seq Scan on tenant", ""), "Seq Scan", "%s", plan)
 		})
 	}
+}
+
+// What promise_settle runs inside is no plan that can be shown: the database counts which indexes and tables it has read.
+func TestPlansOfSettle(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
+		SELECT gen_random_uuid(), (SELECT id FROM tenant), 1 FROM generate_series(1, 2000)`)
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence) SELECT id, tenant_id, 'n', 1 FROM workflow_execution`)
+	db.Exec(t, `INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
+		SELECT tenant_id, id::TEXT, id, NOW() + INTERVAL '1 day' FROM promise`)
+	byID, byKey := create(t, r, draft("by id")), create(t, r, withKey(draft("by key"), "k", time.Hour))
+	db.Exec(t, "ANALYZE")
+	key, err := promise.ByKey(*byKey.IdempotencyKey)
+	require.NoError(t, err)
+	for i, indexes := range map[promise.Identifier][]string{
+		promise.ByID(byID.ID): {"promise_pkey", "workflow_execution_pkey"},
+		key:                   {"promise_pkey", "workflow_execution_pkey", "idempotency_key_pkey"},
+	} {
+		tx, err := db.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "SET LOCAL plan_cache_mode = force_generic_plan")
+		require.NoError(t, err)
+		before := scans(t, tx)
+		for _, outcome := range []promise.Outcome{promise.OutcomeSettled, promise.OutcomeConflict} {
+			got, err := repository.New(tx).Settle(t.Context(), tenant, i, resolved([]byte(outcome)))
+			require.NoError(t, err)
+			require.Equal(t, outcome, got.Outcome)
+		}
+		var read []string
+		for name, n := range scans(t, tx) {
+			if n > before[name] {
+				read = append(read, name)
+			}
+		}
+		require.Subset(t, read, indexes)
+		for _, table := range []string{"promise", "workflow_execution", "idempotency_key"} {
+			require.NotContains(t, read, table, "from its beginning")
+		}
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+}
+
+// scans are how often the connection has begun to read each table and index.
+func scans(t *testing.T, tx pgx.Tx) map[string]int {
+	t.Helper()
+	rows, err := tx.Query(t.Context(), `SELECT relname, pg_stat_get_xact_numscans(oid) AS n FROM pg_class
+		WHERE relnamespace = current_schema()::REGNAMESPACE AND relkind IN ('r', 'i')`)
+	require.NoError(t, err)
+	counts := map[string]int{}
+	var name string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error { counts[name] = n; return nil })
+	require.NoError(t, err)
+	return counts
 }
 
 // parameters is how many a statement has.

@@ -109,7 +109,7 @@ UNION ALL
 SELECT
     id, workflow_execution_id, name, outcome, value, error, timeout_at, created_at, resolved_at,
     created_by_sequence, resolved_by_sequence, metadata, idempotency_key,
-    timeout_outcome, timeout_value, timeout_error, settled_by_kind, settled_by_id, comment, NOW(),
+    timeout_outcome, timeout_value, timeout_error, settled_by_kind, settled_by_id, comment, CLOCK_TIMESTAMP(),
     'existing', FALSE, same_key, same_metadata, same_on_timeout, FALSE
 FROM existing
 UNION ALL

@@ -20,7 +20,7 @@ SELECT
     p.settled_by_kind,
     p.settled_by_id,
     p.comment,
-    NOW() AS read_at
+    CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
 WHERE t.slug = $1
