@@ -114,7 +114,7 @@ func (l *load) maximum(ctx context.Context) (best float64, err error) {
 // run asks for so many pairs a second, whether or not those before are done.
 func (l *load) run(ctx context.Context, name string, rate float64, duration time.Duration) phase {
 	const outstanding = 2000 // more than would wait for a service that answers or refuses
-	p := phase{Asked: rate}
+	p := phase{Asked: rate, Errors: map[string]int{}}
 	var mu sync.Mutex
 	var callers sync.WaitGroup
 	var waiting atomic.Int64
@@ -153,7 +153,7 @@ func (l *load) run(ctx context.Context, name string, rate float64, duration time
 			case errors.Is(err, errRefused):
 				p.refused = append(p.refused, took)
 			default:
-				p.Errors = append(p.Errors, err.Error())
+				p.Errors[err.Error()]++
 			}
 		})
 	}
@@ -244,18 +244,18 @@ func (l *load) halfDone(ctx context.Context) (map[string]int, error) {
 
 // phase is what was asked for and what came of it.
 type phase struct {
-	Asked    float64  `json:"askedPerSecond"`
-	Seconds  float64  `json:"seconds"`
-	Done     int      `json:"done"`
-	DoneRate float64  `json:"donePerSecond"`
-	P50Ms    float64  `json:"p50Ms"`
-	P99Ms    float64  `json:"p99Ms"`
-	Refused  int      `json:"refused"`
-	R50Ms    float64  `json:"refusedP50Ms"`
-	R99Ms    float64  `json:"refusedP99Ms"`
-	Unsent   int      `json:"unsent"` // too many were waiting
-	Errors   []string `json:"errors"`
-	Samples  []sample `json:"samples"`
+	Asked    float64        `json:"askedPerSecond"`
+	Seconds  float64        `json:"seconds"`
+	Done     int            `json:"done"`
+	DoneRate float64        `json:"donePerSecond"`
+	P50Ms    float64        `json:"p50Ms"`
+	P99Ms    float64        `json:"p99Ms"`
+	Refused  int            `json:"refused"`
+	R50Ms    float64        `json:"refusedP50Ms"`
+	R99Ms    float64        `json:"refusedP99Ms"`
+	Unsent   int            `json:"unsent"` // too many were waiting
+	Errors   map[string]int `json:"errors"`
+	Samples  []sample       `json:"samples"`
 
 	done, refused []time.Duration
 }

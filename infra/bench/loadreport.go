@@ -25,7 +25,7 @@ func (r loadReport) table(w io.Writer) error {
 	for i, p := range []phase{r.Steady, r.Overload} {
 		name := []string{"steady", "overload"}[i]
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%d\t%d\t\n", name, p.Asked, p.Seconds, p.Done,
-			p.DoneRate, p.DoneRate/r.Maximum, p.P50Ms, p.P99Ms, p.Refused, p.R50Ms, p.R99Ms, p.Unsent, len(p.Errors))
+			p.DoneRate, p.DoneRate/r.Maximum, p.P50Ms, p.P99Ms, p.Refused, p.R50Ms, p.R99Ms, p.Unsent, p.failed())
 	}
 	fmt.Fprintln(t, "\t\nsteady, of each function\tprocesses\tMiB after the first minute\tat the end\tgrown\tgoroutines before\tafter\t")
 	first, last := r.Steady.between()
@@ -41,8 +41,10 @@ func (r loadReport) table(w io.Writer) error {
 	for _, what := range slices.Sorted(maps.Keys(r.HalfDone)) {
 		fmt.Fprintf(w, "%s: %d\n", what, r.HalfDone[what])
 	}
-	for _, err := range append(r.Steady.Errors, r.Overload.Errors...) {
-		fmt.Fprintln(w, "error:", err)
+	for _, p := range []phase{r.Steady, r.Overload} {
+		for _, what := range slices.Sorted(maps.Keys(p.Errors)) {
+			fmt.Fprintf(w, "%s: %d\n", what, p.Errors[what])
+		}
 	}
 	return nil
 }
@@ -62,3 +64,11 @@ func (p phase) between() (first, last sample) {
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
+
+// failed is how many calls were neither done nor refused.
+func (p phase) failed() (n int) {
+	for _, of := range p.Errors {
+		n += of
+	}
+	return n
+}

@@ -104,6 +104,7 @@ func (m meter) countTransactions(ctx context.Context, o operation) (float64, err
 			WHERE datname = current_database()`).Scan(&counts[i]); err != nil {
 			return 0, err
 		}
+		time.Sleep(1500 * time.Millisecond) // whoever has idled for a second looks at its connection before the next call
 	}
 	return float64(counts[1]-counts[0]) / calls, nil
 }
