@@ -229,7 +229,7 @@ func TestDatabaseStopped(t *testing.T) {
 			url: o.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})
 	}
 	known := "id:" + p.PromiseID
-	o.suffer(t, trouble{name: "the server is stopped", says: "unavailable", waves: 3, end: func() { o.startServer(t) }, begin: func() {
+	o.suffer(t, trouble{name: "the server is stopped", says: "EOF|connection reset|SQLSTATE 57P01", waves: 3, end: func() { o.startServer(t) }, begin: func() {
 		time.Sleep(time.Second) // until the waiting call has looked
 		require.NoError(t, o.server.Stop())
 		begun := time.Now()

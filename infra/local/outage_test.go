@@ -415,7 +415,7 @@ func (o *outage) log(t *testing.T, workflow string) []event {
 type trouble struct {
 	name       string
 	begin, end func()
-	says       string // what the log of the service holds then
+	says       string // what the log of the service holds then, a regular expression
 	reads      bool   // what only reads is served
 	writes     bool   // what writes may be served, too
 	waves      int    // how often the calls are made meanwhile
@@ -441,7 +441,7 @@ func (o *outage) suffer(t *testing.T, f trouble) {
 			}
 		}
 	}
-	require.Contains(t, o.stderr.String()[logged:], f.says, f.name)
+	require.Regexp(t, f.says, o.stderr.String()[logged:], f.name)
 	f.end()
 	ended := time.Now()
 	recovered := o.healthy(t, w, f.name).Sub(ended)
