@@ -9,6 +9,7 @@ import (
 	stdlog "log"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -102,6 +103,11 @@ func (s service) authorizer() *auth.Authorizer {
 }
 
 func start(handler func(service) lambda.Handler) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		// A call at a time has nothing to do in parallel; a second thread would be
+		// woken for each step of it, and cost a fifth more CPU.
+		runtime.GOMAXPROCS(1)
+	}
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too

@@ -20,6 +20,9 @@ import (
 )
 
 const (
+	// MaxRequests is how many requests are under way at once; AWS bounds how many
+	// come in a second.
+	MaxRequests = 100
 	// MaxBody is what an HTTP API accepts, in bytes. The event made of it must
 	// also be within lambda.MaxPayload.
 	MaxBody = 10 << 20
@@ -36,7 +39,7 @@ type Invoker interface {
 }
 
 // Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 404 where no route has the request's method and path; 401 where the identity
+// 429 where MaxRequests are under way already; 404 where no route has the request's method and path; 401 where the identity
 // source of the route's authorizer is missing or empty, 403 where the authorizer
 // says no, and 500 where it fails, does not answer in time, cannot be started or
 // returns what is no answer; 413 where the body is too large; 503 where the
@@ -54,6 +57,7 @@ type Handler struct {
 	// Now is the clock of the events and of the authorizers' caches; New sets
 	// time.Now.
 	Now         func() time.Time
+	underWay    chan struct{} // a token for each request
 	routes      router
 	authorizers map[string]*authorizer
 }
@@ -68,6 +72,7 @@ func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Hand
 		Timeout:           Timeout,
 		AuthorizerTimeout: AuthorizerTimeout,
 		Now:               time.Now,
+		underWay:          make(chan struct{}, MaxRequests),
 		routes:            newRouter(table),
 		authorizers:       make(map[string]*authorizer, len(authorizers)),
 	}
@@ -87,7 +92,13 @@ func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Hand
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	requestID := newRequestID()
-	h.answer(r, requestID).write(w, requestID)
+	select {
+	case h.underWay <- struct{}{}:
+		defer func() { <-h.underWay }()
+		h.answer(r, requestID).write(w, requestID)
+	default:
+		message(http.StatusTooManyRequests).write(w, requestID)
+	}
 }
 
 func (h *Handler) answer(r *http.Request, requestID string) response {

@@ -383,3 +383,44 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+func TestTooManyRequests(t *testing.T) {
+	t.Parallel()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s := httptest.NewServer(httpapi.New(table, nil, invoker(func(string, lambda.Request) (lambda.Result, error) {
+		entered <- struct{}{}
+		<-leave
+		return lambda.Result{Payload: []byte(`{}`)}, nil
+	})))
+	t.Cleanup(s.Close)
+	const path = "/api/tenants/demo/promises/id:1"
+	answers := make(chan int)
+	for range httpapi.MaxRequests {
+		go func() {
+			status := 0
+			if resp, err := http.Get(s.URL + path); err == nil {
+				status = resp.StatusCode
+				_ = resp.Body.Close()
+			}
+			answers <- status
+		}()
+		<-entered
+	}
+	resp, err := http.Get(s.URL + path)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusTooManyRequests, resp.StatusCode)
+	require.Equal(t, `{"message":"Too Many Requests"}`, body(t, resp))
+	require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+
+	go func() {
+		for range entered { //nolint:revive // whoever comes now is let through
+		}
+	}()
+	close(leave)
+	for range httpapi.MaxRequests {
+		require.Equal(t, http.StatusOK, <-answers)
+	}
+	resp, err = http.Get(s.URL + path)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+}

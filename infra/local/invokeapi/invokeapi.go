@@ -63,6 +63,7 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 		RequestID: requestID,
 		Qualifier: qualifier,
 		TraceID:   r.Header.Get("X-Amzn-Trace-Id"),
+		Tail:      r.Header.Get("X-Amz-Log-Type") == "Tail",
 	}
 
 	switch kind := r.Header.Get("X-Amz-Invocation-Type"); kind {
@@ -93,7 +94,7 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 	if err != nil {
 		return serviceError(err, name, qualifier)
 	}
-	writeResult(w, result, r.Header.Get("X-Amz-Log-Type") == "Tail")
+	writeResult(w, result, req.Tail)
 	return nil
 }
 

@@ -300,6 +300,10 @@ func (e *environment) end(inv *invocation, f fault) {
 		return
 	}
 	e.logs.drain()
+	if !inv.Tail { // what it takes to report the memory is much of what an invocation takes
+		e.logs.take()
+		return
+	}
 	if inv.started.IsZero() {
 		e.logs.note(fmt.Sprintf("START RequestId: %s Version: %s\n", inv.RequestID, Version))
 	}

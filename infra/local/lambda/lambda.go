@@ -26,8 +26,9 @@ const (
 var (
 	// ErrNotFound: there is no function of that name.
 	ErrNotFound = errors.New("function not found")
-	// ErrThrottled: every environment is busy and no more may be started, or
-	// the queue of events is full. Nothing was run; the caller may repeat.
+	// ErrThrottled: for half a second every environment was busy and no more
+	// could be started, or the queue of events is full. Nothing was run; the
+	// caller may repeat.
 	ErrThrottled = errors.New("rate exceeded")
 	// ErrClosed: the service has been closed.
 	ErrClosed = errors.New("service closed")
@@ -55,8 +56,11 @@ func ARN(name string) string {
 // Options are the service's settings; the zero value is good.
 type Options struct {
 	// MaxEnvironments bounds the environments of all functions together, and
-	// so the invocations that run at once; 40 if zero. At the bound an idle
-	// environment makes room; where none is idle the answer is ErrThrottled.
+	// so the invocations that run at once; 40 if zero. Where a function has some
+	// and all are busy, another is started for an invocation that has waited
+	// 2 ms. At the bound an idle one of another function makes room, at once for
+	// a function that has none, for others after half a second; where none is
+	// idle by then the answer is ErrThrottled.
 	MaxEnvironments int
 	// Output receives what the functions print, each line with the function's
 	// name before it, one Write for each line and never two at once. Nil
@@ -81,6 +85,7 @@ type Request struct {
 	ClientContext string // JSON, or empty
 	TraceID       string // an X-Amzn-Trace-Id header, or empty
 	Qualifier     string // as the caller wrote it; part of the invoked ARN
+	Tail          bool   // the caller wants the end of the log
 }
 
 // Result is how an invocation ended.
@@ -100,7 +105,7 @@ type Result struct {
 	Cold     bool
 	Init     time.Duration // how long that took
 	Duration time.Duration // from handing the event over to the response
-	// Log is the end, at most 4 KB, of the invocation's log.
+	// Log is the end, at most 4 KB, of the invocation's log, if Tail was asked.
 	Log []byte
 }
 

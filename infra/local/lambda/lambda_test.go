@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/infra/local/lambda"
@@ -61,7 +63,7 @@ func start(t *testing.T, o lambda.Options, functions ...lambda.Function) *lambda
 
 func invoke(t *testing.T, s *lambda.Service, payload string) lambda.Result {
 	t.Helper()
-	r, err := s.Invoke(t.Context(), "odd", lambda.Request{Payload: []byte(payload)})
+	r, err := s.Invoke(t.Context(), "odd", lambda.Request{Payload: []byte(payload), Tail: true})
 	require.NoError(t, err)
 	return r
 }
@@ -205,6 +207,50 @@ func TestBound(t *testing.T) {
 	require.True(t, r.Cold)
 }
 
+// Functions that are called in turn, by more callers than there are places, keep
+// their environments.
+func TestFullHouse(t *testing.T) {
+	t.Parallel()
+	const places, callers, each = 4, 12, 20
+	var cold atomic.Int32
+	s := start(t, lambda.Options{MaxEnvironments: places, Report: func(r lambda.Result) {
+		if r.Cold {
+			cold.Add(1)
+		}
+	}}, lambda.Function{}, lambda.Function{Name: "other"})
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				for _, name := range []string{"odd", "other"} {
+					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":5}`)})
+					if assert.NoError(t, err) {
+						assert.Empty(t, r.ErrorType)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.LessOrEqual(t, cold.Load(), int32(2*places))
+}
+
+// An invocation does not wait for environments that are all at long work.
+func TestLongWorkIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{MaxEnvironments: 2}, lambda.Function{}, lambda.Function{Name: "other"})
+	_, err := s.Invoke(t.Context(), "other", lambda.Request{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":20000}`)}) //nolint:errcheck // it is left
+	require.Eventually(t, func() bool {
+		r, err := s.Invoke(t.Context(), "odd", lambda.Request{})
+		require.NoError(t, err, "the other function's idle environment makes room")
+		return r.Cold
+	}, 10*time.Second, time.Millisecond)
+}
+
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Timeout: 300 * time.Millisecond})
@@ -301,7 +347,7 @@ func TestInit(t *testing.T) {
 		"slow":    `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: ID Error: Task timed out after 0.30 seconds"}`,
 		"nothing": `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: ID Error: chdir /nowhere: no such file or directory"}`,
 	} {
-		r, err := s.Invoke(t.Context(), name, lambda.Request{RequestID: "ID"})
+		r, err := s.Invoke(t.Context(), name, lambda.Request{RequestID: "ID", Tail: true})
 		require.NoError(t, err)
 		require.True(t, r.Cold)
 		require.JSONEq(t, want, strings.Replace(string(r.Payload), "fork/exec /nowhere/bootstrap", "chdir /nowhere", 1), name)

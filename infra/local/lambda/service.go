@@ -18,11 +18,12 @@ type Service struct {
 	functions map[string]Function
 	output    *lineWriter
 
-	mu     sync.Mutex
-	closed bool
-	live   map[*environment]struct{} // hold one of the MaxEnvironments places
-	idle   []*environment            // longest idle first
-	events int                       // accepted and not yet done
+	mu      sync.Mutex
+	closed  bool
+	live    map[*environment]struct{} // hold one of the MaxEnvironments places
+	idle    []*environment            // longest idle first
+	waiting []*waiter                 // longest first
+	events  int                       // accepted and not yet done
 
 	stop    context.Context
 	stopNow context.CancelFunc
@@ -146,11 +147,69 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 	}
 }
 
-// acquire takes the environment that was idle for the shortest time, or a new
-// one that is not started yet.
+// How long an invocation waits for an environment of its function to be done
+// before another is started, and how long before one that another function has
+// left idle is ended to make room. Were there no wait, functions that are called
+// in turn with all places taken would end each other's environments, and do
+// nothing but start.
+const (
+	startAfter   = 2 * time.Millisecond
+	replaceAfter = 500 * time.Millisecond
+)
+
+// waiter is an invocation that waits for an environment of its function.
+type waiter struct {
+	function string
+	given    chan *environment // has room for the one
+}
+
+// acquire returns an environment that is the caller's to run; it may be a new one,
+// which is not started yet.
 func (s *Service) acquire(f Function) (*environment, error) {
+	begun := time.Now()
+	w := &waiter{function: f.Name, given: make(chan *environment, 1)}
+	s.mu.Lock()
+	e, err := s.acquireLocked(f, 0)
+	if e == nil && err == nil {
+		s.waiting = append(s.waiting, w)
+	}
+	s.mu.Unlock()
+	if e != nil || err != nil {
+		return e, err
+	}
+	look := time.NewTimer(startAfter)
+	defer look.Stop()
+	for {
+		select {
+		case e := <-w.given:
+			return e, nil
+		case <-look.C:
+			look.Reset(10 * startAfter)
+		}
+		if e, err := s.acquireLate(f, w, time.Since(begun)); e != nil || err != nil {
+			return e, err
+		}
+	}
+}
+
+// acquireLate returns neither an environment nor an error where w waits on.
+func (s *Service) acquireLate(f Function, w *waiter, waited time.Duration) (*environment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	i := slices.Index(s.waiting, w)
+	if i < 0 {
+		return <-w.given, nil
+	}
+	e, err := s.acquireLocked(f, waited)
+	if e != nil || err != nil {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+	return e, err
+}
+
+// acquireLocked takes the environment that was idle for the shortest time, or
+// makes one; after so long a wait it fails where there is neither.
+func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
@@ -160,26 +219,43 @@ func (s *Service) acquire(f Function) (*environment, error) {
 			return e, nil
 		}
 	}
-	if len(s.live) >= s.opts.MaxEnvironments {
-		if len(s.idle) == 0 {
-			return nil, ErrThrottled
-		}
+	first := true
+	for e := range s.live {
+		first = first && e.fn.Name != f.Name
+	}
+	switch full := len(s.live) >= s.opts.MaxEnvironments; {
+	case !first && waited < startAfter:
+		return nil, nil
+	case full && len(s.idle) > 0 && (first || waited >= replaceAfter):
 		oldest := s.idle[0]
 		s.retireLocked(oldest)
 		oldest.kill()
+	case full && waited >= replaceAfter:
+		return nil, ErrThrottled
+	case full:
+		return nil, nil
 	}
 	e := newEnvironment(s, f)
 	s.live[e] = struct{}{}
 	return e, nil
 }
 
-// release makes the environment available for the next invocation.
+// release gives the environment to the invocation of its function that has
+// waited longest, or keeps it for the next one.
 func (s *Service) release(e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.live[e]; ok && !s.closed {
-		s.idle = append(s.idle, e)
+	if _, ok := s.live[e]; !ok || s.closed {
+		return
 	}
+	for i, w := range s.waiting {
+		if w.function == e.fn.Name {
+			s.waiting = slices.Delete(s.waiting, i, i+1)
+			w.given <- e
+			return
+		}
+	}
+	s.idle = append(s.idle, e)
 }
 
 // retire gives the environment's place back: its process is gone or doomed.
