@@ -22,7 +22,7 @@ func draw(rows []row, file string) error {
 	at := map[string]map[string]float64{}
 	for _, r := range rows {
 		name := fmt.Sprintf("%s (%d promises, %d in a workflow)", r.Operation, r.Promises, r.PerWorkflow)
-		if r.Promises == rows[0].Promises && r.PerWorkflow == rows[0].PerWorkflow {
+		if r.database() == rows[0].database() {
 			name = r.Operation
 		}
 		group := fmt.Sprintf("%d clients", r.Clients)

@@ -21,7 +21,7 @@ func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress)
 	}
 	var rows []row
 	for _, clients := range o.clients {
-		more, err := growthAt(ctx, databases, clients, screen, sizes[0].promises/(4*len(o.clients)))
+		more, err := growthAt(ctx, databases, clients, screen, sizes[0].promises/(3*len(o.clients))-notCounted(clients))
 		if err != nil {
 			return nil, err
 		}

@@ -67,15 +67,27 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 // errRefused is the service saying that it has no room for a call now.
 var errRefused = errors.New("refused")
 
-func (l *load) pair(ctx context.Context) error {
+// pair returns how many of its calls were done, and how long both took, or the one that was not done. A promise whose
+// settlement was refused is there, and pending.
+func (l *load) pair(ctx context.Context) (done int, took time.Duration, err error) {
+	begun := time.Now()
 	id, status, err := l.service.create(ctx)
-	if err == nil && status == http.StatusCreated {
-		var got settled
-		status, err = l.service.resolve(ctx, id, &got)
-		if err == nil && status == http.StatusOK && got.Outcome == "settled" {
-			return nil
-		}
+	if err != nil || status != http.StatusCreated {
+		return 0, time.Since(begun), failure(status, err)
 	}
+	created := time.Now()
+	var got settled
+	status, err = l.service.resolve(ctx, id, &got)
+	if err != nil || status != http.StatusOK {
+		return 1, time.Since(created), failure(status, err)
+	}
+	if got.Outcome != "settled" {
+		err = fmt.Errorf("settled a new promise, and was told %q", got.Outcome)
+	}
+	return 2, time.Since(begun), err
+}
+
+func failure(status int, err error) error {
 	switch {
 	case err != nil:
 		return err
@@ -97,7 +109,7 @@ func (l *load) maximum(ctx context.Context) (best float64, err error) {
 		for i := range errs {
 			callers.Go(func() {
 				for errs[i] == nil && time.Since(begun) < turn {
-					errs[i] = l.pair(ctx)
+					_, _, errs[i] = l.pair(ctx)
 					done.Add(1)
 				}
 			})
@@ -142,11 +154,10 @@ func (l *load) run(ctx context.Context, name string, rate float64, duration time
 		waiting.Add(1)
 		callers.Go(func() {
 			defer waiting.Add(-1)
-			sent := time.Now()
-			err := l.pair(ctx)
-			took := time.Since(sent)
+			calls, took, err := l.pair(ctx)
 			mu.Lock()
 			defer mu.Unlock()
+			p.Calls += calls
 			switch {
 			case err == nil:
 				p.done = append(p.done, took)
@@ -242,12 +253,13 @@ func (l *load) halfDone(ctx context.Context) (map[string]int, error) {
 	return found, nil
 }
 
-// phase is what was asked for and what came of it.
+// phase is what was asked for, in pairs, and what came of it.
 type phase struct {
 	Asked    float64        `json:"askedPerSecond"`
 	Seconds  float64        `json:"seconds"`
 	Done     int            `json:"done"`
-	DoneRate float64        `json:"donePerSecond"`
+	Calls    int            `json:"calls"` // that were done: two for each pair, and creations whose settlement was refused
+	CallRate float64        `json:"callsPerSecond"`
 	P50Ms    float64        `json:"p50Ms"`
 	P99Ms    float64        `json:"p99Ms"`
 	Refused  int            `json:"refused"`
@@ -262,7 +274,7 @@ type phase struct {
 
 func (p *phase) finish(took time.Duration) {
 	p.Seconds, p.Done, p.Refused = took.Seconds(), len(p.done), len(p.refused)
-	p.DoneRate = float64(p.Done) / p.Seconds
+	p.CallRate = float64(p.Calls) / p.Seconds
 	slices.Sort(p.done)
 	slices.Sort(p.refused)
 	p.P50Ms, p.P99Ms = percentile(p.done, 50), percentile(p.done, 99)

@@ -66,7 +66,7 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.promises, "promises", 400_000, "how many promises there are to begin with")
-	flags.IntVar(&o.calls, "calls", 10_000, "how often each operation is called, for each number of clients")
+	flags.IntVar(&o.calls, "calls", 20_000, "how often each operation is called, for each number of clients")
 	clients := flags.String("clients", "1,8,32", "how many callers at once")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
 	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
@@ -89,7 +89,11 @@ func parse(args []string) (options, error) {
 		}
 		o.clients = append(o.clients, n)
 	}
-	if needed := 4 * len(o.clients) * o.calls; !o.growth && o.load == 0 && o.promises < needed {
+	needed := 0
+	for _, clients := range o.clients {
+		needed += settlingOperations * (o.calls + notCounted(clients))
+	}
+	if !o.growth && o.load == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)
 	}
 	return o, nil

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -77,20 +81,21 @@ func (m meter) read(ctx context.Context, end bool) (s spent, err error) {
 	return s, errors.Join(database(), callers())
 }
 
+const statementCalls = 100
+
 // countTransactions is for callers in other processes, who make a transaction of each statement: how many there are for one
 // call of the operation. A connection tells the server's statistics of them when it ends, or seconds later.
 func (m meter) countTransactions(ctx context.Context, o operation) (float64, error) {
-	const calls = 100
 	first := 0
 	if o.settles {
 		var err error
-		if first, err = o.db.take(2 * calls); err != nil {
+		if first, err = o.db.take(2 * statementCalls); err != nil {
 			return 0, err
 		}
 	}
 	var counts [2]int64
 	for i := range counts {
-		for range calls {
+		for range statementCalls {
 			if err := o.call(ctx, first); err != nil {
 				return 0, err
 			}
@@ -106,7 +111,7 @@ func (m meter) countTransactions(ctx context.Context, o operation) (float64, err
 		}
 		time.Sleep(1500 * time.Millisecond) // whoever has idled for a second looks at its connection before the next call
 	}
-	return float64(counts[1]-counts[0]) / calls, nil
+	return float64(counts[1]-counts[0]) / statementCalls, nil
 }
 
 // cpuTime is what a process has used, and, unless it is alone, those that it has started.
@@ -119,6 +124,7 @@ func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration
 	if alone {
 		return used, nil
 	}
+	used += ofEnded(p.Pid)
 	children, err := p.ChildrenWithContext(ctx)
 	if err != nil {
 		return used, nil //nolint:nilerr // it has none
@@ -129,6 +135,22 @@ func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration
 		}
 	}
 	return used, nil
+}
+
+// ofEnded is the CPU time of the processes that a process has started and that have ended: 0 where the system does not tell.
+func ofEnded(pid int32) time.Duration {
+	const user, system, tick = 13, 14, time.Second / 100 // fields after the name; proc_pid_stat(5), sysconf(3)
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks time.Duration
+	for _, i := range []int{user, system} {
+		n, _ := strconv.Atoi(fields[i])
+		ticks += time.Duration(n)
+	}
+	return ticks * tick
 }
 
 // counter counts the statements that a pool sends: those of a transaction, and its begin and commit.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -68,14 +69,26 @@ func (m machine) String() string {
 
 func (r report) table(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\n", r.Machine)
+	growth := slices.ContainsFunc(r.Rows, func(other row) bool { return other.database() != r.Rows[0].database() })
+	ofFirst := ""
+	if growth {
+		ofFirst = "of the first\t"
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "promises\tin a workflow\tclients\toperation\ta second\tof limit\tp50 ms\tp95 ms\tp99 ms\tstatements\tWAL bytes\tfunction CPU ms\tPostgres CPU ms\t")
+	fmt.Fprintln(t, "promises\tin a workflow\tclients\toperation\ta second\tof limit\t"+ofFirst+
+		"p50 ms\tp95 ms\tp99 ms\tstatements\tWAL bytes\tfunction CPU ms\tPostgres CPU ms\t")
 	for _, r := range r.Rows {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%.3f\t\n", r.Promises, r.PerWorkflow, r.Clients,
-			r.Operation, r.OpsPerSecond, r.RatioToLimit, r.P50Ms, r.P95Ms, r.P99Ms, r.Statements, r.WALBytes, r.FunctionCPUMs, r.PostgresCPUMs)
+		if growth {
+			ofFirst = fmt.Sprintf("%.2f\t", r.RatioToFirst)
+		}
+		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%.0f\t%.2f\t%s%.2f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%.3f\t\n", r.Promises, r.PerWorkflow, r.Clients,
+			r.Operation, r.OpsPerSecond, r.RatioToLimit, ofFirst, r.P50Ms, r.P95Ms, r.P99Ms, r.Statements, r.WALBytes, r.FunctionCPUMs, r.PostgresCPUMs)
 	}
 	return t.Flush()
 }
+
+// database is which one it was measured in.
+func (r row) database() [2]int { return [2]int{r.Promises, r.PerWorkflow} }
 
 // progress is one line that changes.
 type progress struct {

@@ -53,6 +53,9 @@ func chosen(operations []operation, o options) []operation {
 
 var value = []byte(`{"status":"paid","amount":4200}`)
 
+// settlingOperations are how many want promises that nobody has settled, over HTTP included.
+const settlingOperations = 6
+
 // limit is the name of the least that a settlement could be.
 const limit = "limit"
 

@@ -22,35 +22,37 @@ type operation struct {
 	meter meter
 }
 
+const (
+	turns     = 5
+	uncounted = 8 // calls of each client, before each turn, and as many before the first
+)
+
+// notCounted is how often an operation is called without being counted, there or to count its statements.
+func notCounted(clients int) int { return (turns+1)*uncounted*clients + 2*statementCalls }
+
 // inTurns has so many clients call each operation so many times, in turns, so that the ratios hold when the machine's speed
-// drifts. Before the first turn each is called some times without being counted.
+// drifts. Each turn begins with some calls that are not counted: what the other operations have driven from the processors'
+// caches comes back, and connections that have idled are looked at. The turns are long beside that.
 func inTurns(ctx context.Context, operations []operation, clients, calls int, screen *progress) ([]row, error) {
-	const turns = 10
 	totals := make([]total, len(operations))
+	n := (calls + turns - 1) / turns
 	for turn := range turns + 1 {
-		n := (calls + turns - 1) / turns
-		if turn == 0 {
-			n = min(n, 20*clients)
-		}
 		for i := range operations {
 			i = (i + turn) % len(operations)
 			o := operations[i]
 			screen.say("%d promises, %d in a workflow; %d clients, turn %d of %d: %s",
 				o.db.promises, o.db.perWorkflow, clients, turn, turns, o.name)
-			first := 0
-			if o.settles {
-				var err error
-				if first, err = o.db.take(n); err != nil {
-					return nil, err
-				}
+			if _, err := oneTurn(ctx, o, uncounted*clients, clients); err != nil {
+				return nil, fmt.Errorf("%s: %w", o.name, err)
 			}
-			t, err := oneTurn(ctx, o, first, n, clients)
+			if turn == 0 {
+				continue
+			}
+			t, err := oneTurn(ctx, o, n, clients)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", o.name, err)
 			}
-			if turn > 0 {
-				totals[i].add(t)
-			}
+			totals[i].add(t)
 		}
 	}
 	rows := make([]row, len(operations))
@@ -70,7 +72,7 @@ func relate(rows []row) {
 			if other.Clients != r.Clients {
 				continue
 			}
-			if other.Operation == limit && other.Promises == r.Promises && other.PerWorkflow == r.PerWorkflow && r.RatioToLimit == 0 {
+			if other.Operation == limit && other.database() == r.database() && r.RatioToLimit == 0 {
 				r.RatioToLimit = r.OpsPerSecond / other.OpsPerSecond
 			}
 			if other.Operation == r.Operation && r.RatioToFirst == 0 {
@@ -87,7 +89,13 @@ type total struct {
 	spent     spent
 }
 
-func oneTurn(ctx context.Context, o operation, first, n, clients int) (total, error) {
+func oneTurn(ctx context.Context, o operation, n, clients int) (_ total, err error) {
+	first := 0
+	if o.settles {
+		if first, err = o.db.take(n); err != nil {
+			return total{}, err
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	latencies := make([]time.Duration, n)

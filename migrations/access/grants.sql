@@ -3,6 +3,7 @@
 REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
     FROM promises_app, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) FROM PUBLIC;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement or another deadline writes.
@@ -15,6 +16,7 @@ GRANT UPDATE (
 ) ON promise TO promises_app;
 GRANT UPDATE ON idempotency_key TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) TO promises_app;
 
 -- expire-promises: records deadlines, and deletes what is over.

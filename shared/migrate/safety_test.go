@@ -352,6 +352,7 @@ func stage(t *testing.T, db *dbtest.DB) string {
 	require.Equal(t, files >= "5", one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
 	require.Equal(t, files >= "6", one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
 	require.Equal(t, files >= "7", one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
+	require.Equal(t, files >= "8", one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -384,7 +385,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, "7", stage(t, db))
+		require.Equal(t, "8", stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, "1", stages[0], "cut off in the decision")
@@ -436,7 +437,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, "1", stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, "7", stage(t, db))
+	require.Equal(t, "8", stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

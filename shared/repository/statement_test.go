@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
@@ -256,7 +257,7 @@ func TestPlans(t *testing.T) {
 		"revoke_key":                {"api_key_pkey"},
 		"suspend_tenant":            {},
 		"tenant_active":             {},
-		"create":                    {"promise_workflow_execution_id_name_key", "idempotency_key_pkey", "promise_pkey"},
+		"create":                    {"promise_create"}, // see TestPlansOfCreate
 		"create_for_promise":        {"promise_pkey", "idempotency_key_pkey"},
 		"delete_expired":            {"idx_idempotency_key_expires", "idempotency_key_pkey", "promise_pkey"},
 		"delete_expired_holds":      {"idx_idempotency_key_expires", "idempotency_key_pkey"},
@@ -310,45 +311,76 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// What promise_settle runs inside is no plan that can be shown: the database counts which indexes and tables it has read.
-func TestPlansOfSettle(t *testing.T) {
-	t.Parallel()
-	r, db := setUp(t)
+// manyPromises makes so many that an index is worth its while.
+func manyPromises(t *testing.T, db *dbtest.DB) {
+	t.Helper()
 	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id, last_sequence_number)
 		SELECT gen_random_uuid(), (SELECT id FROM tenant), 1 FROM generate_series(1, 2000)`)
 	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence) SELECT id, tenant_id, 'n', 1 FROM workflow_execution`)
 	db.Exec(t, `INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
 		SELECT tenant_id, id::TEXT, id, NOW() + INTERVAL '1 day' FROM promise`)
-	byID, byKey := create(t, r, draft("by id")), create(t, r, withKey(draft("by key"), "k", time.Hour))
 	db.Exec(t, "ANALYZE")
+}
+
+// readBy are the tables and indexes that the database counts as read by what f has a repository do: what a function
+// runs inside is no plan that can be shown. All of it is taken back.
+func readBy(t *testing.T, db *dbtest.DB, f func(*repository.Repository)) (read []string) {
+	t.Helper()
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SET LOCAL plan_cache_mode = force_generic_plan")
+	require.NoError(t, err)
+	before := scans(t, tx)
+	f(repository.New(tx))
+	for name, n := range scans(t, tx) {
+		if n > before[name] {
+			read = append(read, name)
+		}
+	}
+	require.NoError(t, tx.Rollback(t.Context()))
+	for _, table := range []string{"promise", "workflow_execution", "idempotency_key"} {
+		require.NotContains(t, read, table, "from its beginning")
+	}
+	return read
+}
+
+func TestPlansOfSettle(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	byID, byKey := create(t, r, draft("by id")), create(t, r, withKey(draft("by key"), "k", time.Hour))
+	manyPromises(t, db)
 	key, err := promise.ByKey(*byKey.IdempotencyKey)
 	require.NoError(t, err)
 	for i, indexes := range map[promise.Identifier][]string{
 		promise.ByID(byID.ID): {"promise_pkey", "workflow_execution_pkey"},
 		key:                   {"promise_pkey", "workflow_execution_pkey", "idempotency_key_pkey"},
 	} {
-		tx, err := db.Pool.Begin(t.Context())
-		require.NoError(t, err)
-		_, err = tx.Exec(t.Context(), "SET LOCAL plan_cache_mode = force_generic_plan")
-		require.NoError(t, err)
-		before := scans(t, tx)
-		for _, outcome := range []promise.Outcome{promise.OutcomeSettled, promise.OutcomeConflict} {
-			got, err := repository.New(tx).Settle(t.Context(), tenant, i, resolved([]byte(outcome)))
-			require.NoError(t, err)
-			require.Equal(t, outcome, got.Outcome)
-		}
-		var read []string
-		for name, n := range scans(t, tx) {
-			if n > before[name] {
-				read = append(read, name)
+		require.Subset(t, readBy(t, db, func(r *repository.Repository) {
+			for _, outcome := range []promise.Outcome{promise.OutcomeSettled, promise.OutcomeConflict} {
+				got, err := r.Settle(t.Context(), tenant, i, resolved([]byte(outcome)))
+				require.NoError(t, err)
+				require.Equal(t, outcome, got.Outcome)
 			}
-		}
-		require.Subset(t, read, indexes)
-		for _, table := range []string{"promise", "workflow_execution", "idempotency_key"} {
-			require.NotContains(t, read, table, "from its beginning")
-		}
-		require.NoError(t, tx.Rollback(t.Context()))
+		}), indexes)
 	}
+}
+
+func TestPlansOfCreate(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	there := withKey(draft("there"), "k", time.Hour)
+	create(t, r, there)
+	manyPromises(t, db)
+	require.Subset(t, readBy(t, db, func(r *repository.Repository) {
+		made, err := r.Create(t.Context(), tenant, withKey(draft("new"), "new", time.Hour))
+		require.NoError(t, err)
+		require.True(t, made.New)
+		made, err = r.Create(t.Context(), tenant, there)
+		require.NoError(t, err)
+		require.False(t, made.New)
+		_, err = r.Create(t.Context(), tenant, withKey(draft("other"), "k", time.Hour))
+		requireCode(t, promise.CodeKeyConflict, err)
+	}), []string{"promise_workflow_execution_id_name_key", "workflow_execution_pkey", "idempotency_key_pkey", "promise_pkey"})
 }
 
 // scans are how often the connection has begun to read each table and index.

@@ -50,6 +50,8 @@ type environment struct {
 	initErr chan fault
 	exited  chan struct{} // closed when the process is gone and its log read
 
+	idleSince time.Time // Service's
+
 	server *http.Server
 	logs   *logs
 

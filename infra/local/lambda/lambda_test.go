@@ -235,6 +235,32 @@ func TestFullHouse(t *testing.T) {
 	require.LessOrEqual(t, cold.Load(), int32(2*places))
 }
 
+// A function that has become busy gets the places that others do not need any more.
+func TestPlacesGoToTheBusy(t *testing.T) {
+	t.Parallel()
+	const places = 4
+	s := start(t, lambda.Options{MaxEnvironments: places}, lambda.Function{}, lambda.Function{Name: "other"})
+	at := func(name string, callers int) (cold int32) {
+		var n atomic.Int32
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for begun := time.Now(); time.Since(begun) < time.Second; {
+					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":20}`)})
+					if assert.NoError(t, err) && r.Cold {
+						n.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return n.Load()
+	}
+	require.Equal(t, int32(places), at("other", places))
+	time.Sleep(time.Second)
+	require.Equal(t, int32(places), at("odd", 4*places))
+}
+
 // An invocation does not wait for environments that are all at long work.
 func TestLongWorkIsNotWaitedFor(t *testing.T) {
 	t.Parallel()

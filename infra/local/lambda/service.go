@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ type Service struct {
 	idle    []*environment            // longest idle first
 	waiting []*waiter                 // longest first
 	events  int                       // accepted and not yet done
+	// progress is when an environment of the function was last made or done.
+	progress map[string]time.Time
 
 	stop    context.Context
 	stopNow context.CancelFunc
@@ -47,6 +50,7 @@ func New(functions []Function, o Options) *Service {
 		functions: make(map[string]Function, len(functions)),
 		output:    &lineWriter{w: o.Output},
 		live:      make(map[*environment]struct{}),
+		progress:  make(map[string]time.Time),
 	}
 	s.stop, s.stopNow = context.WithCancel(context.Background())
 	for _, f := range functions {
@@ -147,15 +151,20 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 	}
 }
 
-// How long an invocation waits for an environment of its function to be done
-// before another is started, and how long before one that another function has
-// left idle is ended to make room. Were there no wait, functions that are called
-// in turn with all places taken would end each other's environments, and do
-// nothing but start.
+// An invocation that has waited for the environments of its function for
+// startAfter has another started, up to so many that the processors have enough to
+// do. Beyond those more would only be in each other's way, unless they wait for
+// something themselves: another is started when none has been done, or started,
+// for stuckAfter. At the bound it takes the place of one that has been idle for
+// idleFor; whoever has waited for giveUp takes what there is.
 const (
-	startAfter   = 2 * time.Millisecond
-	replaceAfter = 500 * time.Millisecond
+	startAfter = 2 * time.Millisecond
+	stuckAfter = 20 * time.Millisecond
+	idleFor    = time.Second
+	giveUp     = 500 * time.Millisecond
 )
+
+var enough = 4 * runtime.NumCPU()
 
 // waiter is an invocation that waits for an environment of its function.
 type waiter struct {
@@ -184,7 +193,7 @@ func (s *Service) acquire(f Function) (*environment, error) {
 		case e := <-w.given:
 			return e, nil
 		case <-look.C:
-			look.Reset(10 * startAfter)
+			look.Reset(stuckAfter)
 		}
 		if e, err := s.acquireLate(f, w, time.Since(begun)); e != nil || err != nil {
 			return e, err
@@ -219,42 +228,70 @@ func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment,
 			return e, nil
 		}
 	}
-	first := true
-	for e := range s.live {
-		first = first && e.fn.Name != f.Name
-	}
-	switch full := len(s.live) >= s.opts.MaxEnvironments; {
-	case !first && waited < startAfter:
-		return nil, nil
-	case full && len(s.idle) > 0 && (first || waited >= replaceAfter):
-		oldest := s.idle[0]
-		s.retireLocked(oldest)
-		oldest.kill()
-	case full && waited >= replaceAfter:
-		return nil, ErrThrottled
-	case full:
+	count, late := s.countLocked(f.Name), waited >= giveUp
+	if count > 0 && !late && waited < startAfter ||
+		count >= enough && !late && time.Since(s.progress[f.Name]) < stuckAfter {
 		return nil, nil
 	}
+	if len(s.live) >= s.opts.MaxEnvironments {
+		if len(s.idle) == 0 || count > 0 && !late && time.Since(s.idle[0].idleSince) < idleFor {
+			if late {
+				return nil, ErrThrottled
+			}
+			return nil, nil
+		}
+		s.endLocked(s.idle[0])
+	}
+	return s.makeLocked(f), nil
+}
+
+func (s *Service) makeLocked(f Function) *environment {
 	e := newEnvironment(s, f)
 	s.live[e] = struct{}{}
-	return e, nil
+	s.progress[f.Name] = time.Now()
+	return e
+}
+
+func (s *Service) endLocked(e *environment) {
+	s.retireLocked(e)
+	e.kill()
+}
+
+// countLocked is how many environments the function has.
+func (s *Service) countLocked(function string) (n int) {
+	for e := range s.live {
+		if e.fn.Name == function {
+			n++
+		}
+	}
+	return n
 }
 
 // release gives the environment to the invocation of its function that has
-// waited longest, or keeps it for the next one.
+// waited longest, or its place to one that has waited longer and whose function
+// has none, or keeps it for the next one.
 func (s *Service) release(e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.live[e]; !ok || s.closed {
 		return
 	}
+	s.progress[e.fn.Name] = time.Now()
 	for i, w := range s.waiting {
-		if w.function == e.fn.Name {
-			s.waiting = slices.Delete(s.waiting, i, i+1)
-			w.given <- e
-			return
+		given := e
+		switch {
+		case w.function == e.fn.Name:
+		case s.countLocked(w.function) == 0:
+			s.endLocked(e)
+			given = s.makeLocked(s.functions[w.function])
+		default:
+			continue
 		}
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+		w.given <- given
+		return
 	}
+	e.idleSince = time.Now()
 	s.idle = append(s.idle, e)
 }
 
