@@ -6,8 +6,8 @@ SET LOCAL lock_timeout = '1s';
 
 -- Creates a promise and, with a key, registers the key: both or neither. Registers the workflow execution too where it is
 -- not known yet. The timeout is counted from the creation, or a moment; the deadline's outcome, value and error are what it
--- brings. what says what it is: the promise created, the one that existed, or the one that holds the key. It is NULL where
--- there is no such tenant, or the workflow execution is another tenant's.
+-- brings. what says what it is: the promise created, the one that existed, or the one that holds the key, without its
+-- contents. It is NULL where there is no such tenant, or the workflow execution is another tenant's.
 --
 -- Where the key holds a settlement, the promise is born settled with it, if it came before the deadline. lost_hold says
 -- that the key held one which came too late, or for which the promise did.
@@ -29,7 +29,7 @@ CREATE FUNCTION promise_create(
     OUT what VARCHAR, OUT it promise, OUT doubtful BOOLEAN, OUT same_key BOOLEAN, OUT same_metadata BOOLEAN,
     OUT same_on_timeout BOOLEAN, OUT lost_hold BOOLEAN
 ) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
+#variable_conflict use_variable
 DECLARE
     caller UUID;
     number INT;
@@ -48,6 +48,7 @@ BEGIN
     SELECT workflow, t.id, 1
     FROM tenant t
     WHERE t.slug = tenant_slug
+      AND NOT EXISTS (SELECT FROM workflow_execution o WHERE o.id = workflow AND o.tenant_id <> t.id)
       AND NOT EXISTS (SELECT FROM promise p WHERE p.workflow_execution_id = workflow AND p.name = new_name)
       AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = t.id AND k.key = new_key)
     ON CONFLICT (id) DO UPDATE SET last_sequence_number = w.last_sequence_number + 1 WHERE w.tenant_id = EXCLUDED.tenant_id
@@ -86,6 +87,11 @@ BEGIN
         IF seen.live OR seen.doubtful THEN
             what := 'key_holder';
             it := seen.holder;
+            it.value := NULL;
+            it.error := NULL;
+            it.metadata := NULL;
+            it.timeout_value := NULL;
+            it.timeout_error := NULL;
             doubtful := seen.doubtful;
             RETURN;
         END IF;
@@ -145,5 +151,13 @@ BEGIN
     INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     VALUES (workflow, it.created_by_sequence, 'PROMISE_CREATED', it.id, moment);
     what := 'created';
+END $$;
+-- +goose StatementEnd
+
+-- In promise_settle, too, a name is the function's own, whatever columns somebody else's tables have.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE REPLACE(pg_get_functiondef('promise_settle'::REGPROC), '#variable_conflict use_column', '#variable_conflict use_variable');
 END $$;
 -- +goose StatementEnd

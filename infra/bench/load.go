@@ -82,9 +82,9 @@ func (l *load) pair(ctx context.Context) (done int, took time.Duration, err erro
 		return 1, time.Since(created), failure(status, err)
 	}
 	if got.Outcome != "settled" {
-		err = fmt.Errorf("settled a new promise, and was told %q", got.Outcome)
+		return 1, time.Since(begun), fmt.Errorf("settled a new promise, and was told %q", got.Outcome)
 	}
-	return 2, time.Since(begun), err
+	return 2, time.Since(begun), nil
 }
 
 func failure(status int, err error) error {

@@ -2,6 +2,7 @@
 //
 //	go run ./infra/bench                       # the table, at 1, 8 and 32 clients; also --json, --svg FILE
 //	go run ./infra/bench --growth              # the same settlements in small and large databases and workflows
+//	go run ./infra/bench --trip 1ms            # the table, with the database so far away
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
 //
 // It starts a Postgres as the local runner does, on a data folder of its own that it removes, and works on loopback only.
@@ -9,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +36,7 @@ type options struct {
 	growth   bool
 	load     time.Duration
 	http     bool
+	trip     time.Duration
 	only     *regexp.Regexp
 }
 
@@ -66,8 +69,8 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.promises, "promises", 400_000, "how many promises there are to begin with")
-	flags.IntVar(&o.calls, "calls", 20_000, "how often each operation is called, for each number of clients")
-	clients := flags.String("clients", "1,8,32", "how many callers at once")
+	flags.IntVar(&o.calls, "calls", 15_000, "how often each operation is called, for each number of clients")
+	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
 	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
 	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
@@ -75,6 +78,7 @@ func parse(args []string) (options, error) {
 	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
 	only := flags.String("only", "", "`regular expression`: measure only the operations whose names it matches")
 	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
+	flags.DurationVar(&o.trip, "trip", 0, "`how long` a round trip to the database takes besides, as over a network; without the local runner")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -82,16 +86,25 @@ func parse(args []string) (options, error) {
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return o, err
 	}
-	for _, text := range strings.Split(*clients, ",") {
+	most, usual := 90, "1,8,32" // of the 100 connections that there are
+	if o.growth {
+		most, usual = most/len(sizes)-1, "8"
+	}
+	for _, text := range strings.Split(cmp.Or(*clients, usual), ",") {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 90 {
-			return o, fmt.Errorf("--clients %s: numbers from 1 to 90", *clients)
+		if err != nil || n < 1 || n > most {
+			return o, fmt.Errorf("--clients %s: numbers from 1 to %d", *clients, most)
 		}
 		o.clients = append(o.clients, n)
 	}
-	needed := 0
+	o.http = o.http && o.trip == 0
+	settling := settlingHere
+	if o.http {
+		settling += settlingHTTP
+	}
+	needed := o.promises / settledBefore
 	for _, clients := range o.clients {
-		needed += settlingOperations * (o.calls + notCounted(clients))
+		needed += settling * (o.calls + notCounted(clients))
 	}
 	if !o.growth && o.load == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -40,7 +42,28 @@ func startPostgres(ctx context.Context, in string, screen *progress) (*cluster, 
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &cluster{dir: dir, server: server}, nil
+	c := &cluster{dir: dir, server: server}
+	// No checkpoint but those of load, which would make whoever's turn it is pay.
+	if err := c.set(ctx, "checkpoint_timeout = '1d'", "max_wal_size = '8GB'"); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+// set changes settings of the server.
+func (c *cluster) set(ctx context.Context, settings ...string) error {
+	admin, err := pgx.Connect(ctx, c.server.URL())
+	if err != nil {
+		return err
+	}
+	defer admin.Close(ctx) //nolint:errcheck // nothing is lost with it
+	for _, setting := range settings {
+		if _, err := admin.Exec(ctx, "ALTER SYSTEM SET "+setting); err != nil {
+			return err
+		}
+	}
+	_, err = admin.Exec(ctx, "SELECT pg_reload_conf()")
+	return err
 }
 
 func (c *cluster) stop() error { return errors.Join(c.server.Stop(), os.RemoveAll(c.dir)) }
@@ -52,6 +75,7 @@ type loaded struct {
 	perWorkflow int
 	used        int // have been settled, or are about to be
 	added       atomic.Int64
+	trip        time.Duration // what a round trip takes besides
 }
 
 // more numbers the promises that are created.
@@ -136,10 +160,68 @@ func (db *loaded) pool(ctx context.Context, size int, statements *counter) (*pgx
 		return nil, err
 	}
 	conf.MaxConns = int32(size)
+	if db.trip > 0 {
+		dial := conf.ConnConfig.DialFunc
+		conf.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return far{conn, db.trip}, err
+		}
+	}
 	if statements != nil {
 		conf.ConnConfig.Tracer = statements
+		conf.AfterConnect = readAll
 	}
 	return pgxpool.NewWithConfig(ctx, conf)
+}
+
+// far is a connection to something that is so far away. What pgx sends for one round trip is one Write.
+type far struct {
+	net.Conn
+	trip time.Duration
+}
+
+func (c far) Write(p []byte) (int, error) {
+	time.Sleep(c.trip)
+	return c.Conn.Write(p)
+}
+
+// readAll reads every page of every table and index, as a connection has that has been in use for long: the first time that a
+// process of Postgres looks at a page of the memory that they share costs about as much as the rest of the look.
+func readAll(ctx context.Context, conn *pgx.Conn) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // nothing was written
+	for _, setting := range []string{"max_parallel_workers_per_gather = 0", "enable_seqscan = off", "enable_bitmapscan = off", "enable_sort = off"} {
+		if _, err := tx.Exec(ctx, "SET LOCAL "+setting); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT format('SELECT COUNT(ctid) FROM %s', oid::REGCLASS)
+		FROM pg_class
+		WHERE relnamespace = current_schema()::REGNAMESPACE AND relkind = 'r'
+		UNION ALL
+		SELECT format('SELECT COUNT(*) FROM (SELECT FROM %s WHERE %s ORDER BY %s) AS all_of_it', c.oid::REGCLASS,
+			COALESCE(pg_get_expr(i.indpred, i.indrelid), 'TRUE'),
+			(SELECT string_agg(pg_get_indexdef(i.indexrelid, n, TRUE), ', ' ORDER BY n) FROM generate_series(1, i.indnkeyatts) n))
+		FROM pg_index i
+		JOIN pg_class c ON c.oid = i.indrelid
+		WHERE c.relnamespace = current_schema()::REGNAMESPACE`)
+	if err != nil {
+		return err
+	}
+	everything, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, sql := range everything {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
 }
 
 // take sets n promises apart, for one to settle each.

@@ -227,14 +227,20 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 	}
 	var rows []row
 	for _, clients := range o.clients {
-		more, err := inTurns(ctx, operations, clients, o.calls, screen)
+		own, done, err := direct(ctx, db, clients)
 		if err != nil {
 			return nil, err
 		}
-		for i := range more {
-			more[i].Statements = statements[i]
+		more, err := inTurns(ctx, append(operations, own[0]), clients, o.calls, screen) // beside the limit
+		done()
+		if err != nil {
+			return nil, err
 		}
-		rows = append(rows, more...)
+		relate(more)
+		for i, n := range statements {
+			more[i].Statements = n
+		}
+		rows = append(rows, more[:len(statements)]...)
 	}
 	return rows, nil
 }
@@ -248,7 +254,10 @@ func nothing(ctx context.Context, ready string) error {
 	if err != nil {
 		return err
 	}
-	service := lambda.New([]lambda.Function{{Name: "empty", Path: os.Getenv("EMPTY"), Timeout: 10 * time.Second, MemoryMB: 256}},
+	service := lambda.New([]lambda.Function{{
+		Name: "empty", Path: os.Getenv("EMPTY"), Timeout: 10 * time.Second, MemoryMB: 256,
+		Env: []string{"GOMAXPROCS=1"}, // as the service's own set it
+	}},
 		lambda.Options{Output: io.Discard})
 	defer service.Close()
 	server := &http.Server{

@@ -383,6 +383,45 @@ func TestPlansOfCreate(t *testing.T) {
 	}), []string{"promise_workflow_execution_id_name_key", "workflow_execution_pkey", "idempotency_key_pkey", "promise_pkey"})
 }
 
+// Tables that were adopted may have columns of any name.
+func TestFunctionsUseTheirOwnNames(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Exec(t, `DO $$
+		DECLARE
+			name TEXT;
+			place TEXT;
+		BEGIN
+			FOR name IN
+				SELECT DISTINCT unnest(proargnames) FROM pg_proc
+				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
+				UNION
+				SELECT unnest(regexp_matches(prosrc, '^    (\w+) \w+;', 'gn')) FROM pg_proc
+				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
+			LOOP
+				FOREACH place IN ARRAY ARRAY['tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event_row'] LOOP
+					EXECUTE format('ALTER TABLE %I ADD COLUMN IF NOT EXISTS %I TEXT', place, name);
+				END LOOP;
+			END LOOP;
+		END $$`)
+	var added int
+	require.NoError(t, db.Pool.QueryRow(t.Context(), `SELECT COUNT(*) FROM information_schema.columns
+		WHERE table_schema = current_schema() AND column_name IN ('moment', 'workflow')`).Scan(&added))
+	require.Equal(t, 10, added)
+	first := withKey(draft("first"), "k", time.Hour)
+	p := create(t, r, first)
+	made, err := r.Create(t.Context(), tenant, first)
+	require.NoError(t, err)
+	require.False(t, made.New)
+	_, err = r.Create(t.Context(), tenant, withKey(draft("other"), "k", time.Hour))
+	requireCode(t, promise.CodeKeyConflict, err)
+	for _, outcome := range []promise.Outcome{promise.OutcomeSettled, promise.OutcomeDuplicate} {
+		got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
+		require.NoError(t, err)
+		require.Equal(t, outcome, got.Outcome)
+	}
+}
+
 // scans are how often the connection has begun to read each table and index.
 func scans(t *testing.T, tx pgx.Tx) map[string]int {
 	t.Helper()

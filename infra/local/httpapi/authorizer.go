@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/flovyn/promises/infra/local/lambda"
 	"github.com/flovyn/promises/shared/routes"
 )
@@ -27,6 +29,7 @@ type authorizer struct {
 	function string
 	identity identitySource
 	cache    cache
+	underWay singleflight.Group // by identity
 }
 
 func newAuthorizer(a routes.Authorizer) *authorizer {
@@ -40,8 +43,8 @@ func newAuthorizer(a routes.Authorizer) *authorizer {
 // authorize returns what the authorizer says about the caller, or the status of
 // the refusal, which is 0 if there is none. An answer that is still cached is
 // not asked for again, whatever the rest of the request; requests that come
-// while the first of their identity is being judged are judged too. A failure
-// is never cached.
+// while the first of their identity is being judged wait for what it is told. A
+// failure is never cached.
 func (h *Handler) authorize(ctx context.Context, a *authorizer, q request) (about json.RawMessage, status int) {
 	identity := a.identity.of(q)
 	if identity == "" {
@@ -49,11 +52,24 @@ func (h *Handler) authorize(ctx context.Context, a *authorizer, q request) (abou
 	}
 	v, ok := a.cache.get(identity, h.Now())
 	if !ok {
+		judge := func() (any, error) {
+			v, err := h.ask(ctx, a, q.authorizerEvent(identity))
+			if err == nil {
+				a.cache.put(identity, v, h.Now())
+			}
+			return v, err
+		}
+		var judged any
 		var err error
-		if v, err = h.ask(ctx, a, q.authorizerEvent(identity)); err != nil {
+		if a.cache.ttl > 0 {
+			judged, err, _ = a.underWay.Do(identity, judge)
+		} else {
+			judged, err = judge()
+		}
+		if err != nil {
 			return nil, http.StatusInternalServerError
 		}
-		a.cache.put(identity, v, h.Now())
+		v = judged.(verdict)
 	}
 	if !v.authorized {
 		return nil, http.StatusForbidden

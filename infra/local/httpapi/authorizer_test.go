@@ -426,34 +426,39 @@ func TestAuthorizerCacheIsBounded(t *testing.T) {
 	require.Equal(t, httpapi.MaxCached+4, get(0))
 }
 
-// Requests that come before the first answer are judged each, and leave one
-// entry behind.
-func TestAuthorizerConcurrentFirstRequests(t *testing.T) {
+// Requests that come before the first answer wait for it. A failure is theirs, too, and nobody's after them.
+func TestOneIdentityIsJudgedOnce(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(nil)
-	var both, done sync.WaitGroup
-	both.Add(2)
-	api.answer = func(identity string) (lambda.Result, error) {
-		both.Done()
-		both.Wait()
-		return about(identity)
-	}
-	for range 2 {
-		done.Go(func() {
-			if code := api.do("GET", "/promises/id:1", "twice").Code; code != 204 {
-				t.Error(code)
+	begun, judge := make(chan struct{}, 100), make(chan struct{})
+	fails := true
+	api := newGuardedAPI(func(string) (lambda.Result, error) {
+		begun <- struct{}{}
+		<-judge
+		if fails {
+			return lambda.Result{}, errors.New("anything")
+		}
+		return lambda.Result{Payload: []byte(`{"isAuthorized":true}`)}, nil
+	})
+	for _, want := range []int{http.StatusInternalServerError, http.StatusNoContent} {
+		answers := make(chan int)
+		ask := func() { answers <- api.do("GET", "/promises/id:1", "Bearer a").Code }
+		go ask()
+		<-begun
+		for range 20 {
+			go ask()
+		}
+		require.Never(t, func() bool { return len(begun) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+		judge <- struct{}{}
+		for range 21 {
+			select {
+			case got := <-answers:
+				require.Equal(t, want, got)
+			case <-time.After(10 * time.Second):
+				require.Fail(t, "no answer")
 			}
-		})
+		}
+		fails = false
 	}
-	done.Wait()
-	require.Equal(t, 2, api.count("authorize"))
-
-	api.answer = about
-	for i := range httpapi.MaxCached - 1 {
-		require.Equal(t, 204, api.do("GET", "/promises/id:1", fmt.Sprint("caller ", i)).Code)
-	}
-	require.Equal(t, 204, api.do("GET", "/promises/id:1", "twice").Code)
-	require.Equal(t, httpapi.MaxCached+1, api.count("authorize"))
 }
 
 // Every caller gets what was said of them, whoever else calls, at any time and

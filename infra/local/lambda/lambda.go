@@ -56,13 +56,12 @@ func ARN(name string) string {
 // Options are the service's settings; the zero value is good.
 type Options struct {
 	// MaxEnvironments bounds the environments of all functions together, and
-	// so the invocations that run at once; 40 if zero. An invocation of a function
-	// whose environments are all busy waits for one. After 2 ms another is started;
-	// where there are four for each processor, not before none has been done for
-	// 20 ms. At the bound one that has been idle for a second makes room, or after
-	// half a second of waiting any that is idle; where there is none the answer is
-	// ErrThrottled then. A function that has no environment gets the place of the
-	// first that is done.
+	// so the invocations that run at once; 40 if zero. Four for each processor of
+	// one function run without further ado; one more whenever none of them has been
+	// done for 20 ms. Others wait. At the bound a new environment takes the place of
+	// one that has been idle for a second, or after half a second of waiting of any
+	// that is idle; where there is none the answer is ErrThrottled then. A function
+	// that has no environment gets the place of the first that is done.
 	MaxEnvironments int
 	// Output receives what the functions print, each line with the function's
 	// name before it, one Write for each line and never two at once. Nil

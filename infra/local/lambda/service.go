@@ -151,15 +151,17 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 	}
 }
 
-// An invocation that has waited for the environments of its function for
-// startAfter has another started, up to so many that the processors have enough to
-// do. Beyond those more would only be in each other's way, unless they wait for
-// something themselves: another is started when none has been done, or started,
-// for stuckAfter. At the bound it takes the place of one that has been idle for
-// idleFor; whoever has waited for giveUp takes what there is.
+// So many invocations of a function run at once that the processors have enough to
+// do. More would only be in each other's way, unless those wait for something
+// themselves: one more runs when none has been done, or added, for stuckAfter.
+// Where there is no environment for an invocation that may run, it waits for
+// startAfter before one is started: that takes as much as dozens of invocations.
+// At the bound a new one takes the place of one that has been idle for idleFor;
+// whoever has waited for giveUp takes what there is.
 const (
 	startAfter = 2 * time.Millisecond
 	stuckAfter = 20 * time.Millisecond
+	passedBy   = 250 * time.Millisecond
 	idleFor    = time.Second
 	giveUp     = 500 * time.Millisecond
 )
@@ -169,14 +171,14 @@ var enough = 4 * runtime.NumCPU()
 // waiter is an invocation that waits for an environment of its function.
 type waiter struct {
 	function string
+	since    time.Time
 	given    chan *environment // has room for the one
 }
 
 // acquire returns an environment that is the caller's to run; it may be a new one,
 // which is not started yet.
 func (s *Service) acquire(f Function) (*environment, error) {
-	begun := time.Now()
-	w := &waiter{function: f.Name, given: make(chan *environment, 1)}
+	w := &waiter{function: f.Name, since: time.Now(), given: make(chan *environment, 1)}
 	s.mu.Lock()
 	e, err := s.acquireLocked(f, 0)
 	if e == nil && err == nil {
@@ -195,7 +197,7 @@ func (s *Service) acquire(f Function) (*environment, error) {
 		case <-look.C:
 			look.Reset(stuckAfter)
 		}
-		if e, err := s.acquireLate(f, w, time.Since(begun)); e != nil || err != nil {
+		if e, err := s.acquireLate(f, w, time.Since(w.since)); e != nil || err != nil {
 			return e, err
 		}
 	}
@@ -222,15 +224,18 @@ func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment,
 	if s.closed {
 		return nil, ErrClosed
 	}
+	count, late := s.countLocked(f.Name), waited >= giveUp
+	if count-s.idleLocked(f.Name) >= enough && !late && time.Since(s.progress[f.Name]) < stuckAfter {
+		return nil, nil
+	}
 	for i, e := range slices.Backward(s.idle) {
 		if e.fn.Name == f.Name {
 			s.idle = slices.Delete(s.idle, i, i+1)
+			s.progress[f.Name] = time.Now()
 			return e, nil
 		}
 	}
-	count, late := s.countLocked(f.Name), waited >= giveUp
-	if count > 0 && !late && waited < startAfter ||
-		count >= enough && !late && time.Since(s.progress[f.Name]) < stuckAfter {
+	if count > 0 && !late && waited < startAfter {
 		return nil, nil
 	}
 	if len(s.live) >= s.opts.MaxEnvironments {
@@ -267,9 +272,20 @@ func (s *Service) countLocked(function string) (n int) {
 	return n
 }
 
+// idleLocked is how many of them have nothing to do.
+func (s *Service) idleLocked(function string) (n int) {
+	for _, e := range s.idle {
+		if e.fn.Name == function {
+			n++
+		}
+	}
+	return n
+}
+
 // release gives the environment to the invocation of its function that has
 // waited longest, or its place to one that has waited longer and whose function
-// has none, or keeps it for the next one.
+// has none, or keeps it for the next one; that, too, where enough run without it
+// and nobody has waited for passedBy.
 func (s *Service) release(e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,10 +293,11 @@ func (s *Service) release(e *environment) {
 		return
 	}
 	s.progress[e.fn.Name] = time.Now()
+	without := s.countLocked(e.fn.Name) - s.idleLocked(e.fn.Name) - 1
 	for i, w := range s.waiting {
 		given := e
 		switch {
-		case w.function == e.fn.Name:
+		case w.function == e.fn.Name && (without < enough || time.Since(w.since) >= passedBy):
 		case s.countLocked(w.function) == 0:
 			s.endLocked(e)
 			given = s.makeLocked(s.functions[w.function])

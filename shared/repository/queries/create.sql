@@ -5,8 +5,7 @@
 --
 -- migrations/ has the function, and says what it locks.
 SELECT
-    (it).id, (it).workflow_execution_id, (it).name, (it).outcome,
-    CASE WHEN what <> 'key_holder' THEN (it).value END AS value, (it).error, (it).timeout_at, (it).created_at,
+    (it).id, (it).workflow_execution_id, (it).name, (it).outcome, (it).value, (it).error, (it).timeout_at, (it).created_at,
     (it).resolved_at, (it).created_by_sequence, (it).resolved_by_sequence, (it).metadata, (it).idempotency_key,
     (it).timeout_outcome, (it).timeout_value, (it).timeout_error, (it).settled_by_kind, (it).settled_by_id, (it).comment,
     CLOCK_TIMESTAMP() AS read_at, what AS found, doubtful, same_key, same_metadata, same_on_timeout, lost_hold
