@@ -17,7 +17,7 @@ func TestTable(t *testing.T) {
 	bench, svg := filepath.Join(dir, "bench"), filepath.Join(dir, "ratios.svg")
 	out, err := exec.Command("go", "build", "-o", bench, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	cmd := exec.Command(bench, "--promises", "5000", "--calls", "100", "--clients", "1,2", "--json", "--svg", svg)
+	cmd := exec.Command(bench, "--promises", "6000", "--calls", "100", "--clients", "1,2", "--json", "--svg", svg)
 	cmd.Stderr = os.Stderr
 	out, err = cmd.Output()
 	require.NoError(t, err)
