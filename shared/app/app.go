@@ -105,7 +105,7 @@ func (s service) authorizer() *auth.Authorizer {
 func start(handler func(service) lambda.Handler) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		// A call at a time has nothing to do in parallel; a second thread would be
-		// woken for each step of it, and cost a fifth more CPU.
+		// woken for each step of it, and cost a sixth more CPU.
 		runtime.GOMAXPROCS(1)
 	}
 	conf, err := config.Load()
