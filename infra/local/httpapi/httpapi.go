@@ -39,12 +39,13 @@ type Invoker interface {
 }
 
 // Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 429 where MaxRequests are under way already; 404 where no route has the request's method and path; 401 where the identity
-// source of the route's authorizer is missing or empty, 403 where the authorizer
-// says no, and 500 where it fails, does not answer in time, cannot be started or
-// returns what is no answer; 413 where the body is too large; 503 where the
-// route's function does not answer in time or cannot be started now, and 500
-// where it fails or returns what is no response.
+// 429 where MaxRequests are under way already; 404 where no route has the
+// request's method and path; 401 where the identity source of the route's
+// authorizer is missing or empty, 403 where the authorizer says no, and 500
+// where it fails, does not answer in time, cannot be started or returns what is
+// no answer; 413 where the body is too large; 503 where the route's function
+// does not answer in time or cannot be started now, and 500 where it fails or
+// returns what is no response.
 //
 // Neither function is told of a client that leaves: both run to their end, as
 // on AWS.

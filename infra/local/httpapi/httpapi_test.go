@@ -416,6 +416,7 @@ func TestTooManyRequests(t *testing.T) {
 		for range entered { //nolint:revive // whoever comes now is let through
 		}
 	}()
+	defer close(entered)
 	close(leave)
 	for range httpapi.MaxRequests {
 		require.Equal(t, http.StatusOK, <-answers)

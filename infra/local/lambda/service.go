@@ -25,7 +25,7 @@ type Service struct {
 	idle    []*environment            // longest idle first
 	waiting []*waiter                 // longest first
 	events  int                       // accepted and not yet done
-	// progress is when an environment of the function was last made or done.
+	// progress is when an environment of the function was last made, taken or done.
 	progress map[string]time.Time
 
 	stop    context.Context

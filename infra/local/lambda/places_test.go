@@ -1,0 +1,84 @@
+package lambda_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/infra/local/lambda"
+)
+
+// Functions that are called in turn, by more callers than there are places, keep
+// their environments.
+func TestFullHouse(t *testing.T) {
+	t.Parallel()
+	const places, callers, each = 4, 12, 20
+	var cold atomic.Int32
+	s := start(t, lambda.Options{MaxEnvironments: places, Report: func(r lambda.Result) {
+		if r.Cold {
+			cold.Add(1)
+		}
+	}}, lambda.Function{}, lambda.Function{Name: "other"})
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				for _, name := range []string{"odd", "other"} {
+					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":5}`)})
+					if assert.NoError(t, err) {
+						assert.Empty(t, r.ErrorType)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.LessOrEqual(t, cold.Load(), int32(2*places))
+}
+
+// A function that has become busy gets the places that others do not need any more.
+func TestPlacesGoToTheBusy(t *testing.T) {
+	t.Parallel()
+	const places = 4
+	s := start(t, lambda.Options{MaxEnvironments: places}, lambda.Function{}, lambda.Function{Name: "other"})
+	at := func(name string, callers int) (cold int32) {
+		var n atomic.Int32
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for begun := time.Now(); time.Since(begun) < time.Second; {
+					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":20}`)})
+					if assert.NoError(t, err) && r.Cold {
+						n.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return n.Load()
+	}
+	require.Equal(t, int32(places), at("other", places))
+	time.Sleep(time.Second)
+	require.Equal(t, int32(places), at("odd", 4*places))
+}
+
+// An invocation does not wait for environments that are all at long work.
+func TestLongWorkIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{MaxEnvironments: 2}, lambda.Function{}, lambda.Function{Name: "other"})
+	_, err := s.Invoke(t.Context(), "other", lambda.Request{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":20000}`)}) //nolint:errcheck // it is left
+	require.Eventually(t, func() bool {
+		r, err := s.Invoke(t.Context(), "odd", lambda.Request{})
+		require.NoError(t, err, "the other function's idle environment makes room")
+		return r.Cold
+	}, 10*time.Second, time.Millisecond)
+}
