@@ -97,11 +97,12 @@ func failure(status int, err error) error {
 	return fmt.Errorf("answered %d", status)
 }
 
-// maximum is what eight callers get done, pairs a second, in the best of some turns.
-func (l *load) maximum(ctx context.Context) (best float64, err error) {
-	const turns, turn = 6, 5 * time.Second
-	for range turns {
-		l.screen.say("what it can do: %.0f pairs a second", best)
+// maximum is what eight callers get done, pairs a second, in the median of some turns, after one that is not counted.
+func (l *load) maximum(ctx context.Context) (float64, error) {
+	const turns, turn = 9, 5 * time.Second
+	var rates []float64
+	for i := range turns + 1 {
+		l.screen.say("what it can do: turn %d of %d", i, turns)
 		begun := time.Now()
 		var done atomic.Int64
 		errs := make([]error, 8)
@@ -118,9 +119,12 @@ func (l *load) maximum(ctx context.Context) (best float64, err error) {
 		if err := errors.Join(errs...); err != nil {
 			return 0, err
 		}
-		best = max(best, float64(done.Load())/time.Since(begun).Seconds())
+		if i > 0 {
+			rates = append(rates, float64(done.Load())/time.Since(begun).Seconds())
+		}
 	}
-	return best, nil
+	slices.Sort(rates)
+	return rates[turns/2], nil
 }
 
 // run asks for so many pairs a second, whether or not those before are done.
