@@ -40,6 +40,10 @@ BEGIN
             'promises_schema_version'
         )
         UNION ALL
+        SELECT 'TYPE', oid::REGCLASS::TEXT FROM pg_class
+        WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'c'
+          AND relname IN ('promise_settlement', 'promise_creation')
+        UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create')

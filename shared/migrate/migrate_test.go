@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -163,6 +165,47 @@ func TestFailingFile(t *testing.T) {
 	result, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
 	require.NoError(t, err)
 	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
+}
+
+// Functions of the release before are at work while 00009 is applied: what their connections have prepared goes on.
+func TestCallsOfTheReleaseBefore(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	files := fstest.MapFS{}
+	entries, err := fs.ReadDir(migrations.FS, ".")
+	require.NoError(t, err)
+	for _, e := range entries[:8] {
+		text, err := fs.ReadFile(migrations.FS, e.Name())
+		require.NoError(t, err)
+		files[e.Name()] = &fstest.MapFile{Data: text}
+	}
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	conn, err := pgx.Connect(t.Context(), db.URL)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	calls := func(name string) {
+		var id uuid.UUID
+		require.NoError(t, conn.QueryRow(t.Context(), `SELECT (it).id
+			FROM promise_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) WHERE what IS NOT NULL`,
+			"acme", uuid.New(), name, &name, time.Hour, nil, nil, nil, nil, nil, nil, false).Scan(&id))
+		for _, settled := range []bool{true, false} {
+			var same, is bool
+			require.NoError(t, conn.QueryRow(t.Context(), `SELECT COALESCE(same, FALSE) AS same, settled
+				FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9) WHERE promise_id IS NOT NULL`,
+				"acme", id, nil, "resolved", []byte("1"), nil, "direct", nil, nil).Scan(&same, &is))
+			require.Equal(t, settled, is)
+			require.Equal(t, !settled, same)
+		}
+		var none int
+		require.ErrorIs(t, conn.QueryRow(t.Context(), "SELECT 1 FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9) WHERE promise_id IS NOT NULL",
+			"acme", uuid.New(), nil, "resolved", []byte("1"), nil, "direct", nil, nil).Scan(&none), pgx.ErrNoRows)
+	}
+	calls("before")
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+	require.NoError(t, err)
+	calls("after")
 }
 
 func TestErrorsHoldNoPassword(t *testing.T) {

@@ -41,14 +41,14 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 8, result.Version)
+		require.EqualValues(t, 9, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
 	defer master.Close(t.Context()) //nolint:errcheck // the server stops
 	owners := func() (names []string) {
 		rows, err := master.Query(t.Context(), `SELECT DISTINCT pg_get_userbyid(relowner)::TEXT FROM pg_class
-			WHERE relnamespace = 'public'::REGNAMESPACE AND relkind IN ('r', 'i', 'S', 'v')
+			WHERE relnamespace = 'public'::REGNAMESPACE AND relkind IN ('r', 'i', 'S', 'v', 'c')
 			UNION SELECT DISTINCT pg_get_userbyid(proowner)::TEXT FROM pg_proc WHERE pronamespace = 'public'::REGNAMESPACE`)
 		require.NoError(t, err)
 		names, err = pgx.CollectRows(rows, pgx.RowTo[string])

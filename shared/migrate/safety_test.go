@@ -76,6 +76,8 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE promise ADD CONSTRAINT promise_settled_by CHECK (resolved IS NOT NULL)", []string{"the constraint promise_settled_by is there already"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT", []string{"workflow_execution.last_sequence_number is there already"}},
 		{"CREATE FUNCTION promise_race_lost(INT) RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_race_lost is there already"}},
+		{"CREATE TYPE promise_creation AS ENUM ('x')", []string{"the type promise_creation is there already"}},
+		{"CREATE TYPE promise_settlement AS (x INT)", []string{"the relation promise_settlement is there already"}},
 		{"CREATE UNIQUE INDEX promise_workflow_execution_id_name_key ON promise (workflow_execution_id, name)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name, id)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT c CHECK (id LIKE workflow_execution_id::TEXT || ':%') NOT VALID", []string{"the constraint c of promise takes promise.id for text"}},
@@ -353,6 +355,7 @@ func stage(t *testing.T, db *dbtest.DB) string {
 	require.Equal(t, files >= "6", one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
 	require.Equal(t, files >= "7", one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
 	require.Equal(t, files >= "8", one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
+	require.Equal(t, files >= "9", one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -385,7 +388,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, "8", stage(t, db))
+		require.Equal(t, "9", stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, "1", stages[0], "cut off in the decision")
@@ -437,7 +440,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, "1", stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, "8", stage(t, db))
+	require.Equal(t, "9", stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -98,7 +98,7 @@ func TestFunctionsUseTheirOwnNames(t *testing.T) {
 				SELECT DISTINCT unnest(proargnames) FROM pg_proc
 				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
 				UNION
-				SELECT unnest(regexp_matches(prosrc, '^    (\w+) \w+;', 'gn')) FROM pg_proc
+				SELECT unnest(regexp_matches(prosrc, '^    (\w+) \w+(?:;| :=)', 'gn')) FROM pg_proc
 				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
 			LOOP
 				FOREACH place IN ARRAY ARRAY['tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event_row'] LOOP

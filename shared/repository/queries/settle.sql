@@ -2,7 +2,6 @@
 -- $8 kind and id of who settles, $9 comment. No row: there is no such promise for this tenant.
 --
 -- migrations/ has the function, and says what it locks.
-SELECT promise_id, workflow_execution_id, state, COALESCE(by_deadline, FALSE) AS by_deadline, COALESCE(same, FALSE) AS same,
-       settled, overdue_since
+SELECT promise_id, workflow_execution_id, state, by_deadline, same, settled, overdue_since
 FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)
 WHERE promise_id IS NOT NULL
