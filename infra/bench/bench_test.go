@@ -10,19 +10,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A small run measures every operation, whole, and relates it to the limit.
-func TestTable(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	bench, svg := filepath.Join(dir, "bench"), filepath.Join(dir, "ratios.svg")
+// measured runs the command, for its JSON.
+func measured[T any](t *testing.T, args ...string) (got T) {
+	t.Helper()
+	bench := filepath.Join(t.TempDir(), "bench")
 	out, err := exec.Command("go", "build", "-o", bench, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	cmd := exec.Command(bench, "--promises", "6000", "--calls", "100", "--clients", "1,2", "--json", "--svg", svg)
+	cmd := exec.Command(bench, append(args, "--json")...)
 	cmd.Stderr = os.Stderr
 	out, err = cmd.Output()
 	require.NoError(t, err)
-	var got report
 	require.NoError(t, json.Unmarshal(out, &got))
+	return got
+}
+
+// A small run measures every operation, whole, and relates it to the limit.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	svg := filepath.Join(t.TempDir(), "ratios.svg")
+	got := measured[report](t, "--promises", "6000", "--calls", "100", "--clients", "1,2", "--svg", svg)
 	statements := map[string]float64{}
 	for _, r := range got.Rows {
 		require.Equal(t, 100, r.Calls, r.Operation)
@@ -41,4 +47,44 @@ func TestTable(t *testing.T) {
 	require.Len(t, statements, len(want))
 	require.Len(t, got.Rows, 2*len(statements))
 	require.FileExists(t, svg)
+}
+
+// With a round trip that takes 20 ms, nothing takes less.
+func TestTrip(t *testing.T) {
+	t.Parallel()
+	const trip = 20
+	got := measured[report](t, "--trip", "20ms", "--promises", "3000", "--calls", "50", "--clients", "2")
+	require.Len(t, got.Rows, 7)
+	for _, r := range got.Rows {
+		require.GreaterOrEqual(t, r.P50Ms, trip*r.Statements, r.Operation)
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	got := measured[report](t, "--growth", "--promises", "10000", "--clients", "2")
+	require.Len(t, got.Rows, settlingInGrowth)
+	for _, r := range got.Rows {
+		require.Equal(t, 10_000, r.Promises)
+		require.Positive(t, r.OpsPerSecond, r.Operation)
+		require.InDelta(t, 1, r.RatioToFirst, 0, r.Operation)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	got := measured[loadReport](t, "--load", "2s")
+	for _, p := range []phase{got.Steady, got.Overload} {
+		require.Positive(t, p.Done)
+		require.Empty(t, p.Errors)
+		require.NotEmpty(t, p.Samples)
+	}
+	require.Positive(t, got.Overload.Refused)
+	require.Equal(t, map[string]int{
+		"numbers without an event": 0, "promises without their creation's event": 0, "promises without their key": 0,
+	}, got.HalfDone)
+	for _, name := range []string{"create-promise", "resolve"} {
+		require.Positive(t, got.GoroutinesBefore[name], name)
+		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+5, name)
+	}
 }

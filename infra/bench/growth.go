@@ -14,8 +14,8 @@ var sizes = []struct{ promises, perWorkflow int }{
 // settlingInGrowth are how many operations are measured: the limit, by id and by key.
 const settlingInGrowth = 3
 
-// measureGrowth settles the same number of promises, spread over all there are, in each of the sizes, at each number of
-// clients. The databases are there at the same time and take turns, because the machine's speed drifts.
+// measureGrowth settles the same number of promises, spread over all there are, in each of the sizes that o does not rule
+// out, at each number of clients. The databases are there at the same time and take turns, because the machine's speed drifts.
 func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress) ([]row, error) {
 	// Few calls that are spread over many pages would show little else than that each page is logged whole once.
 	if err := c.set(ctx, "full_page_writes = off"); err != nil {
@@ -23,11 +23,17 @@ func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress)
 	}
 	var databases []*loaded
 	for _, size := range sizes {
+		if size.promises > o.promises {
+			continue
+		}
 		db, err := c.load(ctx, size.promises, size.perWorkflow, screen)
 		if err != nil {
 			return nil, err
 		}
 		databases = append(databases, db)
+	}
+	if len(databases) == 0 {
+		return nil, fmt.Errorf("--promises %d are too few: the smallest database has %d", o.promises, sizes[0].promises)
 	}
 	var rows []row
 	for _, clients := range o.clients {

@@ -25,7 +25,7 @@ type load struct {
 }
 
 // measureLoad finds out how many pairs a second the runner does, asks 70 % of that of it for as long as o says, and then
-// three times as many as it does; and looks whether anything is left half-done, or has grown.
+// three times as many as it does, for a minute or as long; and looks whether anything is left half-done, or has grown.
 func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (_ loadReport, err error) {
 	report := loadReport{Machine: thisMachine(ctx, c)}
 	db, err := c.load(ctx, 100_000, 10, screen)
@@ -49,14 +49,14 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 	if l.process, err = process.NewProcess(int32(service.cmd.Process.Pid)); err != nil {
 		return report, err
 	}
-	if report.Maximum, err = l.maximum(ctx); err != nil {
+	if report.Maximum, err = l.maximum(ctx, min(5*time.Second, o.load)); err != nil {
 		return report, err
 	}
 	if report.GoroutinesBefore, err = l.goroutines(ctx); err != nil {
 		return report, err
 	}
 	report.Steady = l.run(ctx, "70 %", 0.7*report.Maximum, o.load)
-	report.Overload = l.run(ctx, "overload", 3*report.Maximum, time.Minute)
+	report.Overload = l.run(ctx, "overload", 3*report.Maximum, min(time.Minute, o.load))
 	if report.GoroutinesAfter, err = l.goroutines(ctx); err != nil {
 		return report, err
 	}
@@ -98,8 +98,8 @@ func failure(status int, err error) error {
 }
 
 // maximum is what eight callers get done, pairs a second, in the median of some turns, after one that is not counted.
-func (l *load) maximum(ctx context.Context) (float64, error) {
-	const turns, turn = 9, 5 * time.Second
+func (l *load) maximum(ctx context.Context, turn time.Duration) (float64, error) {
+	const turns = 9
 	var rates []float64
 	for i := range turns + 1 {
 		l.screen.say("what it can do: turn %d of %d", i, turns)

@@ -19,9 +19,9 @@ type loadReport struct {
 }
 
 func (r loadReport) table(w io.Writer) error {
-	fmt.Fprintf(w, "%s\n\nAt most %.0f pairs of create and settle a second, by eight callers.\n\n", r.Machine, r.Maximum)
+	fmt.Fprintf(w, "%s\n\nEight callers got %.0f pairs of create and settle done a second, in the median of their turns.\n\n", r.Machine, r.Maximum)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tasked a second\tseconds\tdone\tcalls a second\tof the most\tp50 ms\tp99 ms\trefused\tp50 ms\tp99 ms\tunsent\terrors\t")
+	fmt.Fprintln(t, "\tasked a second\tseconds\tdone\tcalls a second\tof that\tp50 ms\tp99 ms\trefused\tp50 ms\tp99 ms\tunsent\terrors\t")
 	for i, p := range []phase{r.Steady, r.Overload} {
 		name := []string{"steady", "overload"}[i]
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%d\t%d\t\n", name, p.Asked, p.Seconds, p.Done,

@@ -68,7 +68,7 @@ func fail(err error) {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&o.promises, "promises", 400_000, "how many promises there are to begin with")
+	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000; for --growth, in the largest database, 5000000)")
 	flags.IntVar(&o.calls, "calls", 15_000, "how often each operation is called, for each number of clients")
 	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
@@ -89,7 +89,9 @@ func parse(args []string) (options, error) {
 	most, usual := 90, "1,8,32" // of the 100 connections that there are
 	if o.growth {
 		most, usual = most/len(sizes)-1, "8"
+		o.promises = cmp.Or(o.promises, 5_000_000)
 	}
+	o.promises = cmp.Or(o.promises, 400_000)
 	for _, text := range strings.Split(cmp.Or(*clients, usual), ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > most {

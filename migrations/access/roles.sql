@@ -46,7 +46,8 @@ BEGIN
         UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
-          AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create')
+          AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
+              'promise_settle_before', 'promise_create_before')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

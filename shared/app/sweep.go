@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"runtime"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -56,7 +55,6 @@ func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 		report, err = h.sweeper.Run(ctx, sweepTime)
 	}
 	h.log.Info("swept", "once", once, "report", report)
-	runtime.GC() // a minute's garbage is so little that Go would let half an hour's pile up, as if something leaked
 	if err != nil {
 		return nil, messages.InvokeResponse_Error{Type: "sweep_failed", Message: err.Error()}
 	}

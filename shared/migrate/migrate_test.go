@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -167,17 +170,20 @@ func TestFailingFile(t *testing.T) {
 	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
 }
 
-// Functions of the release before are at work while 00009 is applied: what their connections have prepared goes on.
+// Functions of the release before are at work while 00009 is applied: their calls end well, and their connections go on with
+// what they have prepared.
 func TestCallsOfTheReleaseBefore(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
 	files := fstest.MapFS{}
 	entries, err := fs.ReadDir(migrations.FS, ".")
 	require.NoError(t, err)
-	for _, e := range entries[:8] {
-		text, err := fs.ReadFile(migrations.FS, e.Name())
-		require.NoError(t, err)
-		files[e.Name()] = &fstest.MapFile{Data: text}
+	for _, e := range entries {
+		if e.Name() < "00009" {
+			text, err := fs.ReadFile(migrations.FS, e.Name())
+			require.NoError(t, err)
+			files[e.Name()] = &fstest.MapFile{Data: text}
+		}
 	}
 	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
 	require.NoError(t, err)
@@ -185,27 +191,63 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(context.Background())) }()
-	calls := func(name string) {
-		var id uuid.UUID
-		require.NoError(t, conn.QueryRow(t.Context(), `SELECT (it).id
-			FROM promise_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) WHERE what IS NOT NULL`,
-			"acme", uuid.New(), name, &name, time.Hour, nil, nil, nil, nil, nil, nil, false).Scan(&id))
-		for _, settled := range []bool{true, false} {
-			var same, is bool
-			require.NoError(t, conn.QueryRow(t.Context(), `SELECT COALESCE(same, FALSE) AS same, settled
-				FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9) WHERE promise_id IS NOT NULL`,
-				"acme", id, nil, "resolved", []byte("1"), nil, "direct", nil, nil).Scan(&same, &is))
-			require.Equal(t, settled, is)
-			require.Equal(t, !settled, same)
-		}
-		var none int
-		require.ErrorIs(t, conn.QueryRow(t.Context(), "SELECT 1 FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9) WHERE promise_id IS NOT NULL",
-			"acme", uuid.New(), nil, "resolved", []byte("1"), nil, "direct", nil, nil).Scan(&none), pgx.ErrNoRows)
+	create := func(key string) (id string) {
+		rows, err := conn.Query(t.Context(), before(t, "create"), "acme", uuid.NewString(), "payment", key, time.Hour, nil, nil, nil,
+			nil, nil, nil, false)
+		require.NoError(t, err)
+		made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+		require.NoError(t, err)
+		require.Equal(t, "created", made["found"])
+		return uuid.UUID(made["id"].([16]byte)).String()
+	}
+	settleSQL := before(t, "settle")
+	settle := func(id, key any) (settled any, err error) {
+		rows, _ := conn.Query(t.Context(), settleSQL, "acme", id, key, "resolved", []byte("1"), nil, "direct", nil, nil)
+		got, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+		return got["settled"], err
+	}
+	calls := func(key string) {
+		id := create(key)
+		settled, err := settle(nil, key)
+		require.NoError(t, err)
+		require.Equal(t, true, settled)
+		settled, err = settle(id, nil)
+		require.NoError(t, err)
+		require.Equal(t, false, settled)
+		_, err = settle(uuid.NewString(), nil)
+		require.ErrorIs(t, err, pgx.ErrNoRows)
 	}
 	calls("before")
+	waits := create("waits")
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	pid := conn.PgConn().PID()
+	go func() {
+		settled, err := settle(waits, nil)
+		if err == nil && settled != true {
+			err = errors.New("it is not settled")
+		}
+		done <- err
+	}()
+	require.Eventually(t, func() bool {
+		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
+	}, time.Minute, time.Millisecond)
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-done)
 	calls("after")
+}
+
+// before is a statement of the release before.
+func before(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "before", name+".sql"))
+	require.NoError(t, err)
+	return string(text)
 }
 
 func TestErrorsHoldNoPassword(t *testing.T) {

@@ -341,21 +341,21 @@ INSERT INTO idempotency_key SELECT 'ac000000-0000-0000-0000-000000000000', md5(i
 SET session_replication_role = origin;`
 
 // stage says how far a migration has come, and that it has come there wholly.
-func stage(t *testing.T, db *dbtest.DB) string {
+func stage(t *testing.T, db *dbtest.DB) int {
 	t.Helper()
-	files := "0"
+	files := 0
 	if one[bool](t, db, "SELECT to_regclass('promises_schema_version') IS NOT NULL") {
-		files = one[string](t, db, "SELECT COALESCE(MAX(version_id), 0)::TEXT FROM promises_schema_version")
+		files = one[int](t, db, "SELECT COALESCE(MAX(version_id), 0) FROM promises_schema_version")
 	}
 	idType := one[string](t, db, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'promise'::REGCLASS AND attname = 'id'")
-	require.Equal(t, files >= "2", idType == "uuid", "%s files, but promise.id is %s", files, idType)
-	require.Equal(t, files >= "3", one[bool](t, db, "SELECT to_regclass('workflow_event') IS NOT NULL"))
-	require.Equal(t, files >= "4", one[bool](t, db, "SELECT to_regclass('idx_promise_due') IS NOT NULL"))
-	require.Equal(t, files >= "5", one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
-	require.Equal(t, files >= "6", one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
-	require.Equal(t, files >= "7", one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
-	require.Equal(t, files >= "8", one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
-	require.Equal(t, files >= "9", one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
+	require.Equal(t, files >= 2, idType == "uuid", "%d files, but promise.id is %s", files, idType)
+	require.Equal(t, files >= 3, one[bool](t, db, "SELECT to_regclass('workflow_event') IS NOT NULL"))
+	require.Equal(t, files >= 4, one[bool](t, db, "SELECT to_regclass('idx_promise_due') IS NOT NULL"))
+	require.Equal(t, files >= 5, one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
+	require.Equal(t, files >= 6, one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
+	require.Equal(t, files >= 7, one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
+	require.Equal(t, files >= 8, one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
+	require.Equal(t, files >= 9, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -367,7 +367,7 @@ func stage(t *testing.T, db *dbtest.DB) string {
 func TestKilledMigration(t *testing.T) {
 	t.Parallel()
 	run := command(t)
-	var stages []string
+	var stages []int
 	for _, after := range []time.Duration{0, 50, 100, 200, 400} { // ms from when the decision has its locks
 		db := dbtest.Bare(t)
 		makeLegacy(t, db)
@@ -388,10 +388,10 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, "9", stage(t, db))
+		require.Equal(t, 9, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
-	require.Equal(t, "1", stages[0], "cut off in the decision")
+	require.Equal(t, 1, stages[0], "cut off in the decision")
 }
 
 // TestServerKilled crashes the server in the middle of the decision.
@@ -437,10 +437,10 @@ func TestServerKilled(t *testing.T) {
 	_ = server.Stop() // it is down already
 
 	server, db = start()
-	require.Equal(t, "1", stage(t, db), "cut off in the second file")
+	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, "9", stage(t, db))
+	require.Equal(t, 9, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -57,13 +57,15 @@ func TestPlansOfSettle(t *testing.T) {
 		promise.ByID(byID.ID): {"promise_pkey", "workflow_execution_pkey"},
 		key:                   {"promise_pkey", "workflow_execution_pkey", "idempotency_key_pkey"},
 	} {
-		require.Subset(t, readBy(t, db, func(r *repository.Repository) {
+		read := readBy(t, db, func(r *repository.Repository) {
 			for _, outcome := range []promise.Outcome{promise.OutcomeSettled, promise.OutcomeConflict} {
 				got, err := r.Settle(t.Context(), tenant, i, resolved([]byte(outcome)))
 				require.NoError(t, err)
 				require.Equal(t, outcome, got.Outcome)
 			}
-		}), indexes)
+		})
+		require.Subset(t, read, indexes)
+		require.NotContains(t, read, "idx_promise_tenant")
 	}
 }
 
@@ -122,6 +124,26 @@ func TestFunctionsUseTheirOwnNames(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, outcome, got.Outcome)
 	}
+	key, err := promise.ByKey("k")
+	require.NoError(t, err)
+	got, err := r.Settle(t.Context(), tenant, key, resolved([]byte("1")))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
+}
+
+// A trigger of somebody else's may keep the workflow execution's row from being written: nothing is settled without a number.
+func TestNoSettlementWithoutANumber(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, draft("payment"))
+	db.Exec(t, "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+	db.Exec(t, "CREATE TRIGGER refuse BEFORE UPDATE ON workflow_execution FOR EACH ROW EXECUTE FUNCTION refuse()")
+	_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
+	require.Error(t, err)
+	db.Exec(t, "DROP TRIGGER refuse ON workflow_execution")
+	got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("2")))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeSettled, got.Outcome)
 }
 
 // scans are how often the connection has begun to read each table and index.
