@@ -5,13 +5,14 @@
 -- The functions of the release before work on this schema, and calls of theirs that are under way end well: the functions in
 -- the database that they are in stay, under another name, for a later file to drop.
 --
--- Keeps VACUUM and other changes of workflow_execution away, nobody else, or gives up after ten seconds: whoever comes later
--- does not wait behind it, and an autovacuum is not sent away before one second is over.
+-- Keeps VACUUM and other changes of workflow_execution away, nobody else, or gives up after ten seconds: no reader or writer
+-- waits behind it. An autovacuum is sent away after deadlock_timeout, a second; one against wraparound is not.
 
 -- +goose Up
 SET LOCAL lock_timeout = '10s';
 
--- Room for each row's next version on its own page: no index learns of a number that changes.
+-- Half of each page that is filled from now on is left to the next versions of its rows: they need no index entry, and what is
+-- pruned at each change of a number is half as many rows.
 ALTER TABLE workflow_execution SET (fillfactor = 50);
 
 ALTER FUNCTION promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)

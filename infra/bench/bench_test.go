@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +57,7 @@ func TestTrip(t *testing.T) {
 	got := measured[report](t, "--trip", "20ms", "--promises", "3000", "--calls", "50", "--clients", "2")
 	require.Len(t, got.Rows, 7)
 	for _, r := range got.Rows {
-		require.GreaterOrEqual(t, r.P50Ms, trip*r.Statements, r.Operation)
+		require.GreaterOrEqual(t, r.P50Ms, trip*math.Floor(r.Statements), r.Operation)
 	}
 }
 
@@ -79,12 +80,11 @@ func TestLoad(t *testing.T) {
 		require.Empty(t, p.Errors)
 		require.NotEmpty(t, p.Samples)
 	}
-	require.Positive(t, got.Overload.Refused)
 	require.Equal(t, map[string]int{
 		"numbers without an event": 0, "promises without their creation's event": 0, "promises without their key": 0,
 	}, got.HalfDone)
 	for _, name := range []string{"create-promise", "resolve"} {
 		require.Positive(t, got.GoroutinesBefore[name], name)
-		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+5, name)
+		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+2, name)
 	}
 }

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +25,7 @@ type load struct {
 }
 
 // measureLoad finds out how many pairs a second the runner does, asks 70 % of that of it for as long as o says, and then
-// three times as many as it does, for a minute or as long; and looks whether anything is left half-done, or has grown.
+// three times as many as it does, for as long, but a minute at most; and looks whether anything is left half-done, or has grown.
 func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (_ loadReport, err error) {
 	report := loadReport{Machine: thisMachine(ctx, c)}
 	db, err := c.load(ctx, 100_000, 10, screen)
@@ -225,13 +225,31 @@ func (l *load) goroutines(ctx context.Context) (map[string]int, error) {
 		for alive := true; alive && ctx.Err() == nil; alive, _ = f.process.IsRunningWithContext(ctx) {
 			time.Sleep(20 * time.Millisecond)
 		}
-		n := bytes.Count(l.service.output.After(printed), []byte("goroutine "))
-		if n == 0 {
-			return nil, fmt.Errorf("%s has told nothing of its goroutines", f.name)
+		n, err := counted(ctx, func() int { return len(goroutine.FindAllIndex(l.service.output.After(printed), -1)) })
+		if err != nil {
+			return nil, fmt.Errorf("%s has told nothing of its goroutines: %w", f.name, err)
 		}
 		most[f.name] = max(most[f.name], n)
 	}
 	return most, nil
+}
+
+// goroutine begins the stack of one, in what a process prints at its end; goroutine 0 is the scheduler.
+var goroutine = regexp.MustCompile(`goroutine [1-9]\d* .*\[`)
+
+// counted waits until there is something to count, and it grows no more.
+func counted(ctx context.Context, count func() int) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for before := -1; n == 0 || n != before; {
+		select {
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		before, n = n, count()
+	}
+	return n, nil
 }
 
 // halfDone counts what must not be.

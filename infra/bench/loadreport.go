@@ -21,23 +21,27 @@ type loadReport struct {
 func (r loadReport) table(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\nEight callers got %.0f pairs of create and settle done a second, in the median of their turns.\n\n", r.Machine, r.Maximum)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tasked a second\tseconds\tdone\tcalls a second\tof that\tp50 ms\tp99 ms\trefused\tp50 ms\tp99 ms\tunsent\terrors\t")
+	fmt.Fprintln(t, "\tasked a second\tseconds\tdone\tcalls a second\tof eight callers'\tp50 ms\tp99 ms\trefused\tp50 ms\tp99 ms\tunsent\terrors\t")
 	for i, p := range []phase{r.Steady, r.Overload} {
 		name := []string{"steady", "overload"}[i]
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%d\t%d\t\n", name, p.Asked, p.Seconds, p.Done,
 			p.CallRate, p.CallRate/(2*r.Maximum), p.P50Ms, p.P99Ms, p.Refused, p.R50Ms, p.R99Ms, p.Unsent, p.failed())
 	}
-	fmt.Fprintln(t, "\t\nsteady, of each function\tprocesses\tMiB after the first minute\tat the end\tgrown\tgoroutines before\tafter\t")
+	fmt.Fprintln(t, "\t\nsteady, of each function\tprocesses\tMiB after a minute\tat the end\tgrown\tgoroutines before\tafter\t")
 	first, last := r.Steady.between()
 	for _, name := range slices.Sorted(maps.Keys(last.Memory)) {
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%+.1f %%\t%d\t%d\t\n", name, last.Functions[name], mib(first.Memory[name]), mib(last.Memory[name]),
-			100*(float64(last.Memory[name])/float64(max(first.Memory[name], 1))-1), r.GoroutinesBefore[name], r.GoroutinesAfter[name])
+		grown := ""
+		if before := first.Memory[name]; before > 0 {
+			grown = fmt.Sprintf("%+.1f %%", 100*(float64(last.Memory[name])/float64(before)-1))
+		}
+		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%s\t%d\t%d\t\n", name, last.Functions[name], mib(first.Memory[name]), mib(last.Memory[name]),
+			grown, r.GoroutinesBefore[name], r.GoroutinesAfter[name])
 	}
 	fmt.Fprintf(t, "the runner\t1\t%.1f\t%.1f\t\t\t\t\n", mib(first.Runner), mib(last.Runner))
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nConnections to Postgres: %d after the first minute, %d at the end.\n", first.Connections, last.Connections)
+	fmt.Fprintf(w, "\nConnections to Postgres: %d after a minute, %d at the end.\n", first.Connections, last.Connections)
 	for _, what := range slices.Sorted(maps.Keys(r.HalfDone)) {
 		fmt.Fprintf(w, "%s: %d\n", what, r.HalfDone[what])
 	}

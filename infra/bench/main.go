@@ -68,7 +68,7 @@ func fail(err error) {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000; for --growth, in the largest database, 5000000)")
+	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000); --growth leaves out databases of more (default 5000000), --load has 100000")
 	flags.IntVar(&o.calls, "calls", 15_000, "how often each operation is called, for each number of clients")
 	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
@@ -98,6 +98,12 @@ func parse(args []string) (options, error) {
 			return o, fmt.Errorf("--clients %s: numbers from 1 to %d", *clients, most)
 		}
 		o.clients = append(o.clients, n)
+	}
+	if o.growth && o.promises < sizes[0].promises {
+		return o, fmt.Errorf("--promises %d are too few: the smallest database has %d", o.promises, sizes[0].promises)
+	}
+	if o.load != 0 && o.load < time.Second {
+		return o, fmt.Errorf("--load %v: a second or more", o.load)
 	}
 	o.http = o.http && o.trip == 0
 	settling := settlingHere

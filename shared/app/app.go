@@ -32,8 +32,9 @@ import (
 const callTimeout = 4 * time.Second
 
 // firstCollection is when garbage is collected for the first time, whatever there
-// is of it. Go does so every two minutes, but the first time only when there are
-// 4 MiB, half an hour later where little is done, as if something leaked.
+// is of it. Go does so every two minutes, but not before a first time, which comes
+// with 4 MiB: after half an hour or more where little is done, and until then
+// memory grows as if something leaked.
 const firstCollection = 10 * time.Second
 
 // service is what every function is made of.

@@ -64,8 +64,8 @@ type Options struct {
 // applied before it, the error names the file, and the next Run starts with
 // that one. The same is so when ctx ends, when the process is killed or the
 // server stops; only that the Result's version is then 0: it can no longer be
-// read. A file that does not get each of its tables within a second, because others
-// use them, fails in that way: repeat the call. No error holds the password.
+// read. A file that does not get each of its tables within a second (00009: ten),
+// because others use them, fails in that way: repeat the call. No error holds the password.
 //
 // A database that has files which are not known here, because a later release
 // has migrated it, is left as it is, its roles too: so a deployment can be rolled

@@ -190,7 +190,14 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	db.Tenant(t, "acme")
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	done := make(chan error, 1)
+	waiting := false
+	defer func() {
+		if waiting {
+			<-done
+		}
+		require.NoError(t, conn.Close(context.Background()))
+	}()
 	create := func(key string) (id string) {
 		rows, err := conn.Query(t.Context(), before(t, "create"), "acme", uuid.NewString(), "payment", key, time.Hour, nil, nil, nil,
 			nil, nil, nil, false)
@@ -221,9 +228,10 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	waits := create("waits")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is over already, where all went well
 	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
 	require.NoError(t, err)
-	done := make(chan error, 1)
+	waiting = true
 	pid := conn.PgConn().PID()
 	go func() {
 		settled, err := settle(waits, nil)
@@ -238,7 +246,8 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.NoError(t, <-done)
+	err, waiting = <-done, false
+	require.NoError(t, err)
 	calls("after")
 }
 

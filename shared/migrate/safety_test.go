@@ -76,6 +76,7 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE promise ADD CONSTRAINT promise_settled_by CHECK (resolved IS NOT NULL)", []string{"the constraint promise_settled_by is there already"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT", []string{"workflow_execution.last_sequence_number is there already"}},
 		{"CREATE FUNCTION promise_race_lost(INT) RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_race_lost is there already"}},
+		{"CREATE FUNCTION promise_settle_before() RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_settle_before is there already"}},
 		{"CREATE TYPE promise_creation AS ENUM ('x')", []string{"the type promise_creation is there already"}},
 		{"CREATE TYPE promise_settlement AS (x INT)", []string{"the relation promise_settlement is there already"}},
 		{"CREATE UNIQUE INDEX promise_workflow_execution_id_name_key ON promise (workflow_execution_id, name)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
