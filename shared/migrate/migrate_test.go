@@ -194,7 +194,7 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	waiting := false
 	defer func() {
 		if waiting {
-			<-done
+			_ = <-done
 		}
 		require.NoError(t, conn.Close(context.Background()))
 	}()
