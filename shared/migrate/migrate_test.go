@@ -190,12 +190,9 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	db.Tenant(t, "acme")
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
-	done := make(chan error, 1)
-	waiting := false
+	var call sync.WaitGroup
 	defer func() {
-		if waiting {
-			_ = <-done
-		}
+		call.Wait()
 		require.NoError(t, conn.Close(context.Background()))
 	}()
 	create := func(key string) (id string) {
@@ -231,23 +228,22 @@ func TestCallsOfTheReleaseBefore(t *testing.T) {
 	defer tx.Rollback(context.Background()) //nolint:errcheck // it is over already, where all went well
 	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
 	require.NoError(t, err)
-	waiting = true
+	done := make(chan error, 1)
 	pid := conn.PgConn().PID()
-	go func() {
+	call.Go(func() {
 		settled, err := settle(waits, nil)
 		if err == nil && settled != true {
 			err = errors.New("it is not settled")
 		}
 		done <- err
-	}()
+	})
 	require.Eventually(t, func() bool {
 		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
 	}, time.Minute, time.Millisecond)
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
-	err, waiting = <-done, false
-	require.NoError(t, err)
+	require.NoError(t, <-done)
 	calls("after")
 }
 
