@@ -88,3 +88,22 @@ func TestLoad(t *testing.T) {
 		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+2, name)
 	}
 }
+
+// As a process prints them at its end: a stack names its goroutine, and the one that made it.
+func TestGoroutinesAreCountedOnce(t *testing.T) {
+	t.Parallel()
+	const dump = `SIGQUIT: quit
+PC=0x4890e1 m=0 sigcode=0
+
+goroutine 0 gp=0x1a5c2e0 m=0 mp=0x1a5d180 [idle]:
+runtime.futex(0x1a5d2c0, 0x80, 0x0, 0x0, 0x0, 0x0)
+
+goroutine 1 gp=0xc0000021c0 m=nil [IO wait, 2 minutes]:
+main.main()
+
+goroutine 18 gp=0xc000084380 m=nil [GC worker (idle)]:
+created by runtime.gcBgMarkStartWorkers in goroutine 1
+	/src/runtime/mgc.go:1279 +0x105
+`
+	require.Len(t, goroutine.FindAllString(dump, -1), 2)
+}
