@@ -82,7 +82,7 @@ func TestLinearizable(t *testing.T) {
 // The test sees a settlement that the next one writes over.
 func TestLinearizableCatches(t *testing.T) {
 	t.Parallel()
-	file, err := filepath.Abs("../../migrations/00009_cheaper_calls.sql")
+	file, err := filepath.Abs("../../migrations/00010_settle_first.sql")
 	require.NoError(t, err)
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)

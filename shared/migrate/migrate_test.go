@@ -170,16 +170,26 @@ func TestFailingFile(t *testing.T) {
 	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
 }
 
-// Functions of the release before are at work while 00009 is applied: their calls end well, and their connections go on with
-// what they have prepared.
+// Functions of the releases before are at work while 00009 and 00010 are applied: their calls end well, and their connections
+// go on with what they have prepared.
 func TestCallsOfTheReleaseBefore(t *testing.T) {
 	t.Parallel()
+	for _, first := range []string{"00009", "00010"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			callsOfTheReleaseBefore(t, first)
+		})
+	}
+}
+
+func callsOfTheReleaseBefore(t *testing.T, first string) {
+	t.Helper()
 	db := dbtest.Bare(t)
 	files := fstest.MapFS{}
 	entries, err := fs.ReadDir(migrations.FS, ".")
 	require.NoError(t, err)
 	for _, e := range entries {
-		if e.Name() < "00009" {
+		if e.Name() < first {
 			text, err := fs.ReadFile(migrations.FS, e.Name())
 			require.NoError(t, err)
 			files[e.Name()] = &fstest.MapFile{Data: text}

@@ -357,6 +357,7 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 7, one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
 	require.Equal(t, files >= 8, one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
 	require.Equal(t, files >= 9, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
+	require.Equal(t, files >= 10, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE oid = to_regproc('promise_settle') AND prosrc LIKE '%key_until%'"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -389,7 +390,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 9, stage(t, db))
+		require.Equal(t, 10, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "cut off in the decision")
@@ -441,7 +442,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 9, stage(t, db))
+	require.Equal(t, 10, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -67,6 +67,24 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 
 func errOf[T any](_ T, err error) error { return err }
 
+// A call that began before the key's time was over, and finds a settled promise after it, finds none.
+func TestKeyIsOverWhenThePromiseIsRead(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	create(t, r, withKey(draft("first"), "k", time.Hour))
+	_, err := r.Settle(t.Context(), tenant, byKey(t, "k"), resolved([]byte("1")))
+	require.NoError(t, err)
+	tx, err := db.Pool.Begin(t.Context()) // NOW() stands still in it
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing was written
+	again, err := repository.New(tx).Settle(t.Context(), tenant, byKey(t, "k"), resolved([]byte("1")))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeDuplicate, again.Outcome)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = CLOCK_TIMESTAMP()")
+	_, err = repository.New(tx).Settle(t.Context(), tenant, byKey(t, "k"), resolved([]byte("1")))
+	require.Equal(t, error(promise.ErrNotFound), err)
+}
+
 func TestKeyOfATimedOutPromiseIsFreeAfterItsTime(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
