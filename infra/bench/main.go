@@ -40,6 +40,9 @@ type options struct {
 	only     *regexp.Regexp
 }
 
+// callsHTTP is how often each operation is called through the local runner, which takes several times as long.
+func (o options) callsHTTP() int { return (o.calls + 2) / 3 }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -69,7 +72,7 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000); --growth leaves out databases of more (default 5000000), --load has 100000")
-	flags.IntVar(&o.calls, "calls", 15_000, "how often each operation is called, for each number of clients")
+	flags.IntVar(&o.calls, "calls", 23_000, "how often each operation is called, for each number of clients; a third as often through the local runner")
 	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
 	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
@@ -106,13 +109,12 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("--load %v: a second or more", o.load)
 	}
 	o.http = o.http && o.trip == 0
-	settling := settlingHere
-	if o.http {
-		settling += settlingHTTP
-	}
 	needed := o.promises / settledBefore
 	for _, clients := range o.clients {
-		needed += settling * (o.calls + notCounted(clients))
+		needed += settlingHere * (o.calls + notCounted(clients))
+		if o.http {
+			needed += settlingHTTP * (o.callsHTTP() + notCounted(clients))
+		}
 	}
 	if !o.growth && o.load == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)
@@ -122,7 +124,7 @@ func parse(args []string) (options, error) {
 
 func run(ctx context.Context, o options) (err error) {
 	screen := &progress{out: os.Stderr, begun: time.Now()}
-	cluster, err := startPostgres(ctx, o.data, screen)
+	cluster, err := startPostgres(ctx, o, screen)
 	if err != nil {
 		return err
 	}

@@ -116,25 +116,40 @@ func (m meter) countTransactions(ctx context.Context, o operation) (float64, err
 
 // cpuTime is what a process has used, and, unless it is alone, those that it has started.
 func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration, error) {
+	if alone {
+		return cpuTimeOf(ctx, p)
+	}
+	all, err := process.PidsWithContext(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("CPU time: %w", err)
+	}
+	children := map[int32][]*process.Process{}
+	for _, pid := range all {
+		child := &process.Process{Pid: pid}
+		if parent, err := child.PpidWithContext(ctx); err == nil { // it may just have ended, as below
+			children[parent] = append(children[parent], child)
+		}
+	}
+	used, err := cpuTimeOf(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	used += ofEnded(p.Pid)
+	for family := children[p.Pid]; len(family) > 0; family = family[1:] {
+		if of, err := cpuTimeOf(ctx, family[0]); err == nil {
+			used += of + ofEnded(family[0].Pid)
+		}
+		family = append(family, children[family[0].Pid]...)
+	}
+	return used, nil
+}
+
+func cpuTimeOf(ctx context.Context, p *process.Process) (time.Duration, error) {
 	times, err := p.TimesWithContext(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("CPU time: %w", err)
 	}
-	used := time.Duration((times.User + times.System) * float64(time.Second))
-	if alone {
-		return used, nil
-	}
-	used += ofEnded(p.Pid)
-	children, err := p.ChildrenWithContext(ctx)
-	if err != nil {
-		return used, nil //nolint:nilerr // it has none
-	}
-	for _, child := range children {
-		if of, err := cpuTime(ctx, child, false); err == nil { // it may just have ended
-			used += of
-		}
-	}
-	return used, nil
+	return time.Duration((times.User + times.System) * float64(time.Second)), nil
 }
 
 // ofEnded is the CPU time of the processes that a process has started and that have ended: 0 where the system does not tell.

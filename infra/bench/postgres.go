@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/shirou/gopsutil/v4/mem"
 
 	"github.com/flovyn/promises/shared/localpg"
 	"github.com/flovyn/promises/shared/migrate"
@@ -28,16 +29,24 @@ type cluster struct {
 	made   int // databases
 }
 
-func startPostgres(ctx context.Context, in string, screen *progress) (*cluster, error) {
+func startPostgres(ctx context.Context, o options, screen *progress) (*cluster, error) {
 	screen.say("Postgres")
-	dir, err := os.MkdirTemp(in, "promises-bench-")
+	buffers := ""
+	if o.growth { // as much as RDS gives, so that what is large lies in memory
+		memory, err := mem.VirtualMemoryWithContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		buffers = fmt.Sprintf("%dMB", memory.Total/4>>20)
+	}
+	dir, err := os.MkdirTemp(o.data, "promises-bench-")
 	if err != nil {
 		return nil, err
 	}
 	err = os.Chmod(dir, 0o711) // Postgres may have to run as another user
 	var server *localpg.Server
 	if err == nil {
-		server, err = localpg.Start(ctx, localpg.Options{Dir: filepath.Join(dir, "data"), Durable: true})
+		server, err = localpg.Start(ctx, localpg.Options{Dir: filepath.Join(dir, "data"), Durable: true, SharedBuffers: buffers})
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))

@@ -47,6 +47,7 @@ type machine struct {
 	Kernel   string `json:"kernel"`
 	Go       string `json:"go"`
 	Postgres string `json:"postgres"`
+	Buffers  string `json:"sharedBuffers"` // Postgres's
 	Date     string `json:"date"`
 }
 
@@ -58,13 +59,15 @@ func thisMachine(ctx context.Context, c *cluster) machine {
 	m.Kernel, _ = host.KernelVersionWithContext(ctx)
 	if conn, err := pgx.Connect(ctx, c.server.URL()); err == nil {
 		m.Postgres = conn.PgConn().ParameterStatus("server_version")
+		_ = conn.QueryRow(ctx, "SHOW shared_buffers").Scan(&m.Buffers)
 		_ = conn.Close(ctx)
 	}
 	return m
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores, kernel %s, Go %s, Postgres %s, %s", m.CPU, m.Cores, m.Kernel, m.Go, m.Postgres, m.Date)
+	return fmt.Sprintf("%s, %d cores, kernel %s, Go %s, Postgres %s with %s of shared memory, %s",
+		m.CPU, m.Cores, m.Kernel, m.Go, m.Postgres, m.Buffers, m.Date)
 }
 
 func (r report) table(w io.Writer) error {

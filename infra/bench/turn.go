@@ -23,7 +23,7 @@ type operation struct {
 }
 
 const (
-	turns     = 5
+	turns     = 8
 	uncounted = 8 // calls of each client, before each turn, and as many before the first
 )
 

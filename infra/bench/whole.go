@@ -231,7 +231,7 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 		if err != nil {
 			return nil, err
 		}
-		more, err := inTurns(ctx, append(operations, own[0]), clients, o.calls, screen) // beside the limit
+		more, err := inTurns(ctx, append(operations, own[0]), clients, o.callsHTTP(), screen) // beside the limit
 		done()
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@
 package localpg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,9 @@ type Options struct {
 	// Durable makes a commit survive a crash of the machine. Without it the
 	// server is faster, and a crash of the machine may ruin the cluster.
 	Durable bool
+
+	// SharedBuffers is Postgres's setting, such as "6GB". Empty: 512MB.
+	SharedBuffers string
 
 	// Log is told of progress, in lines for a person. It may be nil.
 	Log io.Writer
@@ -150,7 +154,7 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := serve(ctx, dir, bin, port, password, o.Durable)
+		s, err := serve(ctx, dir, bin, port, password, o)
 		if errors.Is(err, errPortTaken) && attempt < attempts {
 			continue
 		}
@@ -166,8 +170,8 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 // server's binding it.
 var errPortTaken = errors.New("the port was taken")
 
-func serve(ctx context.Context, dir *dataDir, bin binaries, port int, password string, durable bool) (*Server, error) {
-	args := append([]string{bin.path("postgres"), "-D", dir.cluster()}, settings(port, durable)...)
+func serve(ctx context.Context, dir *dataDir, bin binaries, port int, password string, o Options) (*Server, error) {
+	args := append([]string{bin.path("postgres"), "-D", dir.cluster()}, settings(port, o)...)
 	proc, err := dir.run(args)
 	if err != nil {
 		return nil, err
@@ -274,17 +278,17 @@ func (s *Server) Stop() error {
 	return s.stopErr
 }
 
-func settings(port int, durable bool) []string {
+func settings(port int, o Options) []string {
 	set := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(port),
 		"unix_socket_directories": "", // its path could be longer than a socket's may be
-		"shared_buffers":          "512MB",
+		"shared_buffers":          cmp.Or(o.SharedBuffers, "512MB"),
 		"max_connections":         "100",
 		"logging_collector":       "off",
 		"log_destination":         "stderr",
 	}
-	if !durable {
+	if !o.Durable {
 		set["fsync"] = "off"
 		set["synchronous_commit"] = "off"
 		set["full_page_writes"] = "off"
