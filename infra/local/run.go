@@ -191,7 +191,9 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 			Path:     build.Binary(binaries, f.Name),
 			Timeout:  f.Timeout,
 			MemoryMB: f.MemoryMB,
-			Env:      env,
+			// Two of them wait for promises, and leave room for those that settle.
+			Concurrency: 24,
+			Env:         env,
 		}
 	}
 	return list

@@ -40,6 +40,9 @@ type Function struct {
 	Path     string // the binary, an absolute path
 	Timeout  time.Duration
 	MemoryMB int // told to the function and reported, not enforced
+	// Concurrency bounds the function's environments, as reserved concurrency does
+	// on AWS, so that it leaves room for others. Zero: only MaxEnvironments does.
+	Concurrency int
 	// Env is what the function's configuration adds, as KEY=value, to the
 	// variables that Lambda itself sets. Nothing else is inherited.
 	Env []string
@@ -56,12 +59,13 @@ func ARN(name string) string {
 // Options are the service's settings; the zero value is good.
 type Options struct {
 	// MaxEnvironments bounds the environments of all functions together, and
-	// so the invocations that run at once; 40 if zero. Four for each processor of
+	// so the invocations that run at once; 60 if zero. Four for each processor of
 	// one function run without further ado; one more whenever none of them has been
 	// done for 20 ms. Others wait. At the bound a new environment takes the place of
 	// one that has been idle for a second, or after half a second of waiting of any
 	// that is idle; where there is none the answer is ErrThrottled then. A function
-	// that has no environment gets the place of the first that is done.
+	// that has no environment gets the place of the first that is done. A function
+	// that has as many as its Concurrency waits, and is answered, in the same way.
 	MaxEnvironments int
 	// Output receives what the functions print, each line with the function's
 	// name before it, one Write for each line and never two at once. Nil

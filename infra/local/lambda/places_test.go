@@ -2,6 +2,7 @@ package lambda_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,6 +66,33 @@ func TestPlacesGoToTheBusy(t *testing.T) {
 	require.Equal(t, int32(places), at("other", places))
 	time.Sleep(time.Second)
 	require.Equal(t, int32(places), at("odd", 4*places))
+}
+
+// A function at long work leaves room for the others.
+func TestConcurrency(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{MaxEnvironments: 3}, lambda.Function{Concurrency: 2}, lambda.Function{Name: "other"})
+	ctx, cancel := context.WithCancel(t.Context())
+	var throttled atomic.Int32
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			_, err := s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":20000}`)})
+			if errors.Is(err, lambda.ErrThrottled) {
+				throttled.Add(1)
+				return
+			}
+			assert.ErrorIs(t, err, context.Canceled)
+		})
+	}
+	require.Eventually(t, func() bool { return throttled.Load() == 1 }, 20*time.Second, time.Millisecond)
+	for range 3 {
+		_, err := s.Invoke(t.Context(), "other", lambda.Request{})
+		require.NoError(t, err)
+	}
+	cancel()
+	wg.Wait()
+	require.Equal(t, int32(1), throttled.Load())
 }
 
 // An invocation does not wait for environments that are all at long work.

@@ -37,7 +37,7 @@ type Service struct {
 // first invocation. Close it after use.
 func New(functions []Function, o Options) *Service {
 	if o.MaxEnvironments == 0 {
-		o.MaxEnvironments = 40
+		o.MaxEnvironments = 60
 	}
 	if o.InitTimeout == 0 {
 		o.InitTimeout = 10 * time.Second
@@ -238,13 +238,15 @@ func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment,
 	if count > 0 && !late && waited < startAfter {
 		return nil, nil
 	}
-	if len(s.live) >= s.opts.MaxEnvironments {
-		if len(s.idle) == 0 || count > 0 && !late && time.Since(s.idle[0].idleSince) < idleFor {
-			if late {
-				return nil, ErrThrottled
-			}
-			return nil, nil
+	all := len(s.live) >= s.opts.MaxEnvironments
+	switch {
+	case f.Concurrency > 0 && count >= f.Concurrency,
+		all && (len(s.idle) == 0 || count > 0 && !late && time.Since(s.idle[0].idleSince) < idleFor):
+		if late {
+			return nil, ErrThrottled
 		}
+		return nil, nil
+	case all:
 		s.endLocked(s.idle[0])
 	}
 	return s.makeLocked(f), nil
