@@ -74,7 +74,7 @@ type keyRow struct {
 // FindPromiseByKey returns the promise that a live key names. A key that is
 // unknown or free is promise.ErrNotFound.
 func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
-	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}})
+	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}, key: &key})
 	if err != nil {
 		return uuid.Nil, err
 	}

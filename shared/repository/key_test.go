@@ -2,12 +2,15 @@ package repository_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
@@ -199,31 +202,103 @@ func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, db := setUp(t)
-			ctx := t.Context()
 			other := create(t, r, draft("other"))
-			d := withKey(draft("close call"), "k", time.Millisecond)
-			timeout := 2 * time.Second
-			d.Timeout = &timeout
-			p := create(t, r, d)
-			tx, err := db.Pool.Begin(ctx)
-			require.NoError(t, err)
-			hour := time.Hour
-			_, err = repository.New(tx).Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: &hour})
-			require.NoError(t, err)
-			_, err = tx.Exec(ctx, "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
-			require.NoError(t, err)
+			p, tx := extendedInTime(t, db)
 			taken := make(chan error, 1)
 			go func() { taken <- take(r, other.ID) }()
-			require.Eventually(t, func() bool {
-				return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-					WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
-					AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
-			}, 10*time.Second, 5*time.Millisecond)
-			n, err := r.DeleteExpired(ctx, 10)
+			requireWaiting(t, db)
+			n, err := r.DeleteExpired(t.Context(), 10)
 			require.NoError(t, err)
 			require.Zero(t, n)
-			require.NoError(t, tx.Commit(ctx))
+			require.NoError(t, tx.Commit(t.Context()))
 			require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, <-taken).ExistingPromiseID)
 		})
+	}
+}
+
+// extendedInTime is a promise with key k, whose time is over. Its deadline has passed, and a transaction has extended it in
+// time, and not committed.
+func extendedInTime(t *testing.T, db *dbtest.DB) (promise.Promise, pgx.Tx) {
+	t.Helper()
+	d := withKey(draft("close call"), "k", time.Millisecond)
+	d.Timeout = new(2 * time.Second)
+	p := create(t, repository.New(db.Pool), d)
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // where it is over already
+	_, err = repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
+	require.NoError(t, err)
+	return p, tx
+}
+
+// requireWaiting waits until somebody waits for a workflow execution's row.
+func requireWaiting(t *testing.T, db *dbtest.DB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// So must whoever calls by the key, before it is said to name nothing.
+func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error){
+		"settle": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
+			settled, err := r.Settle(ctx, tenant, key, resolved([]byte("1")))
+			return settled.Outcome, err
+		},
+		"settle in a batch": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
+			judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(key, resolved([]byte("1")))})
+			if err == nil {
+				err = judged[0].Err
+			}
+			if err != nil {
+				return nil, err
+			}
+			return judged[0].Settled.Outcome, nil
+		},
+		"get": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
+			p, err := r.Get(ctx, tenant, key)
+			return p.State, err
+		},
+		"extend": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
+			p, err := r.Extend(ctx, tenant, key, promise.Deadline{Timeout: new(time.Hour)})
+			return p.State, err
+		},
+		"find": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
+			k, _ := key.Key()
+			id, err := r.FindPromiseByKey(ctx, tenant, k)
+			return id, err
+		},
+	} {
+		for _, extended := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, extended: %v", name, extended), func(t *testing.T) {
+				t.Parallel()
+				r, db := setUp(t)
+				p, tx := extendedInTime(t, db)
+				var got any
+				done := make(chan error, 1)
+				go func() {
+					var err error
+					got, err = call(context.WithoutCancel(t.Context()), r, byKey(t, "k"))
+					done <- err
+				}()
+				requireWaiting(t, db)
+				if !extended {
+					require.NoError(t, tx.Rollback(t.Context()))
+					require.Equal(t, error(promise.ErrNotFound), <-done, "the key is free")
+					return
+				}
+				require.NoError(t, tx.Commit(t.Context()))
+				require.NoError(t, <-done)
+				require.Equal(t, map[string]any{
+					"settle": promise.OutcomeSettled, "settle in a batch": promise.OutcomeSettled,
+					"get": promise.Pending, "extend": promise.Pending, "find": p.ID,
+				}[name], got)
+			})
+		}
 	}
 }

@@ -167,7 +167,7 @@ func (r createRow) overdue() (passed, bool) {
 // Get reads a promise, and judges the deadline by the database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	id, key := arguments(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true})
+	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true, key: key})
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -196,7 +196,7 @@ func (r *Repository) Extend(
 ) (promise.Promise, error) {
 	id, key := arguments(i)
 	row, err := run[extendRow](ctx, r, statement{
-		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true,
+		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true, key: key,
 	})
 	if err != nil {
 		return promise.Promise{}, err

@@ -2,7 +2,8 @@
 //
 // One operation is one statement and one round trip. Where a race was lost it is
 // run again; where a promise is past its deadline and nothing has recorded it
-// yet, two more follow. Every method can be repeated safely.
+// yet, two more follow; where a key names nothing, one. Every method can be
+// repeated safely.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that none can deadlock with another:
@@ -27,6 +28,7 @@ package repository
 import (
 	"context"
 	_ "embed" // the queries
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +48,9 @@ type DB interface {
 //go:embed queries/await_settlements.sql
 var awaitSettlementsSQL string
 
+//go:embed queries/doubtful_key.sql
+var doubtfulKeySQL string
+
 // New returns a repository on db, whose schema is migrated.
 func New(db DB) *Repository { return &Repository{db} }
 
@@ -64,6 +69,10 @@ type statement struct {
 	// found: the key may belong to another promise by then.
 	identifies bool
 
+	// key is the key that the statement goes by, of the tenant that is its first
+	// argument, where it is to be asked about if no row is found.
+	key *string
+
 	// confirms says that the last argument is whether the deadline that the
 	// statement asked about stands.
 	confirms bool
@@ -71,7 +80,7 @@ type statement struct {
 
 func (s *statement) pin(promiseID string) {
 	if s.identifies {
-		s.args[1], s.args[2] = &promiseID, (*string)(nil)
+		s.args[1], s.args[2], s.key = &promiseID, (*string)(nil), nil
 	}
 }
 
@@ -84,7 +93,7 @@ type judged interface {
 // passed is a deadline which has passed and which nothing has recorded.
 type passed struct {
 	promiseID, workflowExecutionID uuid.UUID
-	at                             time.Time // zero where the statement does not tell
+	at                             time.Time // zero where the statement does not tell, as the promise's id is
 }
 
 // never is for rows that tell of no deadline.
@@ -97,7 +106,8 @@ func (never) overdue() (passed, bool) { return passed{}, false }
 // where its answer is a deadline that nothing has recorded: a settlement that
 // was in time may be about to commit, so those under way are waited for first.
 // Where what they did was to set another deadline, it may have passed, too, by
-// the second look: that one is waited for in its turn.
+// the second look: that one is waited for in its turn. So is the deadline by
+// which a key names nothing: an extension may be about to keep it in force.
 func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	reconnected := false
 	var confirmed *time.Time
@@ -105,34 +115,61 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	var err error
 	for range attempts {
 		row, err = one[T](r.db.Query(ctx, s.sql, s.args...))
-		if err != nil {
-			promiseID, lost := lostRace(err)
-			switch {
-			case lost:
-				if promiseID != "" {
-					s.pin(promiseID)
-				}
-				continue
-			case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
-				reconnected = true
-				continue
+		var deadline passed
+		var overdue bool
+		promiseID, lost := lostRace(err)
+		switch {
+		case err == nil:
+			deadline, overdue = row.overdue()
+		case lost:
+			if promiseID != "" {
+				s.pin(promiseID)
 			}
-			return row, interpret(s.op, err)
+			continue
+		case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
+			reconnected = true
+			continue
+		case errors.Is(err, pgx.ErrNoRows) && s.key != nil:
+			var failed error
+			if deadline, overdue, failed = r.doubt(ctx, s); failed != nil {
+				return row, interpret(s.op, failed)
+			}
 		}
-		deadline, overdue := row.overdue()
 		if !overdue || confirmed != nil && confirmed.Equal(deadline.at) {
+			if err != nil {
+				return row, interpret(s.op, err)
+			}
 			return row, nil
 		}
 		if err = r.awaitSettlements(ctx, s.op, []string{deadline.workflowExecutionID.String()}); err != nil {
 			return row, err
 		}
-		s.pin(deadline.promiseID.String())
+		if deadline.promiseID != uuid.Nil {
+			s.pin(deadline.promiseID.String())
+		}
 		if s.confirms {
 			s.args[len(s.args)-1] = true
 		}
 		confirmed = &deadline.at
 	}
 	return row, contention(err)
+}
+
+// doubt is about a statement's key that names nothing: whether that is so only by
+// a deadline which nothing has recorded.
+func (r *Repository) doubt(ctx context.Context, s statement) (passed, bool, error) {
+	found, err := all[struct {
+		WorkflowExecutionID uuid.UUID
+		TimeoutAt           *time.Time
+	}](r.db.Query(ctx, doubtfulKeySQL, s.args[0], *s.key))
+	if err != nil || len(found) == 0 {
+		return passed{}, false, err
+	}
+	deadline := passed{workflowExecutionID: found[0].WorkflowExecutionID}
+	if at := found[0].TimeoutAt; at != nil {
+		deadline.at = *at
+	}
+	return deadline, true, nil
 }
 
 func (r *Repository) awaitSettlements(ctx context.Context, op string, workflowExecutionIDs []string) error {

@@ -40,6 +40,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"delete_expired":            {sweeper},
 		"delete_expired_holds":      {sweeper},
 		"delete_settled":            {sweeper},
+		"doubtful_key":              {app, sweeper},
 		"expire":                    {app, sweeper},
 		"expire_workflow":           {app, sweeper},
 		"extend":                    {app},

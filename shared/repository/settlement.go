@@ -28,14 +28,24 @@ var settleBatchSQL string
 func (r *Repository) Settle(
 	ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement,
 ) (promise.Settled, error) {
+	statement := settlement(tenant, i, s)
+	_, statement.key = arguments(i)
+	return r.settle(ctx, s, statement)
+}
+
+func settlement(tenant string, i promise.Identifier, s promise.Settlement) statement {
 	id, key := arguments(i)
-	row, err := run[settleRow](ctx, r, statement{
+	return statement{
 		op: "settle", sql: settleSQL, identifies: true,
 		args: []any{
 			tenant, id, key, string(s.State), s.Value, s.Error,
 			string(s.By.Kind), orNull(s.By.ID), s.Comment,
 		},
-	})
+	}
+}
+
+func (r *Repository) settle(ctx context.Context, s promise.Settlement, as statement) (promise.Settled, error) {
+	row, err := run[settleRow](ctx, r, as)
 	if err != nil {
 		return promise.Settled{}, err
 	}
@@ -78,7 +88,7 @@ func (r *Repository) SettleOrHold(
 		return promise.Settled{}, err
 	}
 	for range attempts {
-		settled, err := r.Settle(ctx, tenant, i, s)
+		settled, err := r.settle(ctx, s, settlement(tenant, i, s)) // a key that is in doubt is hold.sql's
 		if !errors.Is(err, promise.ErrNotFound) {
 			return settled, err
 		}

@@ -3,6 +3,8 @@ package repository_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -71,6 +73,12 @@ func TestOneRoundTrip(t *testing.T) {
 		{"resolve by key", 1, func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))) }},
 		{"resolve again", 1, func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))) }},
 		{"reject by id", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(q.ID), rejected("x"))) }},
+		{"resolve by an unknown key", 2, func() error {
+			if _, err := r.Settle(ctx, tenant, byKey(t, "unknown"), resolved([]byte("1"))); !errors.Is(err, promise.ErrNotFound) {
+				return fmt.Errorf("not found, but %w", err)
+			}
+			return nil
+		}},
 		{"find by key", 1, func() error { return errOf(r.FindPromiseByKey(ctx, tenant, "k")) }},
 		{"register a key", 1, func() error { return r.CreateForPromise(ctx, tenant, "k3", p.ID, time.Hour) }},
 		{"delete expired", 1, func() error { return errOf(r.DeleteExpired(ctx, 10)) }},
@@ -265,6 +273,7 @@ func TestPlans(t *testing.T) {
 		"expire":                    {"idx_promise_due", "promise_pkey", "workflow_execution_pkey"},
 		"expire_workflow":           {"workflow_execution_pkey", "promise_pkey"},
 		"extend":                    {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
+		"doubtful_key":              {"idempotency_key_pkey", "promise_pkey"},
 		"find_promise_by_key":       {"idempotency_key_pkey", "promise_pkey"},
 		"get":                       {"promise_pkey", "idempotency_key_pkey"},
 		"get_by_workflow_and_name":  {"promise_workflow_execution_id_name_key"},

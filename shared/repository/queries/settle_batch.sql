@@ -5,18 +5,19 @@
 --
 -- Locks: the workflow executions' rows in the order of their ids, then the promises'. Unlike settle.sql it decides by the
 -- rows that it has locked, because a loser must not take the others with it: what changed since the snapshot is read
--- with the lock, and the deadline judged by a clock that is read when all are held.
+-- with the lock, and the deadline judged by a clock that is read when all are held. A key whose time is over names its promise
+-- if that is pending then.
 WITH caller AS MATERIALIZED (
     SELECT id AS tenant_id FROM tenant WHERE slug = $1
 ),
 item AS MATERIALIZED (
-    SELECT i.n, i.outcome, i.value, i.error, i.comment, COALESCE(i.id::UUID, (
+    SELECT i.n, i.key, i.outcome, i.value, i.error, i.comment, COALESCE(i.id::UUID, (
         SELECT k.promise_id
         FROM idempotency_key k
         JOIN promise q ON q.id = k.promise_id
         WHERE k.tenant_id = caller.tenant_id
           AND k.key = i.key
-          AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+          AND (k.expires_at > NOW() OR NOT q.resolved)
     )) AS promise_id
     FROM caller
     CROSS JOIN unnest($2::TEXT[], $3::VARCHAR[], $4::VARCHAR[], $5::BYTEA[], $6::TEXT[], $7::VARCHAR[]) WITH ORDINALITY
@@ -93,7 +94,11 @@ settled AS (
     RETURNING p.id
 )
 SELECT
-    truth.id AS promise_id,
+    CASE WHEN item.key IS NULL OR truth.state = 'pending' OR EXISTS (
+        SELECT FROM caller
+        JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = item.key
+        WHERE k.expires_at > NOW()
+    ) THEN truth.id END AS promise_id,
     COALESCE(truth.state, 'pending') AS state,
     COALESCE(truth.by_deadline, FALSE) AS by_deadline,
     COALESCE(
