@@ -64,6 +64,16 @@ func TestRolesByAMasterUser(t *testing.T) {
 		WHERE rolname LIKE 'promises\_%' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
 			OR rolcanlogin AND rolname = 'promises_owner')`).Scan(&n))
 	require.Zero(t, n)
+	rows, err := master.Query(t.Context(), `SELECT r.rolname || ' ' || p.proname FROM pg_proc p
+		JOIN pg_roles r ON r.rolname LIKE 'promises\_%' AND r.rolname <> 'promises_owner' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+		WHERE p.pronamespace = 'public'::REGNAMESPACE ORDER BY 1`)
+	require.NoError(t, err)
+	calls, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"promises_app promise_create", "promises_app promise_race_lost", "promises_app promise_settle",
+		"promises_sweeper promise_race_lost",
+	}, calls)
 }
 
 // A database that was migrated without roles is taken over: what there is becomes the owner's.
