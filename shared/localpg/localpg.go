@@ -284,7 +284,7 @@ func settings(port int, o Options) []string {
 		"port":                    strconv.Itoa(port),
 		"unix_socket_directories": "", // its path could be longer than a socket's may be
 		"shared_buffers":          cmp.Or(o.SharedBuffers, "512MB"),
-		"max_connections":         "100",
+		"max_connections":         "200",
 		"logging_collector":       "off",
 		"log_destination":         "stderr",
 	}
