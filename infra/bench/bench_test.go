@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shirou/gopsutil/v4/process"
 	"github.com/stretchr/testify/require"
 )
 
@@ -36,9 +38,10 @@ func built(m *testing.M) (code int) {
 func measured[T any](t *testing.T, args ...string) (got T) {
 	t.Helper()
 	cmd := exec.Command(bench, append(args, "--json")...)
-	cmd.Stderr = os.Stderr
+	var progress bytes.Buffer
+	cmd.Stderr = &progress
 	out, err := cmd.Output()
-	require.NoError(t, err)
+	require.NoError(t, err, &progress)
 	require.NoError(t, json.Unmarshal(out, &got))
 	return got
 }
@@ -86,6 +89,7 @@ func TestTrip(t *testing.T) {
 func TestGrowth(t *testing.T) {
 	t.Parallel()
 	got := measured[report](t, "--growth", "--promises", "10000", "--clients", "2")
+	require.NotEqual(t, "512MB", got.Machine.Buffers, "what the others have")
 	require.Len(t, got.Rows, settlingInGrowth)
 	for _, r := range got.Rows {
 		require.Equal(t, 10_000, r.Promises)
@@ -109,6 +113,35 @@ func TestLoad(t *testing.T) {
 		require.Positive(t, got.GoroutinesBefore[name], name)
 		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+2, name)
 	}
+}
+
+// CPU time is that of a process and of those that it has started, once each.
+func TestCPUTime(t *testing.T) {
+	t.Parallel()
+	const busy = `i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $$; read end`
+	cmd := exec.Command("sh", "-c", `exec 3<&0; sh -c '`+busy+`' <&3 & wait`)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() {
+		require.NoError(t, stdin.Close())
+		require.NoError(t, cmd.Wait())
+	}()
+	var pid int32
+	_, err = fmt.Fscan(stdout, &pid)
+	require.NoError(t, err)
+	of, err := cpuTimeOf(t.Context(), &process.Process{Pid: pid})
+	require.NoError(t, err)
+	require.Positive(t, of)
+	all, err := cpuTime(t.Context(), &process.Process{Pid: int32(cmd.Process.Pid)}, false)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, all, of)
+	require.Less(t, all, 2*of)
+	alone, err := cpuTime(t.Context(), &process.Process{Pid: int32(cmd.Process.Pid)}, true)
+	require.NoError(t, err)
+	require.Less(t, alone, of)
 }
 
 // As a process prints them at its end: a stack names its goroutine, and the one that made it.

@@ -5,7 +5,8 @@
 //	go run ./infra/bench --trip 1ms            # the table, with the database so far away
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
 //
-// It starts a Postgres as the local runner does, on a data folder of its own that it removes, and works on loopback only.
+// It starts a Postgres as the local runner does (for --growth with a quarter of the machine's memory to share), on a data folder
+// of its own that it removes, and works on loopback only.
 // What is compared is measured in turns within one run. The table goes to standard output, progress to standard error.
 package main
 
@@ -72,12 +73,12 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000); --growth leaves out databases of more (default 5000000), --load has 100000")
-	flags.IntVar(&o.calls, "calls", 23_000, "how often each operation is called, for each number of clients; a third as often through the local runner")
+	flags.IntVar(&o.calls, "calls", 23_000, "how often each operation is called, for each number of clients; a third as often through the local runner; --growth and --load have their own")
 	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
 	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
 	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
 	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
-	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000")
+	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000, with a quarter of the memory for Postgres to share")
 	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
 	only := flags.String("only", "", "`regular expression`: measure only the operations whose names it matches")
 	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
@@ -89,7 +90,7 @@ func parse(args []string) (options, error) {
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return o, err
 	}
-	most, usual := 90, "1,8,32" // of the 100 connections that there are
+	most, usual := 180, "1,8,32" // of the 200 connections that there are
 	if o.growth {
 		most, usual = most/len(sizes)-1, "8"
 		o.promises = cmp.Or(o.promises, 5_000_000)
