@@ -22,7 +22,7 @@ import (
 const (
 	// MaxRequests is how many requests are under way at once; AWS bounds how many
 	// come in a second.
-	MaxRequests = 100
+	MaxRequests = 200
 	// MaxBody is what an HTTP API accepts, in bytes. The event made of it must
 	// also be within lambda.MaxPayload.
 	MaxBody = 10 << 20
