@@ -259,15 +259,21 @@ func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	require.NoError(t, err)
 
 	var got promise.Settled
-	var settleErr error
+	var judged []promise.Judgement
+	errs := make([]error, 2)
 	var wg sync.WaitGroup
 	i := byKey(t, "k")
-	wg.Go(func() { got, settleErr = r.Settle(ctx, tenant, i, resolved([]byte("1"))) })
-	waitFor(t, db, 1, "-- Settles%")
+	wg.Go(func() { got, errs[0] = r.Settle(ctx, tenant, i, resolved([]byte("1"))) })
+	wg.Go(func() {
+		judged, errs[1] = r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(i, resolved([]byte("1")))})
+	})
+	waitFor(t, db, 2, "-- Settles%")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
-	require.NoError(t, settleErr)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}, got)
+	require.Equal(t, make([]error, 2), errs)
+	want := promise.Settled{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}
+	require.Equal(t, want, got)
+	require.Equal(t, []promise.Judgement{{Settled: want}}, judged)
 	stored, err := r.Get(ctx, tenant, promise.ByID(q.ID))
 	require.NoError(t, err)
 	require.Equal(t, promise.Pending, stored.State)

@@ -84,6 +84,16 @@ func (s *statement) pin(promiseID string) {
 	}
 }
 
+// doubtAgain is for a statement that is to be run on another state of things than
+// the one that was confirmed to it. It returns what stays confirmed.
+func (s *statement) doubtAgain(confirmed *passed) *passed {
+	if !s.confirms {
+		return confirmed
+	}
+	s.args[len(s.args)-1] = false
+	return nil
+}
+
 // judged is a row that may tell of a promise past its deadline which nothing
 // has recorded yet.
 type judged interface {
@@ -94,6 +104,12 @@ type judged interface {
 type passed struct {
 	promiseID, workflowExecutionID uuid.UUID
 	at                             time.Time // zero where the statement does not tell, as the promise's id is
+}
+
+// same says whether both are one deadline of one workflow execution: whoever has
+// waited for one of its promises has waited for all that have that deadline.
+func (p passed) same(q passed) bool {
+	return p.workflowExecutionID == q.workflowExecutionID && p.at.Equal(q.at)
 }
 
 // never is for rows that tell of no deadline.
@@ -110,7 +126,7 @@ func (never) overdue() (passed, bool) { return passed{}, false }
 // which a key names nothing: an extension may be about to keep it in force.
 func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	reconnected := false
-	var confirmed *time.Time
+	var confirmed *passed
 	var row T
 	var err error
 	for range attempts {
@@ -125,17 +141,25 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			if promiseID != "" {
 				s.pin(promiseID)
 			}
+			confirmed = s.doubtAgain(confirmed)
 			continue
 		case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
 			reconnected = true
+			confirmed = s.doubtAgain(confirmed)
 			continue
 		case errors.Is(err, pgx.ErrNoRows) && s.key != nil:
-			var failed error
-			if deadline, overdue, failed = r.doubt(ctx, s); failed != nil {
+			behind, failed := r.behind(ctx, s)
+			if failed != nil {
 				return row, interpret(s.op, failed)
 			}
+			if behind != nil && !behind.Passed { // it has come into force since
+				continue
+			}
+			if behind != nil {
+				deadline, overdue = passed{workflowExecutionID: behind.WorkflowExecutionID, at: *behind.TimeoutAt}, true
+			}
 		}
-		if !overdue || confirmed != nil && confirmed.Equal(deadline.at) {
+		if !overdue || confirmed != nil && confirmed.same(deadline) {
 			if err != nil {
 				return row, interpret(s.op, err)
 			}
@@ -150,26 +174,25 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 		if s.confirms {
 			s.args[len(s.args)-1] = true
 		}
-		confirmed = &deadline.at
+		confirmed = &deadline
 	}
 	return row, contention(err)
 }
 
-// doubt is about a statement's key that names nothing: whether that is so only by
-// a deadline which nothing has recorded.
-func (r *Repository) doubt(ctx context.Context, s statement) (passed, bool, error) {
-	found, err := all[struct {
-		WorkflowExecutionID uuid.UUID
-		TimeoutAt           *time.Time
-	}](r.db.Query(ctx, doubtfulKeySQL, s.args[0], *s.key))
+// behindRow is a promise that nothing has settled.
+type behindRow struct {
+	WorkflowExecutionID uuid.UUID
+	TimeoutAt           *time.Time
+	Passed              bool // TimeoutAt
+}
+
+// behind looks for such a promise behind a statement's key that names nothing.
+func (r *Repository) behind(ctx context.Context, s statement) (*behindRow, error) {
+	found, err := all[behindRow](r.db.Query(ctx, doubtfulKeySQL, s.args[0], *s.key))
 	if err != nil || len(found) == 0 {
-		return passed{}, false, err
+		return nil, err
 	}
-	deadline := passed{workflowExecutionID: found[0].WorkflowExecutionID}
-	if at := found[0].TimeoutAt; at != nil {
-		deadline.at = *at
-	}
-	return deadline, true, nil
+	return &found[0], nil
 }
 
 func (r *Repository) awaitSettlements(ctx context.Context, op string, workflowExecutionIDs []string) error {

@@ -5,8 +5,8 @@
 --
 -- Locks: the workflow executions' rows in the order of their ids, then the promises'. Unlike settle.sql it decides by the
 -- rows that it has locked, because a loser must not take the others with it: what changed since the snapshot is read
--- with the lock, and the deadline judged by a clock that is read when all are held. A key whose time is over names its promise
--- if that is pending then.
+-- with the lock, and the deadline judged by a clock that is read when all are held. A key whose time is over, as its
+-- promise's deadline is, names it if it is pending then.
 WITH caller AS MATERIALIZED (
     SELECT id AS tenant_id FROM tenant WHERE slug = $1
 ),
@@ -97,7 +97,8 @@ SELECT
     CASE WHEN item.key IS NULL OR truth.state = 'pending' OR EXISTS (
         SELECT FROM caller
         JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = item.key
-        WHERE k.expires_at > NOW()
+        JOIN promise q ON q.id = k.promise_id
+        WHERE k.expires_at > NOW() OR q.timeout_at IS NULL OR q.timeout_at > NOW()
     ) THEN truth.id END AS promise_id,
     COALESCE(truth.state, 'pending') AS state,
     COALESCE(truth.by_deadline, FALSE) AS by_deadline,
