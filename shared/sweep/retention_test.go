@@ -1,0 +1,215 @@
+package sweep_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/sweep"
+)
+
+// What a deadline brought long after it passed is as new to an engine as what somebody settles now.
+func TestRetentionCountsFromTheRecord(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.due(t, 3, 1)
+	s.Exec(t, "UPDATE promise SET timeout_at = NOW() - INTERVAL '200 days', created_at = NOW() - INTERVAL '300 days'")
+	require.Equal(t, sweep.Report{Expired: 3}, s.once(t))
+	require.Equal(t, 3, s.count(t, "workflow_event WHERE event_type = 'PROMISE_TIMEOUT'"))
+	s.Exec(t, "UPDATE workflow_event_row SET created_at = NOW() - INTERVAL '91 days'")
+	require.Equal(t, 3, s.once(t).PromisesDeleted)
+}
+
+// Of two sweeps that delete the last promises of a workflow, neither need see that it is empty: the second look does.
+func TestWorkflowsThatMayBeEmpty(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	kept := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "kept"}).WorkflowExecutionID
+	empty, busy := uuid.New(), uuid.New()
+	for _, id := range []uuid.UUID{empty, busy} {
+		s.create(t, promise.Draft{WorkflowExecutionID: id, Name: "gone"})
+	}
+	s.Exec(t, "DELETE FROM promise WHERE name = 'gone'")
+	sql, err := os.ReadFile("../repository/queries/delete_empty_workflows.sql")
+	require.NoError(t, err)
+	tx, err := s.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR SHARE", busy)
+	require.NoError(t, err)
+	given := []string{kept.String(), empty.String(), busy.String()}
+	s.Exec(t, string(sql), given)
+	require.Equal(t, 2, s.count(t, "workflow_execution"), "what somebody holds is not waited for")
+	require.NoError(t, tx.Commit(t.Context()))
+	s.Exec(t, string(sql), given)
+	require.Equal(t, 1, s.count(t, "workflow_execution WHERE id = $1", kept))
+	require.Equal(t, 1, s.count(t, "workflow_execution"))
+}
+
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	ctx := t.Context()
+	emptied, kept := uuid.New(), uuid.New()
+	key := "k"
+	old := s.create(t, promise.Draft{WorkflowExecutionID: emptied, Name: "old", IdempotencyKey: &key, IdempotencyKeyTTL: 365 * day})
+	hour := time.Hour
+	_, err := s.repo.Extend(ctx, tenant, promise.ByID(old.ID), promise.Deadline{Timeout: &hour})
+	require.NoError(t, err)
+	second := s.create(t, promise.Draft{WorkflowExecutionID: kept, Name: "second"})
+	pending := s.create(t, promise.Draft{WorkflowExecutionID: kept, Name: "pending"})
+	lately := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "settled lately"})
+	young := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "young"})
+	for _, p := range []promise.Promise{old, second, lately, young} {
+		_, err := s.repo.Settle(ctx, tenant, promise.ByID(p.ID), promise.Settlement{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
+		})
+		require.NoError(t, err)
+	}
+	s.Exec(t, "UPDATE promise SET created_at = created_at - INTERVAL '91 days', timeout_at = NULL WHERE id <> $1", young.ID)
+	require.Equal(t, sweep.Report{}, s.once(t), "settled only now")
+	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
+	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
+
+	s.sweeper.Retention = 0
+	require.Equal(t, sweep.Report{}, s.once(t), "0 keeps all")
+	s.sweeper.Retention = 90 * day
+	report := s.once(t)
+	require.Equal(t, sweep.Report{KeysDeleted: 1, PromisesDeleted: 2, EventsDeleted: 5, WorkflowsDeleted: 1}, report)
+	for _, p := range []promise.Promise{pending, lately, young} {
+		_, err := s.repo.Get(ctx, tenant, promise.ByID(p.ID))
+		require.NoError(t, err, p.Name)
+	}
+	require.Equal(t, 3, s.count(t, "promise"))
+	require.Equal(t, 0, s.count(t, "idempotency_key"))
+	require.Equal(t, 3, s.count(t, "workflow_execution"))
+	require.Equal(t, 5, s.count(t, "workflow_event"), "the pending one's, and two of each of the others")
+	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricPromisesDeleted))
+	require.Equal(t, []float64{1}, s.metric(t, sweep.MetricKeysDeleted))
+
+	text, err := json.Marshal(report)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"expired":0,"keysDeleted":1,"holdsExpired":0,"promisesDeleted":2,"eventsDeleted":5,"workflowsDeleted":1}`, string(text))
+}
+
+// While workflow executions are deleted for being empty, promises are created in them: what was created stays, with all
+// that belongs to it.
+func TestCreationRacesWithRetention(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	const workflows = 400
+	s.settled(t, 2*workflows, workflows)
+	rows, err := s.Pool.Query(t.Context(), "SELECT id FROM workflow_execution ORDER BY random()")
+	require.NoError(t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	s.sweeper.Store = smallBatches{s.repo}
+
+	stop := make(chan struct{})
+	var sweepers, creators sync.WaitGroup
+	var deleted atomic.Int64
+	for range 2 {
+		sweepers.Go(func() {
+			for {
+				report, err := s.sweeper.Once(context.Background())
+				if err != nil {
+					t.Error(err)
+				}
+				deleted.Add(int64(report.PromisesDeleted))
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for creator := range 4 {
+		creators.Go(func() {
+			for i := creator; i < len(ids); i += 4 {
+				key := "new:" + ids[i].String()
+				_, err := s.repo.Create(context.Background(), tenant, promise.Draft{
+					WorkflowExecutionID: ids[i], Name: "new", IdempotencyKey: &key, IdempotencyKeyTTL: time.Hour,
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	creators.Wait()
+	close(stop)
+	sweepers.Wait()
+	deleted.Add(int64(s.once(t).PromisesDeleted)) // what the two have left to each other
+	for _, id := range ids {
+		p, err := s.repo.GetByWorkflowAndName(t.Context(), tenant, id, "new")
+		require.NoError(t, err)
+		found, err := s.repo.FindPromiseByKey(t.Context(), tenant, "new:"+id.String())
+		require.NoError(t, err)
+		require.Equal(t, p.ID, found)
+	}
+	require.EqualValues(t, 2*workflows, deleted.Load())
+	require.Equal(t, workflows, s.count(t, "promise"))
+	require.Equal(t, workflows, s.count(t, "workflow_event"))
+	require.Equal(t, workflows, s.count(t, `workflow_event e JOIN promise p ON p.id = e.promise_id
+		AND p.workflow_execution_id = e.workflow_execution_id AND p.created_by_sequence = e.sequence_number
+		JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.last_sequence_number = e.sequence_number`))
+}
+
+// smallBatches makes the deletions last.
+type smallBatches struct{ *repository.Repository }
+
+func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limit int) (total promise.Deleted, err error) {
+	for n := 0; n < limit; n += 5 {
+		d, err := s.Repository.DeleteSettled(ctx, age, 5)
+		total.Promises += d.Promises
+		total.Workflows += d.Workflows
+		if err != nil || d.Promises == 0 {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func TestExpiredHoldsAreToldOf(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	early := promise.Settlement{
+		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.By{Kind: promise.Direct},
+	}
+	for _, key := range []string{"stripe:ch_1", "stripe:ch_2", "live"} {
+		_, err := s.repo.SettleOrHold(t.Context(), tenant, key, early, time.Hour)
+		require.NoError(t, err)
+	}
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key <> 'live'")
+	require.Equal(t, sweep.Report{HoldsExpired: 2}, s.once(t))
+	require.Equal(t, sweep.Report{}, s.once(t))
+	require.Equal(t, 1, s.count(t, "idempotency_key"))
+	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricHoldsExpired))
+	log := s.log.String()
+	require.Equal(t, 2, strings.Count(log, `"level":"WARN","msg":"held settlement expired unused","tenant":"acme","key":"stripe:ch_`), log)
+	require.NotContains(t, log, "secret")
+}
+
+func TestExpiredKeysAreDeleted(t *testing.T) {
+	t.Parallel()
+	s := setUp(t)
+	s.settled(t, 1200, 1200)
+	s.Exec(t, "UPDATE promise SET created_at = NOW(), resolved_at = NOW()")
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	key := "pending"
+	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", IdempotencyKey: &key})
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE promise_id = $1", p.ID)
+	require.Equal(t, sweep.Report{KeysDeleted: 1200}, s.once(t))
+	require.Equal(t, 1, s.count(t, "idempotency_key"), "the one whose promise is pending")
+}
