@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
@@ -301,4 +302,89 @@ func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 			})
 		}
 	}
+}
+
+// staged is a database in which something happens before a query, which is counted from 1, and before somebody waits for others.
+type staged struct {
+	repository.DB
+	queries int
+	before  map[int]func() error // an error is the query's answer
+	waits   func()
+}
+
+func (s *staged) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	s.queries++
+	if happens := s.before[s.queries]; happens != nil {
+		if err := happens(); err != nil {
+			return nil, err
+		}
+	}
+	return s.DB.Query(ctx, sql, args...)
+}
+
+func (s *staged) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	s.waits()
+	return s.DB.Exec(ctx, sql, args...)
+}
+
+// A deadline that passes after somebody has looked behind a key is waited for, too.
+func TestALookBehindAKeyConfirmsNoDeadlineToCome(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	var p promise.Promise
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over already, where all went well
+	inTime := false
+	late := repository.New(&staged{DB: db.Pool, before: map[int]func() error{
+		2: func() error { // the look behind the key, which nobody had
+			d := withKey(draft("payment"), "k", time.Hour)
+			d.Timeout = new(2 * time.Second)
+			p = create(t, r, d)
+			return nil
+		},
+		3: func() error { // the second look
+			settled, err := repository.New(tx).Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
+			require.NoError(t, err)
+			inTime = settled.Outcome == promise.OutcomeSettled
+			_, err = db.Pool.Exec(t.Context(), "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
+			return err
+		},
+	}, waits: func() {
+		if inTime {
+			require.NoError(t, tx.Commit(t.Context()))
+		}
+	}})
+	got, err := late.Settle(t.Context(), tenant, byKey(t, "k"), rejected("late"))
+	require.NoError(t, err)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeConflict}, got)
+}
+
+// Whoever wants a key waits again for its promise's extension, where a race was lost after a first wait.
+func TestAKeyIsDoubtedAgainAfterALostRace(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	d := withKey(draft("close call"), "k", time.Millisecond)
+	d.TimeoutAt = new(time.Now().Add(-time.Hour))
+	p := create(t, r, d)
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over already, where all went well
+	extended := false
+	thief := repository.New(&staged{DB: db.Pool, before: map[int]func() error{
+		2: func() error {
+			db.Exec(t, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + INTERVAL '2 s' WHERE id = $1", p.ID)
+			_, err := repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
+			require.NoError(t, err)
+			extended = true
+			db.Exec(t, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
+			return &pgconn.PgError{Code: "40001"}
+		},
+	}, waits: func() {
+		if extended {
+			require.NoError(t, tx.Commit(t.Context()))
+		}
+	}})
+	_, err = thief.Create(t.Context(), tenant, withKey(draft("thief"), "k", time.Hour))
+	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
 }

@@ -49,8 +49,7 @@ func (r *Repository) settle(ctx context.Context, s promise.Settlement, as statem
 	if err != nil {
 		return promise.Settled{}, err
 	}
-	switch {
-	case row.Settled:
+	if row.Settled {
 		return promise.Settled{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 	}
 	return promise.Settled{
