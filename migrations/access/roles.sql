@@ -42,12 +42,12 @@ BEGIN
         UNION ALL
         SELECT 'TYPE', oid::REGCLASS::TEXT FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'c'
-          AND relname IN ('promise_settlement', 'promise_creation')
+          AND relname IN ('promise_settlement', 'promise_creation', 'promise_created')
         UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
-              'promise_settle_before', 'promise_create_before')
+              'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

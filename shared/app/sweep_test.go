@@ -69,7 +69,7 @@ func TestSweepThatFails(t *testing.T) {
 	_, err := h.Invoke(t.Context(), []byte(`{"once":true}`))
 	e := requireType(t, "sweep_failed", err, "")
 	require.Contains(t, e.Message, "record deadlines: ")
-	require.Contains(t, e.Message, "delete expired keys: ")
+	require.Contains(t, e.Message, "expire keys: ")
 }
 
 func requireType(t *testing.T, want string, err error, payload string) messages.InvokeResponse_Error {

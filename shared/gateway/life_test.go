@@ -193,13 +193,13 @@ func TestHold(t *testing.T) {
 
 	// One whose time is over is no use any more, and that is told.
 	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k2","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key = 'k2'")
+	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k2'")
 	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
 	require.Equal(t, "pending", p["state"])
 	require.Equal(t, counts{"HoldsExpired": 1}, s.counts)
 	require.Contains(t, s.log.String(), `msg="held settlement expired unused" tenant=demo key=k2`)
 	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key = 'k3'")
+	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k3'")
 	require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
 	require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
 	_, err = s.direct(t, "resolve", named+`,"value":1,"holdSeconds":60}`)

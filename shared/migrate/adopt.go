@@ -264,9 +264,9 @@ const takenSQL = `
 WITH here AS (SELECT quote_ident(current_schema())::REGNAMESPACE AS oid)
 SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
-WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires',
+WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
-	'promise_settlement', 'promise_creation')
+	'promise_settlement', 'promise_creation', 'promise_created')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -276,24 +276,25 @@ WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata')
 	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
-	('idempotency_key', 'held_at'), ('workflow_execution', 'last_sequence_number'),
+	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
+	('workflow_execution', 'last_sequence_number'), ('workflow_execution', 'external_id'),
 	('tenant', 'suspended_at'))
 UNION ALL
 SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid
 WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
-	'promise_settle_before', 'promise_create_before')
+	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid
-WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation')
+WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation', 'promise_created')
 UNION ALL
 SELECT format('the constraint %I is there already', k.conname)
 FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
 WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
 	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
-	('idempotency_key', 'idempotency_key_held'))
+	('idempotency_key', 'idempotency_key_held'), ('workflow_execution', 'workflow_execution_external_id'))
 UNION ALL
 SELECT 'the trigger workflow_execution_delete_events is there already'
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid

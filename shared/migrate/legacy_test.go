@@ -247,9 +247,12 @@ func TestNoCallerIsCutOff(t *testing.T) {
 			PromiseID: uuid.MustParse(newID(c.oldID)), State: promise.Resolved, Outcome: promise.OutcomeSettled,
 		}, got, c.key)
 	}
-	for _, key := range []string{w1.String() + ":pay", w1.String() + ":failed", w1.String() + ":overdue", w3.String() + ":pay"} {
+	got, err := resolve("acme", w1.String()+":pay")
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeDuplicate, got.Outcome, "its key names it for seven days after the settlement")
+	for _, key := range []string{w1.String() + ":failed", w1.String() + ":overdue", w3.String() + ":pay"} {
 		_, err := resolve("acme", key)
-		require.Equal(t, error(promise.ErrNotFound), err, "%s: settled, timed out, or another tenant's", key)
+		require.Equal(t, error(promise.ErrNotFound), err, "%s: settled, timed out long ago, or another tenant's", key)
 	}
 	// The log goes on from the highest number that a promise had.
 	require.Equal(t, []string{"21 PROMISE_RESOLVED"}, lines(t, db, `SELECT sequence_number || ' ' || event_type FROM workflow_event

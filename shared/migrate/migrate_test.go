@@ -170,21 +170,21 @@ func TestFailingFile(t *testing.T) {
 	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
 }
 
-// Functions of the releases before are at work while 00009 and 00010 are applied: their calls end well, and their connections
-// go on with what they have prepared.
-func TestCallsOfTheReleaseBefore(t *testing.T) {
+// Functions of the previous releases are at work while 00009, 00010 and 00011 are applied: their calls end well, and their
+// connections go on with the statements that they have prepared.
+func TestCallsOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
-	for _, first := range []string{"00009", "00010"} {
+	for _, first := range []string{"00009", "00010", "00011"} {
 		t.Run(first, func(t *testing.T) {
 			t.Parallel()
-			callsOfTheReleaseBefore(t, first)
+			callsOfThePreviousRelease(t, first)
 		})
 	}
 }
 
-func callsOfTheReleaseBefore(t *testing.T, first string) {
+// filesBefore are the migrations before one of them.
+func filesBefore(t *testing.T, first string) fstest.MapFS {
 	t.Helper()
-	db := dbtest.Bare(t)
 	files := fstest.MapFS{}
 	entries, err := fs.ReadDir(migrations.FS, ".")
 	require.NoError(t, err)
@@ -195,11 +195,18 @@ func callsOfTheReleaseBefore(t *testing.T, first string) {
 			files[e.Name()] = &fstest.MapFile{Data: text}
 		}
 	}
-	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
+	return files
+}
+
+func callsOfThePreviousRelease(t *testing.T, first string) {
+	t.Helper()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, first), migrate.Options{})
 	require.NoError(t, err)
 	db.Tenant(t, "acme")
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
+	pid := conn.PgConn().PID()
 	var call sync.WaitGroup
 	defer func() {
 		call.Wait()
@@ -231,6 +238,17 @@ func callsOfTheReleaseBefore(t *testing.T, first string) {
 		_, err = settle(uuid.NewString(), nil)
 		require.ErrorIs(t, err, pgx.ErrNoRows)
 	}
+	// meanwhile makes a call that waits while others are done.
+	meanwhile := func(f func() error, others func()) {
+		done := make(chan error, 1)
+		call.Go(func() { done <- f() })
+		require.Eventually(t, func() bool {
+			return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
+		}, time.Minute, time.Millisecond)
+		others()
+		require.NoError(t, <-done)
+	}
+
 	calls("before")
 	waits := create("waits")
 	tx, err := db.Pool.Begin(t.Context())
@@ -238,22 +256,34 @@ func callsOfTheReleaseBefore(t *testing.T, first string) {
 	defer tx.Rollback(context.Background()) //nolint:errcheck // it is over already, where all went well
 	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
 	require.NoError(t, err)
-	done := make(chan error, 1)
-	pid := conn.PgConn().PID()
-	call.Go(func() {
+	meanwhile(func() error {
 		settled, err := settle(waits, nil)
 		if err == nil && settled != true {
 			err = errors.New("it is not settled")
 		}
-		done <- err
+		return err
+	}, func() { // files that lock no table need not wait for the call
+		_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00011"), migrate.Options{})
+		require.NoError(t, err)
+		require.NoError(t, tx.Rollback(t.Context()))
 	})
-	require.Eventually(t, func() bool {
-		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
-	}, time.Minute, time.Millisecond)
-	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+	calls("between")
+
+	// A call that began while 00011 has its locks goes on when they are released.
+	tx, err = db.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, tx.Rollback(t.Context()))
-	require.NoError(t, <-done)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // the same
+	file, err := fs.ReadFile(migrations.FS, "00011_expired_keys_and_external_ids.sql")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), string(file), pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	meanwhile(func() error {
+		create("waits for 00011")
+		return nil
+	}, func() { require.NoError(t, tx.Commit(t.Context())) })
+	settled, err := settle(nil, "waits for 00011")
+	require.NoError(t, err)
+	require.Equal(t, true, settled)
 	calls("after")
 }
 

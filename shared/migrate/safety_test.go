@@ -72,6 +72,8 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE tenant ADD COLUMN suspended_at DATE", []string{"tenant.suspended_at is there already"}},
 		{"ALTER TABLE promise ADD COLUMN comment TEXT", []string{"promise.comment is there already"}},
 		{"ALTER TABLE idempotency_key ADD COLUMN held_at DATE", []string{"idempotency_key.held_at is there already"}},
+		{"ALTER TABLE idempotency_key ADD COLUMN check_at DATE", []string{"idempotency_key.check_at is there already"}},
+		{"ALTER TABLE workflow_execution ADD COLUMN external_id TEXT", []string{"workflow_execution.external_id is there already"}},
 		{"CREATE INDEX idx_promise_due ON promise (timeout_at)", []string{"the relation idx_promise_due is there already"}},
 		{"ALTER TABLE promise ADD CONSTRAINT promise_settled_by CHECK (resolved IS NOT NULL)", []string{"the constraint promise_settled_by is there already"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT", []string{"workflow_execution.last_sequence_number is there already"}},
@@ -355,9 +357,10 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 5, one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
 	require.Equal(t, files >= 6, one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
 	require.Equal(t, files >= 7, one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
-	require.Equal(t, files >= 8, one[bool](t, db, "SELECT to_regproc('promise_create') IS NOT NULL"))
+	require.Equal(t, files >= 8, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE proname = 'promise_create' AND pronamespace = current_schema()::REGNAMESPACE"))
 	require.Equal(t, files >= 9, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
 	require.Equal(t, files >= 10, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE oid = to_regproc('promise_settle') AND prosrc LIKE '%key_until%'"))
+	require.Equal(t, files >= 11, one[bool](t, db, "SELECT to_regclass('idx_idempotency_key_check') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
 	require.Equal(t, 20000, one[int](t, db, `SELECT COUNT(*) FROM idempotency_key k JOIN promise p ON p.id = k.promise_id
 		WHERE k.key = md5(p.workflow_execution_id || ':' || p.name)`))
@@ -390,7 +393,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 10, stage(t, db))
+		require.Equal(t, 11, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "cut off in the decision")
@@ -442,7 +445,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 10, stage(t, db))
+	require.Equal(t, 11, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -12,6 +12,10 @@ const (
 	// MaxKeyTTL is the longest time to live that can be asked for.
 	MaxKeyTTL = MaxTimeout
 
+	// KeyGrace is how long after its promise's settlement an expired idempotency
+	// key still names the promise, because webhook senders repeat for days.
+	KeyGrace = 7 * 24 * time.Hour
+
 	// MaxHold is the longest that a settlement can be held for its promise.
 	MaxHold = 7 * 24 * time.Hour
 )

@@ -80,6 +80,21 @@ func ParseWorkflowExecutionID(s string) (uuid.UUID, error) {
 	return id, nil
 }
 
+// MaxExternalIDLength is the limit of a workflow execution's external id, in
+// characters.
+const MaxExternalIDLength = MaxLength
+
+// DeriveWorkflowExecutionID returns the id of the workflow execution that an
+// engine knows by a text: the UUID of version 5 (RFC 9562) of the text, in the
+// namespace of the tenant's id. It fails with CodeOutOfRange, CodeNULCharacter
+// or CodeInvalidUTF8 unless the text has 1 to MaxExternalIDLength characters.
+func DeriveWorkflowExecutionID(tenantID uuid.UUID, externalID string) (uuid.UUID, error) {
+	if err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id"); err != nil {
+		return uuid.Nil, err
+	}
+	return uuid.NewSHA1(tenantID, []byte(externalID)), nil
+}
+
 // parseUUID takes the canonical 8-4-4-4-12 form of RFC 9562 only, with digits
 // of either case. uuid.Parse alone also takes a URN, braces and bare digits.
 func parseUUID(s string) (uuid.UUID, bool) {

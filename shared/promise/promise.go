@@ -35,6 +35,7 @@ const (
 type Promise struct {
 	ID                  uuid.UUID
 	WorkflowExecutionID uuid.UUID
+	ExternalID          *string // the text that WorkflowExecutionID was derived from, or nil
 	Name                string
 	State               State
 	Value               []byte  // the JSON text it was resolved with, byte for byte; nil unless Resolved
@@ -74,6 +75,7 @@ type Settlement struct {
 // Draft is a promise that is still to be created.
 type Draft struct {
 	WorkflowExecutionID uuid.UUID
+	ExternalID          *string // the text that WorkflowExecutionID was derived from, or nil
 	Name                string
 	IdempotencyKey      *string
 	IdempotencyKeyTTL   time.Duration  // counts from the creation; used only with a key

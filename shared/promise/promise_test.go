@@ -146,6 +146,17 @@ func TestKeyLives(t *testing.T) {
 	require.False(t, promise.KeyLives(now, promise.TimedOut, now))
 }
 
+func TestKeyNames(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	week, less := now.Add(-promise.KeyGrace), now.Add(-promise.KeyGrace+1)
+	require.True(t, promise.KeyNames(now.Add(1), promise.Resolved, &week, now))
+	require.True(t, promise.KeyNames(now, promise.Pending, nil, now))
+	require.True(t, promise.KeyNames(now, promise.TimedOut, &less, now))
+	require.False(t, promise.KeyNames(now, promise.Resolved, &week, now))
+	require.False(t, promise.KeyNames(now, promise.Resolved, nil, now), "settled at a time that nobody recorded")
+}
+
 func TestHoldSettles(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -36,11 +36,18 @@ func Late(stored State, byDeadline, same bool) Outcome {
 	}
 }
 
-// KeyLives says whether an idempotency key still belongs to its promise: until
-// its time is over and, whatever that says, for as long as the promise is
-// pending.
+// KeyLives reports whether an idempotency key belongs to its promise, so that no
+// create may take it over: until the key expires and, in any case, for as long
+// as the promise is pending.
 func KeyLives(expiresAt time.Time, state State, now time.Time) bool {
 	return expiresAt.After(now) || state == Pending
+}
+
+// KeyNames reports whether an idempotency key still names its promise in calls
+// that settle or read it: while the key lives, and for KeyGrace after the
+// settlement. A create may take over a key that does not live.
+func KeyNames(expiresAt time.Time, state State, settledAt *time.Time, now time.Time) bool {
+	return KeyLives(expiresAt, state, now) || settledAt != nil && settledAt.After(now.Add(-KeyGrace))
 }
 
 // HoldSettles says whether a settlement that was held settles the promise that

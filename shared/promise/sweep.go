@@ -17,6 +17,13 @@ type Expired struct {
 	PassedOver *uuid.UUID
 }
 
+// ExpiredKeys is the result of one batch of keys.
+type ExpiredKeys struct {
+	Looked int    // how many keys were looked at
+	Freed  int    // how many of them let their promise go
+	Holds  []Hold // the early settlements that expired
+}
+
 // Hold names a settlement that was held for the promise that was to be created
 // with its key.
 type Hold struct{ Tenant, Key string }

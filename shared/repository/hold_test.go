@@ -121,26 +121,136 @@ func TestHoldOnAPromisesKeySettlesIt(t *testing.T) {
 	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL"))
 }
 
-// A key that has outlived its promise is free, for a hold as for anybody.
-func TestHoldOnAFreeKey(t *testing.T) {
+// An expired key has a promise and, beside it, an early settlement for the next one. A webhook that is repeated is compared with
+// the promise first.
+func TestAnExpiredKeyHasBoth(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
+	a, b, c := resolved([]byte("1")), resolved([]byte("2")), rejected("no")
 	p := create(t, r, withKey(draft("old"), "k", time.Hour))
-	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+	hold(t, r, "k", a, promise.OutcomeSettled)
+	requireTruth := func(s promise.Settlement, want promise.Outcome) {
+		t.Helper()
+		got := hold(t, r, "k", s, want)
+		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got)
+	}
+	requireTruth(b, promise.OutcomeConflict)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 
-	require.False(t, hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).LostHold, "it was a promise's, no hold is lost")
+	require.False(t, hold(t, r, "k", b, promise.OutcomeHeld).LostHold)
+	requireTruth(a, promise.OutcomeDuplicate)
+	require.NotNil(t, hold(t, r, "k", b, promise.OutcomeDuplicate).HeldUntil)
+	require.NotNil(t, hold(t, r, "k", c, promise.OutcomeConflict).HeldUntil)
+	for s, want := range map[*promise.Settlement]promise.Outcome{&a: promise.OutcomeDuplicate, &b: promise.OutcomeConflict} {
+		got, err := r.Settle(t.Context(), tenant, byKey(t, "k"), *s)
+		require.NoError(t, err)
+		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got, "without a hold, the promise answers")
+	}
+
+	db.Exec(t, "UPDATE idempotency_key SET held_until = NOW()")
+	requireTruth(a, promise.OutcomeDuplicate)
+	require.True(t, hold(t, r, "k", c, promise.OutcomeHeld).LostHold)
+	requireTruth(a, promise.OutcomeDuplicate)
 	q := create(t, r, withKey(draft("new"), "k", time.Hour))
-	require.Equal(t, "2", string(q.Value))
+	require.Equal(t, promise.Rejected, q.State)
+	require.Equal(t, promise.Settled{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict},
+		hold(t, r, "k", a, promise.OutcomeConflict), "from here on the key names the new promise")
 	old, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
 	require.Equal(t, "1", string(old.Value))
 }
 
+// A promise that its deadline settled has no settlement that a webhook could repeat.
+func TestAnExpiredKeyOfATimedOutPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	for name, recorded := range map[string]bool{"recorded": true, "not recorded": false} {
+		d := withKey(draft("payment"), name, time.Hour)
+		d.TimeoutAt, d.OnTimeout = new(time.Now().Add(-time.Minute)), &promise.Result{State: promise.Resolved, Value: []byte("1")}
+		create(t, r, d)
+		db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+		if recorded {
+			_, err := r.Expire(t.Context(), 10)
+			require.NoError(t, err)
+		}
+		got, err := r.Settle(t.Context(), tenant, byKey(t, name), resolved([]byte("1")))
+		require.NoError(t, err)
+		require.Equal(t, promise.OutcomeTimedOut, got.Outcome)
+		hold(t, r, name, resolved([]byte("1")), promise.OutcomeHeld)
+		require.Equal(t, promise.Resolved, create(t, r, withKey(draft("next"), name, time.Hour)).State)
+	}
+}
+
+// Each half of a key expires by itself, and is looked at when it can.
+func TestExpireKeysWithBoth(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settled, held string // when the promise was settled, and when the early settlement expires
+		want          promise.ExpiredKeys
+		next          time.Duration // until the next look
+	}{
+		"both go":                      {"-8 days", "-1 hour", promise.ExpiredKeys{Looked: 1, Freed: 1, Holds: []promise.Hold{{Tenant: tenant, Key: "k"}}}, 0},
+		"the promise goes":             {"-8 days", "1 hour", promise.ExpiredKeys{Looked: 1, Freed: 1}, time.Hour},
+		"the early settlement goes":    {"-6 days", "-1 hour", promise.ExpiredKeys{Looked: 1, Holds: []promise.Hold{{Tenant: tenant, Key: "k"}}}, 24 * time.Hour},
+		"both stay, the promise long":  {"-6 days", "1 hour", promise.ExpiredKeys{Looked: 1}, time.Hour},
+		"both stay, the promise short": {"-6 days", "3 days", promise.ExpiredKeys{Looked: 1}, 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, db := setUp(t)
+			p := create(t, r, withKey(draft("old"), "k", time.Hour))
+			hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+			db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
+			hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld)
+			db.Exec(t, "UPDATE promise SET resolved_at = NOW() + $1::INTERVAL", c.settled)
+			db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() + $1::INTERVAL, check_at = NOW()", c.held)
+			expired, err := r.ExpireKeys(t.Context(), 10)
+			require.NoError(t, err)
+			require.Equal(t, c.want, expired)
+			expired, err = r.ExpireKeys(t.Context(), 10)
+			require.NoError(t, err)
+			require.Zero(t, expired)
+			if c.next == 0 {
+				require.Zero(t, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+				return
+			}
+			require.Equal(t, int(c.next/time.Hour), count(t, db, "SELECT ROUND(EXTRACT(EPOCH FROM check_at - NOW()) / 3600)::INT FROM idempotency_key"))
+			got, err := r.Get(t.Context(), tenant, byKey(t, "k"))
+			if c.want.Freed == 1 {
+				require.Equal(t, error(promise.ErrNotFound), err)
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, p.ID, got.ID)
+			}
+			q := create(t, r, withKey(draft("new"), "k", time.Hour))
+			require.Equal(t, len(c.want.Holds) == 0, q.State == promise.Resolved)
+		})
+	}
+}
+
+// Retention deletes a promise, and leaves the early settlement under its key to the next one.
+func TestRetentionKeepsEarlySettlements(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	create(t, r, withKey(draft("old"), "k", time.Hour))
+	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
+	until := hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).HeldUntil
+	db.Exec(t, "UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'")
+	deleted, err := r.DeleteSettled(t.Context(), 24*time.Hour, 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, deleted.Promises)
+	require.Equal(t, 1, deleted.Keys)
+	require.Equal(t, until, hold(t, r, "k", resolved([]byte("2")), promise.OutcomeDuplicate).HeldUntil)
+	require.Equal(t, "2", string(create(t, r, withKey(draft("new"), "k", time.Hour)).Value))
+}
+
 func TestAnExpiredHoldIsLost(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	expire := func() { db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'") }
+	expire := func() {
+		db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() - INTERVAL '1 second' WHERE held_at IS NOT NULL")
+	}
 	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
 	expire()
 	created, err := r.Create(t.Context(), tenant, withKey(draft("a"), "k", time.Hour))

@@ -16,8 +16,8 @@ var createForPromiseSQL string
 //go:embed queries/find_promise_by_key.sql
 var findPromiseByKeySQL string
 
-//go:embed queries/delete_expired.sql
-var deleteExpiredSQL string
+//go:embed queries/expire_keys.sql
+var expireKeysSQL string
 
 // CreateForPromise registers one more idempotency key for a promise that
 // exists. The key lives for ttl and for as long as the promise is pending. The
@@ -71,24 +71,41 @@ type keyRow struct {
 	HolderID uuid.UUID
 }
 
-// FindPromiseByKey returns the promise that a live key names. A key that is
-// unknown or free is promise.ErrNotFound.
+// FindPromiseByKey returns the promise that a key names. A key that names none
+// is promise.ErrNotFound.
 func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
-	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}, key: &key})
+	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}})
 	if err != nil {
 		return uuid.Nil, err
 	}
 	return row.HolderID, nil
 }
 
-// DeleteExpired deletes at most limit idempotency keys whose time is over and
-// whose promise is not pending, of all tenants, oldest first, and returns how
-// many. Fewer than limit means that none is left, or that somebody else has
-// them in hand.
-func (r *Repository) DeleteExpired(ctx context.Context, limit int) (int64, error) {
-	tag, err := r.db.Exec(ctx, deleteExpiredSQL, limit)
-	if err != nil {
-		return 0, interpret("delete expired keys", err)
+type expiredKeyRow struct {
+	Tenant *string
+	Key    *string // an early settlement under it has expired
+	Freed  bool
+}
+
+// ExpireKeys looks at no more than limit idempotency keys that are due for it,
+// of all tenants, the oldest first. It frees the keys that no longer name their
+// promise, and deletes the early settlements that have expired. Looked is less
+// than limit if no other key is due, or other transactions have locked the
+// rest.
+func (r *Repository) ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error) {
+	rows, err := runAll[expiredKeyRow](ctx, r, statement{op: "expire keys", sql: expireKeysSQL, args: []any{limit}})
+	e := promise.ExpiredKeys{Looked: len(rows)}
+	for _, row := range rows {
+		if row.Freed {
+			e.Freed++
+		}
+		if row.Key != nil {
+			h := promise.Hold{Key: *row.Key}
+			if row.Tenant != nil {
+				h.Tenant = *row.Tenant
+			}
+			e.Holds = append(e.Holds, h)
+		}
 	}
-	return tag.RowsAffected(), nil
+	return e, err
 }

@@ -35,9 +35,10 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	p := create(t, r, withKey(draft("first"), "k", time.Hour))
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 day'")
 
-	n, err := r.DeleteExpired(ctx, 10)
+	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
+	expired, err := r.ExpireKeys(ctx, 10)
 	require.NoError(t, err)
-	require.Zero(t, n)
+	require.Equal(t, promise.ExpiredKeys{Looked: 1}, expired)
 	second := withKey(draft("second"), "k", time.Hour)
 	_, _, err = made(r.Create(ctx, tenant, second))
 	requireCode(t, promise.CodeKeyConflict, err)
@@ -48,14 +49,34 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeSettled, got.Outcome)
 
-	// Settled, and its time over: the key is free, and names nothing.
+	// Settled and expired: a create may take the key over. Until one does, the key names its promise for seven days.
+	got, err = r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))
+	require.NoError(t, err)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, got)
+	found, err = r.FindPromiseByKey(ctx, tenant, "k")
+	require.NoError(t, err)
+	require.Equal(t, p.ID, found)
+	stored, err := r.Get(ctx, tenant, byKey(t, "k"))
+	require.NoError(t, err)
+	require.Equal(t, p.ID, stored.ID)
+	_, err = r.Extend(ctx, tenant, byKey(t, "k"), promise.Deadline{Timeout: new(time.Hour)})
+	require.Equal(t, p.ID, requireCode(t, promise.CodeConflict, err).Settled.PromiseID)
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // all of it is taken back
+	_, err = tx.Exec(ctx, "UPDATE promise SET resolved_at = NOW() - INTERVAL '168 hours'")
+	require.NoError(t, err)
+	later := repository.New(tx)
 	for _, err := range []error{
-		errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))),
-		errOf(r.Get(ctx, tenant, byKey(t, "k"))),
-		errOf(r.FindPromiseByKey(ctx, tenant, "k")),
+		errOf(later.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))),
+		errOf(later.Get(ctx, tenant, byKey(t, "k"))),
+		errOf(later.FindPromiseByKey(ctx, tenant, "k")),
+		errOf(later.Extend(ctx, tenant, byKey(t, "k"), promise.Deadline{Timeout: new(time.Hour)})),
 	} {
 		require.Equal(t, error(promise.ErrNotFound), err)
 	}
+	require.NoError(t, tx.Rollback(ctx))
+
 	q := create(t, r, second)
 	found, err = r.FindPromiseByKey(ctx, tenant, "k")
 	require.NoError(t, err)
@@ -64,9 +85,9 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	old, err := r.Get(ctx, tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
 	require.Equal(t, "k", *old.IdempotencyKey)
-	n, err = r.DeleteExpired(ctx, 10)
+	expired, err = r.ExpireKeys(ctx, 10)
 	require.NoError(t, err)
-	require.Zero(t, n)
+	require.Zero(t, expired)
 }
 
 func errOf[T any](_ T, err error) error { return err }
@@ -85,65 +106,70 @@ func TestKeyIsOverWhenThePromiseIsRead(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, again.Outcome)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = CLOCK_TIMESTAMP()")
+	db.Exec(t, "UPDATE promise SET resolved_at = CLOCK_TIMESTAMP() - INTERVAL '168 hours'")
 	_, err = repository.New(tx).Settle(t.Context(), tenant, byKey(t, "k"), resolved([]byte("1")))
 	require.Equal(t, error(promise.ErrNotFound), err)
 }
 
-func TestKeyOfATimedOutPromiseIsFreeAfterItsTime(t *testing.T) {
+func TestKeysOfTimedOutPromisesExpire(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	past := time.Now().Add(-time.Hour)
+	past := time.Now().Add(-8 * 24 * time.Hour)
 	for _, name := range []string{"a", "b", "c"} {
 		d := withKey(draft(name), name, time.Hour)
 		d.TimeoutAt = &past
 		create(t, r, d)
 	}
+	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second' WHERE key <> 'c'")
 	create(t, r, withKey(draft("again"), "a", time.Hour))
-	n, err := r.DeleteExpired(t.Context(), 10)
+	expired, err := r.ExpireKeys(t.Context(), 10)
 	require.NoError(t, err)
-	require.Zero(t, n, "nothing has recorded the deadlines yet")
+	require.Equal(t, promise.ExpiredKeys{Looked: 2}, expired, "nothing has recorded the deadlines yet, and a has been taken over")
 	_, err = r.Expire(t.Context(), 10)
 	require.NoError(t, err)
-	n, err = r.DeleteExpired(t.Context(), 10)
+	expired, err = r.ExpireKeys(t.Context(), 10)
 	require.NoError(t, err)
-	require.Equal(t, int64(1), n, "b alone: a has passed on, and c's time still runs")
+	require.Zero(t, expired, "the keys of pending promises are not read again")
+	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
+	expired, err = r.ExpireKeys(t.Context(), 10)
+	require.NoError(t, err)
+	require.Equal(t, promise.ExpiredKeys{Looked: 3, Freed: 1}, expired, "b alone: a has been taken over, and c has not expired")
+	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE check_at > NOW()"))
 	_, err = r.FindPromiseByKey(t.Context(), tenant, "c")
 	require.NoError(t, err)
 }
 
-func TestDeleteExpiredIsBounded(t *testing.T) {
+func TestExpireKeysIsBounded(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	past := time.Now().Add(-time.Hour)
-	for _, name := range []string{"a", "b", "c"} {
-		d := withKey(draft(name), name, time.Hour)
-		d.TimeoutAt = &past
-		create(t, r, d)
-	}
-	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
-	_, err := r.Expire(t.Context(), 10)
-	require.NoError(t, err)
-	for _, want := range []int64{2, 1, 0} {
-		n, err := r.DeleteExpired(t.Context(), 2)
+	past := time.Now().Add(-8 * 24 * time.Hour)
+	due := func(names ...string) {
+		for _, name := range names {
+			d := withKey(draft(name), name, time.Hour)
+			d.TimeoutAt = &past
+			create(t, r, d)
+		}
+		db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second', check_at = NOW()")
+		_, err := r.Expire(t.Context(), 10)
 		require.NoError(t, err)
-		require.Equal(t, want, n)
+	}
+	due("a", "b", "c")
+	for _, want := range []int{2, 1, 0} {
+		expired, err := r.ExpireKeys(t.Context(), 2)
+		require.NoError(t, err)
+		require.Equal(t, promise.ExpiredKeys{Looked: want, Freed: want}, expired)
 	}
 
-	// What somebody else has in hand is left, and not waited for.
-	d := withKey(draft("d"), "d", time.Hour)
-	d.TimeoutAt = &past
-	create(t, r, d)
-	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second'")
-	_, err = r.Expire(t.Context(), 10)
-	require.NoError(t, err)
+	// Rows that another transaction has locked are skipped.
+	due("d")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "SELECT FROM idempotency_key FOR UPDATE")
 	require.NoError(t, err)
-	n, err := r.DeleteExpired(t.Context(), 2)
+	expired, err := r.ExpireKeys(t.Context(), 2)
 	require.NoError(t, err)
-	require.Zero(t, n)
+	require.Zero(t, expired)
 	require.NoError(t, tx.Rollback(t.Context()))
 }
 
@@ -208,9 +234,9 @@ func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 			taken := make(chan error, 1)
 			go func() { taken <- take(r, other.ID) }()
 			requireWaiting(t, db)
-			n, err := r.DeleteExpired(t.Context(), 10)
+			expired, err := r.ExpireKeys(t.Context(), 10)
 			require.NoError(t, err)
-			require.Zero(t, n)
+			require.Zero(t, expired.Freed)
 			require.NoError(t, tx.Commit(t.Context()))
 			require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, <-taken).ExistingPromiseID)
 		})
@@ -243,7 +269,7 @@ func requireWaiting(t *testing.T, db *dbtest.DB) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
-// So must whoever calls by the key, before it is said to name nothing.
+// So must every other call by the key: the deadline stands only after the extension was rolled back.
 func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error){
@@ -269,17 +295,12 @@ func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 			p, err := r.Extend(ctx, tenant, key, promise.Deadline{Timeout: new(time.Hour)})
 			return p.State, err
 		},
-		"find": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
-			k, _ := key.Key()
-			id, err := r.FindPromiseByKey(ctx, tenant, k)
-			return id, err
-		},
 	} {
 		for _, extended := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, extended: %v", name, extended), func(t *testing.T) {
 				t.Parallel()
 				r, db := setUp(t)
-				p, tx := extendedInTime(t, db)
+				_, tx := extendedInTime(t, db)
 				var got any
 				done := make(chan error, 1)
 				go func() {
@@ -290,14 +311,22 @@ func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 				requireWaiting(t, db)
 				if !extended {
 					require.NoError(t, tx.Rollback(t.Context()))
-					require.Equal(t, error(promise.ErrNotFound), <-done, "the key is free")
+					err := <-done
+					if name == "extend" {
+						requireCode(t, promise.CodeTimedOut, err)
+						return
+					}
+					require.NoError(t, err)
+					require.Equal(t, map[string]any{
+						"settle": promise.OutcomeTimedOut, "settle in a batch": promise.OutcomeTimedOut, "get": promise.TimedOut,
+					}[name], got)
 					return
 				}
 				require.NoError(t, tx.Commit(t.Context()))
 				require.NoError(t, <-done)
 				require.Equal(t, map[string]any{
 					"settle": promise.OutcomeSettled, "settle in a batch": promise.OutcomeSettled,
-					"get": promise.Pending, "extend": promise.Pending, "find": p.ID,
+					"get": promise.Pending, "extend": promise.Pending,
 				}[name], got)
 			})
 		}
@@ -325,39 +354,6 @@ func (s *staged) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 func (s *staged) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	s.waits()
 	return s.DB.Exec(ctx, sql, args...)
-}
-
-// A deadline that passes after somebody has looked behind a key is waited for, too.
-func TestALookBehindAKeyConfirmsNoDeadlineToCome(t *testing.T) {
-	t.Parallel()
-	r, db := setUp(t)
-	var p promise.Promise
-	tx, err := db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over already, where all went well
-	inTime := false
-	late := repository.New(&staged{DB: db.Pool, before: map[int]func() error{
-		2: func() error { // the look behind the key, which nobody had
-			d := withKey(draft("payment"), "k", time.Hour)
-			d.Timeout = new(2 * time.Second)
-			p = create(t, r, d)
-			return nil
-		},
-		3: func() error { // the second look
-			settled, err := repository.New(tx).Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
-			require.NoError(t, err)
-			inTime = settled.Outcome == promise.OutcomeSettled
-			_, err = db.Pool.Exec(t.Context(), "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
-			return err
-		},
-	}, waits: func() {
-		if inTime {
-			require.NoError(t, tx.Commit(t.Context()))
-		}
-	}})
-	got, err := late.Settle(t.Context(), tenant, byKey(t, "k"), rejected("late"))
-	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeConflict}, got)
 }
 
 // Whoever wants a key waits again for its promise's extension, where a race was lost after a first wait.

@@ -19,9 +19,6 @@ var listPromisesOfWorkflowSQL string
 //go:embed queries/list_events.sql
 var listEventsSQL string
 
-//go:embed queries/tenant_exists.sql
-var tenantExistsSQL string
-
 // pageBytes bounds the values and metadata of a page.
 const pageBytes = 3 << 20
 
@@ -51,10 +48,7 @@ func (r *Repository) ListPromises(
 		return nil, false, err
 	}
 	if len(rows) == 0 {
-		known, err := run[existsRow](ctx, r, statement{op: "tenant exists", sql: tenantExistsSQL, args: []any{tenant}})
-		if err == nil && !known.Exists {
-			err = promise.ErrNotFound
-		}
+		_, err := r.tenantID(ctx, tenant)
 		return nil, false, err
 	}
 	more = rows[0].Matching > min(len(rows), limit)
@@ -68,11 +62,6 @@ func (r *Repository) ListPromises(
 type listRow struct {
 	promiseRow
 	Matching int
-}
-
-type existsRow struct {
-	never
-	Exists bool
 }
 
 // listConfirmed runs a list until every deadline in it that nothing has recorded

@@ -42,6 +42,7 @@ type promiseRow struct {
 	SettledByKind       *promise.PrincipalKind
 	SettledByID         *string
 	Comment             *string
+	ExternalID          *string
 	ReadAt              time.Time
 }
 
@@ -49,6 +50,7 @@ func (r promiseRow) promise() promise.Promise {
 	p := promise.Promise{
 		ID:                  r.ID,
 		WorkflowExecutionID: r.WorkflowExecutionID,
+		ExternalID:          r.ExternalID,
 		Name:                r.Name,
 		State:               r.state(),
 		Value:               r.Value,
@@ -121,7 +123,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		onTimeout = *d.OnTimeout
 	}
 	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
-		tenant, d.WorkflowExecutionID.String(), d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
+		tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
 		orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error, false,
 	}})
 	if err != nil {
@@ -167,7 +169,7 @@ func (r createRow) overdue() (passed, bool) {
 // Get reads a promise, and judges the deadline by the database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	id, key := arguments(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true, key: key})
+	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true})
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -196,7 +198,7 @@ func (r *Repository) Extend(
 ) (promise.Promise, error) {
 	id, key := arguments(i)
 	row, err := run[extendRow](ctx, r, statement{
-		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true, key: key,
+		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true,
 	})
 	if err != nil {
 		return promise.Promise{}, err

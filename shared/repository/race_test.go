@@ -188,7 +188,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			if _, err := r.Settle(ctx, tenant, i, rejected("x")); err != nil && promise.AsError(err).Code != promise.CodeNotFound {
 				failures <- err
 			}
-			if _, err := r.DeleteExpired(ctx, 5); err != nil {
+			if _, err := r.ExpireKeys(ctx, 5); err != nil {
 				failures <- err
 			}
 		}

@@ -39,12 +39,14 @@ type refEvent struct {
 
 type refKeyName struct{ tenant, key string }
 
-// refKey belongs to a promise, or holds a settlement.
+// refKey belongs to a promise, or has an early settlement, or both.
 type refKey struct {
-	expiresAt time.Time
 	promise   *refPromise
+	expiresAt time.Time // of the promise's part
 	held      *promise.Settlement
 	heldAt    time.Time
+	heldUntil time.Time
+	checkAt   time.Time // the sweep leaves the key alone until then
 }
 
 func newReference(now time.Time) *reference {
@@ -69,7 +71,7 @@ func (m *reference) read(p *refPromise) promise.Promise {
 func (m *reference) find(tenant string, i promise.Identifier) *refPromise {
 	if key, ok := i.Key(); ok {
 		k := m.keys[refKeyName{tenant, key}]
-		if k == nil || k.promise == nil || !m.lives(k) {
+		if k == nil || !m.names(k) {
 			return nil
 		}
 		return k.promise
@@ -83,9 +85,16 @@ func (m *reference) find(tenant string, i promise.Identifier) *refPromise {
 	return nil
 }
 
-// lives is for keys that belong to a promise.
 func (m *reference) lives(k *refKey) bool {
-	return promise.KeyLives(k.expiresAt, m.read(k.promise).State, m.now)
+	return k.promise != nil && promise.KeyLives(k.expiresAt, m.read(k.promise).State, m.now)
+}
+
+func (m *reference) names(k *refKey) bool {
+	if k.promise == nil {
+		return false
+	}
+	p := m.read(k.promise)
+	return promise.KeyNames(k.expiresAt, p.State, p.ResolvedAt, m.now)
 }
 
 // record appends an event and returns its number.
@@ -129,7 +138,7 @@ func (m *reference) create(tenant string, d promise.Draft) (created promise.Crea
 		}
 		return promise.Created{Promise: m.read(p)}, nil, nil
 	}
-	if key != nil && key.promise != nil && m.lives(key) {
+	if key != nil && m.lives(key) {
 		return promise.Created{}, nil, &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: key.promise.ID}
 	}
 	if w == nil {
@@ -149,14 +158,16 @@ func (m *reference) create(tenant string, d promise.Draft) (created promise.Crea
 	p.CreatedBySequence = m.record(p, promise.EventCreated, nil)
 	lost := false
 	if key != nil && key.held != nil {
-		if promise.HoldSettles(key.heldAt, key.expiresAt, p.TimeoutAt, m.now) {
+		if promise.HoldSettles(key.heldAt, key.heldUntil, p.TimeoutAt, m.now) {
 			m.apply(p, *key.held, m.now, promise.EventOf(key.held.State))
 		} else {
 			lost = true
 		}
 	}
 	if d.IdempotencyKey != nil {
-		m.keys[name] = &refKey{expiresAt: m.now.Add(d.IdempotencyKeyTTL), promise: p}
+		m.keys[name] = &refKey{
+			expiresAt: m.now.Add(d.IdempotencyKeyTTL), promise: p, checkAt: m.now.Add(max(d.IdempotencyKeyTTL, promise.KeyGrace)),
+		}
 	}
 	return promise.Created{Promise: m.read(p), New: true, LostHold: lost}, p, nil
 }
@@ -178,7 +189,7 @@ func (m *reference) register(tenant, key string, id uuid.UUID, ttl time.Duration
 			return nil
 		}
 	}
-	m.keys[name] = &refKey{expiresAt: m.now.Add(ttl), promise: p}
+	m.keys[name] = &refKey{expiresAt: m.now.Add(ttl), promise: p, checkAt: m.now.Add(ttl)}
 	return nil
 }
 
@@ -202,21 +213,31 @@ func stands(p promise.Promise, r promise.Result) promise.Settled {
 }
 
 func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.Settlement, hold time.Duration) promise.Settled {
-	if p := m.find(tenant, i); p != nil {
-		settled, _ := m.settle(p, s)
-		return settled
-	}
 	key, _ := i.Key()
 	name := refKeyName{tenant, key}
 	k := m.keys[name]
-	if k != nil && k.held != nil && k.expiresAt.After(m.now) {
+	if p := m.find(tenant, i); p != nil {
+		alive := m.lives(k)
+		settled, _ := m.settle(p, s)
+		if alive || settled.Outcome == promise.OutcomeDuplicate {
+			return settled
+		}
+	}
+	if k != nil && k.held != nil && k.heldUntil.After(m.now) {
 		outcome := promise.Late(promise.Pending, false, k.held.Same(s.Result))
-		return promise.Settled{State: promise.Pending, Outcome: outcome, HeldUntil: &k.expiresAt}
+		return promise.Settled{State: promise.Pending, Outcome: outcome, HeldUntil: new(k.heldUntil)}
 	}
 	lost := k != nil && k.held != nil
-	k = &refKey{expiresAt: m.now.Add(hold), held: &s, heldAt: m.now}
-	m.keys[name] = k
-	return promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: &k.expiresAt, LostHold: lost}
+	until := m.now.Add(hold)
+	switch {
+	case k == nil:
+		k = &refKey{checkAt: until}
+		m.keys[name] = k
+	case k.promise == nil || until.Before(k.checkAt):
+		k.checkAt = until
+	}
+	k.held, k.heldAt, k.heldUntil = &s, m.now, until
+	return promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: &until, LostHold: lost}
 }
 
 // settleBatch looks up all keys before it settles anything.
@@ -306,23 +327,41 @@ func (m *reference) expire(limit int) int {
 	return len(due)
 }
 
-func (m *reference) deleteExpired() int64 {
-	before := len(m.keys)
+// expireKeys returns how many keys let their promise go, and the keys whose early settlement expired.
+func (m *reference) expireKeys() (freed int, expired []refKeyName) {
 	for name, k := range m.keys {
-		if k.promise != nil && k.promise.State != promise.Pending && !m.lives(k) {
+		if k.checkAt.After(m.now) {
+			continue
+		}
+		if k.held != nil && !k.heldUntil.After(m.now) {
+			k.held = nil
+			expired = append(expired, name)
+		}
+		end := time.Time{}
+		if k.promise != nil && k.promise.State == promise.Pending { // nothing has recorded a settlement
+			end = later(k.expiresAt, m.now.Add(promise.KeyGrace))
+		} else if k.promise != nil {
+			end = later(k.expiresAt, k.promise.ResolvedAt.Add(promise.KeyGrace))
+		}
+		if k.promise != nil && !end.After(m.now) {
+			k.promise = nil
+			freed++
+		}
+		switch {
+		case k.promise == nil && k.held == nil:
 			delete(m.keys, name)
+		case k.promise == nil || k.held != nil && k.heldUntil.Before(end):
+			k.checkAt = k.heldUntil
+		default:
+			k.checkAt = end
 		}
 	}
-	return int64(before - len(m.keys))
+	return freed, expired
 }
 
-func (m *reference) deleteExpiredHolds() []refKeyName {
-	var lost []refKeyName
-	for name, k := range m.keys {
-		if k.held != nil && !k.expiresAt.After(m.now) {
-			delete(m.keys, name)
-			lost = append(lost, name)
-		}
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return lost
+	return b
 }

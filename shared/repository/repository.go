@@ -1,9 +1,9 @@
 // Package repository keeps promises and idempotency keys in Postgres.
 //
-// One operation is one statement and one round trip. Where a race was lost it is
-// run again; where a promise is past its deadline and nothing has recorded it
-// yet, two more follow; where a key names nothing, one. Every method can be
-// repeated safely.
+// One operation is one statement and one round trip. A lost race repeats the
+// statement. A deadline that has passed and is not recorded yet adds two
+// statements: one waits for running transactions, one asks again. Every method
+// can be repeated safely.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that none can deadlock with another:
@@ -28,7 +28,7 @@ package repository
 import (
 	"context"
 	_ "embed" // the queries
-	"errors"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,7 +37,10 @@ import (
 )
 
 // Repository is safe for concurrent use.
-type Repository struct{ db DB }
+type Repository struct {
+	db        DB
+	tenantIDs sync.Map // uuid.UUID by slug, of the tenants that this process has looked up
+}
 
 // DB is what the repository needs of a *pgxpool.Pool.
 type DB interface {
@@ -48,11 +51,8 @@ type DB interface {
 //go:embed queries/await_settlements.sql
 var awaitSettlementsSQL string
 
-//go:embed queries/doubtful_key.sql
-var doubtfulKeySQL string
-
 // New returns a repository on db, whose schema is migrated.
-func New(db DB) *Repository { return &Repository{db} }
+func New(db DB) *Repository { return &Repository{db: db} }
 
 // attempts bounds how often a statement that lost a race is run again. The
 // second look sees the winner, so more than two mean a chain of races on one
@@ -69,10 +69,6 @@ type statement struct {
 	// found: the key may belong to another promise by then.
 	identifies bool
 
-	// key is the key that the statement goes by, of the tenant that is its first
-	// argument, where it is to be asked about if no row is found.
-	key *string
-
 	// confirms says that the last argument is whether the deadline that the
 	// statement asked about stands.
 	confirms bool
@@ -80,7 +76,7 @@ type statement struct {
 
 func (s *statement) pin(promiseID string) {
 	if s.identifies {
-		s.args[1], s.args[2], s.key = &promiseID, (*string)(nil), nil
+		s.args[1], s.args[2] = &promiseID, (*string)(nil)
 	}
 }
 
@@ -121,9 +117,8 @@ func (never) overdue() (passed, bool) { return passed{}, false }
 // race, where its connection turned out dead before anything was sent, and
 // where its answer is a deadline that nothing has recorded: a settlement that
 // was in time may be about to commit, so those under way are waited for first.
-// Where what they did was to set another deadline, it may have passed, too, by
-// the second look: that one is waited for in its turn. So is the deadline by
-// which a key names nothing: an extension may be about to keep it in force.
+// If one of them moved the deadline, and the new one has passed too, run waits
+// again.
 func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	reconnected := false
 	var confirmed *passed
@@ -147,17 +142,6 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			reconnected = true
 			confirmed = s.doubtAgain(confirmed)
 			continue
-		case errors.Is(err, pgx.ErrNoRows) && s.key != nil:
-			behind, failed := r.behind(ctx, s)
-			if failed != nil {
-				return row, interpret(s.op, failed)
-			}
-			if behind != nil && !behind.Passed { // it has come into force since
-				continue
-			}
-			if behind != nil {
-				deadline, overdue = passed{workflowExecutionID: behind.WorkflowExecutionID, at: *behind.TimeoutAt}, true
-			}
 		}
 		if !overdue || confirmed != nil && confirmed.same(deadline) {
 			if err != nil {
@@ -177,22 +161,6 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 		confirmed = &deadline
 	}
 	return row, contention(err)
-}
-
-// behindRow is a promise that nothing has settled.
-type behindRow struct {
-	WorkflowExecutionID uuid.UUID
-	TimeoutAt           *time.Time
-	Passed              bool // TimeoutAt
-}
-
-// behind looks for such a promise behind a statement's key that names nothing.
-func (r *Repository) behind(ctx context.Context, s statement) (*behindRow, error) {
-	found, err := all[behindRow](r.db.Query(ctx, doubtfulKeySQL, s.args[0], *s.key))
-	if err != nil || len(found) == 0 {
-		return nil, err
-	}
-	return &found[0], nil
 }
 
 func (r *Repository) awaitSettlements(ctx context.Context, op string, workflowExecutionIDs []string) error {

@@ -37,11 +37,9 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"create_key":                {admin},
 		"create_tenant":             {admin},
 		"delete_empty_workflows":    {sweeper},
-		"delete_expired":            {sweeper},
-		"delete_expired_holds":      {sweeper},
 		"delete_settled":            {sweeper},
-		"doubtful_key":              {app, sweeper},
 		"expire":                    {app, sweeper},
+		"expire_keys":               {sweeper},
 		"expire_workflow":           {app, sweeper},
 		"extend":                    {app},
 		"find_key":                  {app, admin},
@@ -59,7 +57,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"settle_batch":              {app},
 		"suspend_tenant":            {admin},
 		"tenant_active":             {app, admin},
-		"tenant_exists":             {app, sweeper, admin},
+		"tenant_id":                 {app, sweeper, admin},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)

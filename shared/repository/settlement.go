@@ -28,24 +28,14 @@ var settleBatchSQL string
 func (r *Repository) Settle(
 	ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement,
 ) (promise.Settled, error) {
-	statement := settlement(tenant, i, s)
-	_, statement.key = arguments(i)
-	return r.settle(ctx, s, statement)
-}
-
-func settlement(tenant string, i promise.Identifier, s promise.Settlement) statement {
 	id, key := arguments(i)
-	return statement{
+	row, err := run[settleRow](ctx, r, statement{
 		op: "settle", sql: settleSQL, identifies: true,
 		args: []any{
 			tenant, id, key, string(s.State), s.Value, s.Error,
 			string(s.By.Kind), orNull(s.By.ID), s.Comment,
 		},
-	}
-}
-
-func (r *Repository) settle(ctx context.Context, s promise.Settlement, as statement) (promise.Settled, error) {
-	row, err := run[settleRow](ctx, r, as)
+	})
 	if err != nil {
 		return promise.Settled{}, err
 	}
@@ -74,11 +64,12 @@ func (r settleRow) overdue() (passed, bool) {
 	return passed{r.PromiseID, r.WorkflowExecutionID, *r.OverdueSince}, true
 }
 
-// SettleOrHold settles the promise of an idempotency key. Where there is none,
-// the settlement is held under the key for the time given: the promise that is
-// created with the key by then is born settled with it. The same settlement
-// again is a duplicate, another one a conflict; neither changes what is held, or
-// for how long.
+// SettleOrHold settles the promise of an idempotency key. If the key has none,
+// or has expired, the settlement is held under the key for the time given: the
+// promise that is created with the key by then is born settled with it. A
+// settlement that equals the one of an expired key's promise is a duplicate of
+// it. One that equals the held settlement is a duplicate, any other is a
+// conflict; neither changes the held settlement or its expiry.
 func (r *Repository) SettleOrHold(
 	ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
 ) (promise.Settled, error) {
@@ -87,15 +78,21 @@ func (r *Repository) SettleOrHold(
 		return promise.Settled{}, err
 	}
 	for range attempts {
-		settled, err := r.settle(ctx, s, settlement(tenant, i, s)) // a key that is in doubt is hold.sql's
-		if !errors.Is(err, promise.ErrNotFound) {
-			return settled, err
+		settled, err := r.Settle(ctx, tenant, i, s)
+		if err != nil && !errors.Is(err, promise.ErrNotFound) {
+			return promise.Settled{}, err
+		}
+		if settled.Outcome == promise.OutcomeSettled || settled.Outcome == promise.OutcomeDuplicate {
+			return settled, nil
 		}
 		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, confirms: true, args: []any{
 			tenant, key, hold, string(s.State), s.Value, s.Error, string(s.By.Kind), orNull(s.By.ID), s.Comment, false,
 		}})
 		if err != nil {
 			return promise.Settled{}, err
+		}
+		if row.HolderID != nil && *row.HolderID == settled.PromiseID { // the key has not expired
+			return settled, nil
 		}
 		if row.ExpiresAt == nil {
 			continue
@@ -112,6 +109,7 @@ func (r *Repository) SettleOrHold(
 type holdRow struct {
 	doubt
 	ExpiresAt *time.Time
+	HolderID  *uuid.UUID
 	Held      bool
 	Same      bool
 	LostHold  bool

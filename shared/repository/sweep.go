@@ -19,9 +19,6 @@ var expireWorkflowSQL string
 //go:embed queries/delete_empty_workflows.sql
 var deleteEmptyWorkflowsSQL string
 
-//go:embed queries/delete_expired_holds.sql
-var deleteExpiredHoldsSQL string
-
 //go:embed queries/delete_settled.sql
 var deleteSettledSQL string
 
@@ -46,14 +43,6 @@ func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uui
 		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},
 	})
 	return row.Expired, err
-}
-
-// DeleteExpiredHolds deletes at most limit settlements that were held for a
-// promise which did not come in time, of all tenants, oldest first, and returns
-// whose they were. Fewer than limit mean that none is left, or that somebody
-// else has them in hand.
-func (r *Repository) DeleteExpiredHolds(ctx context.Context, limit int) ([]promise.Hold, error) {
-	return runAll[promise.Hold](ctx, r, statement{op: "delete expired holds", sql: deleteExpiredHoldsSQL, args: []any{limit}})
 }
 
 type deletedRow struct {

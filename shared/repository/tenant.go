@@ -71,6 +71,11 @@ type tenantRow struct {
 	promise.Tenant
 }
 
+type existsRow struct {
+	never
+	Exists bool
+}
+
 // TenantActive says whether there is a tenant of that slug which is not
 // suspended.
 func (r *Repository) TenantActive(ctx context.Context, slug string) (bool, error) {

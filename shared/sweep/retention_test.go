@@ -191,7 +191,7 @@ func TestExpiredHoldsAreToldOf(t *testing.T) {
 		_, err := s.repo.SettleOrHold(t.Context(), tenant, key, early, time.Hour)
 		require.NoError(t, err)
 	}
-	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE key <> 'live'")
+	s.Exec(t, "UPDATE idempotency_key SET held_until = NOW(), check_at = NOW() WHERE key <> 'live'")
 	require.Equal(t, sweep.Report{HoldsExpired: 2}, s.once(t))
 	require.Equal(t, sweep.Report{}, s.once(t))
 	require.Equal(t, 1, s.count(t, "idempotency_key"))
@@ -205,11 +205,12 @@ func TestExpiredKeysAreDeleted(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	s.settled(t, 1200, 1200)
-	s.Exec(t, "UPDATE promise SET created_at = NOW(), resolved_at = NOW()")
-	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	s.Exec(t, "UPDATE promise SET created_at = NOW() - INTERVAL '8 days', resolved_at = NOW() - INTERVAL '8 days'")
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW(), check_at = NOW()")
 	key := "pending"
 	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", IdempotencyKey: &key})
-	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() WHERE promise_id = $1", p.ID)
+	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW(), check_at = NOW() WHERE promise_id = $1", p.ID)
 	require.Equal(t, sweep.Report{KeysDeleted: 1200}, s.once(t))
 	require.Equal(t, 1, s.count(t, "idempotency_key"), "the one whose promise is pending")
+	require.Equal(t, 1, s.count(t, "idempotency_key WHERE check_at > NOW() + INTERVAL '6 days'"), "and it is left alone for a week")
 }

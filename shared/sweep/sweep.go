@@ -24,8 +24,7 @@ type Store interface {
 	// ExpireWorkflow alone waits: for its turn at one workflow execution.
 	ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.Expired, error)
 
-	DeleteExpired(ctx context.Context, limit int) (int64, error)
-	DeleteExpiredHolds(ctx context.Context, limit int) ([]promise.Hold, error)
+	ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
 }
 
@@ -124,7 +123,7 @@ type call struct {
 	open  context.Context // a batch begins only while it lasts
 	limit context.Context // a batch under way ends with it
 
-	deadlines, keys, holds, settled kind
+	deadlines, keys, settled kind
 
 	report Report // Expired is the deadlines' goroutine's, the rest the deletions'
 	untold untold // the deadlines' goroutine's
@@ -164,14 +163,13 @@ func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Re
 	c := &call{
 		Sweeper: s, open: open, limit: limit,
 		deadlines: kind{name: "record deadlines"},
-		keys:      kind{name: "delete expired keys"},
-		holds:     kind{name: "delete expired holds"},
+		keys:      kind{name: "expire keys"},
 		settled:   kind{name: "delete settled promises"},
 		busy:      kind{name: "record a busy workflow's deadlines"},
 		waited:    make(chan promise.Expired, 1),
 	}
 	do(c)
-	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.holds.err(), c.settled.err())
+	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.settled.err())
 }
 
 func (k *kind) err() error {
@@ -296,7 +294,7 @@ func (c *call) tidyInRounds() {
 // full one.
 func (c *call) tidy(pause time.Duration) {
 	keys, holds, promises := c.report.KeysDeleted, c.report.HoldsExpired, c.report.PromisesDeleted
-	more := []func() bool{c.deleteKeys, c.deleteHolds, c.deleteSettled}
+	more := []func() bool{c.expireKeys, c.deleteSettled}
 	for len(more) > 0 && c.open.Err() == nil {
 		more = slices.DeleteFunc(more, func(full func() bool) bool { return !full() })
 		if len(more) > 0 {
@@ -308,24 +306,15 @@ func (c *call) tidy(pause time.Duration) {
 	c.Metrics.Count(MetricPromisesDeleted, int64(c.report.PromisesDeleted-promises))
 }
 
-func (c *call) deleteKeys() (full bool) {
+func (c *call) expireKeys() (full bool) {
 	c.try(&c.keys, func(ctx context.Context) error { //nolint:errcheck // see kind
-		n, err := c.Store.DeleteExpired(ctx, deleteBatch)
-		c.report.KeysDeleted += int(n)
-		full = n >= deleteBatch
-		return err
-	})
-	return full
-}
-
-func (c *call) deleteHolds() (full bool) {
-	c.try(&c.holds, func(ctx context.Context) error { //nolint:errcheck // see kind
-		holds, err := c.Store.DeleteExpiredHolds(ctx, deleteBatch)
-		for _, h := range holds {
+		e, err := c.Store.ExpireKeys(ctx, deleteBatch)
+		for _, h := range e.Holds {
 			c.Log.Warn("held settlement expired unused", "tenant", h.Tenant, "key", h.Key)
 		}
-		c.report.HoldsExpired += len(holds)
-		full = len(holds) >= deleteBatch
+		c.report.KeysDeleted += e.Freed
+		c.report.HoldsExpired += len(e.Holds)
+		full = e.Looked >= deleteBatch
 		return err
 	})
 	return full

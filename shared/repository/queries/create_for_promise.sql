@@ -14,7 +14,7 @@ holder AS MATERIALIZED (
         k.promise_id,
         k.expires_at,
         k.held_at,
-        k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()) AS live,
+        promise_key_live(k.expires_at, q.resolved, q.timeout_at, NOW()) AS live,
         COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $5::BOOLEAN, FALSE) AS doubtful,
         q.workflow_execution_id
     FROM target
@@ -22,12 +22,16 @@ holder AS MATERIALIZED (
     LEFT JOIN promise q ON q.id = k.promise_id
 ),
 registered AS (
-    INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at)
-    SELECT tenant_id, $2::VARCHAR, id, NOW() + $4::INTERVAL
+    INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at, check_at)
+    SELECT tenant_id, $2::VARCHAR, id, NOW() + $4::INTERVAL, NOW() + $4::INTERVAL
     FROM target
     WHERE NOT EXISTS (SELECT FROM holder WHERE live OR doubtful OR held_at IS NOT NULL)
-    ON CONFLICT (tenant_id, key) DO UPDATE SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at
-        WHERE (k.promise_id, k.expires_at) = (SELECT promise_id, expires_at FROM holder)
+    ON CONFLICT (tenant_id, key) DO UPDATE
+        SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at, check_at = EXCLUDED.check_at
+        WHERE EXISTS (
+            SELECT FROM holder h
+            WHERE (h.promise_id, h.expires_at, h.held_at) IS NOT DISTINCT FROM (k.promise_id, k.expires_at, k.held_at)
+        )
     RETURNING k.promise_id
 )
 SELECT

@@ -1,5 +1,5 @@
--- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events.
--- Nothing that is pending. How long counts from when the settlement was recorded: engines must have had the time to read
+-- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events. A key that has
+-- an early settlement stays, without its promise. Nothing that is pending is deleted. How long counts from when the settlement was recorded: engines must have had the time to read
 -- it. Workflow executions that this leaves empty go too. One row, with those that were not: somebody else may have deleted
 -- the rest of their promises at the same time.
 --
@@ -58,10 +58,23 @@ events AS (
       AND (e.promise_id IN (SELECT id FROM doomed)) IS TRUE -- which is hashed; bare, it is a join that may not be
     RETURNING 1
 ),
+locked_keys AS MATERIALIZED (
+    SELECT k.tenant_id, k.key, k.held_at IS NOT NULL AS held
+    FROM idempotency_key k
+    WHERE k.promise_id IN (SELECT id FROM doomed)
+    FOR UPDATE
+),
+freed AS (
+    UPDATE idempotency_key k
+    SET promise_id = NULL, expires_at = COALESCE(k.held_until, k.expires_at), check_at = COALESCE(k.held_until, k.expires_at)
+    FROM locked_keys l
+    WHERE k.tenant_id = l.tenant_id AND k.key = l.key AND l.held
+    RETURNING 1
+),
 keys AS (
     DELETE FROM idempotency_key k
-    USING doomed
-    WHERE k.promise_id = doomed.id
+    USING locked_keys l
+    WHERE k.tenant_id = l.tenant_id AND k.key = l.key AND NOT l.held
     RETURNING 1
 ),
 promises AS (
@@ -78,7 +91,7 @@ workflows AS (
 )
 SELECT
     (SELECT COUNT(*) FROM promises) AS promises,
-    (SELECT COUNT(*) FROM keys) AS keys,
+    (SELECT COUNT(*) FROM keys) + (SELECT COUNT(*) FROM freed) AS keys,
     (SELECT COUNT(*) FROM events) + (SELECT COUNT(*) FROM doomed WHERE is_event) AS events,
     (SELECT COUNT(*) FROM workflows) AS workflows,
     (

@@ -14,7 +14,7 @@ WITH target AS MATERIALIZED (
           JOIN promise q ON q.id = k.promise_id
           WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
             AND k.key = $3::VARCHAR
-            AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+            AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
       ))
 ),
 numbered AS (
@@ -47,6 +47,7 @@ SELECT
     CASE WHEN extended.id IS NULL THEN p.timeout_at ELSE extended.timeout_at END AS timeout_at,
     p.created_at, p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
     p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment,
+    (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     CLOCK_TIMESTAMP() AS read_at, target.pending, extended.id IS NOT NULL AS extended
 FROM target
 JOIN promise p ON p.id = target.id

@@ -1,7 +1,7 @@
--- Finds the promise behind a live key ($2). $1 slug. No lock; idempotency_key_pkey finds it.
+-- Finds the promise that a key ($2) names. $1 slug. No lock; idempotency_key_pkey finds it.
 SELECT k.promise_id AS holder_id
 FROM tenant t
 JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = $2::VARCHAR
 JOIN promise q ON q.id = k.promise_id
 WHERE t.slug = $1
-  AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+  AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())

@@ -1,5 +1,5 @@
 -- Reads a promise, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug. No lock.
--- A key is found while its time runs or its promise is pending. Primary keys only: promise_pkey, idempotency_key_pkey.
+-- A key is found while it names its promise. Primary keys only: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
 SELECT
     p.id,
     p.workflow_execution_id,
@@ -20,6 +20,7 @@ SELECT
     p.settled_by_kind,
     p.settled_by_id,
     p.comment,
+    (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
@@ -30,5 +31,5 @@ WHERE t.slug = $1
       JOIN promise q ON q.id = k.promise_id
       WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
         AND k.key = $3::VARCHAR
-        AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW()))
+        AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
   ))

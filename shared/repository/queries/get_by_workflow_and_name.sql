@@ -1,5 +1,5 @@
 -- Reads a promise by its workflow execution ($2) and its name ($3). $1 slug. No lock.
--- promise_workflow_execution_id_name_key finds it.
+-- promise_workflow_execution_id_name_key finds it; workflow_execution_pkey.
 SELECT
     p.id,
     p.workflow_execution_id,
@@ -20,6 +20,7 @@ SELECT
     p.settled_by_kind,
     p.settled_by_id,
     p.comment,
+    (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id

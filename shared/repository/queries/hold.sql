@@ -1,17 +1,22 @@
--- Holds a settlement under a key ($2) that no promise has, for the promise that will be created with it. $1 slug, $3 for
--- how long, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of who settles, $9 comment.
--- One row: until when a settlement is held now, whether that is this one, or one that was held before and is the same,
--- and whether a hold that had expired unused made room. expires_at is NULL where the key belongs to a promise, or somebody
--- came first: to be run again, after another look for the promise. doubtful and $10: as in create.sql. No row: there is no
--- such tenant.
+-- Stores an early settlement under a key ($2), for the promise that will be created with it. $1 slug, $3 for how long, $4 outcome,
+-- $5 value, $6 error, $7 and $8 kind and id of the caller, $9 comment, $10 and doubtful: as waited in create.sql.
 --
--- Locks: the key's row. What is free makes room, if it still is as it was seen.
+-- One row. expires_at: until when the key has an early settlement now; held: this call stored it; same: an equal one was already
+-- stored; lost_hold: an expired one was replaced. expires_at is NULL and holder_id set if the key belongs to a promise, or names one that
+-- was settled with the same bytes: the promise answers the call. Both are NULL if another call came first: the caller retries. No
+-- row: there is no such tenant.
+--
+-- Locks: the key's row. A settlement is stored only if the row is still as it was read.
 WITH seen AS MATERIALIZED (
     SELECT
-        k.promise_id, k.expires_at, k.held_at,
-        k.promise_id IS NULL AND k.expires_at > NOW() AS holds,
-        k.promise_id IS NOT NULL
-            AND (k.expires_at > NOW() OR NOT q.resolved AND (q.timeout_at IS NULL OR q.timeout_at > NOW())) AS belongs,
+        k.promise_id, k.expires_at, k.held_at, COALESCE(k.held_until, k.expires_at) AS held_until,
+        k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() AS holds,
+        q.id IS NOT NULL AND (
+            promise_key_live(k.expires_at, q.resolved, q.timeout_at, NOW())
+            OR promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
+                AND q.settled_by_kind IS DISTINCT FROM 'deadline' AND q.outcome IS NOT DISTINCT FROM $4::VARCHAR
+                AND q.value IS NOT DISTINCT FROM $5::BYTEA AND q.error IS NOT DISTINCT FROM $6::TEXT
+        ) AS answers,
         COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $10::BOOLEAN, FALSE) AS doubtful,
         q.workflow_execution_id,
         k.held_outcome = $4::VARCHAR AND k.held_value IS NOT DISTINCT FROM $5::BYTEA
@@ -22,30 +27,33 @@ WITH seen AS MATERIALIZED (
     WHERE t.slug = $1
 ),
 held AS (
-    INSERT INTO idempotency_key AS k (tenant_id, key, expires_at, held_at, held_outcome, held_value, held_error,
-                                      held_by_kind, held_by_id, held_comment)
-    SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA, $6::TEXT, $7::VARCHAR, $8::VARCHAR,
-           $9::VARCHAR
+    INSERT INTO idempotency_key AS k (tenant_id, key, expires_at, check_at, held_until, held_at, held_outcome, held_value,
+                                      held_error, held_by_kind, held_by_id, held_comment)
+    SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA,
+           $6::TEXT, $7::VARCHAR, $8::VARCHAR, $9::VARCHAR
     FROM tenant t
-    WHERE t.slug = $1 AND NOT EXISTS (SELECT FROM seen WHERE holds OR belongs OR doubtful)
+    WHERE t.slug = $1 AND NOT EXISTS (SELECT FROM seen WHERE holds OR answers OR doubtful)
     ON CONFLICT (tenant_id, key) DO UPDATE
-        SET promise_id = NULL, expires_at = EXCLUDED.expires_at, held_at = EXCLUDED.held_at,
-            held_outcome = EXCLUDED.held_outcome, held_value = EXCLUDED.held_value, held_error = EXCLUDED.held_error,
-            held_by_kind = EXCLUDED.held_by_kind, held_by_id = EXCLUDED.held_by_id, held_comment = EXCLUDED.held_comment
+        SET expires_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.expires_at ELSE k.expires_at END,
+            check_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.check_at ELSE LEAST(k.check_at, EXCLUDED.check_at) END,
+            held_until = EXCLUDED.held_until, held_at = EXCLUDED.held_at, held_outcome = EXCLUDED.held_outcome,
+            held_value = EXCLUDED.held_value, held_error = EXCLUDED.held_error, held_by_kind = EXCLUDED.held_by_kind,
+            held_by_id = EXCLUDED.held_by_id, held_comment = EXCLUDED.held_comment
         WHERE EXISTS (
             SELECT FROM seen
             WHERE (seen.expires_at, seen.promise_id, seen.held_at) IS NOT DISTINCT FROM (k.expires_at, k.promise_id, k.held_at)
         )
-    RETURNING k.expires_at
+    RETURNING k.held_until
 )
 SELECT
-    COALESCE(held.expires_at, CASE WHEN seen.holds THEN seen.expires_at END) AS expires_at,
-    held.expires_at IS NOT NULL AS held,
+    COALESCE(held.held_until, CASE WHEN seen.holds AND NOT seen.answers THEN seen.held_until END) AS expires_at,
+    held.held_until IS NOT NULL AS held,
+    CASE WHEN seen.answers THEN seen.promise_id END AS holder_id,
     COALESCE(seen.doubtful, FALSE) AS doubtful,
     seen.workflow_execution_id,
     COALESCE(seen.same, FALSE) AS same,
-    held.expires_at IS NOT NULL AND EXISTS (SELECT FROM seen WHERE promise_id IS NULL) AS lost_hold
+    held.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL) AS lost_hold
 FROM tenant t
 LEFT JOIN held ON TRUE
-LEFT JOIN seen ON seen.holds OR seen.doubtful
+LEFT JOIN seen ON seen.holds OR seen.answers OR seen.doubtful
 WHERE t.slug = $1

@@ -5,8 +5,8 @@
 --
 -- Locks: the workflow executions' rows in the order of their ids, then the promises'. Unlike settle.sql it decides by the
 -- rows that it has locked, because a loser must not take the others with it: what changed since the snapshot is read
--- with the lock, and the deadline judged by a clock that is read when all are held. A key whose time is over, as its
--- promise's deadline is, names it if it is pending then.
+-- with the lock, and the deadline judged by a clock that is read when all are held. An expired key names its
+-- promise also if the promise, once locked, turns out to be pending.
 WITH caller AS MATERIALIZED (
     SELECT id AS tenant_id FROM tenant WHERE slug = $1
 ),
@@ -17,7 +17,7 @@ item AS MATERIALIZED (
         JOIN promise q ON q.id = k.promise_id
         WHERE k.tenant_id = caller.tenant_id
           AND k.key = i.key
-          AND (k.expires_at > NOW() OR NOT q.resolved)
+          AND (NOT q.resolved OR promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW()))
     )) AS promise_id
     FROM caller
     CROSS JOIN unnest($2::TEXT[], $3::VARCHAR[], $4::VARCHAR[], $5::BYTEA[], $6::TEXT[], $7::VARCHAR[]) WITH ORDINALITY
@@ -98,7 +98,7 @@ SELECT
         SELECT FROM caller
         JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = item.key
         JOIN promise q ON q.id = k.promise_id
-        WHERE k.expires_at > NOW() OR q.timeout_at IS NULL OR q.timeout_at > NOW()
+        WHERE promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
     ) THEN truth.id END AS promise_id,
     COALESCE(truth.state, 'pending') AS state,
     COALESCE(truth.by_deadline, FALSE) AS by_deadline,

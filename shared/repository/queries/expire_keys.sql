@@ -1,0 +1,49 @@
+-- Looks at no more than $1 keys whose check_at has passed, the oldest first. An expired early settlement is deleted. A key that no longer
+-- names its promise lets it go. A key that has neither is deleted; of any other check_at is set to when one of the two can end next. A
+-- promise that is pending is named for 168 hours at least.
+-- One row for each key: key and tenant if an early settlement expired, and whether the key let its promise go.
+--
+-- Locks: the keys' rows. Rows that another transaction has locked are skipped until the next batch. idx_idempotency_key_check.
+WITH due AS MATERIALIZED ( -- read once: each further read would lock $1 more
+    SELECT
+        k.tenant_id, k.key, k.promise_id IS NOT NULL AS has_promise, k.held_at IS NOT NULL AS has_early,
+        CASE WHEN k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() THEN COALESCE(k.held_until, k.expires_at) END
+            AS held_until,
+        CASE
+            WHEN q.resolved THEN NULLIF(GREATEST(k.expires_at, q.resolved_at + INTERVAL '168 hours', NOW()), NOW())
+            WHEN k.promise_id IS NOT NULL THEN GREATEST(k.expires_at, NOW() + INTERVAL '168 hours')
+        END AS named_until -- NULL: no longer
+    FROM idempotency_key k
+    LEFT JOIN promise q ON q.id = k.promise_id
+    WHERE k.check_at <= NOW()
+    ORDER BY k.check_at
+    LIMIT $1
+    FOR UPDATE OF k SKIP LOCKED
+),
+deleted AS (
+    DELETE FROM idempotency_key k
+    USING due
+    WHERE k.tenant_id = due.tenant_id AND k.key = due.key AND due.held_until IS NULL AND due.named_until IS NULL
+),
+kept AS (
+    UPDATE idempotency_key k
+    SET promise_id = CASE WHEN due.named_until IS NOT NULL THEN k.promise_id END,
+        expires_at = CASE WHEN due.named_until IS NOT NULL THEN k.expires_at ELSE due.held_until END,
+        check_at = LEAST(due.held_until, due.named_until),
+        held_until = due.held_until,
+        held_at = CASE WHEN due.held_until IS NOT NULL THEN k.held_at END,
+        held_outcome = CASE WHEN due.held_until IS NOT NULL THEN k.held_outcome END,
+        held_value = CASE WHEN due.held_until IS NOT NULL THEN k.held_value END,
+        held_error = CASE WHEN due.held_until IS NOT NULL THEN k.held_error END,
+        held_by_kind = CASE WHEN due.held_until IS NOT NULL THEN k.held_by_kind END,
+        held_by_id = CASE WHEN due.held_until IS NOT NULL THEN k.held_by_id END,
+        held_comment = CASE WHEN due.held_until IS NOT NULL THEN k.held_comment END
+    FROM due
+    WHERE k.tenant_id = due.tenant_id AND k.key = due.key AND (due.held_until IS NOT NULL OR due.named_until IS NOT NULL)
+)
+SELECT
+    CASE WHEN due.has_early AND due.held_until IS NULL THEN t.slug END AS tenant,
+    CASE WHEN due.has_early AND due.held_until IS NULL THEN due.key END AS key,
+    due.has_promise AND due.named_until IS NULL AS freed
+FROM due
+LEFT JOIN tenant t ON t.id = due.tenant_id
