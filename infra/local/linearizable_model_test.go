@@ -100,11 +100,11 @@ type record struct {
 	keyed     bool
 	expiresAt int64 // the key's time to live is over
 	deadline  int64
-	set       int64 // the return of the call that set it
 	onTimeout string
 	stored    promise.State // empty: nobody has settled it
 	text      string
-	settled   int64 // the return of the call that settled it
+	settled   int64 // the moment at which the call settled it
+	taken     int64 // the return of the create that took the key from the promise before it
 }
 
 // subjectState is the state of a subject. The clock is part of it: an operation takes effect at a moment between its call
@@ -145,6 +145,23 @@ func (s subjectState) named(now int64) int {
 		return noPromise
 	}
 	r := s.promises[s.holder]
+	state, _ := r.judge(now)
+	settledAt := moment(r.deadline)
+	if r.stored != "" {
+		settledAt = moment(r.settled)
+	}
+	if !promise.KeyNames(moment(r.expiresAt), state, &settledAt, moment(now)) {
+		return noPromise
+	}
+	return s.holder
+}
+
+// owner is the promise that the key belongs to at a moment, so that no create may take it over.
+func (s subjectState) owner(now int64) int {
+	if s.holder == noPromise {
+		return noPromise
+	}
+	r := s.promises[s.holder]
 	if state, _ := r.judge(now); !promise.KeyLives(moment(r.expiresAt), state, moment(now)) {
 		return noPromise
 	}
@@ -159,11 +176,7 @@ func (s subjectState) targets(o *operation, now int64) []int {
 	}
 	found := []int{s.named(now)}
 	for i, r := range s.promises {
-		last := max(r.deadline, r.set) // it may have been set in the past
-		if r.stored != "" {
-			last = r.settled
-		}
-		if r.keyed && i != found[0] && max(last, r.expiresAt) >= o.Call {
+		if r.keyed && i != found[0] && s.promises[s.holder].taken >= o.Call {
 			found = append(found, i)
 		}
 	}
@@ -243,7 +256,7 @@ func (s subjectState) apply(o *operation, target int, now, deadline int64) (subj
 		return s, told, whole
 	}
 	if o.Action == settle {
-		r.stored, r.text, r.settled = o.State, o.Text, o.Return
+		r.stored, r.text, r.settled = o.State, o.Text, now
 		told.State, told.Outcome = o.State, promise.OutcomeSettled
 		return s, told, whole
 	}
@@ -253,7 +266,7 @@ func (s subjectState) apply(o *operation, target int, now, deadline int64) (subj
 	case r.deadline:
 		return s, told, asRead
 	}
-	r.deadline, r.set = deadline, o.Return
+	r.deadline = deadline
 	return s, told, asWritten
 }
 
@@ -266,7 +279,7 @@ func (s subjectState) create(o *operation, now, deadline int64) (subjectState, a
 		return s, answer{Promise: o.Target}, asRead
 	}
 	if o.Keyed {
-		if holder := s.named(now); holder != noPromise {
+		if holder := s.owner(now); holder != noPromise {
 			return s, answer{Code: promise.CodeKeyConflict, Promise: holder}, whole
 		}
 		s.holder = o.Target
@@ -276,7 +289,7 @@ func (s subjectState) create(o *operation, now, deadline int64) (subjectState, a
 		return s, answer{}, impossible
 	}
 	*r = record{
-		exists: true, createdAt: at, keyed: o.Keyed, expiresAt: at + o.TTL.Microseconds(), deadline: deadline, set: o.Return, onTimeout: o.OnTimeout,
+		exists: true, createdAt: at, keyed: o.Keyed, expiresAt: at + o.TTL.Microseconds(), deadline: deadline, onTimeout: o.OnTimeout, taken: o.Return,
 	}
 	return s, answer{Promise: o.Target, Created: true}, asWritten
 }
