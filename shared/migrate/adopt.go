@@ -294,7 +294,7 @@ FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
 WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
 	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
-	('idempotency_key', 'idempotency_key_held'), ('workflow_execution', 'workflow_execution_external_id'))
+	('idempotency_key', 'idempotency_key_held'))
 UNION ALL
 SELECT 'the trigger workflow_execution_delete_events is there already'
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
