@@ -85,17 +85,7 @@ func readEvent(payload []byte) (event, error) {
 				}
 			}
 		case "headers":
-			for h := range fields(f.raw) {
-				switch string(h.name) {
-				case "content-type":
-					s := unquote(h.raw)
-					ev.contentType = &s
-				case "content-encoding":
-					ev.contentEncoding = unquote(h.raw)
-				case "authorization":
-					ev.authorization = unquote(h.raw)
-				}
-			}
+			ev.readHeaders(f.raw)
 		case "body":
 			ev.body = []byte(unquote(f.raw))
 		case "isBase64Encoded":
@@ -110,6 +100,20 @@ func readEvent(payload []byte) (event, error) {
 		ev.body = body
 	}
 	return ev, nil
+}
+
+func (ev *event) readHeaders(headers json.RawMessage) {
+	for h := range fields(headers) {
+		switch string(h.name) {
+		case "content-type":
+			s := unquote(h.raw)
+			ev.contentType = &s
+		case "content-encoding":
+			ev.contentEncoding = unquote(h.raw)
+		case "authorization":
+			ev.authorization = unquote(h.raw)
+		}
+	}
 }
 
 // readPrincipal reads what the authorizer has found out.
