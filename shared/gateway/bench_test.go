@@ -42,7 +42,7 @@ func settlingHandler() *gateway.Handler {
 // A settlement takes few allocations without the database. Not in parallel:
 // those of other tests would count.
 func TestResolveAllocations(t *testing.T) {
-	for form, most := range map[string]float64{"http": 60, "http-key": 60, "direct": 30} {
+	for form, most := range map[string]float64{"http": 60, "http-key": 60, "http-key64": 60, "direct": 30} {
 		payload, err := os.ReadFile("../../events/resolve." + form + ".json")
 		require.NoError(t, err)
 		h := settlingHandler()
@@ -59,7 +59,7 @@ func TestResolveAllocations(t *testing.T) {
 
 // BenchmarkResolve is from the event's bytes to the answer's, without the database.
 func BenchmarkResolve(b *testing.B) {
-	for _, form := range []string{"http", "http-key", "direct"} {
+	for _, form := range []string{"http", "http-key", "http-key64", "direct"} {
 		b.Run(form, func(b *testing.B) {
 			payload, err := os.ReadFile("../../events/resolve." + form + ".json")
 			if err != nil {

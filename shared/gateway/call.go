@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"mime"
 	"regexp"
 	"slices"
 	"strconv"
@@ -43,6 +42,8 @@ type event struct {
 	contentType *string
 	body        []byte
 	received    time.Time
+
+	contentEncoding string
 
 	routeKey      string
 	authorization string
@@ -84,15 +85,7 @@ func readEvent(payload []byte) (event, error) {
 				}
 			}
 		case "headers":
-			for h := range fields(f.raw) {
-				switch string(h.name) {
-				case "content-type":
-					s := unquote(h.raw)
-					ev.contentType = &s
-				case "authorization":
-					ev.authorization = unquote(h.raw)
-				}
-			}
+			ev.readHeaders(f.raw)
 		case "body":
 			ev.body = []byte(unquote(f.raw))
 		case "isBase64Encoded":
@@ -107,6 +100,20 @@ func readEvent(payload []byte) (event, error) {
 		ev.body = body
 	}
 	return ev, nil
+}
+
+func (ev *event) readHeaders(headers json.RawMessage) {
+	for h := range fields(headers) {
+		switch string(h.name) {
+		case "content-type":
+			s := unquote(h.raw)
+			ev.contentType = &s
+		case "content-encoding":
+			ev.contentEncoding = unquote(h.raw)
+		case "authorization":
+			ev.authorization = unquote(h.raw)
+		}
+	}
 }
 
 // readPrincipal reads what the authorizer has found out.
@@ -176,6 +183,9 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	if t := ev.contentType; t != nil && !isJSON(*t) {
 		return c, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
 	}
+	if err = ev.decompress(); err != nil {
+		return c, err
+	}
 	if c.body, err = parseObject(ev.body, op.body); err != nil {
 		return c, err
 	}
@@ -211,7 +221,11 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 			continue
 		}
 		if !slices.Contains(op.parameters, string(f.name)) {
-			return p, fail(promise.CodeInvalidParameter, string(f.name), "There is no such query parameter.")
+			detail := "There is no such query parameter, and this call has none."
+			if len(op.parameters) > 0 {
+				detail = "There is no such query parameter. The parameters are: " + strings.Join(op.parameters, ", ") + "."
+			}
+			return p, fail(promise.CodeInvalidParameter, string(f.name), detail)
 		}
 		p.object = append(p.object, f)
 	}
@@ -265,16 +279,23 @@ type parameters struct {
 	quoted bool
 }
 
-var wholeNumber = regexp.MustCompile(`^(0|[1-9]\d*)$`)
+// queryNumber matches a JSON number without a sign.
+var queryNumber = regexp.MustCompile(`^(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$`)
 
+// integer reads a whole number. In a query it may be written as in JSON, too, but
+// for a sign.
 func (p parameters) integer(name string, otherwise, low, high int64) (int64, error) {
 	o := p.object
 	if raw, ok := o.get(name); ok && p.quoted {
-		digits := unquote(raw)
-		if !wholeNumber.MatchString(digits) {
+		number := unquote(raw)
+		whole := queryNumber.MatchString(number)
+		if whole {
+			_, whole, _ = parseWhole(number)
+		}
+		if !whole {
 			return 0, fail(promise.CodeInvalidParameter, name, "It must be a whole number.")
 		}
-		o = object{{[]byte(name), []byte(digits)}}
+		o = object{{[]byte(name), []byte(number)}}
 	}
 	n, err := o.optionalInteger(name, low, high)
 	if n == nil || err != nil {
@@ -309,15 +330,6 @@ func checkTenant(slug string) error {
 		return promise.ErrNotFound
 	}
 	return nil
-}
-
-func isJSON(contentType string) bool {
-	t, params, err := mime.ParseMediaType(contentType)
-	if err != nil || t != "application/json" && !strings.HasSuffix(t, "+json") {
-		return false
-	}
-	charset, given := params["charset"]
-	return !given || strings.EqualFold(charset, "utf-8")
 }
 
 // within adds the field at fault to an error of the domain's.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,10 +118,6 @@ func draftKey(o object, d *promise.Draft) error {
 	return within("idempotencyKey", promise.CheckKey(*d.IdempotencyKey))
 }
 
-// rfc3339 is stricter than time.Parse, which takes a comma for the point, one
-// digit for an hour, and offsets of a day and more.
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
-
 // readDeadline reads timeoutMs or timeoutAt, or neither.
 func readDeadline(o object) (promise.Deadline, error) {
 	var d promise.Deadline
@@ -148,11 +143,6 @@ func readDeadline(o object) (promise.Deadline, error) {
 		return d, within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
 	}
 	return d, nil
-}
-
-func parseTime(s string) (time.Time, bool) {
-	t, err := time.Parse(time.RFC3339, s)
-	return t, err == nil && rfc3339.MatchString(s)
 }
 
 // readOnTimeout reads {"resolve": any JSON} or {"reject": "text"}. A promise
@@ -277,7 +267,7 @@ func checkMetadata(raw json.RawMessage) error {
 func writtenOut(raw []byte, depth int) (int, error) {
 	const name = "metadata"
 	if depth > maxMetadataDepth {
-		return 0, fail(promise.CodeInvalidMetadata, name, "The field is nested too deeply.")
+		return 0, tooDeep(name)
 	}
 	size := len(raw)
 	switch raw[0] {

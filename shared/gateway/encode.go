@@ -37,6 +37,7 @@ func encodeResponse(status int, contentType string, body []byte) []byte {
 type promiseJSON struct {
 	Created             *bool           `json:"created,omitempty"`
 	PromiseID           uuid.UUID       `json:"promiseId"`
+	Identifier          string          `json:"identifier,omitempty"`
 	WorkflowExecutionID uuid.UUID       `json:"workflowExecutionId"`
 	Name                string          `json:"name"`
 	State               promise.State   `json:"state"`
@@ -83,6 +84,9 @@ func encodePromise(p promise.Promise, created *bool) []byte {
 		CreatedBySequence:   p.CreatedBySequence,
 		ResolvedBySequence:  p.ResolvedBySequence,
 	}
+	if created != nil {
+		j.Identifier = identifierOf(p, *created).String()
+	}
 	j.Error, j.Reason = errorOrReason(p.State, p.Error)
 	if p.SettledBy != nil {
 		j.SettledBy = toByJSON(*p.SettledBy)
@@ -93,6 +97,19 @@ func encodePromise(p promise.Promise, created *bool) []byte {
 		text = appendField(text, "onTimeout", appendValue(outcome, "resolve", d.Value))
 	}
 	return text
+}
+
+// identifierOf returns the identifier that create-promise answers with: by the
+// promise's key while the key certainly belongs to it, by its id otherwise. A key
+// that is new belongs to its promise, and so does the key of a pending promise. The
+// key of a promise that was settled before the call may belong to another promise.
+func identifierOf(p promise.Promise, created bool) promise.Identifier {
+	if p.IdempotencyKey != nil && (created || p.State == promise.Pending) {
+		if i, err := promise.ByKey(*p.IdempotencyKey); err == nil {
+			return i
+		}
+	}
+	return promise.ByID(p.ID)
 }
 
 type onTimeoutJSON struct {
@@ -216,24 +233,29 @@ func encodeEvents(events []promise.Event, after int32) []byte {
 	return appendField(text, "nextAfter", strconv.AppendInt(nil, int64(after), 10))
 }
 
-// settledJSON answers a settle call. Of a settlement that is held there is no
-// promise to tell of yet.
+// settledJSON answers a settle call. An answer about a held settlement names the
+// key, because there is no promise yet. Resolved says that this call settled the
+// promise, whatever with: State says whether it is resolved. So Outcome and State
+// come first.
 type settledJSON struct {
+	Outcome         promise.Outcome `json:"outcome"`
+	State           promise.State   `json:"state,omitempty"`
 	PromiseID       *uuid.UUID      `json:"promiseId,omitempty"`
 	Resolved        *bool           `json:"resolved,omitempty"`
 	AlreadyResolved *bool           `json:"alreadyResolved,omitempty"`
-	State           promise.State   `json:"state,omitempty"`
-	Outcome         promise.Outcome `json:"outcome"`
+	IdempotencyKey  string          `json:"idempotencyKey,omitempty"`
+	Identifier      string          `json:"identifier,omitempty"`
 	ExpiresAt       *time.Time      `json:"expiresAt,omitempty"`
 }
 
 func toSettledJSON(s promise.Settled) settledJSON {
 	if s.HeldUntil != nil {
-		return settledJSON{Outcome: s.Outcome, ExpiresAt: utc(s.HeldUntil)}
+		key, _ := s.HeldUnder.Key()
+		return settledJSON{Outcome: s.Outcome, IdempotencyKey: key, Identifier: s.HeldUnder.String(), ExpiresAt: utc(s.HeldUntil)}
 	}
 	now := s.Outcome == promise.OutcomeSettled
 	already := !now
-	return settledJSON{PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already, State: s.State, Outcome: s.Outcome}
+	return settledJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already}
 }
 
 func encodeBatch(judgements []promise.Judgement) []byte {

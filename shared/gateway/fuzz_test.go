@@ -37,7 +37,11 @@ type recorder struct{ calls []storeCall }
 func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {
 	c := storeCall{method: method, tenant: tenant, by: by, args: args}
 	if i != nil {
-		c.target = i.String()
+		if key, ok := i.Key(); ok {
+			c.target = "key:" + key
+		} else {
+			c.target = i.String()
+		}
 	}
 	r.calls = append(r.calls, c)
 }
@@ -234,7 +238,7 @@ func FuzzEvent(f *testing.F) {
 // meet something that matters.
 func bare(f *testing.F, payload []byte) []byte {
 	ev := object(payload)
-	for name, keep := range map[string][]string{"headers": {"authorization", "content-type"}, "requestContext": {"authorizer"}} {
+	for name, keep := range map[string][]string{"headers": {"authorization", "content-type", "content-encoding"}, "requestContext": {"authorizer"}} {
 		part := object(ev[name])
 		maps.DeleteFunc(part, func(name string, _ json.RawMessage) bool { return !slices.Contains(keep, name) })
 		ev[name] = join(part)
@@ -334,7 +338,20 @@ func FuzzRequest(f *testing.F) {
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"reason":"no need"}`), 0},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutMs":315532800000}`), 0},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutAt":"2026-01-31T24:00:00.5+23:59"}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json;", []byte(`{"timeoutAt":"2016-12-31t23:59:60z"}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json, application/json", []byte(`{"timeoutAt":"1998-12-31T15:59:60.25-08:00"}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json;charset=us-ascii", []byte(`{"timeoutAt":"2016-12-31T23:59:60+01:00"}`), 0},
+			{"demo", "id:" + promiseID, "waitSeconds=2.5e1", "application/json; charset=utf8", []byte(`{"timeoutMs":315532800.0e3}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json,text/plain", []byte(`{"timeoutMs":1e400}`), 0},
+			{"demo", "id:" + promiseID, "", `application/json; profile="a,b"`, []byte(`{"timeoutMs":-0.0}`), 0},
+			{"demo", "key64:c3RyaXBlOmNoXzEvw6Q", "", "", []byte("\ufeff" + `{"value":1,"holdSeconds":60.0}`), 0},
+			{"demo", "key64:c3RyaXBlOmNoXzEvw6R", "", "application/json", []byte(`{"error":"x"}`), 0},
+			{"demo", "key64:LgA", "", "application/json", []byte("{\x00\"\x00v\x00"), 0},
+			{"demo", "id:" + promiseID, "", "application/json", gzipped(f, `{"value": [1]}`), 0},
+			{"demo", "id:" + promiseID, "", "application/json", gzipped(f, `{"error":"x"}`)[:20], 0},
+			{"demo", "id:" + promiseID, "", "application/json", append(gzipped(f, `{"error":`), gzipped(f, `"x"}`)...), 0},
 			{"demo", workflowID, "after=7&limit=100&waitSeconds=0", "", nil, fewScopes},
+			{"demo", workflowID, "after=7.0&limit=1e2&waitSeconds=0e9", "", nil, 0},
 			{"demo", "", "workflowExecutionId=" + workflowID + "&name=a%00b&state=timed_out&limit=01", "", nil, 0},
 			{"demo", "", "name=%f0%90%80%80&state=pending&timeoutBefore=2030-01-01T00:00:00%2B01:00&limit=1&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "limit=01", "", nil, 0},
@@ -437,6 +454,9 @@ func FuzzDirect(f *testing.F) {
 			`{"tenant":"","key":"k","error":"\u0000"}`, `{"tenant":"demo","key":"` + strings.Repeat("ä", 256) + `","value":1}`,
 			`{"tenant":"demo","items":[{"identifier":"ID:` + promiseID + `","value":1},{"identifier":"key:k","value":1}]}`,
 			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","limit":-0,"after":2147483648}`,
+			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","limit":1.0e1,"after":214748364.70e1}`,
+			`{"tenant":"demo","items":[{"identifier":"key64:YS9i","value":1},{"identifier":"key64:YS9i=","value":1}]}`,
+			"\ufeff" + `{"tenant":"demo","key":"a/b","value":1}`,
 			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","name":"\ud83d","state":"resolved","timeoutBefore":"2030-01-01T00:00:00,5Z"}`,
 		} {
 			f.Add(byte(i), []byte(payload))
@@ -473,6 +493,9 @@ func (o *oracle) http(t testing.TB, function string) []byte {
 		}
 	}
 	identifier := o.target
+	if key, ok := strings.CutPrefix(identifier, "key:"); ok {
+		identifier = "key64:" + base64.RawURLEncoding.EncodeToString([]byte(key))
+	}
 	if function == "list-events" {
 		identifier = o.workflow.String()
 	}

@@ -229,11 +229,11 @@ func TestBothFormsAnswerTheSame(t *testing.T) {
 	a = s.post(t, "resolve", "key:k:1/2 ä%", "", `{"value": `+value+"\n}")
 	require.Equal(t, 200, a.StatusCode)
 	require.Equal(t,
-		`{"promiseId":"`+made.PromiseID+`","resolved":true,"alreadyResolved":false,"state":"resolved","outcome":"settled"}`, a.Body)
+		`{"outcome":"settled","state":"resolved","promiseId":"`+made.PromiseID+`","resolved":true,"alreadyResolved":false}`, a.Body)
 	twice, err := s.direct(t, "resolve-by-id", `{"tenant":"demo","promiseId":"`+made.PromiseID+`","value":`+value+`}`)
 	require.NoError(t, err)
 	require.Equal(t,
-		`{"promiseId":"`+made.PromiseID+`","resolved":false,"alreadyResolved":true,"state":"resolved","outcome":"duplicate"}`, twice)
+		`{"outcome":"duplicate","state":"resolved","promiseId":"`+made.PromiseID+`","resolved":false,"alreadyResolved":true}`, twice)
 
 	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+made.PromiseID, "", ""))
 	require.NoError(t, err)
@@ -280,7 +280,7 @@ func TestStrict(t *testing.T) {
 		requireProblem(t, 409, code, s.post(t, "resolve", "key:"+key, "strict=true", `{"value":1}`))
 		a := s.post(t, "resolve", "key:"+key, "", `{"value":1}`)
 		require.Equal(t, 200, a.StatusCode)
-		require.Contains(t, a.Body, fmt.Sprintf(`"state":%q,"outcome":%q`, state, code))
+		require.Contains(t, a.Body, fmt.Sprintf(`"outcome":%q,"state":%q`, code, state))
 	}
 }
 

@@ -42,7 +42,7 @@ func TestBadBodies(t *testing.T) {
 		{"resolve", `{"value":NaN}`, "malformed_json", ""},
 		{"resolve", `{value:1}`, "malformed_json", ""},
 		{"resolve", `{"value":'1'}`, "malformed_json", ""},
-		{"resolve", "\ufeff" + `{"value":1}`, "malformed_json", ""},
+		{"resolve", "\ufeff\ufeff" + `{"value":1}`, "malformed_json", ""},
 		{"resolve", `{"value":1}{"value":1}`, "trailing_data", ""},
 		{"resolve", `{"value":1} x`, "trailing_data", ""},
 		{"resolve", `{"value":1}]`, "trailing_data", ""},
@@ -78,7 +78,14 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"idempotencyKey":"\u0000"`), "nul_character", "idempotencyKey"},
 		{"create-promise", create(`,"idempotencyKeyTtlSeconds":60`), "missing_field", "idempotencyKey"},
 		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":0`), "out_of_range", "idempotencyKeyTtlSeconds"},
-		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":1e3`), "wrong_type", "idempotencyKeyTtlSeconds"},
+		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":1e-3`), "wrong_type", "idempotencyKeyTtlSeconds"},
+		{"create-promise", create(`,"idempotencyKey":"k","idempotencyKeyTtlSeconds":1e9`), "out_of_range", "idempotencyKeyTtlSeconds"},
+		{"create-promise", create(`,"timeoutMs":1e400`), "out_of_range", "timeoutMs"},
+		{"create-promise", create(`,"timeoutMs":0.5`), "wrong_type", "timeoutMs"},
+		{"create-promise", create(`,"timeoutAt":"2030-01-01t00:00:60z"`), "wrong_type", "timeoutAt"},
+		{"create-promise", create(`,"timeoutAt":"2030-12-31T23:60:00Z"`), "wrong_type", "timeoutAt"},
+		{"resolve-by-key", `{"value":1,"holdSeconds":604800.5}`, "wrong_type", "holdSeconds"},
+		{"extend-promise", `{"timeoutMs":3155328000001e-1}`, "wrong_type", "timeoutMs"},
 		{"create-promise", create(`,"timeoutMs":-1`), "out_of_range", "timeoutMs"},
 		{"create-promise", create(`,"timeoutMs":315532800001`), "out_of_range", "timeoutMs"},
 		{"create-promise", create(`,"timeoutMs":99999999999999999999`), "out_of_range", "timeoutMs"},
@@ -104,7 +111,6 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"metadata":{"a":1e301}`), "invalid_metadata", "metadata"},
 		{"create-promise", create(`,"metadata":{"a":1e-99999999999999999999}`), "invalid_metadata", "metadata"},
 		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("9", 301) + `}`), "invalid_metadata", "metadata"},
-		{"create-promise", create(`,"metadata":{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`), "invalid_metadata", "metadata"},
 		{"create-promise", create(`,"onTimeout":null`), "wrong_type", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":"resolve"`), "wrong_type", "onTimeout"},
 		{"create-promise", create(`,"onTimeout":{}`), "missing_field", "onTimeout"},
@@ -191,7 +197,8 @@ func TestBadIdentifiers(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	before := s.snapshot(t)
-	const format, prefix = "Invalid UUID format for promise ID", "Identifier must start with 'id:' or 'key:' prefix"
+	const format = "Invalid UUID format for promise ID"
+	const prefix = "Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url"
 	for _, c := range []struct{ function, identifier, code, detail string }{
 		{"resolve", promiseID, "invalid_identifier", prefix},
 		{"resolve", "", "invalid_identifier", prefix},
@@ -210,6 +217,15 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "key:" + strings.Repeat("k", 256), "invalid_key", ""},
 		{"resolve", "key:a\x00", "nul_character", ""},
 		{"resolve", "key:a\ufffd", "invalid_utf8", ""},
+		{"resolve", "key64:", "invalid_key", ""},
+		{"resolve", "key64:YQ==", "invalid_identifier", ""},
+		{"resolve", "key64:YR", "invalid_identifier", ""},
+		{"resolve", "key64:YS9\n", "invalid_identifier", ""},
+		{"resolve", "key64:/w", "invalid_identifier", ""},
+		{"resolve", "key64:_w", "invalid_utf8", ""},
+		{"resolve", "key64:AA", "nul_character", ""},
+		{"resolve", "Key64:YQ", "invalid_identifier", prefix},
+		{"resolve-by-id", "key64:YQ", "invalid_identifier", ""},
 		{"resolve-by-id", "key:" + key, "invalid_identifier", ""},
 		{"resolve-by-key", "id:" + promiseID, "invalid_identifier", ""},
 	} {
@@ -240,7 +256,10 @@ func TestBadIdentifiers(t *testing.T) {
 	for _, c := range []struct{ function, query, code string }{
 		{"get-promise", "waitSeconds=26", "out_of_range"},
 		{"get-promise", "waitSeconds=-1", "invalid_parameter"},
-		{"get-promise", "waitSeconds=1.0", "invalid_parameter"},
+		{"get-promise", "waitSeconds=1.5", "invalid_parameter"},
+		{"get-promise", "waitSeconds=1e-1", "invalid_parameter"},
+		{"get-promise", "waitSeconds=1e400", "out_of_range"},
+		{"get-promise", "waitSeconds=1.", "invalid_parameter"},
 		{"get-promise", "waitSeconds=", "invalid_parameter"},
 		{"get-promise", "waitSeconds=%2B1", "invalid_parameter"},
 		{"get-promise", "waitSeconds=01", "invalid_parameter"},
@@ -257,6 +276,7 @@ func TestBadIdentifiers(t *testing.T) {
 		{"list-promises", "workflowExecutionId=x", "invalid_uuid"},
 		{"list-promises", "timeoutBefore=tomorrow", "invalid_parameter"},
 		{"list-promises", "timeoutBefore=2030-01-01T00:00:00 00:00", "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:60Z", "invalid_parameter"},
 		{"list-promises", "cursor=", "invalid_parameter"},
 		{"list-promises", "cursor=AAAA", "invalid_parameter"},
 		{"list-promises", "cursor=" + strings.Repeat("f", 32), "invalid_parameter"},
@@ -289,27 +309,6 @@ func TestBadIdentifiers(t *testing.T) {
 
 	got := s.post(t, "resolve", "id:"+strings.ToUpper(promiseID), "", `{"value":null}`)
 	require.Equal(t, 200, got.StatusCode, "a UUID's digits have no case, and null is a value")
-}
-
-func TestContentTypes(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	e := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
-	for contentType, status := range map[string]int{
-		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/jsonx": 415, "": 415, ";": 415,
-		"application/json; charset=latin1": 415, "multipart/form-data; boundary=x": 415,
-		"application/json": 200, "Application/JSON; Charset=UTF-8": 200, "application/cloudevents+json": 200,
-	} {
-		got, err := s.handler(t, "resolve").Invoke(t.Context(),
-			bytes.Replace(e, []byte(`"content-type":"application/json"`), []byte(`"content-type":"`+contentType+`"`), 1))
-		require.NoError(t, err)
-		require.Equal(t, status, decodeResponse(t, got).StatusCode, contentType)
-	}
-	got, err := s.handler(t, "resolve").Invoke(t.Context(),
-		bytes.Replace(e, []byte(`"content-type":"application/json"`), nil, 1))
-	require.NoError(t, err)
-	require.Equal(t, 200, decodeResponse(t, got).StatusCode, "nothing declared")
 }
 
 func TestSizeLimits(t *testing.T) {
@@ -359,32 +358,6 @@ func TestLargestAnswerFitsLambda(t *testing.T) {
 }
 
 // A body of a great many fields is refused at the first that is unknown.
-// A value that can be sent can be read in every answer: one that could not would
-// take the whole page with it.
-func TestDeepValues(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	nested := func(depth int) string {
-		return strings.Repeat(`{"]":[`, depth/2) + `"[[["` + strings.Repeat("]}", depth/2)
-	}
-	create := func(value string) response {
-		return s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"deep","onTimeout":{"resolve":`+value+`}}`)
-	}
-	before := s.snapshot(t)
-	requireProblem(t, 413, "value_too_large", s.post(t, "resolve", "id:"+promiseID, "", `{"value":`+nested(9_992)+`}`))
-	requireProblem(t, 413, "value_too_large", create(nested(9_992)))
-	require.Equal(t, before, s.snapshot(t))
-	require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "", `{"value":`+nested(9_990)+`}`).StatusCode)
-	require.Equal(t, 201, create(nested(9_990)).StatusCode)
-	for function, identifier := range map[string]string{"get-promise": "id:" + promiseID, "list-promises": "", "list-events": workflowID} {
-		got := s.post(t, function, identifier, "", "")
-		require.Equal(t, 200, got.StatusCode)
-		require.Contains(t, got.Body, nested(9_990))
-		require.True(t, json.Valid([]byte(got.Body)), function)
-	}
-}
-
 func TestManyFields(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

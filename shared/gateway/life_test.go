@@ -75,7 +75,7 @@ func TestCancel(t *testing.T) {
 	s.promise(t)
 	a := s.post(t, "cancel-promise", "id:"+promiseID, "", `{"reason":"withdrawn"}`)
 	require.Equal(t, 200, a.StatusCode)
-	require.Contains(t, a.Body, `"resolved":true,"alreadyResolved":false,"state":"cancelled","outcome":"settled"`)
+	require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
 	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`,"reason":"withdrawn"}`)["outcome"])
 	require.Equal(t, "cancelled", s.answer(t, "cancel-promise", named+`}`)["outcome"], "another reason is another settlement")
 	require.Equal(t, "cancelled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
@@ -160,19 +160,26 @@ func TestHold(t *testing.T) {
 	require.Equal(t, 202, a.StatusCode)
 	var held map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &held))
-	require.Len(t, held, 2)
+	require.Len(t, held, 4)
 	require.Equal(t, "held", held["outcome"])
+	require.Equal(t, key, held["idempotencyKey"])
+	require.Equal(t, "key:"+key, held["identifier"])
 	at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now().Add(time.Minute), at, 30*time.Second)
 
 	again := s.answer(t, "resolve-by-key", resolve+"}")
-	require.Equal(t, map[string]any{"outcome": "duplicate", "expiresAt": held["expiresAt"]}, again)
+	about := func(outcome string) map[string]any {
+		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": key, "identifier": "key:" + key}
+	}
+	require.Equal(t, about("duplicate"), again)
 	other := `{"tenant":"demo","key":"` + key + `","error":"no","holdSeconds":60`
-	require.Equal(t, map[string]any{"outcome": "conflict", "expiresAt": held["expiresAt"]}, s.answer(t, "reject", other+"}"))
+	require.Equal(t, about("conflict"), s.answer(t, "reject", other+"}"))
 	_, err = s.direct(t, "reject", other+`,"strict":true}`)
 	problem := requireFunctionError(t, "conflict", err)
-	require.Equal(t, "conflict", problem["outcome"])
+	for name, want := range about("conflict") {
+		require.Equal(t, want, problem[name], name)
+	}
 	require.NotContains(t, problem, "promiseId")
 
 	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {

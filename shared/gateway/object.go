@@ -3,11 +3,10 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"iter"
 	"slices"
 	"strconv"
-	"unicode/utf8"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -24,17 +23,19 @@ type field struct {
 	raw  json.RawMessage
 }
 
-// parseObject reads a JSON text that must be an object of known fields. What it
-// returns shares the text's memory.
+// parseObject reads a JSON text that must be an object of known fields. It skips
+// a byte order mark before the text. What it returns shares the text's memory.
 func parseObject(text []byte, known []string) (object, error) {
-	if !utf8.Valid(text) {
-		return nil, promise.Fail(promise.CodeInvalidUTF8, "The JSON must be valid UTF-8.")
+	skipped := 0
+	if bytes.HasPrefix(text, byteOrderMark) {
+		skipped = len(byteOrderMark)
+		text = text[skipped:]
+	}
+	if err := checkUTF8(text, skipped); err != nil {
+		return nil, err
 	}
 	if !json.Valid(text) {
-		if json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)) == nil {
-			return nil, promise.Fail(promise.CodeTrailingData, "The JSON must end where its value ends.")
-		}
-		return nil, promise.Fail(promise.CodeMalformedJSON, "The body must be JSON.")
+		return nil, explain(text, skipped)
 	}
 	if text[space(text, 0)] != '{' {
 		return nil, promise.Fail(promise.CodeWrongType, "The JSON must be an object.")
@@ -42,7 +43,7 @@ func parseObject(text []byte, known []string) (object, error) {
 	o := make(object, 0, 8)
 	for f := range fields(text) {
 		if !slices.Contains(known, string(f.name)) {
-			return nil, fail(promise.CodeUnknownField, string(f.name), "There is no such field.")
+			return nil, fail(promise.CodeUnknownField, string(f.name), "There is no such field. The fields are: "+strings.Join(known, ", ")+".")
 		}
 		if _, twice := o.get(string(f.name)); twice {
 			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")
@@ -225,11 +226,11 @@ func (o object) optionalInteger(name string, low, high int64) (*int64, error) {
 	if !ok {
 		return nil, nil
 	}
-	n, err := strconv.ParseInt(string(raw), 10, 64)
-	if errors.Is(err, strconv.ErrSyntax) {
+	n, whole, fits := parseWhole(string(raw))
+	if !whole {
 		return nil, fail(promise.CodeWrongType, name, "The field must be a whole number.")
 	}
-	if err != nil || n < low || n > high {
+	if !fits || n < low || n > high {
 		return nil, fail(promise.CodeOutOfRange, name,
 			"The field must be from "+strconv.FormatInt(low, 10)+" to "+strconv.FormatInt(high, 10)+".")
 	}

@@ -24,7 +24,7 @@ func FuzzParseObject(f *testing.F) {
 		`{}`, ` { } `, `{"a":1}`, `{"a":{"b":[1,"}"]},"c":"\"\\","d":null}`, `{"\u0061":1,"a":2}`, `{"a":1,"a":2}`, `[]`, `"x"`, `1`,
 		`{"a":1} `, `{"a":1}{}`, `{"`, `{"a`, `{"a"`, `{"a":`, `{"a":1`, `{"a" 1}`, `{"a":"\ud800\udc00"}`, "{\"a\":\"\xff\"}",
 		"{\n\t\"a\" :\r -1.5e3 , \"b\":[ [ ] , { } ] }", `{"version":"2.0","requestContext":{}}`, `{"":""}`, `nullx`, ``, `null`,
-		`{"a":1,"A":2}`, "\ufeff{}", `{"a":01}`, `{"a":[1 , {"b":[]},"]", "\\" ]}`, `{"a":"\ud800","b":"\udc00\ud800"}`,
+		`{"a":1,"A":2}`, "\ufeff{}", "\ufeff\ufeff{}", "\ufeff", "\xff\xfe{\x00}\x00", "{\x00}\x00", "\x00{\x00}", "{\x00", `{"a":1}` + "\ufeff", `{"a":01}`, `{"a":[1 , {"b":[]},"]", "\\" ]}`, `{"a":"\ud800","b":"\udc00\ud800"}`,
 		`{"a":"\u0000","b":"\\u0000"}`, `{"a":"\uFFFD","b":"` + "\ufffd" + `"}`, `{"\ud800":1}`, `{"a":1}]`, `{"a":1} nul`,
 		`{"a":"\ud800\u0041","b":"\uD83D\uDE00","c":"\uDE00\uD83D","d":"\ud83d\\ude00"}`,
 	} {
@@ -32,12 +32,13 @@ func FuzzParseObject(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		isEvent(text)
-		_, _ = readEvent(text)
+		ev, _ := readEvent(text)
+		_ = ev.decompress()
 		for f := range fields(text) {
 			unquote(f.raw)
 		}
 		var want map[string]json.RawMessage
-		oracle := json.Unmarshal(text, &want)
+		oracle := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), &want)
 		names := slices.Collect(maps.Keys(want))
 		o, err := parseObject(text, names)
 		require.Equal(t, wrong(text), codeOf(err), "%.1000q", text)
@@ -69,19 +70,32 @@ func TestParseObjectDepth(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(nested(9_999)), string(o[0].raw))
 	_, err = parseObject(nested(10_001), []string{"a"})
-	require.Equal(t, promise.CodeMalformedJSON, codeOf(err))
-	require.Equal(t, promise.CodeMalformedJSON, wrong(nested(10_001)))
+	require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
+	require.Equal(t, "a", promise.AsError(err).Field)
+	require.Equal(t, promise.CodeValueTooLarge, wrong(nested(10_001)))
+	for _, text := range []string{
+		strings.Repeat("[", 1_000_000), `{"a":1,"b":` + strings.Repeat("[", 10_000), `{"b" : "\"[[" , "a":[` + strings.Repeat(`{"]":[`, 5_000) + "}",
+	} {
+		_, err = parseObject([]byte(text), []string{"a"})
+		require.Equal(t, promise.CodeValueTooLarge, codeOf(err), "%.40s", text)
+	}
+	_, err = parseObject([]byte(`{"a":`+strings.Repeat("[", 9_999)), []string{"a"})
+	require.Equal(t, promise.CodeMalformedJSON, codeOf(err), "it ends too early, and is not too deep")
 }
 
 // wrong is what encoding/json finds wrong with a text that must be an object,
 // with the stricter rules.
 func wrong(text []byte) promise.Code {
-	if !utf8.Valid(text) {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if !utf8.Valid(text) || len(text) > 0 && text[0] == 0 || len(text) > 1 && text[1] == 0 {
 		return promise.CodeInvalidUTF8
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	var first json.RawMessage
-	if dec.Decode(&first) != nil {
+	if err := dec.Decode(&first); err != nil {
+		if strings.Contains(err.Error(), "max depth") {
+			return promise.CodeValueTooLarge
+		}
 		return promise.CodeMalformedJSON
 	}
 	if err := dec.Decode(new(json.RawMessage)); !errors.Is(err, io.EOF) {

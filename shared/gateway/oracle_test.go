@@ -2,13 +2,16 @@ package gateway_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"math/big"
 	"mime"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -82,8 +85,8 @@ var (
 	nameText       = regexp.MustCompile(`^[^\x00]{1,255}$`)
 	keyText        = regexp.MustCompile(`^[^\x00\x{FFFD}]{1,255}$`)
 	identifierText = regexp.MustCompile(`^(id:` + uuidDigits + `|key:[^\x00\x{FFFD}]{1,255})$`)
-	integerText    = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
-	timeText       = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-](\d\d:\d\d))$`)
+	numberText     = regexp.MustCompile(`^-?((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)(?:[eE]([+-]?[0-9]+))?$`)
+	timeText       = regexp.MustCompile(`^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d):(\d\d))$`)
 	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // of a JSON string
 )
 
@@ -161,12 +164,8 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 		o.workflow = o.uuid(plain(path["workflowExecutionId"]))
 	}
 	if f.body != nil && (len(body) > 0 || !f.bodyOptional) {
-		if raw, ok := headers["content-type"]; ok {
-			media, params, err := mime.ParseMediaType(plain(raw))
-			charset, given := params["charset"]
-			o.refuse(err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") || given && !strings.EqualFold(charset, "utf-8"))
-		}
-		o.body = o.object(body, f.body)
+		o.declared(plain(headers["content-type"]))
+		o.body = o.object(o.decompressed(body, plain(headers["content-encoding"])), f.body)
 	}
 	return o.calls(function)
 }
@@ -220,7 +219,41 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 
 func (o *oracle) refuse(is bool) { o.refused = o.refused || is }
 
+// declared reads a Content-Type header.
+func (o *oracle) declared(header string) {
+	for header = strings.TrimSpace(header); header != ""; {
+		one, rest, _ := strings.Cut(header, ",")
+		if strings.Contains(header, `"`) {
+			one, rest = header, ""
+		}
+		if header = strings.TrimSpace(rest); strings.TrimSpace(one) == "" {
+			continue
+		}
+		media, params, err := mime.ParseMediaType(one)
+		o.refuse(media != "application/json" && !strings.HasSuffix(media, "+json") || err != nil && params != nil)
+		o.refuse(!regexp.MustCompile(`(?i)^(utf-?8|(us-)?ascii)?$`).MatchString(params["charset"]))
+	}
+}
+
+func (o *oracle) decompressed(body []byte, encoding string) []byte {
+	if bytes.HasPrefix(body, []byte("\x1f\x8b")) {
+		r, err := gzip.NewReader(bytes.NewReader(body))
+		if o.refuse(err != nil); err == nil {
+			body, err = io.ReadAll(io.LimitReader(r, 6<<20+1))
+			o.refuse(err != nil || len(body) > 6<<20)
+		}
+		return body
+	}
+	o.refuse(len(body) > 0 && !slices.Contains([]string{"", "identity", "gzip", "x-gzip"}, strings.ToLower(strings.TrimSpace(encoding))))
+	return body
+}
+
 func (o *oracle) identify(prefixes, s string) {
+	if text, ok := strings.CutPrefix(s, "key64:"); ok {
+		key, err := base64.RawURLEncoding.Strict().DecodeString(text)
+		o.refuse(err != nil || strings.ContainsAny(text, "\r\n"))
+		s = "key:" + string(key)
+	}
 	prefix, rest, _ := strings.Cut(s, ":")
 	o.refuse(!identifierText.MatchString(s) || !strings.Contains(prefixes, prefix))
 	if o.target = s; prefix == "id" {
@@ -235,17 +268,29 @@ func (o *oracle) uuid(s string) uuid.UUID {
 }
 
 func (o *oracle) time(s string) time.Time {
-	at, err := time.Parse(time.RFC3339, s)
 	m := timeText.FindStringSubmatch(s)
-	if o.refuse(err != nil || m == nil); !o.refused && m[1] != "" {
-		_, err := time.Parse("15:04", m[1])
-		o.refuse(err != nil)
+	if o.refuse(m == nil); o.refused {
+		return time.Time{}
 	}
-	return at
+	n := make([]int, len(m))
+	for i, digits := range m {
+		n[i], _ = strconv.Atoi(digits)
+	}
+	n[7], _ = strconv.Atoi((m[7] + "000000000")[:9])
+	offset := time.Duration(n[8])*time.Hour + time.Duration(n[9])*time.Minute
+	if strings.HasPrefix(m[8], "-") {
+		offset = time.Duration(n[8])*time.Hour - time.Duration(n[9])*time.Minute
+	}
+	at := time.Date(n[1], time.Month(n[2]), n[3], n[4], n[5], n[6], n[7], time.UTC)
+	minute := time.Date(n[1], time.Month(n[2]), n[3], n[4], n[5], 0, 0, time.UTC)
+	o.refuse(n[2] < 1 || n[2] > 12 || minute.Day() != n[3] || n[4] > 23 || n[5] > 59 || n[8] > 23 || n[8] < -23 || n[9] > 59)
+	o.refuse(n[6] > 60 || n[6] == 60 && minute.Add(-offset).Format("15:04") != "23:59")
+	return at.Add(-offset)
 }
 
 func (o *oracle) object(text []byte, known []string) map[string]json.RawMessage {
 	var m map[string]json.RawMessage
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if o.refuse(!utf8.Valid(text) || json.Unmarshal(text, &m) != nil || m == nil); o.refused {
 		return nil
 	}
@@ -297,16 +342,26 @@ func (o *oracle) integer(from map[string]json.RawMessage, isText bool, name stri
 	if !ok {
 		return nil
 	}
-	digits := string(raw)
+	number := string(raw)
 	if isText {
-		digits = plain(raw)
-		o.refuse(strings.HasPrefix(digits, "-"))
+		number = plain(raw)
+		o.refuse(strings.HasPrefix(number, "-"))
 	}
-	n, valid := new(big.Int).SetString(digits, 10)
-	if o.refuse(!valid || !integerText.MatchString(digits) || n.Cmp(big.NewInt(low)) < 0 || n.Cmp(big.NewInt(high)) > 0); o.refused {
+	m := numberText.FindStringSubmatch(number)
+	if o.refuse(m == nil); o.refused {
 		return nil
 	}
-	i := n.Int64()
+	if !strings.ContainsAny(m[1], "123456789") {
+		number = "0"
+	} else if e, err := strconv.Atoi("0" + strings.TrimLeft(m[2], "+-0")); err != nil || e > 9999 && e > 2*len(number) {
+		o.refused = true // a fraction, or out of range
+		return nil
+	}
+	n, _ := new(big.Rat).SetString(number)
+	if o.refuse(!n.IsInt() || n.Cmp(big.NewRat(low, 1)) < 0 || n.Cmp(big.NewRat(high, 1)) > 0); o.refused {
+		return nil
+	}
+	i := n.Num().Int64()
 	return &i
 }
 

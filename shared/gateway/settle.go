@@ -64,6 +64,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 			return answer{}, fail(promise.CodeUnknownField, "holdSeconds", "A settlement is held under a key, not under an id.")
 		}
 		s, err = h.Store.SettleOrHold(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
+		s.HeldUnder = c.identifier
 		if s.LostHold {
 			h.lostHold(ctx, c.tenant, key)
 		}
@@ -224,7 +225,7 @@ func (h *Handler) checkValue(name string, value json.RawMessage) error {
 		return err
 	}
 	if len(value) > 2*maxValueDepth && depth(value) > maxValueDepth {
-		return fail(promise.CodeValueTooLarge, name, "The field may be nested at most "+strconv.Itoa(maxValueDepth)+" deep.")
+		return tooDeep(name)
 	}
 	return nil
 }

@@ -127,7 +127,8 @@ func FuzzManageTenants(f *testing.F) {
 		`{"action":"revoke-key","tenant":"demo","keyId":"` + strings.ToUpper(keyID) + `"}`, `{"action":"revoke-key","tenant":"\u0000","keyId":"` + keyID + `"}`,
 		createKey + `[]}`, createKey + `null}`, createKey + `["read","read"]}`, createKey + `["Read"]}`, createKey + `[null]}`, createKey + `["\u0072ead"]}`,
 		createKey + `["read"],"expiresAt":"2020-01-01T00:00:00Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59-00:01"}`,
-		createKey + `["read"],"expiresAt":"9999-12-31T23:59:59,5Z"}`, createKey + `["create"],"keyId":"` + keyID + `"}`,
+		createKey + `["read"],"expiresAt":"2098-12-31t23:59:60.5z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:60Z"}`,
+		createKey + `["read"],"expiresAt":"2098-12-31T22:59:60Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59,5Z"}`, createKey + `["create"],"keyId":"` + keyID + `"}`,
 	} {
 		f.Add([]byte(payload))
 	}

@@ -24,11 +24,11 @@ const (
 	CodeInvalidName          Code = "invalid_name"           // an empty or overlong name
 	CodeInvalidKey           Code = "invalid_key"            // an empty or overlong idempotency key
 	CodeInvalidUUID          Code = "invalid_uuid"           // not 8-4-4-4-12 hexadecimal digits
-	CodeInvalidIdentifier    Code = "invalid_identifier"     // neither id: nor key:, or both
+	CodeInvalidIdentifier    Code = "invalid_identifier"     // neither id: nor key: nor key64:, or both fields
 	CodeInvalidMetadata      Code = "invalid_metadata"       // JSON that the database cannot hold as JSONB
 	CodeInvalidSlug          Code = "invalid_slug"           // no DNS label
 	CodeInvalidParameter     Code = "invalid_parameter"      // a query parameter that is unknown or unusable
-	CodeValueTooLarge        Code = "value_too_large"        // over the size limit
+	CodeValueTooLarge        Code = "value_too_large"        // over the size limit, or nested too deep
 	CodeUnsupportedMediaType Code = "unsupported_media_type" // a body that is declared as something else than JSON
 	CodeUnauthenticated      Code = "unauthenticated"        // no credential, or one that is unknown or over
 	CodeForbidden            Code = "forbidden"              // the credential does not allow this

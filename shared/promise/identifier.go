@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"encoding/base64"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -33,17 +34,40 @@ func (i Identifier) ID() (id uuid.UUID, ok bool) { return i.id, i.key == "" }
 // Key returns the idempotency key, if it is by key.
 func (i Identifier) Key() (key string, ok bool) { return i.key, i.key != "" }
 
-// String is the form that ParseIdentifier takes.
+// String returns the form that works everywhere, in a URL's path too, and that
+// ParseIdentifier reads: "id:{uuid}", "key:{key}" where every character of the
+// key survives a path as it is, and "key64:{key in base64url}" for all others.
 func (i Identifier) String() string {
-	if i.key != "" {
+	switch {
+	case i.key == "":
+		return "id:" + i.id.String()
+	case plainInPath(i.key):
 		return "key:" + i.key
+	default:
+		return "key64:" + base64.RawURLEncoding.EncodeToString([]byte(i.key))
 	}
-	return "id:" + i.id.String()
 }
 
-// ParseIdentifier reads "id:{uuid}" or "key:{idempotency key}". The prefix is
-// lower case; everything after "key:" is the key as it stands. It fails with
-// CodeInvalidIdentifier, or as ParseID and ByKey do.
+// plainInPath reports whether a key needs no encoding in a path segment: it has
+// unreserved characters of RFC 3986 and colons alone. Clients, proxies and
+// filters treat dots that stand alone as a step to another folder, so that a key
+// of nothing but dots is not plain.
+func plainInPath(key string) bool {
+	other := strings.IndexFunc(key, func(r rune) bool {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return false
+		}
+		return !strings.ContainsRune("._~:-", r)
+	})
+	return other < 0 && strings.Trim(key, ".") != ""
+}
+
+// ParseIdentifier reads "id:{uuid}", "key:{idempotency key}" or "key64:{the key
+// in base64url}". The prefix is lower case. Everything after "key:" is the key as
+// it stands. After "key64:" only the canonical encoding is valid (no padding, no
+// line breaks, spare bits zero), so that a key has one spelling in base64url.
+// ParseIdentifier fails with CodeInvalidIdentifier, or as ParseID and ByKey do.
 func ParseIdentifier(s string) (Identifier, error) {
 	if rest, ok := strings.CutPrefix(s, "id:"); ok {
 		id, err := ParseID(rest)
@@ -52,7 +76,16 @@ func ParseIdentifier(s string) (Identifier, error) {
 	if rest, ok := strings.CutPrefix(s, "key:"); ok {
 		return ByKey(rest)
 	}
-	return Identifier{}, Fail(CodeInvalidIdentifier, "Identifier must start with 'id:' or 'key:' prefix")
+	if rest, ok := strings.CutPrefix(s, "key64:"); ok {
+		key, err := base64.RawURLEncoding.DecodeString(rest)
+		if err != nil || base64.RawURLEncoding.EncodeToString(key) != rest {
+			return Identifier{}, Fail(CodeInvalidIdentifier,
+				"key64: takes the key's UTF-8 bytes in base64url without padding, as in the identifier that create-promise answers with.")
+		}
+		return ByKey(string(key))
+	}
+	return Identifier{}, Fail(CodeInvalidIdentifier,
+		"Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url")
 }
 
 // ParseID reads a promise's id. It fails with CodeInvalidUUID. An id of the

@@ -66,13 +66,18 @@ func join[T ~string](list []T) string {
 }
 
 // ParsePrincipal reads what Texts wrote, of a credential that is not over now.
-// Anything else is Anonymous.
+// Anything else is Anonymous. An Anonymous principal with an ExpiresAt had a
+// credential that expired then.
 func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 	nobody := Principal{By: By{Kind: Anonymous}}
 	p := Principal{By: By{Kind: PrincipalKind(texts["kind"]), ID: texts["id"]}, Tenant: texts["tenant"]}
 	if s, ok := texts["expiresAt"]; ok {
 		at, err := time.Parse(time.RFC3339Nano, s)
-		if err != nil || !at.After(now) {
+		switch {
+		case err != nil:
+			return nobody
+		case !at.After(now):
+			nobody.ExpiresAt = at
 			return nobody
 		}
 		p.ExpiresAt = at
@@ -173,6 +178,10 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 	case Unverified:
 		return Fail(CodeUnavailable, "The credential cannot be checked at the moment. Repeat the call.")
 	default:
+		if !p.ExpiresAt.IsZero() {
+			return Fail(CodeUnauthenticated, "The API key or promise token expired at "+p.ExpiresAt.UTC().Format(time.RFC3339)+
+				". Send one that is valid.")
+		}
 		return Fail(CodeUnauthenticated, "Send an API key or a promise token: Authorization: Bearer <credential>.")
 	}
 }

@@ -3,6 +3,7 @@ package promise_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -118,4 +119,29 @@ func TestGrants(t *testing.T) {
 	require.False(t, promise.Scope("Read").Valid())
 	require.False(t, promise.Verb("").Valid())
 	require.False(t, promise.Verb("cancel").Valid())
+}
+
+// A caller whose credential has expired is not asked to send one: it has sent one.
+func TestExpired(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	need := promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
+	for _, p := range []promise.Principal{
+		{By: promise.By{Kind: promise.APIKey, ID: "1"}, Tenant: "acme", Scopes: scopes, ExpiresAt: at},
+		{By: promise.By{Kind: promise.Token, ID: "1"}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
+	} {
+		for after, expired := range map[time.Duration]bool{-time.Nanosecond: false, 0: true, time.Hour: true} {
+			err := promise.ParsePrincipal(p.Texts(), at.Add(after)).May(need, "acme", promise.ByID(uuid.MustParse(id)))
+			if !expired {
+				require.NoError(t, err)
+				continue
+			}
+			require.Equal(t, promise.CodeUnauthenticated, promise.AsError(err).Code)
+			require.Contains(t, err.Error(), "expired at 2026-11-26T12:00:00Z", p.Kind)
+		}
+	}
+	for _, texts := range []map[string]string{nil, {"kind": "key", "tenant": "acme", "expiresAt": "never"}} {
+		err := promise.ParsePrincipal(texts, at).May(need, "acme", promise.Identifier{})
+		require.Contains(t, err.Error(), "Send an API key or a promise token")
+	}
 }

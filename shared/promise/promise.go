@@ -115,6 +115,7 @@ type Settled struct {
 	Outcome   Outcome
 
 	HeldUntil *time.Time // OutcomeHeld, and whatever the call did to a settlement that is held
+	HeldUnder Identifier // the key that HeldUntil is about; a Store leaves it to its caller, who named the key
 	LostHold  bool       // another settlement was held under the key, and its time was over: it is gone
 }
 

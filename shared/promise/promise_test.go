@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,19 +20,42 @@ import (
 const id = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"
 
 func ExampleParseIdentifier() {
-	for _, s := range []string{"id:" + id, "key:stripe:ch_abc123", "promise:" + id} {
+	for _, s := range []string{"id:" + id, "key:stripe:ch_abc123", "key:a/b", "key64:YS9i", "key64:YS9i=", "promise:" + id} {
 		i, err := promise.ParseIdentifier(s)
 		fmt.Println(i, err)
 	}
 	// Output:
 	// id:7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11 <nil>
 	// key:stripe:ch_abc123 <nil>
-	// id:00000000-0000-0000-0000-000000000000 invalid_identifier: Identifier must start with 'id:' or 'key:' prefix
+	// key64:YS9i <nil>
+	// key64:YS9i <nil>
+	// id:00000000-0000-0000-0000-000000000000 invalid_identifier: key64: takes the key's UTF-8 bytes in base64url without padding, as in the identifier that create-promise answers with.
+	// id:00000000-0000-0000-0000-000000000000 invalid_identifier: Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url
 }
 
-// What an identifier may be, in one expression: an invalid byte reads as U+FFFD.
-var identifierText = regexp.MustCompile(
-	`^(?:id:([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})|key:([^\x00\x{FFFD}]{1,255}))$`)
+// What an identifier may be, in expressions: an invalid byte reads as U+FFFD. In base64url, a last character that
+// carries fewer than six bits has zeros in their place.
+var (
+	identifierText = regexp.MustCompile(`^(?:id:([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})|` +
+		`key:([^\x00\x{FFFD}]{1,255})|key64:((?:[\w-]{4})*(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?))$`)
+	keyText  = regexp.MustCompile(`^[^\x00\x{FFFD}]{1,255}$`)
+	pathText = regexp.MustCompile(`^\.*[A-Za-z0-9_~:-][A-Za-z0-9._~:-]*$`)
+)
+
+// decode64 is a second reading of base64url: bits are shifted in, six at a time.
+func decode64(text string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	var key []byte
+	for bits, n, rest := 0, 0, text; rest != ""; rest = rest[1:] {
+		bits, n = bits<<6|strings.IndexByte(alphabet, rest[0]), n+6
+		if n >= 8 {
+			n -= 8
+			key = append(key, byte(bits>>n))
+			bits &= 1<<n - 1
+		}
+	}
+	return string(key)
+}
 
 // FuzzParseIdentifier checks the parser against an expression: it takes the same
 // texts, and reads the same of them.
@@ -42,12 +66,20 @@ func FuzzParseIdentifier(f *testing.F) {
 		"id:" + id + "\n", "id: " + id, "id:" + id + ":payment", "id:" + id[:35] + "g", "id:" + strings.ReplaceAll(id, "-", "_"), "id%3A" + id,
 		"key:\n", "key:a/b%2F?#", "key:\xff", "key:\xed\xa0\x80", "key:\x00", "key:\ufffd", "key:\U0010ffff",
 		"key:" + strings.Repeat("ä", 255), "key:" + strings.Repeat("ä", 256), "key:" + strings.Repeat("\U0001f600", 255),
+		"key64:", "key64:YS9i", "key64:YS9i=", "key64:YS9i\n", "key64:YS\r9i", "key64:cT8x", "key64:_w", "key64:_x", "key64:AA", "key64:77-9",
+		"key64:YQ", "key64:YR", "key64:YWE", "key64:YWF", "key64:YQ==", "key64:Y", "key64:YS9+", "key64:YS9/", "Key64:YS9i", "key64: YS9i",
+		"key64:" + strings.Repeat("w6TDpMOk", 85), "key64:" + strings.Repeat("w6TDpMOk", 85) + "w6Q", "key64:8J-YgA", "key:.", "key:..", "key:.a", "key:~",
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		i, err := promise.ParseIdentifier(s)
 		want := identifierText.FindStringSubmatch(s)
+		if want != nil && strings.HasPrefix(s, "key64:") {
+			if want[2] = decode64(want[3]); !keyText.MatchString(want[2]) {
+				want = nil
+			}
+		}
 		require.Equal(t, want != nil, err == nil, "%q %v", s, err)
 		if err != nil {
 			require.Equal(t, promise.Identifier{}, i)
@@ -67,6 +99,13 @@ func FuzzParseIdentifier(f *testing.F) {
 		again, err := promise.ParseIdentifier(i.String())
 		require.NoError(t, err)
 		require.Equal(t, i, again)
+		if byKey {
+			require.Equal(t, pathText.MatchString(key), strings.HasPrefix(i.String(), "key:"), "%q", key)
+		}
+		sent, err := url.PathUnescape(i.String())
+		require.NoError(t, err)
+		require.Equal(t, i.String(), sent, "a path carries it as it is")
+		require.Equal(t, i.String(), url.PathEscape(i.String()))
 	})
 }
 

@@ -46,7 +46,7 @@ func interpret(op string, err error) error {
 	if away(err) {
 		return &promise.Error{
 			Code:   promise.CodeUnavailable,
-			Detail: "The database cannot be reached at the moment. Repeat the call: it is never applied twice.",
+			Detail: "The database cannot be reached at the moment. Repeat the call.",
 			Cause:  cause,
 		}
 	}

@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzParseWhole compares the arithmetic with math/big's fractions.
+func FuzzParseWhole(f *testing.F) {
+	for _, s := range []string{
+		"0", "-0", "0.0", "-0.0e5", "0e99999999999999999999", "60000", "6e4", "6E+4", "60000.0", "6.0e4", "600000e-1", "0.06e6", "-6e4",
+		"0.5", "1e-1", "1.5e0", "15e-1", "9007199254740993", "9007199254740993.0", "900719925474099.3e1", "9007199254740992.5",
+		"9223372036854775807", "9223372036854775807.0", "9223372036854775808.0", "-9223372036854775808e0", "-9.223372036854775809e18",
+		"1e18", "1e19", "1e400", "-1e400", "1e-400", "1e9223372036854775807", "1e9223372036854775808", "1e-9223372036854775808",
+		"1" + strings.Repeat("0", 300) + "e-300", "0." + strings.Repeat("0", 300) + "1e301", strings.Repeat("9", 400), `"6"`, "null", "true", "{}",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if !isJSONValue(raw) {
+			return
+		}
+		n, whole, fits := parseWhole(raw)
+		if raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+			require.False(t, whole)
+			return
+		}
+		mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
+		if e, err := strconv.Atoi("0" + strings.TrimLeft(exponent, "+-0")); err != nil || e > 5000 {
+			if strings.ContainsAny(mantissa, "123456789") && len(raw) < 5000 {
+				require.Equal(t, exponent[0] != '-', whole, raw)
+				require.False(t, fits, raw)
+			}
+			return // math/big would write the number out
+		}
+		want, ok := new(big.Rat).SetString(raw)
+		require.True(t, ok, raw)
+		require.Equal(t, want.IsInt(), whole, raw)
+		require.Equal(t, want.IsInt() && want.Num().IsInt64(), fits, raw)
+		if fits {
+			require.Equal(t, want.Num().Int64(), n, raw)
+		}
+	})
+}
+
+func isJSONValue(raw string) bool {
+	o, err := parseObject([]byte(`{"a":`+raw+`}`), []string{"a"})
+	return err == nil && len(o) == 1 && string(o[0].raw) == raw
+}
+
+func TestParseWhole(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]int64{
+		"6e4": 60000, "60000.0": 60000, "6.0e4": 60000, "600000e-1": 60000, "-0": 0, "0e99999999999999999999": 0,
+		"9007199254740993": 9007199254740993, "900719925474099.3e1": 9007199254740993, "-9223372036854775808.0": math.MinInt64,
+	} {
+		n, whole, fits := parseWhole(raw)
+		require.True(t, whole && fits, raw)
+		require.Equal(t, want, n, raw)
+	}
+	for _, raw := range []string{"0.5", "1e-400", "9007199254740992.5", "1e-99999999999999999999", `"1"`, "null", "true", "[1]"} {
+		_, whole, _ := parseWhole(raw)
+		require.False(t, whole, raw)
+	}
+	for _, raw := range []string{"1e400", "-1e400", "9223372036854775808.0", "1e99999999999999999999"} {
+		_, whole, fits := parseWhole(raw)
+		require.True(t, whole && !fits, raw)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"2031-06-19t08:30:06.283185z":   "2031-06-19T08:30:06.283185Z",
+		"2031-06-19T08:30:06+05:30":     "2031-06-19T03:00:06Z",
+		"2016-12-31T23:59:60Z":          "2017-01-01T00:00:00Z",
+		"2016-12-31t23:59:60.25z":       "2017-01-01T00:00:00.25Z",
+		"1998-12-31T15:59:60.123-08:00": "1999-01-01T00:00:00.123Z",
+		"2017-01-01T09:14:60+09:15":     "2017-01-01T00:00:00Z",
+		"2028-02-28T23:59:60Z":          "2028-02-29T00:00:00Z",
+		"9999-12-31T23:59:60Z":          "10000-01-01T00:00:00Z",
+	} {
+		at, ok := parseTime(s)
+		require.True(t, ok, s)
+		require.Equal(t, want, at.Format(time.RFC3339Nano), s)
+		require.Equal(t, time.UTC, at.Location())
+	}
+	for _, s := range []string{
+		"2016-12-31T23:59:61Z", "2016-12-31T23:58:60Z", "2016-12-31T22:59:60Z", "2016-12-31T23:60:00Z", "2016-12-31T24:00:00Z",
+		"2016-12-31T23:59:60+01:00", "2016-12-31T23:59:60-08:00", "2016-12-32T23:59:60Z", "2016-02-30T23:59:60Z", "2016-12-31T23:59:60",
+		"2016-12-31 23:59:59Z", "2016-12-31T23:59:59,5Z", "2016-12-31T23:59:59z0", "2016-12-31T23:59:59+24:00", "", "20161231T235959Z",
+	} {
+		_, ok := parseTime(s)
+		require.False(t, ok, s)
+	}
+}
+
+// What a header declares.
+func TestIsJSON(t *testing.T) {
+	t.Parallel()
+	for contentType, want := range map[string]bool{
+		"application/json": true, "Application/JSON; Charset=UTF-8": true, "application/cloudevents+json": true, "": true, " ": true,
+		"application/json;": true, "application/json ; ": true, "application/json; charset=utf8": true, "application/json;charset=us-ascii": true,
+		`application/json; charset="utf-8"`: true, "application/json; charset": true, "application/json;;": true, "application/json, application/json": true,
+		"application/json; charset=utf-8,application/json; charset=utf-8": true, "application/json,": true, `application/json; profile="a,b"`: true,
+		"application/vnd.api+json; ext=x": true,
+		"text/plain":                      false, "application/x-www-form-urlencoded": false, "application/jsonx": false, ";": false, "json": false,
+		"application/json; charset=latin1": false, "application/json;charset=utf-16": false, "multipart/form-data; boundary=x": false,
+		"application/json, text/plain": false, "text/plain, application/json": false, "application/json; charset=utf-8, text/plain": false,
+		"application/json, application/json; charset=latin1": false, "text/html;": false,
+	} {
+		require.Equal(t, want, isJSON(contentType), contentType)
+	}
+}
