@@ -274,45 +274,6 @@ func TestPayloads(t *testing.T) {
 	require.Zero(t, connections.Load())
 }
 
-// late is the URL of a database at which nothing listens until start is called.
-func late(t *testing.T) (databaseURL string, db *dbtest.DB, start func()) {
-	t.Helper()
-	db = dbtest.Bare(t)
-	u, err := url.Parse(db.URL)
-	require.NoError(t, err)
-	server := u.Host
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	u.Host = l.Addr().String()
-	l.Close()
-	return u.String(), db, func() {
-		l, err := net.Listen("tcp", u.Host)
-		require.NoError(t, err)
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				client, err := l.Accept()
-				if err != nil {
-					return
-				}
-				upstream, err := net.Dial("tcp", server)
-				if err != nil {
-					client.Close()
-					continue
-				}
-				go func() {
-					io.Copy(upstream, client) //nolint:errcheck // the end of either is the end of both
-					upstream.Close()
-				}()
-				go func() {
-					io.Copy(client, upstream) //nolint:errcheck // the same
-					client.Close()
-				}()
-			}
-		}()
-	}
-}
-
 const notYet = "cannot connect to the database yet"
 
 // A deployment waits for a database that is still starting, and the log says so.
@@ -320,14 +281,22 @@ func TestADatabaseThatIsStillStarting(t *testing.T) {
 	t.Parallel()
 	t.Run("a deployment", func(t *testing.T) {
 		t.Parallel()
-		databaseURL, db, start := late(t)
-		f := newFunction(t, databaseURL)
+		db, late := dbtest.Bare(t), dbtest.NewLate(t)
+		f := newFunction(t, late.URL(t, db.URL))
+		event := sample(t, "cloudformation-create")
+		event["ResponseURL"] = f.bucket.URL
+		payload, err := json.Marshal(event)
+		require.NoError(t, err)
+		done := make(chan error, 1)
 		go func() {
-			defer start()
-			f.output.await(t, notYet)
+			_, err := f.service.Invoke(t.Context(), "migrate", lambda.Request{Payload: payload})
+			done <- err
 		}()
-		status, _, reason := f.event(t, sample(t, "cloudformation-create"))
-		require.Equal(t, "SUCCESS", status, reason)
+		f.output.await(t, notYet)
+		late.Serve(t, db.URL)
+		late.Listen(t)
+		require.NoError(t, <-done)
+		require.Equal(t, "SUCCESS", (<-f.answers)["Status"], "%s", &f.output)
 		var migrated bool
 		require.NoError(t, db.Pool.QueryRow(t.Context(), "SELECT to_regclass('promise') IS NOT NULL").Scan(&migrated))
 		require.True(t, migrated)
@@ -335,15 +304,16 @@ func TestADatabaseThatIsStillStarting(t *testing.T) {
 	})
 	t.Run("a shell", func(t *testing.T) {
 		t.Parallel()
-		databaseURL, _, start := late(t)
+		db, late := dbtest.Bare(t), dbtest.NewLate(t)
 		cmd := exec.Command(binary)
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL)
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+late.URL(t, db.URL))
 		var stdout bytes.Buffer
 		var stderr buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		require.NoError(t, cmd.Start())
 		stderr.await(t, notYet)
-		start()
+		late.Serve(t, db.URL)
+		late.Listen(t)
 		require.NoError(t, cmd.Wait(), "%s", &stderr)
 		require.Contains(t, stdout.String(), "00001_init.sql")
 	})

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,66 +51,6 @@ func (l *logged) await(t *testing.T, text string) {
 		"%s is not in the log", text)
 }
 
-// relay passes connections on to a server that may change; to none, it accepts and says nothing.
-type relay struct{ target atomic.Value }
-
-func (r *relay) serve(t *testing.T, address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			target, _ := r.target.Load().(string)
-			if target == "" {
-				continue // open, and silent
-			}
-			server, err := net.Dial("tcp", target)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go func() {
-				io.Copy(server, client) //nolint:errcheck // the end of either is the end of both
-				server.Close()
-			}()
-			go func() {
-				io.Copy(client, server) //nolint:errcheck // the same
-				client.Close()
-			}()
-		}
-	}()
-}
-
-func host(t *testing.T, databaseURL string) string {
-	t.Helper()
-	u, err := url.Parse(databaseURL)
-	require.NoError(t, err)
-	return u.Host
-}
-
-// at is the URL with another host and port.
-func at(t *testing.T, databaseURL, address string) string {
-	t.Helper()
-	u, err := url.Parse(databaseURL)
-	require.NoError(t, err)
-	u.Host = address
-	return u.String()
-}
-
-// closedPort is an address at which nothing listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func connect(o database.Options) func(context.Context) error {
 	return func(ctx context.Context) error {
 		conf, err := database.ConnConfig(ctx, o)
@@ -141,8 +80,8 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	_, err = admin.Exec(t.Context(), "CREATE ROLE late LOGIN CONNECTION LIMIT 0 PASSWORD 'hunter2'", pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 
-	address := closedPort(t)
-	u, err := url.Parse(at(t, server.URL(), address))
+	late := dbtest.NewLate(t)
+	u, err := url.Parse(late.URL(t, server.URL()))
 	require.NoError(t, err)
 	u.User = url.UserPassword("late", "hunter2")
 	var log logged
@@ -151,8 +90,7 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 		done <- database.Retry(t.Context(), time.Hour, slog.New(slog.NewTextHandler(&log, nil)), connect(database.Options{URL: u.String()}))
 	}()
 	log.await(t, "connection refused")
-	var r relay
-	r.serve(t, address)
+	late.Listen(t)
 	log.await(t, "timeout: context deadline exceeded")
 
 	pid, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
@@ -160,7 +98,7 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	postmaster, err := strconv.Atoi(string(pid[:bytes.IndexByte(pid, '\n')]))
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(postmaster, syscall.SIGTERM)) // it waits for admin's session, and takes no other
-	r.target.Store(host(t, server.URL()))
+	late.Serve(t, server.URL())
 	log.await(t, "SQLSTATE 57P03")
 	require.NoError(t, admin.Close(t.Context()))
 	_ = server.Stop() // it stops by itself
@@ -168,7 +106,7 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	server, err = localpg.Start(t.Context(), localpg.Options{Dir: data})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
-	r.target.Store(host(t, server.URL()))
+	late.Serve(t, server.URL())
 	log.await(t, "SQLSTATE 53300")
 	admin, err = pgx.Connect(t.Context(), server.URL())
 	require.NoError(t, err)
@@ -226,7 +164,7 @@ func TestRetryGivesUp(t *testing.T) {
 // Its patience ends, its context ends: the last cause is the error. A secret that cannot be read for the moment is tried again.
 func TestRetryEnds(t *testing.T) {
 	t.Parallel()
-	nobody := connect(database.Options{URL: "postgres://u:hunter2@" + closedPort(t) + "/x"})
+	nobody := connect(database.Options{URL: "postgres://u:hunter2@" + dbtest.NewLate(t).Address + "/x"})
 	err := database.Retry(t.Context(), 0, slog.New(slog.DiscardHandler), nobody)
 	require.ErrorContains(t, err, "no connection to the database after 1 tries")
 	require.ErrorContains(t, err, "connection refused")
@@ -251,7 +189,7 @@ func TestRetryEnds(t *testing.T) {
 	require.NoError(t, database.Retry(t.Context(), time.Hour, slog.New(slog.DiscardHandler), connect(database.Options{
 		URL: proxy.URL("retry_test", ""), Secret: func(ctx context.Context) (string, error) {
 			if reads++; reads == 1 {
-				_, err := net.Dial("tcp", closedPort(t))
+				_, err := net.Dial("tcp", dbtest.NewLate(t).Address)
 				return "", err
 			}
 			return `{"username":"retry_test","password":"right"}`, nil
