@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +13,6 @@ import (
 )
 
 const (
-	// resourceID never changes: with another one CloudFormation would take the
-	// resource for replaced, and delete the old one.
-	resourceID = "migration"
-
 	// maxReason keeps the answer within the 4,096 bytes that CloudFormation takes.
 	maxReason = 1500
 
@@ -27,28 +24,45 @@ const (
 	tries = 5
 )
 
-// deploy answers a custom resource of CloudFormation: to create it and to update
-// it is to migrate, and to give the roles what they need; to delete it is
-// nothing, since the data stays. Each may be repeated. An error says that CloudFormation
-// could not be told: then Lambda repeats the call.
+// deploy answers a custom resource of CloudFormation. To create or to update the
+// resource is to migrate and to give the roles what they need. An update that
+// would lose a guarded database's data fails (see checkReplacement). To delete
+// the resource does nothing: the data stays. Each may be repeated. An error says
+// that CloudFormation did not take the answer; Lambda then repeats the call.
 func (m migration) deploy(ctx context.Context, event cfn.Event) error {
 	answer := cfn.NewResponse(&event)
-	answer.PhysicalResourceID, answer.Status = resourceID, cfn.StatusSuccess
+	answer.PhysicalResourceID, answer.Status = cmp.Or(event.PhysicalResourceID, physicalID(event)), cfn.StatusSuccess
 	if event.RequestType != cfn.RequestDelete {
-		within, cancel := ctx, context.CancelFunc(func() {})
-		if end, ok := ctx.Deadline(); ok {
-			within, cancel = context.WithDeadline(ctx, end.Add(-answerTime))
+		err := checkReplacement(event)
+		if err == nil {
+			err = m.deploySchema(ctx)
 		}
-		result, err := m.run(within, options{Roles: true})
-		cancel()
 		if err != nil {
 			m.log.Error("migration failed", "cause", err.Error())
 			reason := []rune(err.Error())
 			answer.Status, answer.Reason = cfn.StatusFailed, string(reason[:min(len(reason), maxReason)])
 		} else {
-			m.log.Info("migrated", "result", result)
+			answer.PhysicalResourceID = physicalID(event)
 		}
 	}
+	return m.send(ctx, answer)
+}
+
+// deploySchema migrates, and leaves time for the answer.
+func (m migration) deploySchema(ctx context.Context) error {
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-answerTime))
+		defer cancel()
+	}
+	result, err := m.run(ctx, options{Roles: true})
+	if err == nil {
+		m.log.Info("migrated", "result", result)
+	}
+	return err
+}
+
+func (m migration) send(ctx context.Context, answer *cfn.Response) error {
 	http.DefaultClient.Timeout = answerTime / tries // which cfn sends by
 	var err error
 	for try := range tries {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -15,20 +16,34 @@ import (
 )
 
 func main() {
-	conf, err := config.Load()
-	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
+	if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
+		o, code, ok := readFlags(os.Args[1:], os.Stdout, os.Stderr)
+		if !ok {
+			os.Exit(code)
+		}
+		m, err := newMigration()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		os.Exit(m.runOnce(o, os.Stdout, os.Stderr))
+	}
+	m, err := newMigration()
 	if err != nil {
-		log.Error("cannot start", "cause", err.Error())
+		m.log.Error("cannot start", "cause", err.Error())
 		os.Exit(1)
 	}
-	m := migration{log: log, database: database.Options{
+	lambda.Start(m)
+}
+
+// newMigration reads the environment.
+func newMigration() (migration, error) {
+	conf, err := config.Load()
+	m := migration{log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, database: database.Options{
 		URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode,
 	}}
 	if conf.PasswordSecret != "" {
 		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
 	}
-	if os.Getenv("AWS_LAMBDA_RUNTIME_API") != "" {
-		lambda.Start(m.handle)
-	}
-	os.Exit(m.runOnce(os.Args[1:], os.Stdout, os.Stderr))
+	return m, err
 }

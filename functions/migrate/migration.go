@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
-	"github.com/aws/aws-lambda-go/cfn"
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
 	"github.com/flovyn/promises/shared/database"
@@ -18,78 +18,81 @@ import (
 
 type migration struct {
 	database database.Options
+	patience time.Duration // with a database that takes no connections yet
 	log      *slog.Logger
 }
 
-// options are what a call asks for.
-type options struct {
-	DryRun bool `json:"dryRun"`
-	Roles  bool `json:"roles"`
-}
-
-// run answers with a migrate.Result, or a migrate.Rehearsal.
-func (m migration) run(ctx context.Context, o options) (any, error) {
+// run answers with a migrate.Result, or a migrate.Rehearsal. It waits for a
+// database that is still starting.
+func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 	if o.DryRun && o.Roles {
 		return nil, errors.New("roles cannot be rehearsed: they are not the database's alone")
 	}
-	conf, err := database.ConnConfig(ctx, m.database)
-	if err != nil {
-		return nil, err
-	}
-	if o.DryRun {
-		return migrate.Rehearse(ctx, conf)
-	}
-	return migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log})
+	err = database.Retry(ctx, m.patience, m.log, func(ctx context.Context) error {
+		conf, err := database.ConnConfig(ctx, m.database) // each time: the password may have changed
+		if err != nil {
+			return err
+		}
+		if o.DryRun {
+			answer, err = migrate.Rehearse(ctx, conf)
+		} else {
+			answer, err = migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log})
+		}
+		return err
+	})
+	return answer, err
 }
 
-// handle takes {}, {"dryRun": true}, {"roles": true}, to the letter: a dry run
-// that is misspelt must not be the real thing. And it takes the events of a
-// CloudFormation custom resource.
-func (m migration) handle(ctx context.Context, payload json.RawMessage) (any, error) {
-	var event cfn.Event
-	if err := json.Unmarshal(payload, &event); err == nil && event.RequestType != "" && event.ResponseURL != "" {
-		return nil, m.deploy(ctx, event)
-	}
-	var o options
-	given := map[string]bool{}
-	err := json.Unmarshal(payload, &given)
-	for name, value := range given {
-		switch name {
-		case "dryRun":
-			o.DryRun = value
-		case "roles":
-			o.Roles = value
-		default:
-			err = errors.New("unknown field")
-		}
-	}
+// Invoke implements lambda.Handler: it answers one call (see readPayload).
+func (m migration) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	o, event, err := readPayload(payload)
 	if err != nil {
-		return nil, messages.InvokeResponse_Error{
-			Type: "invalid_payload", Message: `The payload must be {}, {"dryRun": true} or {"roles": true}, or of CloudFormation.`,
+		return nil, messages.InvokeResponse_Error{Type: "invalid_payload", Message: err.Error()}
+	}
+	if event != nil {
+		if err := m.deploy(ctx, *event); err != nil {
+			return nil, err
 		}
+		return []byte("null"), nil
 	}
 	answer, err := m.run(ctx, o)
 	if err != nil {
 		return nil, messages.InvokeResponse_Error{Type: "migration_failed", Message: err.Error()}
 	}
-	return answer, nil
+	return json.Marshal(answer)
 }
 
-// runOnce takes -dry-run or -roles as its arguments, prints the answer as JSON, and
-// returns the exit code: 1 also for a rehearsal that was refused.
-func (m migration) runOnce(args []string, stdout, stderr io.Writer) int {
+// readFlags reads the arguments of the command line. ok is false if they ask for
+// nothing that can be done; then code is the exit code.
+func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok bool) {
 	flags := flag.NewFlagSet("migrate", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	var o options
+	flags.SetOutput(io.Discard)
 	flags.BoolVar(&o.DryRun, "dry-run", false, "do it all on the real data, report it, and roll it back")
 	flags.BoolVar(&o.Roles, "roles", false, "make the roles that the functions connect as, too")
-	if err := flags.Parse(args); err != nil {
-		return 2
+	usage := func(w io.Writer) {
+		fmt.Fprint(w, "usage: migrate [-dry-run | -roles]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
+		flags.SetOutput(w)
+		flags.PrintDefaults()
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "there are no arguments, only flags: %q\n", flags.Arg(0))
-		return 2
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		usage(stdout)
+		return o, 0, false
 	}
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("there are no arguments, only flags: %q", flags.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		usage(stderr)
+		return o, 2, false
+	}
+	return o, 0, true
+}
+
+// runOnce prints the answer as JSON, and returns the exit code: 1 also for a
+// rehearsal that was refused.
+func (m migration) runOnce(o options, stdout, stderr io.Writer) int {
 	answer, err := m.run(context.Background(), o)
 	if err != nil {
 		fmt.Fprintln(stderr, err)

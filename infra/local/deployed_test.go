@@ -86,7 +86,7 @@ func (d *deployment) cloudFormation(t *testing.T, kind string) map[string]any {
 	answer := <-d.answers
 	for name, want := range map[string]string{
 		"StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/promises-dev/6f1c5a10", "LogicalResourceId": "MigrateDone",
-		"RequestId": "7d6a2f2e-0c40-4a56-9f0e-2c2f6f1f4a11", "PhysicalResourceId": "migration",
+		"RequestId": "7d6a2f2e-0c40-4a56-9f0e-2c2f6f1f4a11", "PhysicalResourceId": "migration/db-ABCDEFGHIJKLMNOPQRSTUVWXYZ",
 	} {
 		require.Equal(t, want, answer[name])
 	}

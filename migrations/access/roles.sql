@@ -53,3 +53,9 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- RDS Proxy does not pass on a cancel request: a statement that its caller has given up must end by itself. Each limit is a little
+-- more than what the caller waits: 4 s for a call (shared/app), 10 s for a batch of the sweep (shared/sweep). The owner has none.
+ALTER ROLE promises_app SET statement_timeout = '5s';
+ALTER ROLE promises_sweeper SET statement_timeout = '12s';
+ALTER ROLE promises_admin SET statement_timeout = '5s';

@@ -5,19 +5,24 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
 	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/repository"
 )
 
-const usage = `usage: manage-tenants <command>
+const usage = `usage: manage-tenants [--function <name>] <command>
 
   create <slug>                                     create a tenant
   list                                              list all tenants
@@ -26,24 +31,37 @@ const usage = `usage: manage-tenants <command>
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
   list-keys <tenant>
   revoke-key <tenant> <key id>
+  @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @-: of standard input
 
-The database is that of DATABASE_URL.
+With --function, the command invokes the deployed Lambda of that name or ARN, with the AWS credentials and the region
+of the environment or the AWS profile. Without it, the command works on the database of DATABASE_URL.
 `
+
+// functionTime bounds a call of a deployed function, the search for credentials
+// included.
+const functionTime = time.Minute
+
+// Connect returns a handler that invokes the deployed function of that name or
+// ARN. Its errors are the function's own, or say why it could not be invoked.
+type Connect func(ctx context.Context, function string) (lambda.Handler, error)
 
 // RunManageTenants serves a gateway.TenantHandler until Lambda ends the process.
 // Started from a shell instead, it does what its arguments say, prints the
-// answer, and exits: with 1 where that failed, 2 where they say nothing.
-func RunManageTenants() {
-	start(func(s service) lambda.Handler {
-		h := &gateway.TenantHandler{Store: s.store, Timeout: callTimeout, Log: s.log, NewKey: func() (string, []byte) {
-			secret := auth.NewKey()
-			return secret, auth.HashKey(secret)
-		}}
-		if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
-			os.Exit(manage(h, os.Args[1:], os.Stdout, os.Stderr))
-		}
-		return h
-	})
+// answer, and exits: with 1 if that failed, with 2 if the arguments ask for nothing
+// that can be done. connect may be nil: then --function is refused.
+func RunManageTenants(connect Connect) {
+	if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
+		c := command{connect: connect, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+		os.Exit(c.run(os.Args[1:]))
+	}
+	start(func(s service) lambda.Handler { return tenantHandler(s.store, s.log) })
+}
+
+func tenantHandler(store gateway.TenantStore, log *slog.Logger) lambda.Handler {
+	return &gateway.TenantHandler{Store: store, Timeout: callTimeout, Log: log, NewKey: func() (string, []byte) {
+		secret := auth.NewKey()
+		return secret, auth.HashKey(secret)
+	}}
 }
 
 // commands gives the action of each command, and the fields that its arguments
@@ -58,48 +76,128 @@ var commands = map[string][]string{
 	"revoke-key": {"revoke-key", "tenant", "keyId"},
 }
 
-func manage(h lambda.Handler, args []string, stdout, stderr io.Writer) int {
-	payload := map[string]any{}
-	if len(args) > 0 {
-		if command, ok := commands[args[0]]; ok && len(args) <= len(command) {
-			payload["action"] = command[0]
-			for i, arg := range args[1:] {
-				payload[command[i+1]] = arg
-			}
-			if scopes, ok := payload["scopes"].(string); ok {
-				payload["scopes"] = strings.Split(scopes, ",")
-			}
-		}
-	}
-	if len(payload) == 0 {
-		fmt.Fprint(stderr, usage)
+// command is manage-tenants as it is run from a shell.
+type command struct {
+	connect        Connect
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// errUsage is the error of arguments that ask for nothing that can be done.
+var errUsage = errors.New("no such command")
+
+func (c command) run(args []string) (code int) {
+	flags := flag.NewFlagSet("manage-tenants", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	function := flags.String("function", "", "")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(c.stdout, usage)
+		return 0
+	case err != nil:
+		fmt.Fprintf(c.stderr, "%v\n\n%s", err, usage)
 		return 2
 	}
-	request, err := json.Marshal(payload)
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 1
+	request, err := c.payload(flags.Args())
+	if errors.Is(err, errUsage) {
+		fmt.Fprint(c.stderr, usage)
+		return 2
 	}
-	answer, err := h.Invoke(context.Background(), request)
+	if err == nil && *function == "" && os.Getenv("DATABASE_URL") == "" {
+		fmt.Fprintln(c.stderr, "DATABASE_URL is not set. Set it, or name the deployed Lambda: manage-tenants --function <name> <command>")
+		return 2
+	}
+	var answer []byte
+	if err == nil {
+		answer, err = c.call(*function, request)
+	}
 	if err != nil {
-		fmt.Fprintln(stderr, explain(err))
+		fmt.Fprintln(c.stderr, explain(err))
 		return 1
 	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, answer, "", "  "); err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(c.stderr, err)
 		return 1
 	}
-	fmt.Fprintln(stdout, indented.String())
+	fmt.Fprintln(c.stdout, indented.String())
 	return 0
+}
+
+// payload returns the payload that the arguments stand for.
+func (c command) payload(args []string) ([]byte, error) {
+	if len(args) == 0 {
+		return nil, errUsage
+	}
+	if file, ok := strings.CutPrefix(args[0], "@"); ok && len(args) == 1 {
+		return c.read(file)
+	}
+	fields, ok := commands[args[0]]
+	if !ok || len(args) > len(fields) {
+		return nil, errUsage
+	}
+	payload := map[string]any{"action": fields[0]}
+	for i, arg := range args[1:] {
+		payload[fields[i+1]] = arg
+	}
+	if scopes, ok := payload["scopes"].(string); ok {
+		payload["scopes"] = strings.Split(scopes, ",")
+	}
+	return json.Marshal(payload)
+}
+
+// read reads a file of JSON; - is standard input.
+func (c command) read(file string) (text []byte, err error) {
+	if file == "-" {
+		file = "standard input"
+		text, err = io.ReadAll(c.stdin)
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if err == nil && !json.Valid(text) {
+		err = fmt.Errorf("%s must be JSON", file)
+	}
+	return text, err
+}
+
+// call sends the payload to the deployed function or, if function is empty, does
+// its work here.
+func (c command) call(function string, payload []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), functionTime)
+	defer cancel()
+	if function != "" {
+		if c.connect == nil {
+			return nil, errors.New("this build cannot invoke functions: go run ./functions/manage-tenants")
+		}
+		h, err := c.connect(ctx, function)
+		if err != nil {
+			return nil, err
+		}
+		return h.Invoke(ctx, payload)
+	}
+	conf, err := config.Load()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := openPool(conf)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	// An error of the service's own has its cause in the log alone.
+	log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	return tenantHandler(repository.New(pool), log).Invoke(ctx, payload)
 }
 
 // explain puts a function error into words.
 func explain(err error) string {
 	var e messages.InvokeResponse_Error
-	var problem struct{ Detail, Field string }
-	if !errors.As(err, &e) || json.Unmarshal([]byte(e.Message), &problem) != nil {
+	if !errors.As(err, &e) {
 		return err.Error()
+	}
+	var problem struct{ Detail, Field string }
+	if json.Unmarshal([]byte(e.Message), &problem) != nil || problem.Detail == "" {
+		return e.Type + ": " + e.Message // the service's own, such as a time-out
 	}
 	if problem.Field != "" {
 		return problem.Field + ": " + problem.Detail

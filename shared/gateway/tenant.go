@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -136,7 +137,7 @@ func suspendTenant(suspended bool) func(context.Context, *TenantHandler, object)
 			return nil, err
 		}
 		t, err := h.Store.SuspendTenant(ctx, slug, suspended)
-		return toTenantJSON(t), err
+		return toTenantJSON(t), unknownTenant("slug", err)
 	}
 }
 
@@ -190,7 +191,7 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	secret, hash := h.NewKey()
 	k.Hash = hash
 	if k, err = h.Store.CreateKey(ctx, k); err != nil {
-		return nil, err
+		return nil, unknownTenant("tenant", err)
 	}
 	j := toKeyJSON(k)
 	j.APIKey = secret
@@ -230,7 +231,7 @@ func listKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	for i, k := range keys {
 		list[i] = toKeyJSON(k)
 	}
-	return map[string]any{"keys": list}, err
+	return map[string]any{"keys": list}, unknownTenant("tenant", err)
 }
 
 func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
@@ -247,5 +248,19 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 		return nil, fail(promise.CodeInvalidUUID, "keyId", "Invalid UUID format for key ID")
 	}
 	at, err := h.Store.RevokeKey(ctx, tenant, id)
-	return map[string]any{"keyId": id, "revokedAt": at.UTC()}, err
+	if errors.Is(err, promise.ErrNotFound) { // the tenant, or its key
+		if _, err = h.Store.ListKeys(ctx, tenant); err == nil {
+			err = fail(promise.CodeNotFound, "keyId", "The tenant has no such key. List its keys to see their ids.")
+		}
+	}
+	return map[string]any{"keyId": id, "revokedAt": at.UTC()}, unknownTenant("tenant", err)
+}
+
+// unknownTenant names what promise.ErrNotFound leaves open. The operator may
+// know it.
+func unknownTenant(field string, err error) error {
+	if errors.Is(err, promise.ErrNotFound) {
+		return fail(promise.CodeNotFound, field, "There is no such tenant. List the tenants, or create this one first.")
+	}
+	return err
 }

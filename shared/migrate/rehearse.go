@@ -41,8 +41,8 @@ type Rehearsal struct {
 // Step is one file, applied and rolled back.
 type Step struct {
 	File       string   `json:"file"`
-	DurationMs float64  `json:"durationMs"` // how long a Run would hold the locks
-	Locks      []string `json:"locks"`      // "table: mode", those that keep writers or readers out
+	DurationMs float64  `json:"durationMs"` // of this file alone: how long a Run would hold its locks
+	Locks      []string `json:"locks"`      // of this file alone: "table: mode", if it keeps writers or readers out
 }
 
 // Rehearse does all that Run would do, on the real data, in one transaction,
@@ -98,6 +98,7 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var held []lock
 	for _, file := range files {
 		version, err := strconv.ParseInt(strings.SplitN(path.Base(file), "_", 2)[0], 10, 64)
 		if err != nil {
@@ -110,6 +111,10 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 		if err != nil {
 			return nil, err
 		}
+		tables, err := tableNames(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
 		begun := time.Now()
 		// goose's marks are comments to Postgres, and no file has a way down: the file is a statement list.
 		done, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll()
@@ -117,9 +122,11 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 			return fmt.Errorf("%s: %w", file, err), nil
 		}
 		step := Step{File: file, DurationMs: float64(time.Since(begun).Microseconds()) / 1000}
-		if step.Locks, err = strongLocks(ctx, tx); err != nil {
+		before := held
+		if held, err = strongLocks(ctx, tx); err != nil {
 			return nil, err
 		}
+		step.Locks = locksOf(file, tables, before, held)
 		for _, statement := range done { // keys are all that is ever deleted
 			if statement.CommandTag.Delete() {
 				r.KeysDropped += statement.CommandTag.RowsAffected()
@@ -154,21 +161,4 @@ func countRows(ctx context.Context, tx pgx.Tx) (map[string]int64, error) {
 func count(ctx context.Context, tx pgx.Tx, sql string, args ...any) (n int64, err error) {
 	err = tx.QueryRow(ctx, sql, args...).Scan(&n)
 	return n, err
-}
-
-// strongLocks are those that this transaction holds on tables which others can
-// see, of a mode that keeps writers out.
-func strongLocks(ctx context.Context, tx pgx.Tx) ([]string, error) {
-	rows, err := tx.Query(ctx, `
-		SELECT c.relname || ': ' || l.mode
-		FROM pg_locks l
-		JOIN pg_class c ON c.oid = l.relation
-		WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relnamespace = quote_ident(current_schema())::REGNAMESPACE
-			AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-			AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key')
-		ORDER BY 1`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

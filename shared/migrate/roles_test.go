@@ -7,12 +7,18 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/localpg"
 	"github.com/flovyn/promises/shared/migrate"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/routes"
 )
 
 // A master user as RDS has it, who is no superuser, makes the roles on a database of its own, owns nothing of what comes of
@@ -75,6 +81,87 @@ func TestRolesByAMasterUser(t *testing.T) {
 		"promises_app promise_race_lost", "promises_app promise_settle",
 		"promises_sweeper promise_key_live", "promises_sweeper promise_key_names", "promises_sweeper promise_race_lost",
 	}, calls)
+}
+
+// A statement that its caller has given up ends by itself, for each role that a function connects as: RDS Proxy does not pass on
+// a cancel request. The owner's statements, a migration's among them, may take as long as they do.
+func TestRolesEndTheirStatements(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // as root, Postgres runs as somebody else
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the same
+	server, err := localpg.Start(t.Context(), localpg.Options{Dir: filepath.Join(dir, "data")})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	conf := config(t, server.URL())
+	_, err = migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
+	require.NoError(t, err)
+	admin, err := pgx.ConnectConfig(t.Context(), conf)
+	require.NoError(t, err)
+	_, err = admin.Exec(t.Context(), "SET ROLE promises_owner")
+	require.NoError(t, err)
+	require.Equal(t, "0", timeoutOf(t, admin))
+	_, err = admin.Exec(t.Context(), "RESET ROLE")
+	require.NoError(t, err)
+	settings := map[string]string{"promises_app": "5s", "promises_sweeper": "12s", "promises_admin": "5s"}
+	for _, f := range routes.Functions {
+		if f.Role != "" {
+			require.Contains(t, settings, f.Role, "%s: a function's role needs a statement_timeout in migrations/access/roles.sql", f.Name)
+		}
+	}
+	for role := range settings {
+		_, err = admin.Exec(t.Context(), "ALTER ROLE "+role+" PASSWORD 'secret'")
+		require.NoError(t, err)
+	}
+	workflow := uuid.NewString()
+	_, err = admin.Exec(t.Context(), `INSERT INTO tenant (slug) VALUES ('acme');
+		INSERT INTO workflow_execution (id, tenant_id) SELECT '`+workflow+`', id FROM tenant;
+		INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence)
+			SELECT '`+workflow+`', id, 'p', 1 FROM tenant`, pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	require.NoError(t, admin.Close(t.Context()))
+
+	for role, setting := range settings {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			as := conf.Copy()
+			as.User, as.Password = role, "secret"
+			conn, err := pgx.ConnectConfig(t.Context(), as)
+			require.NoError(t, err)
+			defer conn.Close(t.Context()) //nolint:errcheck // the server stops
+			require.Equal(t, setting, timeoutOf(t, conn))
+			_, err = conn.Exec(t.Context(), "SELECT pg_sleep(3600)")
+			var pg *pgconn.PgError
+			require.ErrorAs(t, err, &pg)
+			require.Equal(t, "57014", pg.Code)
+		})
+	}
+	t.Run("a settlement", func(t *testing.T) {
+		t.Parallel()
+		blocker, err := pgx.ConnectConfig(t.Context(), conf)
+		require.NoError(t, err)
+		defer blocker.Close(t.Context()) //nolint:errcheck // the server stops
+		_, err = blocker.Exec(t.Context(), "BEGIN; SELECT FROM workflow_execution FOR UPDATE")
+		require.NoError(t, err)
+		as, err := pgxpool.ParseConfig(server.URL())
+		require.NoError(t, err)
+		as.ConnConfig.User, as.ConnConfig.Password = "promises_app", "secret"
+		pool, err := pgxpool.NewWithConfig(t.Context(), as)
+		require.NoError(t, err)
+		defer pool.Close()
+		var id uuid.UUID
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT id FROM promise").Scan(&id))
+		_, err = repository.New(pool).Settle(t.Context(), "acme", promise.ByID(id), promise.Settlement{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct}})
+		failure := promise.AsError(err)
+		require.Equal(t, promise.CodeUnavailable, failure.Code)
+		require.ErrorContains(t, failure.Cause, "57014")
+	})
+}
+
+func timeoutOf(t *testing.T, conn *pgx.Conn) (setting string) {
+	t.Helper()
+	require.NoError(t, conn.QueryRow(t.Context(), "SHOW statement_timeout").Scan(&setting))
+	return setting
 }
 
 // A database that was migrated without roles is taken over: what there is becomes the owner's.

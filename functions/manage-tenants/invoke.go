@@ -1,0 +1,65 @@
+//go:build !lambda.norpc
+
+// The functions are deployed with the tag lambda.norpc. Without this file they
+// do not link the SDK's search for credentials, which only a shell needs.
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	awslambda "github.com/aws/aws-lambda-go/lambda"
+)
+
+func init() { connect = connectToFunction }
+
+// deployed is a function in AWS.
+type deployed struct {
+	client *lambda.Client
+	name   string
+}
+
+// connectToFunction finds credentials and a region as the AWS CLI does. The
+// region of an ARN wins.
+func connectToFunction(ctx context.Context, name string) (awslambda.Handler, error) {
+	var options []func(*config.LoadOptions) error
+	if arn := strings.Split(name, ":"); arn[0] == "arn" && len(arn) > 3 {
+		options = append(options, config.WithRegion(arn[3]))
+	}
+	conf, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, err
+	}
+	if conf.Region == "" {
+		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the AWS profile")
+	}
+	return deployed{name: name, client: lambda.NewFromConfig(conf, func(o *lambda.Options) {
+		o.Retryer = aws.NopRetryer{} // a second create-key would make a second key
+	})}, nil
+}
+
+// Invoke calls the function, and returns its function error as the function
+// itself would.
+func (d deployed) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	out, err := d.client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &d.name, Payload: payload})
+	if err != nil {
+		return nil, fmt.Errorf("invoke %s: %w", d.name, err)
+	}
+	if out.FunctionError == nil {
+		return out.Payload, nil
+	}
+	var failed messages.InvokeResponse_Error
+	if json.Unmarshal(out.Payload, &failed) != nil {
+		return nil, fmt.Errorf("invoke %s: %s: %s", d.name, *out.FunctionError, out.Payload)
+	}
+	return nil, failed
+}

@@ -1,0 +1,239 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/infra/local/invokeapi"
+	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/dbtest"
+)
+
+// The command as go run builds it, and the function as it is deployed.
+var shell, bootstrap string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "manage-tenants-test-")
+	if err != nil {
+		panic(err)
+	}
+	shell, bootstrap = filepath.Join(dir, "manage-tenants"), filepath.Join(dir, "bootstrap")
+	code := 1
+	if build("-o", shell, ".") && build("-tags", "lambda.norpc", "-o", bootstrap, ".") {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func build(args ...string) bool {
+	out, err := exec.Command("go", append([]string{"build"}, args...)...).CombinedOutput()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
+	}
+	return err == nil
+}
+
+const name = "promises-prod-manage-tenants"
+
+// region is a Lambda API with the function in it.
+type region struct {
+	url string
+
+	mu     sync.Mutex
+	signed []string // the Authorization headers that it was sent
+}
+
+func newRegion(t *testing.T, db *dbtest.DB) *region {
+	t.Helper()
+	service := lambda.New([]lambda.Function{{
+		Name: name, Path: bootstrap, Timeout: 10 * time.Second, MemoryMB: 256, Env: []string{"DATABASE_URL=" + db.URL},
+	}}, lambda.Options{InitTimeout: time.Minute})
+	t.Cleanup(service.Close)
+	r := &region{}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		r.signed = append(r.signed, req.Header.Get("Authorization"))
+		r.mu.Unlock()
+		invokeapi.Handler{Service: service}.ServeHTTP(w, req)
+	}))
+	t.Cleanup(api.Close)
+	r.url = api.URL
+	return r
+}
+
+// outcome is how a command ended.
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+// run runs the command with nothing in its environment but what is given: no DATABASE_URL, no home with a profile. A busy machine
+// can take longer than a call may: then it repeats the command.
+func run(binary string, env []string, stdin string, args ...string) (o outcome) {
+	for range 8 {
+		cmd := exec.Command(binary, args...)
+		cmd.Env = append([]string{"HOME=/nonexistent", "AWS_EC2_METADATA_DISABLED=true"}, env...)
+		cmd.Stdin = strings.NewReader(stdin)
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		_ = cmd.Run() // the code tells
+		o = outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+		if !strings.Contains(o.stderr, "Repeat the call") {
+			break
+		}
+	}
+	return o
+}
+
+func (o outcome) requireDone(t *testing.T) (answer map[string]any) {
+	t.Helper()
+	require.Zero(t, o.code, o.stderr)
+	require.Empty(t, o.stderr)
+	require.NoError(t, json.Unmarshal([]byte(o.stdout), &answer))
+	return answer
+}
+
+func (o outcome) requireFailed(t *testing.T, code int, says ...string) {
+	t.Helper()
+	require.Equal(t, code, o.code, "%s %s", o.stdout, o.stderr)
+	require.Empty(t, o.stdout)
+	for _, text := range says {
+		require.Contains(t, o.stderr, text)
+	}
+	require.NotContains(t, o.stderr, `"level"`, "words, and no log")
+	require.NotContains(t, o.stderr, "InvokeResponse_Error")
+}
+
+func aws(endpoint string) []string {
+	return []string{
+		"AWS_ENDPOINT_URL_LAMBDA=" + endpoint, "AWS_REGION=eu-central-1",
+		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=hunter2", "AWS_SESSION_TOKEN=session",
+	}
+}
+
+// Every command works through the deployed function, with the AWS credentials of the caller and no database.
+func TestThroughTheDeployedFunction(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, dbtest.New(t))
+	do := func(args ...string) outcome {
+		return run(shell, aws(r.url), "", append([]string{"--function", name}, args...)...)
+	}
+
+	require.NotEmpty(t, do("create", "acme").requireDone(t)["tenantId"])
+	require.Equal(t, false, do("create", "acme").requireDone(t)["created"])
+	key := do("create-key", "acme", "checkout service", "create,settle", "2099-01-01T00:00:00Z").requireDone(t)
+	require.True(t, auth.CheckKey(key["apiKey"].(string)))
+	require.Equal(t, []any{"create", "settle"}, key["scopes"])
+	require.NotEmpty(t, do("list-keys", "acme").requireDone(t)["keys"])
+	require.NotEmpty(t, do("revoke-key", "acme", key["keyId"].(string)).requireDone(t)["revokedAt"])
+	require.NotEmpty(t, do("suspend", "acme").requireDone(t)["suspendedAt"])
+	require.NotContains(t, do("resume", "acme").requireDone(t), "suspendedAt")
+	require.Len(t, do("list").requireDone(t)["tenants"], 1)
+
+	file := filepath.Join(t.TempDir(), "payload.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"action": "create-key", "tenant": "acme", "name": "of a file", "scopes": ["read"]}`), 0o600))
+	require.Equal(t, "of a file", do("@" + file).requireDone(t)["name"])
+	piped := run(shell, aws(r.url), `{"action": "create-tenant", "slug": "piped"}`, "--function", name, "@-")
+	require.Equal(t, "piped", piped.requireDone(t)["slug"])
+	byARN := run(shell, append(aws(r.url), "AWS_REGION="), "", "--function", "arn:aws:lambda:us-east-1:123456789012:function:"+name, "list")
+	require.Len(t, byARN.requireDone(t)["tenants"], 2)
+	general := append(aws(r.url), "AWS_ENDPOINT_URL_LAMBDA=", "AWS_ENDPOINT_URL="+r.url)
+	require.Len(t, run(shell, general, "", "--function="+name, "list").requireDone(t)["tenants"], 2)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Contains(t, r.signed[0], "Credential=AKIDEXAMPLE/")
+	require.Contains(t, r.signed[0], "/eu-central-1/lambda/aws4_request")
+	require.True(t, slices.ContainsFunc(r.signed, func(s string) bool { return strings.Contains(s, "/us-east-1/lambda/aws4_request") }), "the ARN's region")
+}
+
+// A failure is put into words, on standard error.
+func TestFailuresOfTheDeployedFunction(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, dbtest.New(t))
+	do := func(args ...string) outcome {
+		return run(shell, aws(r.url), "", append([]string{"--function", name}, args...)...)
+	}
+	do("create", "acme").requireDone(t)
+	const unknown = "There is no such tenant"
+	const id = "9569e257-6a0e-4f0a-9c58-2d1a3c7e9b10"
+	do("create-key", "nosuch", "n", "read").requireFailed(t, 1, "tenant: "+unknown)
+	do("list-keys", "nosuch").requireFailed(t, 1, "tenant: "+unknown)
+	do("revoke-key", "nosuch", id).requireFailed(t, 1, "tenant: "+unknown)
+	do("suspend", "nosuch").requireFailed(t, 1, "slug: "+unknown)
+	do("resume", "nosuch").requireFailed(t, 1, "slug: "+unknown)
+	do("revoke-key", "acme", id).requireFailed(t, 1, "keyId: The tenant has no such key")
+	do("create", "Acme!").requireFailed(t, 1, "slug: ")
+	do("create-key", "acme", "n", "rule").requireFailed(t, 1, "scopes: ")
+	do("@/nonexistent.json").requireFailed(t, 1, "/nonexistent.json")
+	run(shell, aws(r.url), "{", "--function", name, "@-").requireFailed(t, 1, "standard input must be JSON")
+	run(shell, aws(r.url), `{"action":"do"}`, "--function", name, "@-").requireFailed(t, 1, "action: ")
+	run(shell, aws(r.url), "", "--function", "promises-dev-nothing", "list").requireFailed(t, 1, "ResourceNotFoundException")
+	run(shell, append(aws(r.url), "AWS_REGION="), "", "--function", name, "list").requireFailed(t, 1, "no AWS region: set AWS_REGION")
+	run(shell, append(aws(r.url), "AWS_ACCESS_KEY_ID="), "", "--function", name, "list").requireFailed(t, 1, "credentials")
+	run(shell, aws("http://127.0.0.1:1"), "", "--function", name, "list").requireFailed(t, 1, "connection refused")
+
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Amz-Function-Error", "Unhandled")
+		w.Write([]byte(`{"errorType":"Sandbox.Timedout","errorMessage":"Task timed out after 10.00 seconds"}`)) //nolint:errcheck // the command tells
+	}))
+	defer broken.Close()
+	run(shell, aws(broken.URL), "", "--function", name, "list").requireFailed(t, 1, "Sandbox.Timedout: Task timed out after 10.00 seconds")
+
+	var calls atomic.Int32
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	defer failing.Close()
+	run(shell, aws(failing.URL), "", "--function", name, "create-key", "acme", "n", "read").requireFailed(t, 1, "500")
+	require.EqualValues(t, 1, calls.Load(), "a repeated create-key would make a second key")
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	const usage = "usage: manage-tenants [--function <name>] <command>"
+	for _, help := range []string{"-h", "--help"} {
+		o := run(shell, nil, "", help)
+		require.Zero(t, o.code)
+		require.Contains(t, o.stdout, usage)
+		require.Empty(t, o.stderr)
+	}
+	for _, args := range [][]string{
+		nil, {"destroy"}, {"create", "a", "b"}, {"list", "acme"}, {"@x", "y"}, {"--function"}, {"--fn", "x", "list"}, {"--function", "x"},
+		{"list", "--function", "x"},
+	} {
+		run(shell, []string{"DATABASE_URL=postgres://u@127.0.0.1:1/x"}, "", args...).requireFailed(t, 2, usage)
+	}
+	run(shell, nil, "", "list").requireFailed(t, 2, "DATABASE_URL is not set. Set it, or name the deployed Lambda: manage-tenants --function <name> <command>")
+	run(bootstrap, aws("http://127.0.0.1:1"), "", "--function", name, "list").requireFailed(t, 1, "go run ./functions/manage-tenants")
+}
+
+// In a database of one's own it works as before, without AWS.
+func TestInADatabase(t *testing.T) {
+	t.Parallel()
+	db := dbtest.New(t)
+	env := []string{"DATABASE_URL=" + db.URL}
+	for _, binary := range []string{shell, bootstrap} {
+		run(binary, env, "", "create", "acme").requireDone(t)
+		run(binary, env, "", "create-key", "nosuch", "n", "read").requireFailed(t, 1, "tenant: There is no such tenant")
+		require.Equal(t, "acme", run(binary, env, `{"action":"resume-tenant","slug":"acme"}`, "@-").requireDone(t)["slug"])
+	}
+	run(shell, []string{"DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/x"}, "", "list").requireFailed(t, 1, "The database cannot be reached", "connection refused")
+	run(shell, append(env, "LOG_LEVEL=loud"), "", "list").requireFailed(t, 1, "LOG_LEVEL")
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/aws/aws-lambda-go/cfn"
+)
+
+// options are what a call asks for.
+type options struct {
+	DryRun bool
+	Roles  bool
+}
+
+// eventFields are the fields of CloudFormation's events that are read here.
+var eventFields = []string{
+	"RequestType", "RequestId", "ResponseURL", "ResourceType", "LogicalResourceId", "PhysicalResourceId", "StackId",
+	"ResourceProperties", "OldResourceProperties",
+}
+
+// readPayload reads {}, {"dryRun": true}, {"roles": true} or, with event not nil,
+// the event of a CloudFormation custom resource. It refuses everything else,
+// because a dry run that is misspelt must not run the migration.
+func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
+	fields, err := readObject(payload)
+	if err != nil {
+		return o, nil, err
+	}
+	if _, ok := fields["RequestType"]; ok {
+		event, err = readEvent(fields)
+		return o, event, err
+	}
+	for name, value := range fields {
+		var flag *bool
+		switch name {
+		case "dryRun":
+			flag = &o.DryRun
+		case "roles":
+			flag = &o.Roles
+		default:
+			return o, nil, fmt.Errorf("The payload has no field %.100q: send {}, {\"dryRun\": true} or {\"roles\": true}.", name)
+		}
+		if string(value) != "true" && string(value) != "false" {
+			return o, nil, fmt.Errorf("The field %s must be true or false.", name)
+		}
+		*flag = string(value) == "true"
+	}
+	return o, nil, nil
+}
+
+func readEvent(fields map[string]json.RawMessage) (*cfn.Event, error) {
+	known := map[string]json.RawMessage{} // encoding/json would take requesttype for RequestType
+	for _, name := range eventFields {
+		if value, ok := fields[name]; ok {
+			known[name] = value
+		}
+	}
+	text, err := json.Marshal(known)
+	if err != nil {
+		return nil, err
+	}
+	var event cfn.Event
+	if err := json.Unmarshal(text, &event); err != nil {
+		return nil, errors.New("The payload has a RequestType, but is no event of CloudFormation: a field has another type.")
+	}
+	if !slices.Contains([]cfn.RequestType{cfn.RequestCreate, cfn.RequestUpdate, cfn.RequestDelete}, event.RequestType) {
+		return nil, errors.New("The field RequestType must be Create, Update or Delete.")
+	}
+	if event.ResponseURL == "" {
+		return nil, errors.New("The field ResponseURL is required in an event of CloudFormation.")
+	}
+	return &event, nil
+}
+
+// readObject reads a JSON object. It refuses a field that is there twice, of
+// which encoding/json would take the last.
+func readObject(text []byte) (map[string]json.RawMessage, error) {
+	if !json.Valid(text) {
+		return nil, errors.New("The payload must be one JSON object, with nothing after it.")
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		return nil, errors.New("The payload must be a JSON object.")
+	}
+	fields := map[string]json.RawMessage{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := token.(string) // the text is valid: it is one
+		if _, twice := fields[name]; twice {
+			return nil, fmt.Errorf("The payload has the field %.100q twice.", name)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		fields[name] = value
+	}
+	return fields, nil
+}

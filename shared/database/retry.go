@@ -1,0 +1,75 @@
+package database
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ConnectPatience is how long a deployment waits for a database that is still
+// starting.
+const ConnectPatience = time.Minute
+
+// The pause between two tries doubles from firstPause to longestPause.
+const firstPause, longestPause = 250 * time.Millisecond, 5 * time.Second
+
+// Retry calls try until it succeeds. It repeats a call only if try could not
+// connect, and if the cause can pass without any change: a refused or silent
+// connection, a name that does not resolve, a server that is starting or
+// stopping, or one that has no connection left. A wrong password, an unknown
+// database and an untrusted certificate end Retry at once, as does every error
+// after the connection was made.
+//
+// Retry gives up after patience, and when ctx ends; it returns the last error of
+// try. It logs each failed try with its cause, which holds no secret.
+func Retry(ctx context.Context, patience time.Duration, log *slog.Logger, try func(context.Context) error) error {
+	end := time.Now().Add(patience)
+	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longestPause) {
+		err := try(ctx)
+		if err == nil || !passes(err) {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 || ctx.Err() != nil {
+			return fmt.Errorf("no connection to the database after %d tries: %w", n, err)
+		}
+		pause = min(pause, left)
+		log.WarnContext(ctx, "cannot connect to the database yet", "try", n, "nextTryIn", pause.String(), "cause", err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// passes reports whether err is a failed connect whose cause can pass without
+// any change.
+func passes(err error) bool {
+	var connect *pgconn.ConnectError
+	var unprepared notConnected
+	if !errors.As(err, &connect) && !errors.As(err, &unprepared) {
+		return false
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+			return true
+		}
+		return len(pg.Code) == 5 && (pg.Code[:2] == "08" || pg.Code[:2] == "53") // connection, resources
+	}
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return false
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") { // TLS alerts
+		return false
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}

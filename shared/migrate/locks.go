@@ -1,0 +1,80 @@
+package migrate
+
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lockedBy lists the locks that each file takes and that keep writers or readers
+// out: for each table the strongest, under the name that the table has before the
+// file. Rehearse needs the list because its one transaction keeps the locks of all
+// files before: pg_locks does not show that a file takes one of them again.
+var lockedBy = map[string][]string{
+	"00001_init.sql": {"promise: ShareLock"},
+	"00002_promise_uuid.sql": {
+		"idempotency_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "tenant: AccessExclusiveLock",
+		"workflow_execution: AccessExclusiveLock",
+	},
+	"00003_event_log.sql":      {"promise: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00004_lifecycle.sql":      {"idempotency_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock"},
+	"00005_credentials.sql":    {"tenant: AccessExclusiveLock"},
+	"00006_settled_events.sql": {"promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+}
+
+// strong lists the modes of locks that keep writers or readers out, the weakest
+// first.
+var strong = []string{"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
+
+// lock is a lock on the table with that oid.
+type lock struct {
+	Relation uint32
+	Mode     string
+}
+
+// strongLocks returns the strong locks of this transaction.
+func strongLocks(ctx context.Context, tx pgx.Tx) ([]lock, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT relation, mode FROM pg_locks
+		WHERE pid = pg_backend_pid() AND locktype = 'relation' AND mode = ANY ($1)`, strong)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[lock])
+}
+
+// tableNames returns the schema's tables, by their oids.
+func tableNames(ctx context.Context, tx pgx.Tx) (map[uint32]string, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT oid, relname::TEXT FROM pg_class
+		WHERE relkind = 'r' AND relnamespace = quote_ident(current_schema())::REGNAMESPACE`)
+	if err != nil {
+		return nil, err
+	}
+	names := map[uint32]string{}
+	var oid uint32
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &name}, func() error {
+		names[oid] = name
+		return nil
+	})
+	return names, err
+}
+
+// locksOf returns the strongest lock that the file takes on each of the tables that
+// were there before it: one that is new, or one of lockedBy among the held.
+func locksOf(file string, tables map[uint32]string, before, held []lock) []string {
+	locks := []string{}
+	for relation, name := range tables {
+		for _, mode := range slices.Backward(strong) {
+			l, text := lock{relation, mode}, name+": "+mode
+			if slices.Contains(held, l) && (!slices.Contains(before, l) || slices.Contains(lockedBy[file], text)) {
+				locks = append(locks, text)
+				break
+			}
+		}
+	}
+	slices.Sort(locks)
+	return locks
+}

@@ -1,0 +1,23 @@
+package sweep
+
+import (
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/migrations"
+)
+
+// A batch is given up by the sweep before Postgres ends its statement, so that each batch which fits in the sweep's patience fits
+// in the role's statement_timeout, too.
+func TestABatchFitsInTheRolesTime(t *testing.T) {
+	t.Parallel()
+	match := regexp.MustCompile(`ALTER ROLE promises_sweeper SET statement_timeout = '(\w+)'`).FindStringSubmatch(migrations.Roles)
+	require.NotNil(t, match)
+	limit, err := time.ParseDuration(match[1])
+	require.NoError(t, err)
+	require.Greater(t, limit, patience)
+	require.LessOrEqual(t, limit, patience+patience/4, "an abandoned statement ends soon")
+}
