@@ -11,8 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
-
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -138,7 +136,7 @@ type call struct {
 	principal  promise.Principal
 	domain     string // HTTP: the host name that was called
 	identifier promise.Identifier
-	workflow   uuid.UUID
+	workflow   promise.Workflow
 	parameters parameters
 	body       object
 	deadline   time.Time // see Handler.Timeout
@@ -170,7 +168,7 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 		}
 	}
 	if op.ofWorkflow {
-		if c.workflow, err = promise.ParseWorkflowExecutionID(ev.workflow); err != nil {
+		if c.workflow, err = promise.ParseWorkflow(ev.workflow); err != nil {
 			return c, err
 		}
 	}
@@ -250,12 +248,8 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 		}
 	}
 	if op.ofWorkflow {
-		id, err := c.body.requiredText("workflowExecutionId")
-		if err != nil {
+		if c.workflow, err = requiredWorkflow(c.body); err != nil {
 			return nil, err
-		}
-		if c.workflow, err = promise.ParseWorkflowExecutionID(id); err != nil {
-			return nil, within("workflowExecutionId", err)
 		}
 	}
 	return c, checkTenant(c.tenant)
@@ -267,7 +261,7 @@ func (op Operation) directFields() []string {
 		fields = append(fields, "promiseId", "key")
 	}
 	if op.ofWorkflow {
-		fields = append(fields, "workflowExecutionId")
+		fields = append(fields, "workflowExecutionId", "workflowId")
 	}
 	return fields
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func create(ctx context.Context, h *Handler, c *call) (answer, error) {
-	d, err := h.readDraft(c.body)
+	d, workflow, err := h.readDraft(c.body)
 	if err != nil {
 		return answer{}, err
 	}
@@ -32,6 +32,9 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 				Code: promise.CodeUnavailable, Detail: "No token can be signed at the moment. Repeat the call.", Cause: err,
 			}
 		}
+	}
+	if d.WorkflowExecutionID, err = h.workflowExecutionID(ctx, c.tenant, workflow); err != nil {
+		return answer{}, err
 	}
 	made, err := h.Store.Create(ctx, c.tenant, d)
 	if err != nil {
@@ -62,39 +65,39 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status, text}, nil
 }
 
-func (h *Handler) readDraft(o object) (promise.Draft, error) {
-	var d promise.Draft
-	s, err := o.requiredText("workflowExecutionId")
-	if err != nil {
-		return d, err
+// readDraft leaves out the workflow execution's id if the caller has named it by
+// its external id.
+func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflow, err error) {
+	if workflow, err = requiredWorkflow(o); err != nil {
+		return d, workflow, err
 	}
-	if d.WorkflowExecutionID, err = promise.ParseWorkflowExecutionID(s); err != nil {
-		return d, within("workflowExecutionId", err)
+	if workflow.ExternalID != "" {
+		d.ExternalID = &workflow.ExternalID
 	}
 	if d.Name, err = o.requiredText("name"); err != nil {
-		return d, err
+		return d, workflow, err
 	}
 	if err := promise.CheckName(d.Name); err != nil {
-		return d, within("name", err)
+		return d, workflow, within("name", err)
 	}
 	if err := draftKey(o, &d); err != nil {
-		return d, err
+		return d, workflow, err
 	}
 	deadline, err := readDeadline(o)
 	if err != nil {
-		return d, err
+		return d, workflow, err
 	}
 	d.Timeout, d.TimeoutAt = deadline.Timeout, deadline.At
 	if d.OnTimeout, err = h.readOnTimeout(o); err != nil {
-		return d, err
+		return d, workflow, err
 	}
 	if raw, ok := o.get("metadata"); ok {
 		if err := checkMetadata(raw); err != nil {
-			return d, err
+			return d, workflow, err
 		}
 		d.Metadata = raw
 	}
-	return d, nil
+	return d, workflow, nil
 }
 
 func draftKey(o object, d *promise.Draft) error {

@@ -39,6 +39,7 @@ type promiseJSON struct {
 	PromiseID           uuid.UUID       `json:"promiseId"`
 	Identifier          string          `json:"identifier,omitempty"`
 	WorkflowExecutionID uuid.UUID       `json:"workflowExecutionId"`
+	WorkflowID          *string         `json:"workflowId,omitempty"`
 	Name                string          `json:"name"`
 	State               promise.State   `json:"state"`
 	Error               *string         `json:"error,omitempty"`
@@ -73,6 +74,7 @@ func encodePromise(p promise.Promise, created *bool) []byte {
 		Created:             created,
 		PromiseID:           p.ID,
 		WorkflowExecutionID: p.WorkflowExecutionID,
+		WorkflowID:          p.ExternalID,
 		Name:                p.Name,
 		State:               p.State,
 		Metadata:            p.Metadata,

@@ -34,6 +34,7 @@ type Store interface {
 	SettleOrHold(ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration) (promise.Settled, error)
 	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error)
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
+	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,

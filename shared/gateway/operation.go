@@ -10,7 +10,7 @@ import (
 var CreatePromise = Operation{
 	name: "create-promise",
 	body: []string{
-		"workflowExecutionId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout",
+		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout",
 		"metadata", "tokens",
 	},
 	needs: promise.Need{Scope: promise.ScopeCreate}, do: create,
@@ -26,7 +26,7 @@ var GetPromise = Operation{
 var ListPromises = Operation{
 	name: "list-promises",
 	parameters: []string{
-		"workflowExecutionId", "name", "state", "timeoutBefore", "limit", "cursor",
+		"workflowExecutionId", "workflowId", "name", "state", "timeoutBefore", "limit", "cursor",
 	},
 	needs: promise.Need{Scope: promise.ScopeRead}, do: listPromises,
 }

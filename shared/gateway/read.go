@@ -87,7 +87,7 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	filter, err := readFilter(c.parameters)
+	filter, err := h.readFilter(ctx, c)
 	if err != nil {
 		return answer{}, err
 	}
@@ -98,28 +98,34 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{http.StatusOK, encodePromises(promises, more)}, nil
 }
 
-func readFilter(p parameters) (promise.Filter, error) {
-	var f promise.Filter
+func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, error) {
+	f, workflow, err := readFilter(c.parameters)
+	if err != nil || workflow == nil {
+		return f, err
+	}
+	id, err := h.workflowExecutionID(ctx, c.tenant, *workflow)
+	f.WorkflowExecutionID = &id
+	return f, err
+}
+
+// readFilter leaves out the workflow execution, which it returns by itself.
+func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err error) {
+	if workflow, err = optionalWorkflow(p.text); err != nil {
+		return f, workflow, err
+	}
 	texts := map[string]string{}
-	for _, name := range []string{"workflowExecutionId", "name", "state", "timeoutBefore", "cursor"} {
+	for _, name := range []string{"name", "state", "timeoutBefore", "cursor"} {
 		s, err := p.text(name)
 		if err != nil {
-			return f, err
+			return f, workflow, err
 		}
 		if s != nil {
 			texts[name] = *s
 		}
 	}
-	if s, ok := texts["workflowExecutionId"]; ok {
-		id, err := promise.ParseWorkflowExecutionID(s)
-		if err != nil {
-			return f, within("workflowExecutionId", err)
-		}
-		f.WorkflowExecutionID = &id
-	}
 	if s, ok := texts["name"]; ok {
 		if err := promise.CheckName(s); err != nil {
-			return f, within("name", err)
+			return f, workflow, within("name", err)
 		}
 		f.Name = &s
 	}
@@ -129,24 +135,24 @@ func readFilter(p parameters) (promise.Filter, error) {
 		case promise.Pending, promise.Resolved, promise.Rejected, promise.Cancelled, promise.TimedOut:
 			f.State = &state
 		default:
-			return f, fail(promise.CodeInvalidParameter, "state", "It must be pending, resolved, rejected, cancelled or timed_out.")
+			return f, workflow, fail(promise.CodeInvalidParameter, "state", "It must be pending, resolved, rejected, cancelled or timed_out.")
 		}
 	}
 	if s, ok := texts["timeoutBefore"]; ok {
 		t, valid := parseTime(s)
 		if !valid {
-			return f, fail(promise.CodeInvalidParameter, "timeoutBefore", "It must be an RFC 3339 time.")
+			return f, workflow, fail(promise.CodeInvalidParameter, "timeoutBefore", "It must be an RFC 3339 time.")
 		}
 		f.TimeoutBefore = &t
 	}
 	if s, ok := texts["cursor"]; ok {
 		cursor, err := promise.ParseCursor(s)
 		if err != nil {
-			return f, within("cursor", err)
+			return f, workflow, within("cursor", err)
 		}
 		f.After = &cursor
 	}
-	return f, nil
+	return f, workflow, nil
 }
 
 func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -162,9 +168,13 @@ func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	workflow, err := h.workflowExecutionID(ctx, c.tenant, c.workflow)
+	if err != nil {
+		return answer{}, err
+	}
 	var events []promise.Event
 	err = h.await(ctx, c, wait, func(ctx context.Context) (done bool, err error) {
-		events, err = h.Store.ListEvents(ctx, c.tenant, c.workflow, int32(after), int(limit))
+		events, err = h.Store.ListEvents(ctx, c.tenant, workflow, int32(after), int(limit))
 		return len(events) > 0, err
 	})
 	if err != nil {

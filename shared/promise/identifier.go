@@ -77,15 +77,22 @@ func ParseIdentifier(s string) (Identifier, error) {
 		return ByKey(rest)
 	}
 	if rest, ok := strings.CutPrefix(s, "key64:"); ok {
-		key, err := base64.RawURLEncoding.DecodeString(rest)
-		if err != nil || base64.RawURLEncoding.EncodeToString(key) != rest {
+		key, ok := decode64(rest)
+		if !ok {
 			return Identifier{}, Fail(CodeInvalidIdentifier,
 				"key64: takes the key's UTF-8 bytes in base64url without padding, as in the identifier that create-promise answers with.")
 		}
-		return ByKey(string(key))
+		return ByKey(key)
 	}
 	return Identifier{}, Fail(CodeInvalidIdentifier,
 		"Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url")
+}
+
+// decode64 decodes canonical base64url: without padding and line breaks, and with
+// spare bits that are zero.
+func decode64(s string) (string, bool) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	return string(b), err == nil && base64.RawURLEncoding.EncodeToString(b) == s
 }
 
 // ParseID reads a promise's id. It fails with CodeInvalidUUID. An id of the
@@ -101,31 +108,6 @@ func ParseID(s string) (uuid.UUID, error) {
 		return uuid.Nil, Fail(CodeInvalidUUID, detail)
 	}
 	return id, nil
-}
-
-// ParseWorkflowExecutionID reads a workflow execution's id. It fails with
-// CodeInvalidUUID.
-func ParseWorkflowExecutionID(s string) (uuid.UUID, error) {
-	id, ok := parseUUID(s)
-	if !ok {
-		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for workflow execution ID")
-	}
-	return id, nil
-}
-
-// MaxExternalIDLength is the limit of a workflow execution's external id, in
-// characters.
-const MaxExternalIDLength = MaxLength
-
-// DeriveWorkflowExecutionID returns the id of the workflow execution that an
-// engine knows by a text: the UUID of version 5 (RFC 9562) of the text, in the
-// namespace of the tenant's id. It fails with CodeOutOfRange, CodeNULCharacter
-// or CodeInvalidUTF8 unless the text has 1 to MaxExternalIDLength characters.
-func DeriveWorkflowExecutionID(tenantID uuid.UUID, externalID string) (uuid.UUID, error) {
-	if err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id"); err != nil {
-		return uuid.Nil, err
-	}
-	return uuid.NewSHA1(tenantID, []byte(externalID)), nil
 }
 
 // parseUUID takes the canonical 8-4-4-4-12 form of RFC 9562 only, with digits

@@ -12,16 +12,15 @@ import (
 //go:embed queries/tenant_id.sql
 var tenantIDSQL string
 
-// WorkflowExecutionID returns the id of the tenant's workflow execution that an
-// engine knows by a text, whether or not it exists. See
-// promise.DeriveWorkflowExecutionID for the errors. The first call of a process
-// for a tenant takes one round trip, the others none.
+// WorkflowExecutionID returns the id of the tenant's workflow execution with an
+// external id, whether or not there is one. The first call of a process for a tenant
+// takes one round trip, the others none. An unknown tenant is promise.ErrNotFound.
 func (r *Repository) WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error) {
 	id, err := r.tenantID(ctx, tenant)
 	if err != nil {
 		return uuid.Nil, err
 	}
-	return promise.DeriveWorkflowExecutionID(id, externalID)
+	return promise.DeriveWorkflowExecutionID(id, externalID), nil
 }
 
 type tenantIDRow struct {

@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// requiredWorkflow reads workflowExecutionId or workflowId, of which one must be
+// there.
+func requiredWorkflow(o object) (promise.Workflow, error) {
+	w, err := optionalWorkflow(o.optionalText)
+	switch {
+	case err != nil:
+		return promise.Workflow{}, err
+	case w == nil:
+		return promise.Workflow{}, fail(promise.CodeMissingField, "workflowExecutionId",
+			"Give workflowExecutionId, a UUID, or workflowId, the engine's own id.")
+	}
+	return *w, nil
+}
+
+// optionalWorkflow returns nil if neither field is there.
+func optionalWorkflow(text func(name string) (*string, error)) (*promise.Workflow, error) {
+	id, err := text("workflowExecutionId")
+	if err != nil {
+		return nil, err
+	}
+	externalID, err := text("workflowId")
+	switch {
+	case err != nil:
+		return nil, err
+	case id != nil && externalID != nil:
+		return nil, fail(promise.CodeDuplicateField, "workflowId", "Give workflowExecutionId or workflowId, and not both.")
+	case id != nil:
+		u, err := promise.ParseWorkflowExecutionID(*id)
+		return &promise.Workflow{ID: u}, within("workflowExecutionId", err)
+	case externalID != nil:
+		w, err := promise.ByExternalID(*externalID)
+		return &w, within("workflowId", err)
+	}
+	return nil, nil
+}
+
+func (h *Handler) workflowExecutionID(ctx context.Context, tenant string, w promise.Workflow) (uuid.UUID, error) {
+	if w.ExternalID == "" {
+		return w.ID, nil
+	}
+	return h.Store.WorkflowExecutionID(ctx, tenant, w.ExternalID)
+}

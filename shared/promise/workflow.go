@@ -1,0 +1,65 @@
+package promise
+
+import (
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// MaxExternalIDLength is the limit of a workflow execution's external id, in
+// characters.
+const MaxExternalIDLength = MaxLength
+
+// Workflow names a workflow execution from outside: by its id, or by its external
+// id, the text that its engine knows it by.
+type Workflow struct {
+	ID         uuid.UUID // uuid.Nil with an external id
+	ExternalID string    // empty with an id
+}
+
+// ByExternalID names a workflow execution by its external id. It fails with
+// CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8 unless that has 1 to
+// MaxExternalIDLength characters.
+func ByExternalID(externalID string) (Workflow, error) {
+	err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id")
+	if err != nil {
+		return Workflow{}, err
+	}
+	return Workflow{ExternalID: externalID}, nil
+}
+
+// ParseWorkflow reads "{uuid}", "workflowId:{external id}" or
+// "workflowId64:{external id in base64url}", the forms of a path segment. The last
+// one takes every external id, in canonical base64url without padding. ParseWorkflow
+// fails with CodeInvalidUUID, CodeInvalidIdentifier, or as ByExternalID does.
+func ParseWorkflow(s string) (Workflow, error) {
+	if rest, ok := strings.CutPrefix(s, "workflowId:"); ok {
+		return ByExternalID(rest)
+	}
+	if rest, ok := strings.CutPrefix(s, "workflowId64:"); ok {
+		text, ok := decode64(rest)
+		if !ok {
+			return Workflow{}, Fail(CodeInvalidIdentifier, "workflowId64: takes the id's UTF-8 bytes in base64url without padding.")
+		}
+		return ByExternalID(text)
+	}
+	id, err := ParseWorkflowExecutionID(s)
+	return Workflow{ID: id}, err
+}
+
+// ParseWorkflowExecutionID reads a workflow execution's id. It fails with
+// CodeInvalidUUID.
+func ParseWorkflowExecutionID(s string) (uuid.UUID, error) {
+	id, ok := parseUUID(s)
+	if !ok {
+		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for workflow execution ID. An engine's own id goes into workflowId.")
+	}
+	return id, nil
+}
+
+// DeriveWorkflowExecutionID returns the id of the workflow execution that a
+// tenant's engine knows by an external id: the UUID of version 5 (RFC 9562) of the
+// text, in the namespace of the tenant's id.
+func DeriveWorkflowExecutionID(tenantID uuid.UUID, externalID string) uuid.UUID {
+	return uuid.NewSHA1(tenantID, []byte(externalID))
+}
