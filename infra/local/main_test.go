@@ -236,7 +236,7 @@ func TestRunner(t *testing.T) {
 	require.NoError(t, err)
 	callback := first.createWithToken(t)
 
-	const key = "stripe:ch/abc 50%"
+	const key = "stripe:ch_abc 50%"
 	id := first.create(t, key)
 	path := "/promises/key:" + url.PathEscape(key)
 	status, settled := first.call(t, "POST", path+"/resolve", `{"value":{"paid": true}}`)

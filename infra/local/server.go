@@ -17,7 +17,6 @@ func newServer(h http.Handler) *http.Server {
 		Handler:           wholeBody(h),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
 	}
 }
 
