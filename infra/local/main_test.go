@@ -252,6 +252,14 @@ func TestRunner(t *testing.T) {
 	out = first.lambda(t, "resolve-by-id", `{"tenant":"demo","promiseId":"x","value":1}`)
 	require.Equal(t, "Unhandled", aws.ToString(out.FunctionError))
 	require.Contains(t, string(out.Payload), "Invalid UUID format for promise ID")
+	for _, name := range []string{
+		"promises-dev-get-promise", "promises-pull-request-7-get-promise:$LATEST",
+		"arn:aws:lambda:eu-west-1:210987654321:function:promises-production-get-promise",
+	} {
+		out = first.lambda(t, name, fmt.Sprintf(`{"tenant":"demo","promiseId":%q}`, id))
+		require.Nil(t, out.FunctionError, "%s: %s", name, out.Payload)
+		require.Contains(t, string(out.Payload), id, name)
+	}
 
 	status, problem := first.call(t, "POST", path+"/resolve", `{"value":"`+strings.Repeat("x", 2000)+`"}`)
 	require.Equal(t, 413, status, "the functions see our MAX_VALUE_BYTES: %v", problem)

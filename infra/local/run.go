@@ -108,7 +108,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 
 	api := newServer(httpapi.New(routes.HTTP, routes.Authorizers, service))
-	invoke := newServer(notFromPages(invokeapi.Handler{Service: service}))
+	invoke := newServer(notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName}))
 	serving, failed := errgroup.WithContext(ctx)
 	serving.Go(func() error { return serve(failed, api, httpListener) })
 	serving.Go(func() error { return serve(failed, invoke, lambdaListener) })

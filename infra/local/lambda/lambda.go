@@ -48,9 +48,6 @@ type Function struct {
 	Env []string
 }
 
-// ARN is the function's unqualified ARN.
-func (f Function) ARN() string { return ARN(f.Name) }
-
 // ARN is the unqualified ARN of the function of that name, existing or not.
 func ARN(name string) string {
 	return "arn:aws:lambda:" + Region + ":" + AccountID + ":function:" + name
@@ -89,6 +86,7 @@ type Request struct {
 	RequestID     string // empty: one is made
 	ClientContext string // JSON, or empty
 	TraceID       string // an X-Amzn-Trace-Id header, or empty
+	CalledBy      string // the name in the invoked ARN; empty: the function's own
 	Qualifier     string // as the caller wrote it; part of the invoked ARN
 	Tail          bool   // the caller wants the end of the log
 }
