@@ -377,6 +377,7 @@ func TestRefusals(t *testing.T) {
 		{"", []string{"--http", "3000"}, 2, "--http 3000: not an address"},
 		{"", []string{"--nonsense"}, 2, "-nonsense"},
 		{"", []string{"start"}, 2, `"start"`},
+		{"", []string{"--cors-origins", "https://a.example.com,*"}, 2, `--cors-origins: "*" is not a web origin; write https://HOST`},
 		{"postgres://u:secret@127.0.0.1:1/x", []string{"--fresh"}, 2, "--fresh would empty the database of DATABASE_URL"},
 		{"", []string{"--http", busy.Addr().String()}, 1, "address already in use"},
 	} {

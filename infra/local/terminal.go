@@ -54,6 +54,11 @@ func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
 }
 
+// building comes before the one part of a start that takes long.
+func (t *terminal) building() {
+	t.printf("Building the functions. The first time takes a minute.\n")
+}
+
 // welcome shows the one secret that a person needs. Nothing else shows any.
 func (t *terminal) welcome(r ready, took time.Duration) {
 	promises := r.HTTPURL + "/api/tenants/" + r.Tenant + "/promises"

@@ -44,13 +44,14 @@ type Invoker interface {
 }
 
 // Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 413 where the head of the request is larger than MaxHead; 429 where MaxRequests are under way already; 404 where no route has the
-// request's method and path; 401 where the identity source of the route's
-// authorizer is missing or empty, 403 where the authorizer says no, and 500
-// where it fails, does not answer in time, cannot be started or returns what is
-// no answer; 413 where the body is too large; 503 where the route's function
-// does not answer in time or cannot be started now, and 500 where it fails or
-// returns what is no response.
+// 413 where the head of the request is larger than MaxHead; 429 where
+// MaxRequests are under way already; 204 to a preflight request, if there are
+// CORSOrigins; 404 where no route has the request's method and path; 401 where
+// the identity source of the route's authorizer is missing or empty, 403 where
+// the authorizer says no, and 500 where it fails, does not answer in time, cannot
+// be started or returns what is no answer; 413 where the body is too large; 503
+// where the route's function does not answer in time or cannot be started now,
+// and 500 where it fails or returns what is no response.
 //
 // Neither function is told of a client that leaves: both run to their end, as
 // on AWS.
@@ -60,6 +61,9 @@ type Handler struct {
 	// functions'; New sets the constants of these names.
 	Timeout           time.Duration
 	AuthorizerTimeout time.Duration
+	// CORSOrigins are the web origins whose pages may call the API, such as
+	// https://app.example.com. If it is nil, the API answers no preflight requests.
+	CORSOrigins []string
 	// Now is the clock of the events and of the authorizers' caches; New sets
 	// time.Now.
 	Now         func() time.Time
@@ -112,6 +116,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) answer(r *http.Request, requestID string) response {
+	if out, ok := h.preflight(r); ok {
+		return out
+	}
 	path := path(r.URL)
 	route, variables, ok := h.routes.match(r.Method, path)
 	if !ok {
@@ -160,6 +167,7 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	if err != nil {
 		return message(http.StatusInternalServerError)
 	}
+	h.allowOrigin(r, out)
 	return out
 }
 

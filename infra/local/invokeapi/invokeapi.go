@@ -192,7 +192,7 @@ func serviceError(err error, name, qualifier string) error {
 	case errors.Is(err, lambda.ErrThrottled):
 		return &apiError{status: http.StatusTooManyRequests, code: "TooManyRequestsException", message: "Rate Exceeded.",
 			reason: "ConcurrentInvocationLimitExceeded"}
-	default:
+	default: // the service is closed; an SDK repeats the call
 		return &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: err.Error(), service: true}
 	}
 }

@@ -437,3 +437,39 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, lambda.ErrClosed)
 	s.Close()
 }
+
+// Interrupt lets a function answer; one that it ends, or that Close ends, has not failed by itself.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Name: "odd", Timeout: time.Minute})
+	results, errs := make(chan lambda.Result, 3), make(chan error, 3)
+	invoke := func(payload string) {
+		r, err := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(payload)})
+		if err != nil {
+			errs <- err
+			return
+		}
+		results <- r
+	}
+	dir := t.TempDir()
+	began := func(name string) {
+		require.Eventually(t, func() bool {
+			_, err := os.Stat(filepath.Join(dir, name))
+			return err == nil
+		}, time.Minute, time.Millisecond)
+	}
+	go invoke(`{"do":"until SIGTERM","text":"` + filepath.Join(dir, "answers") + `"}`)
+	began("answers")
+	go invoke(`{"do":"sleep","ms":3600000}`) // dies of SIGTERM, if it runs already
+	go invoke(`{"do":"ignore SIGTERM","text":"` + filepath.Join(dir, "ignores") + `"}`)
+	began("ignores")
+	s.Interrupt()
+	r := <-results
+	require.Empty(t, r.ErrorType)
+	require.Contains(t, string(r.Payload), "requestId")
+	go invoke(`{}`)
+	require.Contains(t, string((<-results).Payload), "requestId", "the service goes on")
+	s.Close()
+	require.ErrorIs(t, <-errs, lambda.ErrClosed)
+	require.ErrorIs(t, <-errs, lambda.ErrClosed)
+}
