@@ -5,6 +5,7 @@ var (
 	GoTool     = goTool
 	Flags      = flags
 	KeptFolder = keptFolder
+	LockOpened = lockOpened
 )
 
 const (

@@ -140,24 +140,29 @@ func lock(dir string, how int) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-		}
-	}()
+	if err := lockOpened(f, how); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// lockOpened locks an opened folder. It fails if the folder was removed before
+// the lock, even if there is another one at its path now.
+func lockOpened(f *os.File, how int) error {
 	if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
-		return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
+		return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 	}
 	locked, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	there, err := os.Stat(dir) // it may have been removed, and made again, before the lock
+	there, err := os.Stat(f.Name())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !os.SameFile(locked, there) {
-		return nil, &os.PathError{Op: "lock", Path: dir, Err: os.ErrNotExist}
+		return &os.PathError{Op: "lock", Path: f.Name(), Err: os.ErrNotExist}
 	}
-	return func() { _ = f.Close() }, nil
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,4 +193,19 @@ func TestKeptFoldersAtOnce(t *testing.T) {
 		})
 	}
 	builds.Wait()
+}
+
+// A process that opened a folder before another one removed it does not take the next folder of that name for its own.
+func TestLockOfARemovedFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "kept")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, build.LockOpened(f, syscall.LOCK_EX))
+	require.NoError(t, os.Rename(dir, dir+".removed"))
+	require.ErrorIs(t, build.LockOpened(f, syscall.LOCK_EX), os.ErrNotExist)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.ErrorIs(t, build.LockOpened(f, syscall.LOCK_EX), os.ErrNotExist)
 }

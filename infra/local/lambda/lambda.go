@@ -68,7 +68,8 @@ type Options struct {
 	// name before it, one Write for each line and never two at once. Nil
 	// discards it.
 	Output io.Writer
-	// Report is called once for each invocation that ran, retries included.
+	// Report is called once for each invocation that ran, retries included, except
+	// those that Interrupt or Close ended.
 	// It must be safe for concurrent use.
 	Report func(Result)
 	// InitTimeout is how long an environment may take to ask for its first

@@ -442,14 +442,17 @@ func TestClose(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Name: "odd", Timeout: time.Minute})
-	results, errs := make(chan lambda.Result, 3), make(chan error, 3)
-	invoke := func(payload string) {
-		r, err := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(payload)})
-		if err != nil {
-			errs <- err
-			return
-		}
-		results <- r
+	type outcome struct {
+		lambda.Result
+		err error
+	}
+	invoke := func(payload string) <-chan outcome {
+		ended := make(chan outcome, 1)
+		go func() {
+			r, err := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(payload)})
+			ended <- outcome{r, err}
+		}()
+		return ended
 	}
 	dir := t.TempDir()
 	began := func(name string) {
@@ -458,18 +461,21 @@ func TestInterrupt(t *testing.T) {
 			return err == nil
 		}, time.Minute, time.Millisecond)
 	}
-	go invoke(`{"do":"until SIGTERM","text":"` + filepath.Join(dir, "answers") + `"}`)
+	answers := invoke(`{"do":"until SIGTERM","text":"` + filepath.Join(dir, "answers") + `"}`)
 	began("answers")
-	go invoke(`{"do":"sleep","ms":3600000}`) // dies of SIGTERM, if it runs already
-	go invoke(`{"do":"ignore SIGTERM","text":"` + filepath.Join(dir, "ignores") + `"}`)
+	ignores := invoke(`{"do":"ignore SIGTERM","text":"` + filepath.Join(dir, "ignores") + `"}`)
 	began("ignores")
+	dies := invoke(`{"do":"sleep","ms":3600000,"text":"` + filepath.Join(dir, "dies") + `"}`)
+	began("dies")
 	s.Interrupt()
-	r := <-results
-	require.Empty(t, r.ErrorType)
-	require.Contains(t, string(r.Payload), "requestId")
-	go invoke(`{}`)
-	require.Contains(t, string((<-results).Payload), "requestId", "the service goes on")
+	o := <-answers
+	require.NoError(t, o.err)
+	require.Empty(t, o.ErrorType)
+	require.Contains(t, string(o.Payload), "requestId")
+	require.ErrorIs(t, (<-dies).err, lambda.ErrClosed)
+	o = <-invoke(`{}`)
+	require.NoError(t, o.err, "the service goes on")
+	require.Contains(t, string(o.Payload), "requestId")
 	s.Close()
-	require.ErrorIs(t, <-errs, lambda.ErrClosed)
-	require.ErrorIs(t, <-errs, lambda.ErrClosed)
+	require.ErrorIs(t, (<-ignores).err, lambda.ErrClosed)
 }

@@ -46,6 +46,11 @@ func (b breaks) Read(p []byte) (int, error) {
 func handle(ctx context.Context, e event) (any, error) {
 	switch e.Do {
 	case "sleep":
+		if e.Text != "" {
+			if err := os.WriteFile(e.Text, nil, 0o600); err != nil {
+				return nil, err
+			}
+		}
 		e.sleep()
 	case "until SIGTERM", "ignore SIGTERM":
 		signals := make(chan os.Signal, 1)
