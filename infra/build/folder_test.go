@@ -202,7 +202,7 @@ func TestLockOfARemovedFolder(t *testing.T) {
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	f, err := os.Open(dir)
 	require.NoError(t, err)
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only locked
 	require.NoError(t, build.LockOpened(f, syscall.LOCK_EX))
 	require.NoError(t, os.Rename(dir, dir+".removed"))
 	require.ErrorIs(t, build.LockOpened(f, syscall.LOCK_EX), os.ErrNotExist)
