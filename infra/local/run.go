@@ -30,10 +30,8 @@ func run(ctx context.Context, o options) (err error) {
 	begun := time.Now()
 	screen := &terminal{out: o.stdout, err: o.stderr}
 
-	if o.readyFile != "" {
-		if err := os.Remove(o.readyFile); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := os.Remove(o.readyFile); o.readyFile != "" && err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	httpListener, err := net.Listen("tcp", o.http)
 	if err != nil {
