@@ -29,12 +29,7 @@ func newAPI(parent constructs.Construct, s settings) api {
 		DisableExecuteApiEndpoint: jsii.Bool(s.Domain != ""),
 	}
 	if s.CORSOrigins != nil {
-		props.CorsPreflight = &awsapigatewayv2.CorsPreflightOptions{
-			AllowOrigins: jsii.Strings(s.CORSOrigins...),
-			AllowMethods: &[]awsapigatewayv2.CorsHttpMethod{awsapigatewayv2.CorsHttpMethod_GET, awsapigatewayv2.CorsHttpMethod_POST},
-			AllowHeaders: jsii.Strings("authorization", "content-type"),
-			MaxAge:       awscdk.Duration_Hours(jsii.Number(1)),
-		}
+		props.CorsPreflight = corsPreflight(s.CORSOrigins)
 	}
 	a := api{HttpApi: awsapigatewayv2.NewHttpApi(scope, jsii.String("Http"), props)}
 
@@ -67,6 +62,19 @@ func newAPI(parent constructs.Construct, s settings) api {
 		Format:         jsii.String(accessLogFormat()),
 	})
 	return a
+}
+
+func corsPreflight(origins []string) *awsapigatewayv2.CorsPreflightOptions {
+	var methods []awsapigatewayv2.CorsHttpMethod
+	for _, m := range routes.CORS.Methods {
+		methods = append(methods, awsapigatewayv2.CorsHttpMethod(m))
+	}
+	return &awsapigatewayv2.CorsPreflightOptions{
+		AllowOrigins: jsii.Strings(origins...),
+		AllowMethods: &methods,
+		AllowHeaders: jsii.Strings(routes.CORS.Headers...),
+		MaxAge:       awscdk.Duration_Seconds(jsii.Number(routes.CORS.MaxAge.Seconds())),
+	}
 }
 
 // accessLogFormat tells of a request by its route: paths have keys in them, and

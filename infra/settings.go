@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/routes"
 )
 
 // settings are what is asked for with -c name=value, or in cdk.json.
@@ -93,7 +93,7 @@ func readSettings(context map[string]any) (settings, error) {
 			}
 		case "corsOrigins":
 			s.CORSOrigins = strings.Split(text, ",")
-			if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !isOrigin(o) }) {
+			if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !routes.IsOrigin(o) }) {
 				refuse(name, "origins such as https://app.example.com, separated by commas")
 			}
 		default:
@@ -104,9 +104,4 @@ func readSettings(context map[string]any) (settings, error) {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return s, errors.Join(errs...)
-}
-
-func isOrigin(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && s == u.Scheme+"://"+u.Host
 }

@@ -294,6 +294,12 @@ func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
 	}
 	for _, r := range tmpl.of("AWS::ApiGatewayV2::Api") {
 		require.Equal(t, settings["corsOrigins"] != "", r.Properties["CorsConfiguration"] != nil, "off unless asked")
+		if settings["corsOrigins"] != "" {
+			cors, err := json.Marshal(r.Properties["CorsConfiguration"])
+			require.NoError(t, err)
+			require.JSONEq(t, `{"AllowOrigins":["https://app.example.com"],"AllowMethods":["GET","POST"],
+				"AllowHeaders":["authorization","content-type"],"MaxAge":3600}`, string(cors))
+		}
 		require.Equal(t, settings["domain"] != "", r.Properties["DisableExecuteApiEndpoint"] == true)
 	}
 	for _, r := range tmpl.of("AWS::ApiGatewayV2::Stage") {

@@ -4,7 +4,6 @@ package build
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -44,13 +43,13 @@ func Functions(ctx context.Context, dir string, target Target) error {
 		return fmt.Errorf("find the module %s (run this inside it): %w", module, err)
 	}
 	root = strings.TrimSpace(root)
-	kept := keptFolder(root, target)
-	if kept == "" {
-		if kept, err = os.MkdirTemp("", "promises-build-"); err != nil {
+	kept, release, err := keptFolder(ctx, root, target)
+	if err != nil {
+		if kept, release, err = TemporaryFolder(); err != nil {
 			return fmt.Errorf("build the functions: %w", err)
 		}
-		defer os.RemoveAll(kept)
 	}
+	defer release()
 	args := append(append([]string{"build"}, flags...), "-o", kept+string(filepath.Separator), "./functions/...")
 	if _, err = goTool(ctx, root, target, args...); err != nil {
 		return fmt.Errorf("build the functions: %w", err)
@@ -64,21 +63,6 @@ func Functions(ctx context.Context, dir string, target Target) error {
 		}
 	}
 	return nil
-}
-
-// keptFolder is where the binaries of the module at root are kept from build to
-// build, or empty where the user has no cache folder.
-func keptFolder(root string, target Target) string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	of := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join([]string{root, target.OS, target.Arch}, "\n"))))
-	dir := filepath.Join(cache, "flovyn-promises-build", of[:16])
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return ""
-	}
-	return dir
 }
 
 // place links the file, or copies it where it cannot be linked.

@@ -220,7 +220,7 @@ func (o *operation) anyDeadline(none bool) {
 	}
 }
 
-func (on *subject) key() string       { return fmt.Sprintf("subject/%s/%d", on.workflow, on.index) }
+func (on *subject) key() string       { return fmt.Sprintf("subject:%s:%d", on.workflow, on.index) }
 func (on *subject) name(i int) string { return fmt.Sprintf("%d-%s", on.index, [2]string{"a", "b"}[i]) }
 
 // do makes the call and records it.

@@ -18,8 +18,11 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/flovyn/promises/shared/routes"
 )
 
 func main() {
@@ -59,6 +62,7 @@ type options struct {
 	data         string // the folder of Postgres, and of what is kept with it
 	fresh        bool
 	readyFile    string
+	corsOrigins  []string
 	databaseURL  string // empty: a Postgres is started
 
 	stdout, stderr io.Writer
@@ -76,6 +80,7 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 	flags.StringVar(&o.lambda, "lambda", "127.0.0.1:3001", "loopback `address` of the Lambda Invoke API")
 	flags.StringVar(&o.data, "data", "", "`folder` of the database and its keys (default: a private one, kept)")
 	flags.BoolVar(&o.fresh, "fresh", false, "begin with a new, empty database and new keys")
+	corsOrigins := flags.String("cors-origins", "", "web `origins` whose pages may call the HTTP API, separated by commas (default: none)")
 	flags.StringVar(&o.readyFile, "ready-file", "", "`file` to write, as JSON, once everything answers; removed at the end")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -88,6 +93,14 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 	}
 	if o.fresh && databaseURL != "" {
 		return o, errors.New("--fresh would empty the database of DATABASE_URL, which is not ours: unset one of them")
+	}
+	if *corsOrigins != "" {
+		o.corsOrigins = strings.Split(*corsOrigins, ",")
+	}
+	for _, origin := range o.corsOrigins {
+		if !routes.IsOrigin(origin) {
+			return o, fmt.Errorf("--cors-origins: %q is not a web origin; write https://HOST or http://HOST:PORT, separated by commas", origin)
+		}
 	}
 	for name, address := range map[string]string{"--http": o.http, "--lambda": o.lambda} {
 		if err := checkLoopback(address); err != nil {

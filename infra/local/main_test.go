@@ -236,7 +236,7 @@ func TestRunner(t *testing.T) {
 	require.NoError(t, err)
 	callback := first.createWithToken(t)
 
-	const key = "stripe:ch/abc 50%"
+	const key = "stripe:ch_abc 50%"
 	id := first.create(t, key)
 	path := "/promises/key:" + url.PathEscape(key)
 	status, settled := first.call(t, "POST", path+"/resolve", `{"value":{"paid": true}}`)
@@ -252,6 +252,14 @@ func TestRunner(t *testing.T) {
 	out = first.lambda(t, "resolve-by-id", `{"tenant":"demo","promiseId":"x","value":1}`)
 	require.Equal(t, "Unhandled", aws.ToString(out.FunctionError))
 	require.Contains(t, string(out.Payload), "Invalid UUID format for promise ID")
+	for _, name := range []string{
+		"promises-dev-get-promise", "promises-pull-request-7-get-promise:$LATEST",
+		"arn:aws:lambda:eu-west-1:210987654321:function:promises-production-get-promise",
+	} {
+		out = first.lambda(t, name, fmt.Sprintf(`{"tenant":"demo","promiseId":%q}`, id))
+		require.Nil(t, out.FunctionError, "%s: %s", name, out.Payload)
+		require.Contains(t, string(out.Payload), id, name)
+	}
 
 	status, problem := first.call(t, "POST", path+"/resolve", `{"value":"`+strings.Repeat("x", 2000)+`"}`)
 	require.Equal(t, 413, status, "the functions see our MAX_VALUE_BYTES: %v", problem)
@@ -369,6 +377,7 @@ func TestRefusals(t *testing.T) {
 		{"", []string{"--http", "3000"}, 2, "--http 3000: not an address"},
 		{"", []string{"--nonsense"}, 2, "-nonsense"},
 		{"", []string{"start"}, 2, `"start"`},
+		{"", []string{"--cors-origins", "https://a.example.com,*"}, 2, `--cors-origins: "*" is not a web origin; write https://HOST`},
 		{"postgres://u:secret@127.0.0.1:1/x", []string{"--fresh"}, 2, "--fresh would empty the database of DATABASE_URL"},
 		{"", []string{"--http", busy.Addr().String()}, 1, "address already in use"},
 	} {

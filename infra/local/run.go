@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
@@ -31,10 +30,8 @@ func run(ctx context.Context, o options) (err error) {
 	begun := time.Now()
 	screen := &terminal{out: o.stdout, err: o.stderr}
 
-	if o.readyFile != "" {
-		if err := os.Remove(o.readyFile); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := os.Remove(o.readyFile); o.readyFile != "" && err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	httpListener, err := net.Listen("tcp", o.http)
 	if err != nil {
@@ -47,76 +44,31 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer lambdaListener.Close()
 
-	binaries, err := os.MkdirTemp("", "promises-functions-")
+	p, err := prepare(ctx, o, screen)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(binaries)
+	defer func() { err = errors.Join(err, p.end()) }()
 
-	databaseURL := o.databaseURL
-	data, err := dataDir(o)
-	if err != nil {
-		return err
-	}
-	preparing, both := errgroup.WithContext(ctx)
-	preparing.Go(func() error { return build.Functions(both, binaries, build.Target{}) })
-	if databaseURL == "" {
-		var server *localpg.Server
-		defer func() {
-			if server != nil {
-				err = errors.Join(err, server.Stop())
-			}
-		}()
-		preparing.Go(func() (err error) {
-			server, err = localpg.Start(both, localpg.Options{Dir: data, Fresh: o.fresh, Durable: true, Log: o.stderr})
-			if err == nil {
-				databaseURL = server.URL()
-			}
-			return err
-		})
-	}
-	if err := preparing.Wait(); err != nil {
-		return err
-	}
-
-	kept := secrets(data) // locked by the server
-	if o.fresh {
-		if err := kept.forget(); err != nil {
-			return err
-		}
-	}
-	tokenKeys, err := kept.tokenKeys()
-	if err != nil {
-		return err
-	}
 	httpURL := "http://" + httpListener.Addr().String()
-	service := lambda.New(functions(binaries, map[string]string{
-		"DATABASE_URL": databaseURL,
-		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
-		"TOKEN_KEYS":   tokenKeys,
-	}), lambda.Options{
-		Output: screen.functionOutput(),
-		Report: screen.invocation,
-	})
-	defer service.Close()
-	if err := call(ctx, service, "migrate", struct{}{}, nil); err != nil { // as a deployment does
-		return err
-	}
-	apiKey, err := kept.apiKey(ctx, service)
+	service, apiKey, err := launch(ctx, o, p, httpURL, screen)
 	if err != nil {
 		return err
 	}
+	defer service.Close()
 
-	api := newServer(httpapi.New(routes.HTTP, routes.Authorizers, service))
-	invoke := newServer(notFromPages(invokeapi.Handler{Service: service}))
+	api := httpapi.New(routes.HTTP, routes.Authorizers, service)
+	api.CORSOrigins = o.corsOrigins
+	invoke := notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName})
 	serving, failed := errgroup.WithContext(ctx)
-	serving.Go(func() error { return serve(failed, api, httpListener) })
-	serving.Go(func() error { return serve(failed, invoke, lambdaListener) })
+	serving.Go(func() error { return serve(failed, newServer(api), httpListener, service) })
+	serving.Go(func() error { return serve(failed, newServer(invoke), lambdaListener, service) })
+	context.AfterFunc(failed, screen.goodbye)
 
 	r := ready{
 		HTTPURL:     httpURL,
 		LambdaURL:   "http://" + lambdaListener.Addr().String(),
-		DatabaseURL: databaseURL,
+		DatabaseURL: p.databaseURL,
 		Tenant:      tenant,
 		APIKey:      apiKey,
 	}
@@ -133,9 +85,83 @@ func run(ctx context.Context, o options) (err error) {
 			return nil
 		})
 	}
-	err = serving.Wait()
-	screen.goodbye()
-	return err
+	return serving.Wait()
+}
+
+// prepared is what the functions need in order to run.
+type prepared struct {
+	binaries    string // folder
+	data        string // folder; empty with a database that is not ours
+	databaseURL string
+	end         func() error // stops and removes it, but for the data
+}
+
+// prepare builds the functions and starts Postgres. If it fails, nothing is left.
+func prepare(ctx context.Context, o options, screen *terminal) (p prepared, err error) {
+	if p.data, err = dataDir(o); err != nil {
+		return prepared{}, err
+	}
+	remove := func() {}
+	var server *localpg.Server
+	p.end = func() (err error) {
+		if server != nil {
+			err = server.Stop()
+		}
+		remove()
+		return err
+	}
+	if p.binaries, remove, err = build.TemporaryFolder(); err != nil {
+		return prepared{}, err
+	}
+	screen.building()
+	preparing, both := errgroup.WithContext(ctx)
+	preparing.Go(func() error { return build.Functions(both, p.binaries, build.Target{}) })
+	if p.databaseURL = o.databaseURL; p.databaseURL == "" {
+		preparing.Go(func() (err error) {
+			server, err = localpg.Start(both, localpg.Options{Dir: p.data, Fresh: o.fresh, Durable: true, Log: o.stderr})
+			if err == nil {
+				p.databaseURL = server.URL()
+			}
+			return err
+		})
+	}
+	if err := preparing.Wait(); err != nil {
+		return prepared{}, errors.Join(err, p.end())
+	}
+	return p, nil
+}
+
+// launch makes the service of the functions, migrates as a deployment does, and
+// sees to the tenant and its key. If it fails, the service has been closed.
+func launch(ctx context.Context, o options, p prepared, httpURL string, screen *terminal) (
+	service *lambda.Service, apiKey string, err error,
+) {
+	kept := secrets(p.data) // locked by the server
+	if o.fresh {
+		if err := kept.forget(); err != nil {
+			return nil, "", err
+		}
+	}
+	tokenKeys, err := kept.tokenKeys()
+	if err != nil {
+		return nil, "", err
+	}
+	service = lambda.New(functions(p.binaries, map[string]string{
+		"DATABASE_URL": p.databaseURL,
+		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"TOKEN_KEYS":   tokenKeys,
+	}), lambda.Options{
+		Output: screen.functionOutput(),
+		Report: screen.invocation,
+	})
+	if err = call(ctx, service, "migrate", struct{}{}, nil); err == nil {
+		apiKey, err = kept.apiKey(ctx, service)
+	}
+	if err != nil {
+		service.Close()
+		return nil, "", err
+	}
+	return service, apiKey, nil
 }
 
 // follow invokes the function as its schedule says, at once to begin with,
@@ -214,23 +240,4 @@ func (r ready) write(path string) error {
 		return err
 	}
 	return writeFile(path, append(b, '\n'))
-}
-
-// serve serves until ctx ends, and gives requests under way a moment then.
-func serve(ctx context.Context, s *http.Server, l net.Listener) error {
-	const moment = 2 * time.Second
-	stopped := make(chan struct{})
-	defer context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), moment)
-		defer cancel()
-		if err := s.Shutdown(last); err != nil {
-			s.Close()
-		}
-	})()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	<-stopped
-	return nil
 }

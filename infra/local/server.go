@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flovyn/promises/infra/local/httpapi"
+	"github.com/flovyn/promises/infra/local/lambda"
 )
 
 // newServer serves h with bounds on what a client may make it hold and wait for.
@@ -17,8 +19,42 @@ func newServer(h http.Handler) *http.Server {
 		Handler:           wholeBody(h),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
 	}
+}
+
+// serve serves until ctx ends. It then accepts nothing more and waits until
+// every request under way is answered. Functions that wait for a promise answer
+// at once with what is so; others have the time that a call may wait for the
+// database, and a little. What is left after that is ended with the service, and
+// answered with its error: no connection is cut while a call waits for an answer.
+func serve(ctx context.Context, s *http.Server, l net.Listener, service *lambda.Service) error {
+	const (
+		grace  = 5 * time.Second // a call waits for the database for 4
+		moment = 2 * time.Second // to write an answer
+	)
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		service.Interrupt()
+		if shutdown(s, grace) == nil {
+			return
+		}
+		service.Close()
+		if shutdown(s, moment) != nil {
+			s.Close()
+		}
+	})()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	<-stopped
+	return nil
+}
+
+func shutdown(s *http.Server, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	return s.Shutdown(ctx)
 }
 
 // notFromPages refuses what a page in a browser can make it send: the Invoke API

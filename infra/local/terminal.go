@@ -21,7 +21,6 @@ import (
 type terminal struct {
 	mu       sync.Mutex
 	out, err io.Writer
-	stopping bool
 }
 
 type lockedWriter struct {
@@ -54,6 +53,11 @@ func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
 }
 
+// building comes before the one part of a start that takes long.
+func (t *terminal) building() {
+	t.printf("Building the functions. The first time takes a minute.\n")
+}
+
 // welcome shows the one secret that a person needs. Nothing else shows any.
 func (t *terminal) welcome(r ready, took time.Duration) {
 	promises := r.HTTPURL + "/api/tenants/" + r.Tenant + "/promises"
@@ -79,22 +83,10 @@ Create a promise, and resolve it:
 `, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.APIKey, promises, uuid.NewString(), key)
 }
 
-func (t *terminal) goodbye() {
-	t.printf("\nStopping.\n")
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stopping = true
-}
+func (t *terminal) goodbye() { t.printf("\nStopping.\n") }
 
-// invocation prints one line: function, duration, cold or warm, status. After
-// goodbye it prints none: what still runs, a sweep for one, is being killed.
+// invocation prints one line: function, duration, cold or warm, status.
 func (t *terminal) invocation(r lambda.Result) {
-	t.mu.Lock()
-	stopping := t.stopping
-	t.mu.Unlock()
-	if stopping {
-		return
-	}
 	start := "warm"
 	if r.Cold {
 		start = "cold"

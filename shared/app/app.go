@@ -9,7 +9,9 @@ import (
 	stdlog "log"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -44,6 +46,8 @@ type service struct {
 	metrics *telemetry.Metrics
 	store   *repository.Repository
 	tokens  auth.KeySource
+	// stopping is closed by the first SIGTERM.
+	stopping <-chan struct{}
 }
 
 // Run serves an operation until Lambda ends the process. A configuration that
@@ -59,6 +63,7 @@ func Run(op gateway.Operation) {
 			PublicURL:     s.conf.PublicURL,
 			Authenticate:  s.authorizer().Identify,
 			Timeout:       callTimeout,
+			Stopping:      s.stopping,
 			Log:           s.log,
 			Metrics:       s.metrics,
 		}
@@ -115,6 +120,7 @@ func start(handler func(service) lambda.Handler) {
 		runtime.GOMAXPROCS(1)
 	}
 	time.AfterFunc(firstCollection, runtime.GC)
+	stopping := terminated()
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too
@@ -132,11 +138,21 @@ func start(handler func(service) lambda.Handler) {
 				metrics: telemetry.NewMetrics(os.Stderr, lambdacontext.FunctionName),
 				store:   repository.New(pool),
 				tokens:  tokens,
+
+				stopping: stopping,
 			}))
 		}
 	}
 	log.Error("cannot start", "cause", err.Error())
 	os.Exit(1)
+}
+
+// terminated returns a channel that the first SIGTERM closes; no SIGTERM ends
+// the process any more. The local runner sends one before it ends its functions,
+// so that they can answer. Lambda sends one only to functions with extensions.
+func terminated() <-chan struct{} {
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	return ctx.Done()
 }
 
 // quiet keeps from the log what aws-lambda-go says of function errors: the whole

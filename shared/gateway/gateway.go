@@ -83,6 +83,9 @@ type Handler struct {
 	// form counted from when API Gateway took it, so that the authorizer's time is in it.
 	Timeout time.Duration
 
+	// Stopping is closed when the process is about to end: a call that waits then looks once more and answers. Nil: never.
+	Stopping <-chan struct{}
+
 	Log     *slog.Logger
 	Metrics Metrics
 }

@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
@@ -277,6 +280,52 @@ func TestWaitEndsBeforeTheFunction(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, ctx.Err())
 	require.Contains(t, string(got), `"state":"pending"`)
+}
+
+// A wait ends when its process is about to end, with the truth of that moment.
+func TestWaitEndsBeforeTheProcess(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	for _, c := range []struct{ function, payload, want string }{
+		{"get-promise", named + `,"waitSeconds":25}`, `"state":"pending"`},
+		{"list-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
+	} {
+		h := s.handler(t, c.function)
+		looks, stopping := make(chan struct{}, 1000), make(chan struct{})
+		h.Store, h.Stopping = lookedAt{h.Store, looks}, stopping
+		answers := make(chan string, 1)
+		go func() {
+			a, err := h.Invoke(t.Context(), []byte(c.payload))
+			assert.NoError(t, err)
+			answers <- string(a)
+		}()
+		<-looks
+		close(stopping)
+		before := len(looks)
+		require.Contains(t, <-answers, c.want)
+		require.NotEmpty(t, looks, "it looked once more")
+		require.LessOrEqual(t, len(looks)-before, 2, "that look, and one that was under way")
+		got, err := h.Invoke(t.Context(), []byte(c.payload))
+		require.NoError(t, err)
+		require.Contains(t, string(got), c.want, "a process that was asked to end answers at once, too")
+	}
+}
+
+// lookedAt reports each look of a call that waits.
+type lookedAt struct {
+	gateway.Store
+	looks chan struct{}
+}
+
+func (l lookedAt) Get(ctx context.Context, tenant string, id promise.Identifier) (promise.Promise, error) {
+	l.looks <- struct{}{}
+	return l.Store.Get(ctx, tenant, id)
+}
+
+func (l lookedAt) ListEvents(ctx context.Context, tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
+	l.looks <- struct{}{}
+	return l.Store.ListEvents(ctx, tenant, workflow, after, limit)
 }
 
 func TestListPromises(t *testing.T) {

@@ -76,6 +76,8 @@ func (h *Handler) await(
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-h.Stopping:
+			end = time.Now()
 		case <-time.After(min(pollEvery, left)):
 		}
 		latest = h.deadline(time.Time{})

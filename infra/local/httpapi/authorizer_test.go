@@ -242,7 +242,7 @@ func TestAuthorizedEvents(t *testing.T) {
 	api.now = time.Date(2026, 3, 5, 14, 7, 9, 250_000_000, time.FixedZone("", 3600))
 	s := httptest.NewServer(api)
 	t.Cleanup(s.Close)
-	resp := raw(t, s, `POST /callbacks/key:50%25%2Fa+b/resolve?token=t%2Bk&a=1&a=2 HTTP/1.1
+	resp := raw(t, s, `POST /callbacks/key:50%25%252Fa+b%20c%2Fresolve%3Fd/reject?token=t%2Bk&a=1&a=2 HTTP/1.1
 Host: api.example.test:3000
 Content-Type: application/json
 Authorization: not looked at
@@ -258,7 +258,7 @@ Content-Length: 13
 	common := fmt.Sprintf(`
 		"version": "2.0",
 		"routeKey": "POST /callbacks/{identifier}/resolve",
-		"rawPath": "/callbacks/key:50%%25%%2Fa+b/resolve",
+		"rawPath": "/callbacks/key:50%%%%2Fa+b c/resolve",
 		"rawQueryString": "token=t%%2Bk&a=1&a=2",
 		"cookies": ["a=b", "c=d"],
 		"headers": {
@@ -273,7 +273,7 @@ Content-Length: 13
 			"x-amzn-trace-id": "Root=1-5759e988-bd862e3fe1be46a994272793"
 		},
 		"queryStringParameters": {"token": "t+k", "a": "1,2"},
-		"pathParameters": {"identifier": "key:50%%/a+b"}`, port)
+		"pathParameters": {"identifier": "key:50%%%%2Fa+b c"}`, port)
 	requestContext := fmt.Sprintf(`
 			"accountId": "123456789012",
 			"apiId": "local",
@@ -281,7 +281,7 @@ Content-Length: 13
 			"domainPrefix": "api",
 			"http": {
 				"method": "POST",
-				"path": "/callbacks/key:50%%25%%2Fa+b/resolve",
+				"path": "/callbacks/key:50%%%%2Fa+b c/resolve",
 				"protocol": "HTTP/1.1",
 				"sourceIp": "127.0.0.1",
 				"userAgent": "test/1.0"
@@ -295,7 +295,7 @@ Content-Length: 13
 	asked := api.calls["authorize"][0]
 	require.JSONEq(t, `{`+common+`,
 		"type": "REQUEST",
-		"routeArn": "arn:aws:execute-api:us-east-1:123456789012:local/$default/POST/callbacks/key:50%25%2Fa+b/resolve",
+		"routeArn": "arn:aws:execute-api:us-east-1:123456789012:local/$default/POST/callbacks/key:50%%2Fa+b c/resolve",
 		"identitySource": ["t+k"],
 		"requestContext": {`+requestContext+`}
 	}`, string(asked.Payload))

@@ -83,15 +83,14 @@ const (
 )
 
 // newRequest reads everything but the body, which need not have arrived.
-func newRequest(r *http.Request, route routes.Route, variables map[string]string, requestID string, now time.Time) request {
+func newRequest(r *http.Request, path string, route routes.Route, variables map[string]string, requestID string, now time.Time) request {
 	routeKey := route.Method + " " + route.Path
-	rawPath := r.URL.EscapedPath()
 	sourceIP, _, _ := net.SplitHostPort(r.RemoteAddr)
 	domain := hostname(r.Host)
 	prefix, _, _ := strings.Cut(domain, ".")
 	return request{
 		RouteKey:              routeKey,
-		RawPath:               rawPath,
+		RawPath:               path,
 		RawQueryString:        r.URL.RawQuery,
 		Cookies:               cookies(r.Header),
 		Headers:               headers(r, sourceIP),
@@ -104,7 +103,7 @@ func newRequest(r *http.Request, route routes.Route, variables map[string]string
 			DomainPrefix: prefix,
 			HTTP: httpContext{
 				Method:    r.Method,
-				Path:      rawPath,
+				Path:      path,
 				Protocol:  r.Proto,
 				SourceIP:  sourceIP,
 				UserAgent: r.UserAgent(),

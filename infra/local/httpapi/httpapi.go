@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -23,6 +24,10 @@ const (
 	// MaxRequests is how many requests are under way at once; AWS bounds how many
 	// come in a second.
 	MaxRequests = 200
+	// MaxHead is the size of the largest head that an HTTP API accepts, in bytes:
+	// "Total combined size of request line and header values",
+	// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+	MaxHead = 10240
 	// MaxBody is what an HTTP API accepts, in bytes. The event made of it must
 	// also be within lambda.MaxPayload.
 	MaxBody = 10 << 20
@@ -39,13 +44,14 @@ type Invoker interface {
 }
 
 // Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 429 where MaxRequests are under way already; 404 where no route has the
-// request's method and path; 401 where the identity source of the route's
-// authorizer is missing or empty, 403 where the authorizer says no, and 500
-// where it fails, does not answer in time, cannot be started or returns what is
-// no answer; 413 where the body is too large; 503 where the route's function
-// does not answer in time or cannot be started now, and 500 where it fails or
-// returns what is no response.
+// 413 where the head of the request is larger than MaxHead; 429 where
+// MaxRequests are under way already; 204 to a preflight request, if there are
+// CORSOrigins; 404 where no route has the request's method and path; 401 where
+// the identity source of the route's authorizer is missing or empty, 403 where
+// the authorizer says no, and 500 where it fails, does not answer in time, cannot
+// be started or returns what is no answer; 413 where the body is too large; 503
+// where the route's function does not answer in time or cannot be started now,
+// and 500 where it fails or returns what is no response.
 //
 // Neither function is told of a client that leaves: both run to their end, as
 // on AWS.
@@ -55,6 +61,9 @@ type Handler struct {
 	// functions'; New sets the constants of these names.
 	Timeout           time.Duration
 	AuthorizerTimeout time.Duration
+	// CORSOrigins are the web origins whose pages may call the API, such as
+	// https://app.example.com. If it is nil, the API answers no preflight requests.
+	CORSOrigins []string
 	// Now is the clock of the events and of the authorizers' caches; New sets
 	// time.Now.
 	Now         func() time.Time
@@ -93,6 +102,10 @@ func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Hand
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	requestID := newRequestID()
+	if headSize(r) > MaxHead {
+		headTooLarge.write(w, requestID)
+		return
+	}
 	select {
 	case h.underWay <- struct{}{}:
 		defer func() { <-h.underWay }()
@@ -103,11 +116,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) answer(r *http.Request, requestID string) response {
-	route, variables, ok := h.routes.match(r.Method, r.URL.EscapedPath())
+	if out, ok := h.preflight(r); ok {
+		return out
+	}
+	path := path(r.URL)
+	route, variables, ok := h.routes.match(r.Method, path)
 	if !ok {
 		return message(http.StatusNotFound)
 	}
-	q := newRequest(r, route, variables, requestID, h.Now())
+	q := newRequest(r, path, route, variables, requestID, h.Now())
 	if a := h.authorizers[route.Authorizer]; a != nil {
 		about, status := h.authorize(r.Context(), a, q)
 		if status != 0 {
@@ -150,6 +167,7 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	if err != nil {
 		return message(http.StatusInternalServerError)
 	}
+	h.allowOrigin(r, out)
 	return out
 }
 
@@ -168,4 +186,35 @@ func newRequestID() string {
 	b := make([]byte, 11)
 	rand.Read(b) //nolint:errcheck // never fails
 	return base64.URLEncoding.EncodeToString(b)
+}
+
+// headSize is the size of the request line and the header lines, each with its
+// line end, in the form that clients give them: one space after a header's colon.
+// AWS documents the sum and not how it is formed; it may count less, so that a
+// request within this limit is within its own.
+func headSize(r *http.Request) int {
+	size := len(r.Method) + len(" ") + len(r.RequestURI) + len(" ") + len(r.Proto) + len("\r\n")
+	add := func(name, value string) { size += len(name) + len(": ") + len(value) + len("\r\n") }
+	add("Host", r.Host) // net/http takes this header and the next two out of the others
+	for _, coding := range r.TransferEncoding {
+		add("Transfer-Encoding", coding)
+	}
+	for name := range r.Trailer {
+		add("Trailer", name)
+	}
+	for name, values := range r.Header {
+		for _, value := range values {
+			add(name, value)
+		}
+	}
+	return size
+}
+
+// headTooLarge is what callers of API Gateway report for such a request
+// (github.com/SalesforceCommerceCloud/pwa-kit/issues/2160). They do not say
+// whether theirs is an HTTP API, so status and text are likely, not certain.
+var headTooLarge = response{
+	status:  http.StatusRequestEntityTooLarge,
+	headers: map[string]string{"Content-Type": "text/plain"},
+	body:    fmt.Appendf(nil, "HTTP header is larger than %d bytes.", MaxHead),
 }

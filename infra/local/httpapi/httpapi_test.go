@@ -80,7 +80,7 @@ func TestEvent(t *testing.T) {
 	f := &fake{}
 	s := f.start(t)
 	before := time.Now()
-	resp := raw(t, s, `POST /api/tenants/de%20mo/promises/key:50%25%2Fa+b/resolve?a=1&a=2&b=x%20y+z%2C&empty=&=noname&bad=%zz HTTP/1.1
+	resp := raw(t, s, `POST /api/tenants/de%20mo/promises/key:50%25%252Fa+b%23%c3%A4/resolve?a=1&a=2&b=x%20y+z%2C&empty=&=noname&bad=%zz HTTP/1.1
 Host: api.example.test:3000
 Content-Type: application/json; charset=utf-8
 X-Custom: one
@@ -117,7 +117,7 @@ Content-Length: 22
 	want := fmt.Sprintf(`{
 		"version": "2.0",
 		"routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve",
-		"rawPath": "/api/tenants/de%%20mo/promises/key:50%%25%%2Fa+b/resolve",
+		"rawPath": "/api/tenants/de mo/promises/key:50%%%%2Fa+b#ä/resolve",
 		"rawQueryString": "a=1&a=2&b=x%%20y+z%%2C&empty=&=noname&bad=%%zz",
 		"cookies": ["a=b", "c=d", "e=f"],
 		"headers": {
@@ -139,7 +139,7 @@ Content-Length: 22
 			"domainPrefix": "api",
 			"http": {
 				"method": "POST",
-				"path": "/api/tenants/de%%20mo/promises/key:50%%25%%2Fa+b/resolve",
+				"path": "/api/tenants/de mo/promises/key:50%%%%2Fa+b#ä/resolve",
 				"protocol": "HTTP/1.1",
 				"sourceIp": "127.0.0.1",
 				"userAgent": "test/1.0"
@@ -147,7 +147,7 @@ Content-Length: 22
 			"routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve",
 			"stage": "$default"
 		},
-		"pathParameters": {"slug": "de mo", "identifier": "key:50%%/a+b"},
+		"pathParameters": {"slug": "de mo", "identifier": "key:50%%%%2Fa+b#ä"},
 		"body": "{\"value\": \"<&>äöü\"}",
 		"isBase64Encoded": false
 	}`, port)
@@ -157,7 +157,7 @@ Content-Length: 22
 
 	var typed events.APIGatewayV2HTTPRequest
 	require.NoError(t, json.Unmarshal(f.req.Payload, &typed), "aws-lambda-go reads it")
-	require.Equal(t, "key:50%/a+b", typed.PathParameters["identifier"])
+	require.Equal(t, "key:50%%2Fa+b#ä", typed.PathParameters["identifier"])
 }
 
 func TestEventOfABareRequest(t *testing.T) {
@@ -228,8 +228,18 @@ func TestRoutes(t *testing.T) {
 		"POST /api/tenants/demo/promises/batch-resolve":             "batch",
 		"POST /api/tenants/demo/%70romises/batch-resolve":           "batch",
 		"POST /api/tenants/demo/promises/other":                     "any-action",
-		"POST /api/tenants/demo/promises/..%2F..%2Fx/resolve":       "resolve",
-		"GET /api/tenants/demo/promises/key:a%2Fb%3Fc%23d":          "get",
+		"POST /api/tenants/demo/promises%2Fother":                   "any-action",
+		"POST /api/tenants/demo/promises/..%2F..%2Fx/resolve":       "",
+		"GET /api/tenants/demo/promises/key:a%2Fb":                  "",
+		"POST /api/tenants/demo/promises/key:a%2fb/resolve":         "",
+		"GET /api/tenants/demo/promises/key:a%252Fb":                "get",
+		"POST /api/tenants/demo/promises/key:a%2Fresolve":           "resolve",
+		"GET /api/tenants/demo/promises/key:a%3Fb%23c":              "get",
+		"GET /api/tenants/demo/promises/key:a%3Fb/resolve":          "get",
+		"GET /api/tenants/demo/promises%3F/key:a":                   "list",
+		"POST /api/tenants/demo/promises/batch-resolve%3Fx/resolve": "batch",
+		"GET /api/tenants/demo/promises/%3Fb":                       "",
+		"PUT /api/tenants/demo/promises/key:a%3Fb/resolve":          "",
 		"GET /api/tenants/demo/promises/..":                         "get",
 		"GET /api/tenants/demo/promises?x=/resolve":                 "list",
 		"PUT /api/tenants/demo/promises":                            "",
@@ -261,6 +271,96 @@ func TestRoutes(t *testing.T) {
 			require.Equal(t, `{"message":"Not Found"}`, body(t, resp))
 		}
 	}
+}
+
+// An HTTP API decodes the path once and cuts it off at a decoded "?". The event has that path, the query string as it was sent.
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	const promises = "/api/tenants/demo/promises/"
+	for sent, want := range map[string]struct{ identifier, query string }{
+		"key:a%20b%2Bc+d":      {"key:a b+c+d", ""},
+		"key:100%25":           {"key:100%", ""},
+		"key:a%252Fb":          {"key:a%2Fb", ""},
+		"key:a%252fb%253F":     {"key:a%2fb%3F", ""},
+		"key:a%3Fb":            {"key:a", ""},
+		"key:a%3Fb%3Fc/d?x=1":  {"key:a", "x=1"},
+		"key:a%3fb?x=%3F&y=?z": {"key:a", "x=%3F&y=?z"},
+		"key:a%23b":            {"key:a#b", ""},
+		"key:a#b?c":            {"key:a#b", "c"},
+		"key:%E2%82%AC":        {"key:€", ""},
+		"key:€":                {"key:€", ""},
+		"key:%00":              {"key:\x00", ""},
+		"key:%ff":              {"key:\ufffd", ""},
+		"key:\xff":             {"key:\ufffd", ""},
+		"key:%ED%A0%80%C3":     {"key:\ufffd\ufffd\ufffd\ufffd", ""},
+		"key:%3A%7E%2d":        {"key::~-", ""},
+	} {
+		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
+		resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
+		require.Equal(t, 204, resp.StatusCode, sent)
+		var e events.APIGatewayV2HTTPRequest
+		require.NoError(t, json.Unmarshal(f.req.Payload, &e), sent)
+		require.Equal(t, map[string]string{"slug": "demo", "identifier": want.identifier}, e.PathParameters, sent)
+		require.Equal(t, promises+want.identifier, e.RawPath, sent)
+		require.Equal(t, promises+want.identifier, e.RequestContext.HTTP.Path, sent)
+		require.Equal(t, want.query, e.RawQueryString, sent)
+	}
+	for _, sent := range []string{"key:%zz", "key:%", "key:%4", "key:a%2"} {
+		f := &fake{}
+		resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
+		require.Equal(t, 400, resp.StatusCode, sent)
+		require.Empty(t, f.function, sent)
+	}
+}
+
+// The request line and the header lines may have 10,240 bytes, whatever they consist of.
+func TestHeadSize(t *testing.T) {
+	t.Parallel()
+	const line, host = "GET /api/tenants/demo/promises/id:1?x=%s HTTP/1.1\r\n", "Host: x\r\n"
+	f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
+	s := f.start(t)
+	for name, more := range map[string]string{
+		"one header":             "X-A: %s\r\n",
+		"the same header twice":  "X-A: b\r\nx-a: %s\r\n",
+		"with a cookie":          "Cookie: a=b; c=d\r\nCookie: e=%s\r\n",
+		"with a body":            "Content-Length: 2\r\nX-A: %s\r\n",
+		"with a body in chunks":  "Transfer-Encoding: chunked\r\nX-A: %s\r\n",
+		"on a connection's last": "Connection: close\r\nX-A: %s\r\n",
+	} {
+		for over := range 2 {
+			head := fmt.Sprintf(line, "") + host + fmt.Sprintf(more, "")
+			fill := strings.Repeat("y", httpapi.MaxHead-len(head)+over)
+			head = fmt.Sprintf(line, "") + host + fmt.Sprintf(more, fill)
+			require.Len(t, head, httpapi.MaxHead+over)
+			body := map[string]string{"with a body": "{}", "with a body in chunks": "0\r\n\r\n"}[name]
+			requireHead(t, s, head+"\r\n"+body, over > 0, name)
+		}
+	}
+	head := fmt.Sprintf(line, "") + host
+	for over := range 2 {
+		long := strings.Replace(head, "?x=", "?x="+strings.Repeat("y", httpapi.MaxHead-len(head)+over), 1)
+		requireHead(t, s, long+"\r\n", over > 0, "a long query string")
+	}
+	requireHead(t, s, fmt.Sprintf(line, "")+host+"X-A: "+strings.Repeat("y", 900_000)+"\r\n\r\n", true, "much too long")
+}
+
+func requireHead(t *testing.T, s *httptest.Server, request string, refused bool, name string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, request)
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	if !refused {
+		require.Equal(t, 204, resp.StatusCode, name)
+		return
+	}
+	require.Equal(t, 413, resp.StatusCode, name)
+	require.Equal(t, "text/plain", resp.Header.Get("Content-Type"))
+	require.Equal(t, "HTTP header is larger than 10240 bytes.", body(t, resp))
+	require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
 }
 
 func TestResponses(t *testing.T) {

@@ -26,17 +26,26 @@ func newRouter(table []routes.Route) router {
 	return r
 }
 
-// match returns the route for a request and its path variables, decoded once.
-// The path is split before it is decoded, so %2F stays within its segment.
-func (r router) match(method, escapedPath string) (route routes.Route, variables map[string]string, ok bool) {
-	segments := strings.Split(escapedPath, "/")
-	for i, s := range segments {
-		decoded, err := url.PathUnescape(s)
-		if err != nil {
-			return routes.Route{}, nil, false
-		}
-		segments[i] = decoded
-	}
+// path returns the path that the API routes on and that its functions see. API
+// Gateway decodes a path once, before it routes: an encoded slash separates
+// segments, and a decoded "?" ends the path, while the query string stays as it
+// was sent (recorded events and reports: github.com/hotsock/voker/pull/8,
+// github.com/aws/aws-lambda-dotnet/pull/1901). So %2F in an identifier leads to
+// another route or to none, and "a%3Fb" names "a".
+//
+// No recorded event shows an escape that is not one, or decoded bytes that are
+// not UTF-8. net/http answers the first, such as %zz, with 400 before it calls
+// the handler. Of the second each byte becomes U+FFFD, because an event is JSON;
+// the functions refuse a key with this character.
+func path(u *url.URL) string {
+	decoded, _, _ := strings.Cut(u.Path, "?")
+	return string([]rune(decoded))
+}
+
+// match returns the route for a request and its path variables, which are
+// segments of the decoded path.
+func (r router) match(method, path string) (route routes.Route, variables map[string]string, ok bool) {
+	segments := strings.Split(path, "/")
 	var best *pattern
 	for i := range r {
 		p := &r[i]

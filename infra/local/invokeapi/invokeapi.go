@@ -32,6 +32,9 @@ import (
 // UnknownOperationException.
 type Handler struct {
 	Service *lambda.Service
+	// Function returns the name that the service knows the called function by. The
+	// function sees the name that it was called by in its ARN. Nil: they are equal.
+	Function func(name string) string
 }
 
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -56,11 +59,16 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 	if err != nil {
 		return err
 	}
-	if _, err := h.Service.Function(name); err != nil || qualifier != "" && qualifier != lambda.Version {
+	function := name
+	if h.Function != nil {
+		function = h.Function(name)
+	}
+	if _, err := h.Service.Function(function); err != nil || qualifier != "" && qualifier != lambda.Version {
 		return errNotFound(name, qualifier)
 	}
 	req := lambda.Request{
 		RequestID: requestID,
+		CalledBy:  name,
 		Qualifier: qualifier,
 		TraceID:   r.Header.Get("X-Amzn-Trace-Id"),
 		Tail:      r.Header.Get("X-Amz-Log-Type") == "Tail",
@@ -74,7 +82,7 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 		if req.Payload, err = payload(r.Body, lambda.MaxEventPayload, "%[1]d byte payload is too large for the Event invocation type (limit %[2]d bytes)"); err != nil {
 			return err
 		}
-		if _, err := h.Service.InvokeEvent(name, req); err != nil {
+		if _, err := h.Service.InvokeEvent(function, req); err != nil {
 			return serviceError(err, name, qualifier)
 		}
 		w.WriteHeader(http.StatusAccepted)
@@ -90,7 +98,7 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 	if req.ClientContext, err = clientContext(r.Header.Get("X-Amz-Client-Context")); err != nil {
 		return err
 	}
-	result, err := h.Service.Invoke(context.WithoutCancel(r.Context()), name, req)
+	result, err := h.Service.Invoke(context.WithoutCancel(r.Context()), function, req)
 	if err != nil {
 		return serviceError(err, name, qualifier)
 	}
@@ -184,7 +192,7 @@ func serviceError(err error, name, qualifier string) error {
 	case errors.Is(err, lambda.ErrThrottled):
 		return &apiError{status: http.StatusTooManyRequests, code: "TooManyRequestsException", message: "Rate Exceeded.",
 			reason: "ConcurrentInvocationLimitExceeded"}
-	default:
+	default: // the service is closed; an SDK repeats the call
 		return &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: err.Error(), service: true}
 	}
 }

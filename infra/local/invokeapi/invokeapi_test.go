@@ -55,7 +55,9 @@ func start(t *testing.T, o lambda.Options) string {
 		function("short", 200*time.Millisecond),
 		function("echo", time.Minute, "RETURN=event"),
 	}, o)
-	server := httptest.NewServer(invokeapi.Handler{Service: service})
+	server := httptest.NewServer(invokeapi.Handler{Service: service, Function: func(name string) string {
+		return strings.TrimPrefix(name, "promises-dev-")
+	}})
 	t.Cleanup(func() { service.Close(); server.Close() })
 	return server.URL
 }
@@ -106,6 +108,37 @@ func TestClientContextAndQualifier(t *testing.T) {
 	require.NoError(t, json.Unmarshal(out.Payload, &seen))
 	require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:odd:$LATEST", seen.ARN)
 	require.Equal(t, map[string]string{"k": "v"}, seen.Client)
+}
+
+// A function runs under both of its names, in the same environment, and sees which one was called.
+func TestDeployedNames(t *testing.T) {
+	t.Parallel()
+	c := client(start(t, lambda.Options{}))
+	pids := map[int]bool{}
+	for name, arn := range map[string]string{
+		"odd":                       "odd",
+		"promises-dev-odd":          "promises-dev-odd",
+		"promises-dev-odd:$LATEST":  "promises-dev-odd:$LATEST",
+		"function:promises-dev-odd": "promises-dev-odd",
+		"arn:aws:lambda:eu-central-1:210987654321:function:promises-dev-odd":         "promises-dev-odd",
+		"arn:aws:lambda:eu-central-1:210987654321:function:promises-dev-odd:$LATEST": "promises-dev-odd:$LATEST",
+	} {
+		out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &name})
+		require.NoError(t, err, name)
+		var seen struct {
+			ARN string
+			PID int
+		}
+		require.NoError(t, json.Unmarshal(out.Payload, &seen))
+		require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:"+arn, seen.ARN, name)
+		pids[seen.PID] = true
+	}
+	require.Len(t, pids, 1)
+
+	_, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-nobody")})
+	require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-nobody")
+	_, err = c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-odd"), Qualifier: aws.String("1")})
+	require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-odd:1")
 }
 
 func TestFunctionErrors(t *testing.T) {

@@ -154,15 +154,22 @@ func (e *environment) watch(r *os.File) {
 // kill ends the process, at once and for good. It may come before start.
 func (e *environment) kill() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.doomed = true
+	e.mu.Unlock()
+	e.signal(syscall.SIGKILL)
+}
+
+// signal sends the signal to the process and what that started, if there is one.
+func (e *environment) signal(s syscall.Signal) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.cmd == nil {
 		return
 	}
 	select {
 	case <-e.exited:
 	default:
-		syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may be gone already
+		syscall.Kill(-e.cmd.Process.Pid, s) //nolint:errcheck // it may be gone already
 	}
 }
 

@@ -48,9 +48,6 @@ type Function struct {
 	Env []string
 }
 
-// ARN is the function's unqualified ARN.
-func (f Function) ARN() string { return ARN(f.Name) }
-
 // ARN is the unqualified ARN of the function of that name, existing or not.
 func ARN(name string) string {
 	return "arn:aws:lambda:" + Region + ":" + AccountID + ":function:" + name
@@ -71,7 +68,8 @@ type Options struct {
 	// name before it, one Write for each line and never two at once. Nil
 	// discards it.
 	Output io.Writer
-	// Report is called once for each invocation that ran, retries included.
+	// Report is called once for each invocation that ran, retries included, except
+	// those that Interrupt or Close ended.
 	// It must be safe for concurrent use.
 	Report func(Result)
 	// InitTimeout is how long an environment may take to ask for its first
@@ -89,6 +87,7 @@ type Request struct {
 	RequestID     string // empty: one is made
 	ClientContext string // JSON, or empty
 	TraceID       string // an X-Amzn-Trace-Id header, or empty
+	CalledBy      string // the name in the invoked ARN; empty: the function's own
 	Qualifier     string // as the caller wrote it; part of the invoked ARN
 	Tail          bool   // the caller wants the end of the log
 }

@@ -437,3 +437,45 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, lambda.ErrClosed)
 	s.Close()
 }
+
+// Interrupt lets a function answer; one that it ends, or that Close ends, has not failed by itself.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	s := start(t, lambda.Options{}, lambda.Function{Name: "odd", Timeout: time.Minute})
+	type outcome struct {
+		lambda.Result
+		err error
+	}
+	invoke := func(payload string) <-chan outcome {
+		ended := make(chan outcome, 1)
+		go func() {
+			r, err := s.Invoke(context.Background(), "odd", lambda.Request{Payload: []byte(payload)})
+			ended <- outcome{r, err}
+		}()
+		return ended
+	}
+	dir := t.TempDir()
+	began := func(name string) {
+		require.Eventually(t, func() bool {
+			_, err := os.Stat(filepath.Join(dir, name))
+			return err == nil
+		}, time.Minute, time.Millisecond)
+	}
+	answers := invoke(`{"do":"until SIGTERM","text":"` + filepath.Join(dir, "answers") + `"}`)
+	began("answers")
+	ignores := invoke(`{"do":"ignore SIGTERM","text":"` + filepath.Join(dir, "ignores") + `"}`)
+	began("ignores")
+	dies := invoke(`{"do":"sleep","ms":3600000,"text":"` + filepath.Join(dir, "dies") + `"}`)
+	began("dies")
+	s.Interrupt()
+	o := <-answers
+	require.NoError(t, o.err)
+	require.Empty(t, o.ErrorType)
+	require.Contains(t, string(o.Payload), "requestId")
+	require.ErrorIs(t, (<-dies).err, lambda.ErrClosed)
+	o = <-invoke(`{}`)
+	require.NoError(t, o.err, "the service goes on")
+	require.Contains(t, string(o.Payload), "requestId")
+	s.Close()
+	require.ErrorIs(t, (<-ignores).err, lambda.ErrClosed)
+}

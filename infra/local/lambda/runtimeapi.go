@@ -1,6 +1,7 @@
 package lambda
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,7 @@ func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *environment) hand(w http.ResponseWriter, inv *invocation) {
-	arn := e.fn.ARN()
+	arn := ARN(cmp.Or(inv.CalledBy, e.fn.Name))
 	if inv.Qualifier != "" {
 		arn += ":" + inv.Qualifier
 	}

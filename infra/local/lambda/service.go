@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +22,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	closed  bool
+	ending  bool                      // Interrupt was called, or Close
 	live    map[*environment]struct{} // hold one of the MaxEnvironments places
 	idle    []*environment            // longest idle first
 	waiting []*waiter                 // longest first
@@ -70,7 +72,8 @@ func (s *Service) Function(name string) (Function, error) {
 
 // Invoke runs the function once and returns how that ended; a function that
 // failed is a Result with an ErrorType, not an error. Errors are ErrNotFound,
-// ErrThrottled, ErrClosed, and ctx's: then the caller waits no longer, but the
+// ErrThrottled, ErrClosed, which is also that of a function which Interrupt or
+// Close ended, and ctx's: then the caller waits no longer, but the
 // function runs on to its end or timeout, as it does on AWS.
 func (s *Service) Invoke(ctx context.Context, name string, req Request) (Result, error) {
 	f, err := s.Function(name)
@@ -98,11 +101,23 @@ func (s *Service) Invoke(ctx context.Context, name string, req Request) (Result,
 	}
 }
 
+// Interrupt sends SIGTERM to every process, so that a function which waits for
+// something can answer now. It returns at once, and more can be invoked; Close
+// ends the service.
+func (s *Service) Interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	for e := range s.live {
+		e.signal(syscall.SIGTERM)
+	}
+}
+
 // Close kills every environment, drops the events that still wait, and returns
 // when nothing of the service runs any more. It may be called twice.
 func (s *Service) Close() {
 	s.mu.Lock()
-	s.closed = true
+	s.closed, s.ending = true, true
 	s.stopNow()
 	for e := range s.live {
 		e.kill()
@@ -118,6 +133,12 @@ func (s *Service) enter() bool {
 		s.wg.Add(1)
 	}
 	return !s.closed
+}
+
+func (s *Service) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
 }
 
 // run finds an environment and runs one invocation in it.
@@ -143,6 +164,9 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 		if attempt == 1 && errors.Is(err, errInitTimeout) {
 			initLimit = f.Timeout
 			continue
+		}
+		if inv.result.ErrorType == errorExit && s.isEnding() {
+			return Result{}, ErrClosed
 		}
 		if s.opts.Report != nil {
 			s.opts.Report(inv.result)

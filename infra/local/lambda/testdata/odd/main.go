@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -44,7 +46,22 @@ func (b breaks) Read(p []byte) (int, error) {
 func handle(ctx context.Context, e event) (any, error) {
 	switch e.Do {
 	case "sleep":
+		if e.Text != "" {
+			if err := os.WriteFile(e.Text, nil, 0o600); err != nil {
+				return nil, err
+			}
+		}
 		e.sleep()
+	case "until SIGTERM", "ignore SIGTERM":
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGTERM)
+		if err := os.WriteFile(e.Text, nil, 0o600); err != nil {
+			return nil, err
+		}
+		<-signals
+		if e.Do == "ignore SIGTERM" {
+			time.Sleep(time.Hour)
+		}
 	case "crash":
 		os.Exit(e.Size)
 	case "panic":

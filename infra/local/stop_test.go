@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	sdk "github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// waits are calls under way that wait for a promise: over HTTP, and by the Invoke API.
+type waits struct {
+	sync.WaitGroup
+	mu            sync.Mutex
+	http, invoked []string // the answers
+}
+
+const (
+	waitsOfEach = 4
+	waitsOfAll  = 3 * waitsOfEach
+)
+
+// startWaits starts calls that wait for a promise and for its workflow's next event, and returns once all of them have looked.
+func (r *runner) startWaits(t *testing.T) *waits {
+	t.Helper()
+	workflow := uuid.NewString()
+	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"payment"}`, workflow))
+	require.Equal(t, 201, status, "%v %s", p, &r.stderr)
+	id := p["promiseId"].(string)
+	client := sdk.New(sdk.Options{
+		BaseEndpoint: aws.String(r.ready.LambdaURL), Region: "eu-central-1", RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
+	})
+	w := &waits{}
+	add := func(list *[]string, answer string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		*list = append(*list, answer)
+	}
+	for _, path := range []string{"/promises/id:" + id + "?waitSeconds=25", "/workflows/" + workflow + "/events?after=1&waitSeconds=25"} {
+		for range waitsOfEach {
+			w.Go(func() {
+				status, body, err := r.get(path)
+				assert.NoError(t, err, "a connection was cut")
+				add(&w.http, fmt.Sprint(status, " ", body))
+			})
+		}
+	}
+	for range waitsOfEach {
+		w.Go(func() {
+			out, err := client.Invoke(t.Context(), &sdk.InvokeInput{
+				FunctionName: aws.String("get-promise"), Payload: fmt.Appendf(nil, `{"tenant":"demo","promiseId":%q,"waitSeconds":25}`, id),
+			})
+			if err != nil {
+				add(&w.invoked, err.Error())
+				return
+			}
+			add(&w.invoked, aws.ToString(out.FunctionError)+string(out.Payload))
+		})
+	}
+
+	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
+	require.NoError(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
+	const looked = `SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE ANY($1)`
+	statements := []string{firstLine(t, "get"), firstLine(t, "list_events")}
+	require.Eventually(t, func() bool {
+		n := 0
+		return assert.NoError(t, conn.QueryRow(t.Context(), looked, statements).Scan(&n)) && n == waitsOfAll
+	}, 3*time.Minute, 10*time.Millisecond, "%s", &r.stderr)
+	return w
+}
+
+// firstLine is what a statement of the repository begins with, as a pattern.
+func firstLine(t *testing.T, name string) string {
+	t.Helper()
+	sql, err := os.ReadFile("../../shared/repository/queries/" + name + ".sql")
+	require.NoError(t, err)
+	line, _, _ := strings.Cut(string(sql), "\n")
+	return strings.ReplaceAll(line, "_", `\_`) + "%"
+}
+
+// A call that waits when the runner is stopped is answered with what is so.
+func TestStopAnswersWaits(t *testing.T) {
+	t.Parallel()
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	w := r.startWaits(t)
+	r.end(t, syscall.SIGTERM)
+	w.Wait()
+	require.Len(t, w.http, 2*waitsOfEach)
+	for _, answer := range w.http {
+		require.True(t, strings.HasPrefix(answer, "200 "), answer)
+		require.True(t, strings.Contains(answer, `"state":"pending"`) || strings.Contains(answer, `{"events":[],"nextAfter":1}`), answer)
+	}
+	require.Len(t, w.invoked, waitsOfEach)
+	for _, answer := range w.invoked {
+		require.True(t, strings.HasPrefix(answer, "{"), answer)
+		require.Contains(t, answer, `"state":"pending"`)
+	}
+}
+
+// If their functions do not answer, the gateway and the Invoke API do.
+func TestStopAnswersForFunctions(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the functions' processes are found in /proc")
+	}
+	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	w := r.startWaits(t)
+	for _, pid := range r.functions() {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	}
+	r.end(t, syscall.SIGINT)
+	w.Wait()
+	for _, answer := range w.http {
+		require.Equal(t, `503 {"message":"`+http.StatusText(http.StatusServiceUnavailable)+`"}`, answer)
+	}
+	for _, answer := range w.invoked {
+		require.Contains(t, answer, "StatusCode: 500")
+		require.Contains(t, answer, "ServiceException")
+	}
+}
+
+// A killed runner's folders are removed by the next one; those of one that runs are not.
+func TestKilledRunnerLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	data, tmp := filepath.Join(dir, "data"), filepath.Join(dir, "tmp")
+	require.NoError(t, os.Mkdir(tmp, 0o711)) //nolint:gosec // see folder
+	env := []string{"TMPDIR=" + tmp}
+	start := func(databaseURL string) *runner {
+		r := beginIn(t, append(env, "DATABASE_URL="+databaseURL), []string{local}, "--data", data)
+		r.tmp = tmp
+		return r
+	}
+	entries := func(dir string) (names []string) {
+		list, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	killed := start("").await(t)
+	left := entries(tmp)
+	require.Len(t, left, 1, "the functions' binaries")
+	inData := entries(data)
+	require.NoError(t, killed.cmd.Process.Kill())
+	<-killed.exited
+	require.Equal(t, left, entries(tmp), "a killed process removes nothing")
+
+	second := start("").await(t)
+	require.NotContains(t, entries(tmp), left[0])
+	require.Equal(t, inData, entries(data), "Postgres's files are the same again")
+	both := entries(tmp)
+	third := start(second.ready.DatabaseURL).await(t)
+	require.Len(t, entries(tmp), 2)
+	require.Subset(t, entries(tmp), both, "the second runner goes on")
+	status, p := second.call(t, "POST", "/promises/key:a/cancel", "") // a function that has not run yet
+	require.Equal(t, 404, status)
+	require.Equal(t, "not_found", p["code"], "%v %s", p, &second.stderr)
+	require.NoError(t, third.cmd.Process.Signal(syscall.SIGTERM))
+	<-third.exited
+	require.Equal(t, both, entries(tmp))
+	second.end(t, syscall.SIGTERM)
+	require.Contains(t, second.stdout.String(), "Building the functions.")
+}
