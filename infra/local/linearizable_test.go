@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/skip"
 )
 
 var operations = flag.Int("linearizable.operations", 800, "calls of each of the tests named Linearizable")
@@ -27,7 +30,7 @@ var operations = flag.Int("linearizable.operations", 800, "calls of each of the 
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("the functions' processes are found in /proc")
+		skip.Now(t, "the functions' processes are found in /proc")
 	}
 	for _, c := range []struct {
 		name   string
@@ -59,6 +62,8 @@ func TestLinearizable(t *testing.T) {
 			for _, o := range s.history {
 				if o.Answer == nil {
 					lost++
+					told := o.Status == http.StatusTooManyRequests || o.Status == http.StatusServiceUnavailable // as on a busy machine
+					require.True(t, told || c.strike > 0, "an answer was lost by no fault: %v %d", o, o.Status)
 				}
 			}
 			begun := time.Now()
@@ -74,7 +79,6 @@ func TestLinearizable(t *testing.T) {
 			for _, e := range s.ends {
 				e.requireLog(t)
 			}
-			require.Equal(t, c.strike == 0, lost == 0, "answers are lost by faults, and by nothing else")
 		})
 	}
 }
@@ -113,19 +117,27 @@ func TestLinearizableCatches(t *testing.T) {
 	t.Logf("%d of %d subjects are not linearizable", len(bad), len(s.subjects))
 }
 
-// disturbed has the clients make so many calls while the fault is at work, more if it has to strike more often, and says how
-// often it did.
+// disturbed has the clients make so many calls while the fault is at work, more if it has to strike more often or no answer
+// was lost by it, and says how often it did.
 func (s *session) disturbed(t *testing.T, calls int, f fault, d *database, atLeast int64) int64 {
 	t.Helper()
 	disturbing, stop := context.WithCancel(t.Context())
 	var struck atomic.Int64
 	var disturber sync.WaitGroup
 	disturber.Go(func() { f(disturbing, t, s.runner, d, &struck) })
-	s.run(calls, func() bool { return struck.Load() >= atLeast || t.Failed() })
+	s.run(calls, func() bool {
+		return struck.Load() >= atLeast && (atLeast == 0 || s.anyLost()) || t.Failed()
+	})
 	stop()
 	disturber.Wait()
 	require.False(t, t.Failed())
 	return struck.Load()
+}
+
+func (s *session) anyLost() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.subjects, func(on *subject) bool { return on.lost > 0 })
 }
 
 // recorded is the history as the checker takes it, with what everybody is told in the end.
