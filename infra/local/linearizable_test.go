@@ -6,7 +6,6 @@ import (
 	"flag"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/skip"
@@ -86,28 +86,18 @@ func TestLinearizable(t *testing.T) {
 // The test sees a settlement that the next one writes over.
 func TestLinearizableCatches(t *testing.T) {
 	t.Parallel()
-	file, err := filepath.Abs("../../migrations/00010_settle_first.sql")
-	require.NoError(t, err)
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
-	const again = "AND NOT resolved "
-	require.Contains(t, string(text), again)
-	dir := folder(t)
-	broken, overlay := filepath.Join(dir, "promise_settle.sql"), filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(broken, []byte(strings.ReplaceAll(string(text), again, "")), 0o600))
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: broken}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
-
-	// With a cache folder of its own, where the functions are built, no other runner finds the broken ones.
-	env := []string{"GOFLAGS=-overlay=" + overlay, "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "cache")}
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} {
-		value, err := exec.Command("go", "env", name).Output()
-		require.NoError(t, err)
-		env = append(env, name+"="+strings.TrimSpace(string(value)))
-	}
 	d := startDatabase(t)
-	s := newSession(beginIn(t, append(env, "DATABASE_URL="+d.url), []string{local}).await(t))
+	r := begin(t, d.url, []string{local}).await(t)
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	var settle string
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT pg_get_functiondef('promise_settle'::REGPROC)").Scan(&settle))
+	const again = "AND NOT resolved "
+	require.Contains(t, settle, again)
+	_, err = conn.Exec(t.Context(), strings.ReplaceAll(settle, again, ""))
+	require.NoError(t, err)
+	s := newSession(r)
 	s.disturbed(t, 2000, noFault, d, 0)
 	history := s.recorded(t)
 	require.Equal(t, porcupine.Illegal, porcupine.CheckOperationsTimeout(linearizable, history, 2*time.Minute))
