@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	},
 	"shared/migrate":    {"migrations"},
 	"shared/dbtest":     {"shared/localpg", "shared/migrate"},
+	"shared/skip":       {},
 	"functions":         {"shared/app", "shared/gateway"},
 	"functions/migrate": {"shared/config", "shared/database", "shared/migrate", "shared/secret", "shared/telemetry"},
 	"infra": {
@@ -39,7 +40,7 @@ var allowed = map[string][]string{
 	},
 	"infra/build": {"shared/routes"},
 	"infra/local": {"infra/build", "infra/local", "shared/config", "shared/localpg", "shared/routes"},
-	"infra/bench": {"infra/local", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes"},
+	"infra/bench": {"infra/local", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 
 // What no function may link; migrate alone may link the migration library.

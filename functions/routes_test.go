@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/migrations"
+	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/routes"
 )
 
@@ -78,4 +79,13 @@ func TestEveryRouteHasAnAuthorizer(t *testing.T) {
 	}
 	slices.Sort(names)
 	require.Len(t, slices.Compact(names), len(routes.Authorizers))
+}
+
+// What was found out of a credential serves the authorizer, then the HTTP API, and then a call that waits.
+func TestRevocationTakesLessThanAMinute(t *testing.T) {
+	t.Parallel()
+	const waits = 25 * time.Second
+	for _, a := range routes.Authorizers {
+		require.Less(t, auth.GoodFor+a.TTL+waits, time.Minute, a.Name)
+	}
 }

@@ -22,17 +22,16 @@ import (
 	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/routes"
+	"github.com/flovyn/promises/shared/skip"
 )
 
 // needNode skips where the CDK cannot run; CI says that it must.
 func needNode(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		if os.Getenv("CI_SYNTH") != "" {
-			t.Fatal("Node is missing")
-		}
-		t.Skip("Node is missing, which the CDK runs on: the templates are not looked at")
+	if _, err := exec.LookPath("node"); err != nil && os.Getenv("CI_SYNTH") != "" {
+		t.Fatal("Node is missing")
 	}
+	skip.Without(t, "node", "which the CDK runs on: the templates are not looked at")
 }
 
 var folder string // of the built app

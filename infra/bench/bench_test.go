@@ -4,15 +4,22 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shirou/gopsutil/v4/process"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/sweep"
 )
 
 var bench string // the command
@@ -68,11 +75,69 @@ func TestTable(t *testing.T) {
 		"HTTP: nothing": 0, "HTTP: settle by id": 1, "HTTP: create + settle": 2, "Invoke: settle by id": 1,
 	}
 	for operation, n := range want {
-		require.InDelta(t, n, statements[operation], 0.2, operation) // over HTTP a credential is looked up now and then
+		require.InDelta(t, n, statements[operation], 0, operation)
 	}
 	require.Len(t, statements, len(want))
 	require.Len(t, got.Rows, 2*len(statements))
 	require.FileExists(t, svg)
+}
+
+// A call's statements are counted as they are sent, and what is sent by the clock is told from them by its text.
+func TestStatements(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	screen := &progress{out: io.Discard, begun: time.Now()}
+	c, err := startPostgres(ctx, options{}, screen)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.stop()) }()
+	db, err := c.load(ctx, 100, 10, screen)
+	require.NoError(t, err)
+	other, err := background(ctx, db)
+	require.NoError(t, err)
+
+	db.url, err = db.with("log_statement", "all")
+	require.NoError(t, err)
+	pool, err := db.pool(ctx, 1, nil)
+	require.NoError(t, err)
+	defer pool.Close()
+	store := repository.New(pool)
+	sent := func(do func()) (own, of int) {
+		before, err := os.ReadFile(c.server.Log())
+		require.NoError(t, err)
+		do()
+		after, err := os.ReadFile(c.server.Log())
+		require.NoError(t, err)
+		for _, sql := range statementsIn(after[len(before):]) {
+			if other[sql] {
+				of++
+			} else {
+				own++
+			}
+		}
+		return own, of
+	}
+	for name, c := range map[string]struct {
+		own, of int
+		do      func() error
+	}{
+		"settle":               {1, 0, func() error { return resolve(ctx, store, promise.ByID(promiseID(1))) }},
+		"transaction of seven": {7, 0, func() error { return ofSeven(ctx, pool, workflowID(0), promiseID(2)) }},
+		"several lines":        {1, 0, func() error { _, err := pool.Exec(ctx, "SELECT $1::TEXT,\n'LOG:  statement: x\n'", "\n"); return err }},
+		"ping":                 {0, 1, func() error { return pool.Ping(ctx) }},
+		"the authorizer's": {0, 2, func() error {
+			_, keyErr := store.FindKey(ctx, []byte("k"))
+			require.ErrorIs(t, keyErr, promise.ErrNotFound)
+			_, err := store.TenantActive(ctx, "nobody")
+			return err
+		}},
+		"the sweep's": {0, 4, func() error {
+			_, err := (&sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: time.Hour}).Once(ctx)
+			return err
+		}},
+	} {
+		own, of := sent(func() { require.NoError(t, c.do(), name) })
+		require.Equal(t, [2]int{c.own, c.of}, [2]int{own, of}, name)
+	}
 }
 
 // With a round trip that takes 5 ms, nothing takes less.
@@ -111,7 +176,8 @@ func TestLoad(t *testing.T) {
 	}, got.HalfDone)
 	for _, name := range []string{"create-promise", "resolve"} {
 		require.Positive(t, got.GoroutinesBefore[name], name)
-		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+2, name)
+		const closing = 10 // a connection that a call's end has broken off takes some seconds to close
+		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+closing, name)
 	}
 }
 
@@ -132,16 +198,17 @@ func TestCPUTime(t *testing.T) {
 	var pid int32
 	_, err = fmt.Fscan(stdout, &pid)
 	require.NoError(t, err)
-	of, err := cpuTimeOf(t.Context(), &process.Process{Pid: pid})
-	require.NoError(t, err)
-	require.Positive(t, of)
-	all, err := cpuTime(t.Context(), &process.Process{Pid: int32(cmd.Process.Pid)}, false)
-	require.NoError(t, err)
-	require.GreaterOrEqual(t, all, of)
-	require.Less(t, all, 2*of)
-	alone, err := cpuTime(t.Context(), &process.Process{Pid: int32(cmd.Process.Pid)}, true)
-	require.NoError(t, err)
-	require.Less(t, alone, of)
+	used := func(pid int, alone bool) time.Duration {
+		d, err := cpuTime(t.Context(), &process.Process{Pid: int32(pid)}, alone)
+		require.NoError(t, err)
+		return d
+	}
+	parent := cmd.Process.Pid // both wait for something, and what they used grows little, if at all
+	least := used(parent, true) + used(int(pid), true)
+	all := used(parent, false)
+	require.Positive(t, used(int(pid), true))
+	require.GreaterOrEqual(t, all, least)
+	require.LessOrEqual(t, all, used(parent, true)+used(int(pid), true))
 }
 
 // As a process prints them at its end: a stack names its goroutine, and the one that made it.

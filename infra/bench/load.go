@@ -36,7 +36,7 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 	if err != nil {
 		return report, err
 	}
-	service, err := p.startLocal(ctx, db)
+	service, err := p.startLocal(ctx, db.url)
 	if err != nil {
 		return report, err
 	}
@@ -110,8 +110,13 @@ func (l *load) maximum(ctx context.Context, turn time.Duration) (float64, error)
 		for i := range errs {
 			callers.Go(func() {
 				for errs[i] == nil && time.Since(begun) < turn {
-					_, _, errs[i] = l.pair(ctx)
-					done.Add(1)
+					_, _, err := l.pair(ctx)
+					switch {
+					case err == nil:
+						done.Add(1)
+					case !errors.Is(err, errRefused):
+						errs[i] = err
+					}
 				}
 			})
 		}
@@ -124,6 +129,9 @@ func (l *load) maximum(ctx context.Context, turn time.Duration) (float64, error)
 		}
 	}
 	slices.Sort(rates)
+	if rates[turns/2] == 0 {
+		return 0, errors.New("nothing was done in most turns")
+	}
 	return rates[turns/2], nil
 }
 
@@ -173,6 +181,7 @@ func (l *load) run(ctx context.Context, name string, rate float64, duration time
 		})
 	}
 	callers.Wait()
+	p.Samples = append(p.Samples, l.sample(ctx, time.Since(begun)))
 	p.finish(time.Since(begun))
 	return p
 }
@@ -225,11 +234,11 @@ func (l *load) goroutines(ctx context.Context) (map[string]int, error) {
 		for alive := true; alive && ctx.Err() == nil; alive, _ = f.process.IsRunningWithContext(ctx) {
 			time.Sleep(20 * time.Millisecond)
 		}
-		n, err := counted(ctx, func() int { return len(goroutine.FindAllIndex(l.service.output.After(printed), -1)) })
+		dump, err := l.dump(ctx, printed)
 		if err != nil {
 			return nil, fmt.Errorf("%s has told nothing of its goroutines: %w", f.name, err)
 		}
-		most[f.name] = max(most[f.name], n)
+		most[f.name] = max(most[f.name], len(goroutine.FindAllIndex(dump, -1)))
 	}
 	return most, nil
 }
@@ -237,19 +246,23 @@ func (l *load) goroutines(ctx context.Context) (map[string]int, error) {
 // goroutine begins the stack of one, in what a process prints at its end; goroutine 0 is the scheduler.
 var goroutine = regexp.MustCompile(`goroutine [1-9]\d* .*\[`)
 
-// counted waits until there is something to count, and it grows no more.
-func counted(ctx context.Context, count func() int) (n int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// registers begins the last line of what such a process prints, on amd64 and arm64.
+var registers = regexp.MustCompile(`(?m)^.*\b(?:gs|fault)\s+0x`)
+
+// dump waits until a process has printed its goroutines to the end, after so much of the output.
+func (l *load) dump(ctx context.Context, printed int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for before := -1; n == 0 || n != before; {
+	for {
+		if text := l.service.output.After(printed); registers.Match(text) {
+			return text, nil
+		}
 		select {
 		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+			return nil, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
 		}
-		before, n = n, count()
 	}
-	return n, nil
 }
 
 // halfDone counts what must not be.

@@ -18,7 +18,7 @@ import (
 
 // spent is what operations cost besides time.
 type spent struct {
-	statements int64         // that Postgres was sent
+	statements int64         // that the operations' own calls have sent Postgres
 	wal        int64         // bytes of write-ahead log
 	function   time.Duration // CPU of the processes that call Postgres: this one, or a runner and its functions
 	postgres   time.Duration // CPU of the server's processes
@@ -81,39 +81,6 @@ func (m meter) read(ctx context.Context, end bool) (s spent, err error) {
 	return s, errors.Join(database(), callers())
 }
 
-const statementCalls = 100
-
-// countTransactions is for callers in other processes, who make a transaction of each statement: how many there are for one
-// call of the operation. A connection tells the server's statistics of them when it ends, or seconds later.
-func (m meter) countTransactions(ctx context.Context, o operation) (float64, error) {
-	first := 0
-	if o.settles {
-		var err error
-		if first, err = o.db.take(2 * statementCalls); err != nil {
-			return 0, err
-		}
-	}
-	var counts [2]int64
-	for i := range counts {
-		for range statementCalls {
-			if err := o.call(ctx, first); err != nil {
-				return 0, err
-			}
-			first++
-		}
-		if _, err := m.monitor.Exec(ctx, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
-			return 0, err
-		}
-		if err := m.monitor.QueryRow(ctx, `SELECT xact_commit + xact_rollback FROM pg_stat_database
-			WHERE datname = current_database()`).Scan(&counts[i]); err != nil {
-			return 0, err
-		}
-		time.Sleep(1500 * time.Millisecond) // whoever has idled for a second looks at its connection before the next call
-	}
-	return float64(counts[1]-counts[0]) / statementCalls, nil
-}
-
 // cpuTime is what a process has used, and, unless it is alone, those that it has started.
 func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration, error) {
 	if alone {
@@ -168,11 +135,17 @@ func ofEnded(pid int32) time.Duration {
 	return ticks * tick
 }
 
-// counter counts the statements that a pool sends: those of a transaction, and its begin and commit.
+// counter counts the statements that the operations send on a pool: those of a transaction, and its begin and commit. It
+// does not count what the pool sends on a new connection: a pool connects when it has to, which depends on the machine.
 type counter struct{ n atomic.Int64 }
 
+// ofPool marks the context of what a pool sends on a new connection.
+type ofPool struct{}
+
 func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
+	if ctx.Value(ofPool{}) == nil {
+		c.n.Add(1)
+	}
 	return ctx
 }
 

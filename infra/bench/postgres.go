@@ -162,8 +162,8 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 	return db, nil
 }
 
-// pool connects to it; statements, if it is not nil, counts what is sent.
-func (db *loaded) pool(ctx context.Context, size int, statements *counter) (*pgxpool.Pool, error) {
+// pool connects to it; tracer, if it is not nil, is shown what is sent.
+func (db *loaded) pool(ctx context.Context, size int, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
 	conf, err := pgxpool.ParseConfig(db.url)
 	if err != nil {
 		return nil, err
@@ -176,8 +176,8 @@ func (db *loaded) pool(ctx context.Context, size int, statements *counter) (*pgx
 			return far{conn, db.trip}, err
 		}
 	}
-	if statements != nil {
-		conf.ConnConfig.Tracer = statements
+	if tracer != nil {
+		conf.ConnConfig.Tracer = tracer
 		conf.AfterConnect = readAll
 	}
 	return pgxpool.NewWithConfig(ctx, conf)
@@ -197,6 +197,7 @@ func (c far) Write(p []byte) (int, error) {
 // readAll reads every page of every table and index, as a connection has that has been in use for long: the first time that a
 // process of Postgres looks at a page of the memory that they share costs about as much as the rest of the look.
 func readAll(ctx context.Context, conn *pgx.Conn) error {
+	ctx = context.WithValue(ctx, ofPool{}, true)
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return err

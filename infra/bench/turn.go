@@ -28,7 +28,7 @@ const (
 )
 
 // notCounted is how often an operation is called without being counted, there or to count its statements.
-func notCounted(clients int) int { return (turns+1)*uncounted*clients + 2*statementCalls }
+func notCounted(clients int) int { return (turns+1)*uncounted*clients + statementCalls }
 
 // inTurns has so many clients call each operation so many times, in turns, so that the ratios hold when the machine's speed
 // drifts. Each turn begins with some calls that are not counted: what the other operations have driven from the processors'

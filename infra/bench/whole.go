@@ -51,9 +51,10 @@ func build(ctx context.Context, dir string, screen *progress) (programs, error) 
 	return p, nil
 }
 
-func (p programs) startLocal(ctx context.Context, db *loaded) (*runner, error) {
+// startLocal starts the local runner on a database. The runner removes the ready file when it ends.
+func (p programs) startLocal(ctx context.Context, databaseURL string) (*runner, error) {
 	ready := filepath.Join(p.dir, "ready.json")
-	return start(ctx, ready, []string{"DATABASE_URL=" + db.url},
+	return start(ctx, ready, []string{"DATABASE_URL=" + databaseURL},
 		p.local, "--http", "127.0.0.1:0", "--lambda", "127.0.0.1:0", "--ready-file", ready)
 }
 
@@ -163,13 +164,50 @@ func (r *runner) create(ctx context.Context) (id uuid.UUID, status int, err erro
 	return made.PromiseID, status, err
 }
 
+// throughService are the operations that the local runner serves.
+func throughService(db *loaded, service *runner) []operation {
+	return []operation{
+		{name: "HTTP: settle by id", settles: true, call: func(ctx context.Context, n int) error {
+			return must(service.resolve)(ctx, promiseID(db.pick(n)))
+		}},
+		{name: "HTTP: create + settle", call: func(ctx context.Context, _ int) error {
+			id, status, err := service.create(ctx)
+			if err == nil && status != http.StatusCreated {
+				err = fmt.Errorf("create answered %d", status)
+			}
+			if err != nil {
+				return err
+			}
+			return must(service.resolve)(ctx, id)
+		}},
+		{name: "Invoke: settle by id", settles: true, call: func(ctx context.Context, n int) error {
+			return must(service.invokeResolve)(ctx, promiseID(db.pick(n)))
+		}},
+	}
+}
+
+// callNothing is the call of a function that does nothing, and sends Postgres nothing.
+func callNothing(empty *runner) operation {
+	return operation{name: "HTTP: nothing", call: func(ctx context.Context, _ int) error {
+		status, err := empty.post(ctx, empty.HTTPURL+"/nothing", `{}`, nil)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("answered %d", status)
+		}
+		return err
+	}}
+}
+
 // measureHTTP measures the service whole: the local runner and the functions' processes, called over HTTP.
 func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen *progress) (_ []row, err error) {
 	p, err := build(ctx, c.dir, screen)
 	if err != nil {
 		return nil, err
 	}
-	service, err := p.startLocal(ctx, db)
+	statements, err := countStatements(ctx, c, p, db, o, screen)
+	if err != nil {
+		return nil, fmt.Errorf("statements: %w", err)
+	}
+	service, err := p.startLocal(ctx, db.url)
 	if err != nil {
 		return nil, err
 	}
@@ -184,47 +222,18 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 		return nil, err
 	}
 	defer m.monitor.Close()
-	ofService, ofEmpty := m, m
-	if ofService.callers, err = process.NewProcess(int32(service.cmd.Process.Pid)); err != nil {
-		return nil, err
-	}
-	if ofEmpty.callers, err = process.NewProcess(int32(empty.cmd.Process.Pid)); err != nil {
-		return nil, err
-	}
-	operations := []operation{
-		{name: "HTTP: nothing", meter: ofEmpty, call: func(ctx context.Context, _ int) error {
-			status, err := empty.post(ctx, empty.HTTPURL+"/nothing", `{}`, nil)
-			if err == nil && status != http.StatusOK {
-				err = fmt.Errorf("answered %d", status)
-			}
-			return err
-		}},
-		{name: "HTTP: settle by id", meter: ofService, settles: true, call: func(ctx context.Context, n int) error {
-			return must(service.resolve)(ctx, promiseID(db.pick(n)))
-		}},
-		{name: "HTTP: create + settle", meter: ofService, call: func(ctx context.Context, _ int) error {
-			id, status, err := service.create(ctx)
-			if err == nil && status != http.StatusCreated {
-				err = fmt.Errorf("create answered %d", status)
-			}
-			if err != nil {
-				return err
-			}
-			return must(service.resolve)(ctx, id)
-		}},
-		{name: "Invoke: settle by id", meter: ofService, settles: true, call: func(ctx context.Context, n int) error {
-			return must(service.invokeResolve)(ctx, promiseID(db.pick(n)))
-		}},
-	}
-	operations = chosen(operations, o)
-	statements := make([]float64, len(operations))
+	operations := append([]operation{callNothing(empty)}, throughService(db, service)...)
 	for i := range operations {
-		operations[i].db = db
-		screen.say("statements: %s", operations[i].name)
-		if statements[i], err = m.countTransactions(ctx, operations[i]); err != nil {
+		of := service
+		if i == 0 {
+			of = empty
+		}
+		operations[i].db, operations[i].meter = db, m
+		if operations[i].meter.callers, err = process.NewProcess(int32(of.cmd.Process.Pid)); err != nil {
 			return nil, err
 		}
 	}
+	operations = chosen(operations, o)
 	var rows []row
 	for _, clients := range o.clients {
 		own, done, err := direct(ctx, db, clients)
@@ -237,10 +246,11 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 			return nil, err
 		}
 		relate(more)
-		for i, n := range statements {
-			more[i].Statements = n
+		more = more[:len(operations)]
+		for i := range more {
+			more[i].Statements = statements[more[i].Operation]
 		}
-		rows = append(rows, more[:len(statements)]...)
+		rows = append(rows, more...)
 	}
 	return rows, nil
 }

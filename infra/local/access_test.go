@@ -58,7 +58,7 @@ func TestNobodyGetsFurther(t *testing.T) {
 	all := `"create","settle","read"`
 	revoked, id := key("demo", all, "")
 	invoke("manage-tenants", `{"action":"revoke-key","tenant":"demo","keyId":"`+id+`"}`)
-	expired, _ := key("demo", all, `,"expiresAt":"`+time.Now().Add(time.Second).Format(time.RFC3339Nano)+`"`)
+	expired, expires := key("demo", all, `,"expiresAt":"`+time.Now().Add(time.Hour).Format(time.RFC3339Nano)+`"`)
 	foreign, _ := key("other", all, "")
 	suspended, _ := key("suspended", all, "")
 	invoke("manage-tenants", `{"action":"suspend-tenant","slug":"suspended"}`)
@@ -80,7 +80,7 @@ func TestNobodyGetsFurther(t *testing.T) {
 	_, elsewhere := create("approval", both, "600")
 	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
-	time.Sleep(2 * time.Second) // expired and over are, now
+	time.Sleep(2 * time.Second) // over is over, now
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
@@ -96,6 +96,9 @@ func TestNobodyGetsFurther(t *testing.T) {
 		}
 		return strings.Join(all, "\n")
 	}
+	tag, err := conn.Exec(t.Context(), "UPDATE api_key SET expires_at = NOW() WHERE id = $1", expires)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected())
 	before := snapshot()
 
 	garbage := "prk_0000000000000000000000000000000000000000zzzzzzz"

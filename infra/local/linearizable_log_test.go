@@ -130,7 +130,7 @@ func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
 // stable reads a workflow execution's promises and its log at a time when nothing happens to either.
 func (s *session) stable(t *testing.T, workflow string) ([]reply, []logged) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		before, promises := s.logOf(t, workflow), s.promisesOf(t, workflow)
 		unrecorded := slices.ContainsFunc(promises, func(p reply) bool {
 			return p.State != promise.Pending && p.ResolvedBySequence == nil

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/skip"
 )
 
 var operations = flag.Int("linearizable.operations", 800, "calls of each of the tests named Linearizable")
@@ -27,7 +30,7 @@ var operations = flag.Int("linearizable.operations", 800, "calls of each of the 
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("the functions' processes are found in /proc")
+		skip.Now(t, "the functions' processes are found in /proc")
 	}
 	for _, c := range []struct {
 		name   string
@@ -59,6 +62,8 @@ func TestLinearizable(t *testing.T) {
 			for _, o := range s.history {
 				if o.Answer == nil {
 					lost++
+					told := o.Status == http.StatusTooManyRequests || o.Status == http.StatusServiceUnavailable // as on a busy machine
+					require.True(t, told || c.strike > 0, "an answer was lost by no fault: %v %d", o, o.Status)
 				}
 			}
 			begun := time.Now()
@@ -74,7 +79,6 @@ func TestLinearizable(t *testing.T) {
 			for _, e := range s.ends {
 				e.requireLog(t)
 			}
-			require.Equal(t, c.strike == 0, lost == 0, "answers are lost by faults, and by nothing else")
 		})
 	}
 }
@@ -82,36 +86,18 @@ func TestLinearizable(t *testing.T) {
 // The test sees a settlement that the next one writes over.
 func TestLinearizableCatches(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../../migrations/*.sql")
-	require.NoError(t, err)
-	var file, text string
-	for _, name := range files { // the last one that says what promise_settle is
-		sql, err := os.ReadFile(name)
-		require.NoError(t, err)
-		if strings.Contains(string(sql), "FUNCTION promise_settle(") {
-			file, err = filepath.Abs(name)
-			require.NoError(t, err)
-			text = string(sql)
-		}
-	}
-	const again = "AND NOT resolved "
-	require.Contains(t, text, again)
-	dir := folder(t)
-	broken, overlay := filepath.Join(dir, "promise_settle.sql"), filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(broken, []byte(strings.ReplaceAll(text, again, "")), 0o600))
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: broken}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
-
-	// With a cache folder of its own, where the functions are built, no other runner finds the broken ones.
-	env := []string{"GOFLAGS=-overlay=" + overlay, "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "cache")}
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} {
-		value, err := exec.Command("go", "env", name).Output()
-		require.NoError(t, err)
-		env = append(env, name+"="+strings.TrimSpace(string(value)))
-	}
 	d := startDatabase(t)
-	s := newSession(beginIn(t, append(env, "DATABASE_URL="+d.url), []string{local}).await(t))
+	r := begin(t, d.url, []string{local}).await(t)
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	var settle string
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT pg_get_functiondef('promise_settle'::REGPROC)").Scan(&settle))
+	const again = "AND NOT resolved "
+	require.Contains(t, settle, again)
+	_, err = conn.Exec(t.Context(), strings.ReplaceAll(settle, again, ""))
+	require.NoError(t, err)
+	s := newSession(r)
 	s.disturbed(t, 2000, noFault, d, 0)
 	history := s.recorded(t)
 	require.Equal(t, porcupine.Illegal, porcupine.CheckOperationsTimeout(linearizable, history, 2*time.Minute))
@@ -121,19 +107,27 @@ func TestLinearizableCatches(t *testing.T) {
 	t.Logf("%d of %d subjects are not linearizable", len(bad), len(s.subjects))
 }
 
-// disturbed has the clients make so many calls while the fault is at work, more if it has to strike more often, and says how
-// often it did.
+// disturbed has the clients make so many calls while the fault is at work, more if it has to strike more often or no answer
+// was lost by it, and says how often it did.
 func (s *session) disturbed(t *testing.T, calls int, f fault, d *database, atLeast int64) int64 {
 	t.Helper()
 	disturbing, stop := context.WithCancel(t.Context())
 	var struck atomic.Int64
 	var disturber sync.WaitGroup
 	disturber.Go(func() { f(disturbing, t, s.runner, d, &struck) })
-	s.run(calls, func() bool { return struck.Load() >= atLeast || t.Failed() })
+	s.run(calls, func() bool {
+		return struck.Load() >= atLeast && (atLeast == 0 || s.anyLost()) || t.Failed()
+	})
 	stop()
 	disturber.Wait()
 	require.False(t, t.Failed())
 	return struck.Load()
+}
+
+func (s *session) anyLost() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.subjects, func(on *subject) bool { return on.lost > 0 })
 }
 
 // recorded is the history as the checker takes it, with what everybody is told in the end.

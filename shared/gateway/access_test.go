@@ -5,12 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -111,21 +109,6 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
 		require.NotContains(t, string(got), "duplicate")
 	}
-}
-
-// A wait ends with the credential that began it.
-func TestAWaitEndsWithItsCredential(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	p := holder(tenant, promise.ScopeRead)
-	p.ExpiresAt = time.Now().Add(time.Second)
-	begun := time.Now()
-	got, err := s.handler(t, "get-promise").Invoke(t.Context(),
-		as(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), p.Texts()))
-	require.NoError(t, err)
-	require.Contains(t, string(got), `\"state\":\"pending\"`)
-	require.Less(t, time.Since(begun), 15*time.Second)
 }
 
 // Where the authorizer could not look a credential up, the operation does, and answers 503 while it cannot either.
@@ -320,52 +303,5 @@ func TestSampleTenantCalls(t *testing.T) {
 		} else {
 			require.NoError(t, err, file)
 		}
-	}
-}
-
-// A caller waits for the authorizer, too: what that took is not there for the operation any more.
-func TestACallsTime(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	tx, err := s.db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "LOCK TABLE promise")
-	require.NoError(t, err)
-	defer tx.Rollback(t.Context()) //nolint:errcheck // nothing was changed
-	type call struct {
-		function, query string
-		spent           time.Duration
-		less            bool
-		answer          []byte
-		err             error
-		took            time.Duration
-	}
-	var calls []*call
-	var wg sync.WaitGroup
-	for _, of := range []call{{function: "resolve"}, {function: "get-promise"}, {function: "get-promise", query: "waitSeconds=20"}} {
-		for spent, less := range map[time.Duration]bool{
-			0: false, 1500 * time.Millisecond: true, 10 * time.Second: true, time.Hour: false, -time.Minute: false,
-		} {
-			c := of
-			c.spent, c.less = spent, less
-			h := s.handler(t, c.function)
-			h.Timeout, h.Log, h.Metrics = 2*time.Second, slog.New(slog.DiscardHandler), counts{}
-			event := httpEvent(t, "POST", tenant, "id:"+promiseID, c.query, `{"value":1}`)
-			event = bytes.Replace(event, []byte(`"requestContext":{`),
-				fmt.Appendf(nil, `"requestContext":{"timeEpoch":%d,`, time.Now().Add(-spent).UnixMilli()), 1)
-			calls = append(calls, &c)
-			wg.Go(func() {
-				begun := time.Now()
-				c.answer, c.err = h.Invoke(t.Context(), event)
-				c.took = time.Since(begun)
-			})
-		}
-	}
-	wg.Wait()
-	for _, c := range calls {
-		require.NoError(t, c.err)
-		requireProblem(t, 503, "unavailable", decodeResponse(t, c.answer))
-		require.Equal(t, c.less, c.took < 1900*time.Millisecond, "%s?%s after %v: %v", c.function, c.query, c.spent, c.took)
 	}
 }

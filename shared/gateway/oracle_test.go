@@ -35,14 +35,15 @@ type oracle struct {
 	refused bool
 	limit   int // of a value
 
-	tenant   string
-	by       promise.By
-	target   string
-	workflow uuid.UUID
-	body     map[string]json.RawMessage
-	query    map[string]json.RawMessage // in the direct form, the body
-	isText   bool                       // query: every value is a string
-	results  []bool                     // of a batch: which items are good
+	tenant     string
+	by         promise.By
+	target     string
+	workflow   uuid.UUID
+	externalID *string // that workflow was derived from
+	body       map[string]json.RawMessage
+	query      map[string]json.RawMessage // in the direct form, the body
+	isText     bool                       // query: every value is a string
+	results    []bool                     // of a batch: which items are good
 }
 
 // What each function takes.
@@ -54,11 +55,11 @@ var functions = map[string]struct {
 	bodyOptional bool
 }{
 	"create-promise": {scope: "create", body: []string{
-		"workflowExecutionId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
+		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
 	}},
 	"get-promise": {scope: "read", identifier: "id: key:", query: []string{"waitSeconds"}},
 	"list-promises": {scope: "read", query: []string{
-		"workflowExecutionId", "name", "state", "timeoutBefore", "limit", "cursor",
+		"workflowExecutionId", "workflowId", "name", "state", "timeoutBefore", "limit", "cursor",
 	}},
 	"list-events": {scope: "read", query: []string{"after", "limit", "waitSeconds"}},
 	"resolve": {
@@ -161,7 +162,16 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 		body = decoded
 	}
 	if function == "list-events" {
-		o.workflow = o.uuid(plain(path["workflowExecutionId"]))
+		segment := plain(path["workflowExecutionId"])
+		if text, ok := strings.CutPrefix(segment, "workflowId:"); ok {
+			o.external(&text)
+		} else if encoded, ok := strings.CutPrefix(segment, "workflowId64:"); ok {
+			text, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+			o.refuse(err != nil || strings.ContainsAny(encoded, "\r\n") || !utf8.Valid(text))
+			o.external(new(string(text)))
+		} else {
+			o.workflow = o.uuid(segment)
+		}
 	}
 	if f.body != nil && (len(body) > 0 || !f.bodyOptional) {
 		o.declared(plain(headers["content-type"]))
@@ -197,7 +207,7 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 		known = append(known, "promiseId", "key")
 	}
 	if function == "list-events" {
-		known = append(known, "workflowExecutionId")
+		known = append(known, "workflowExecutionId", "workflowId")
 	}
 	o.body = o.object(payload, known)
 	o.query, o.by = o.body, promise.By{Kind: promise.Direct}
@@ -212,9 +222,24 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 		}
 	}
 	if function == "list-events" {
-		o.workflow = o.uuid(*o.required("workflowExecutionId"))
+		o.readWorkflow()
 	}
 	return o.calls(function)
+}
+
+func (o *oracle) readWorkflow() {
+	id, text := o.text("workflowExecutionId"), o.text("workflowId")
+	o.refuse((id == nil) == (text == nil))
+	if id != nil {
+		o.workflow = o.uuid(*id)
+	} else if text != nil {
+		o.external(text)
+	}
+}
+
+func (o *oracle) external(text *string) {
+	o.refuse(!nameText.MatchString(*text))
+	o.workflow, o.externalID = derived(o.tenant, *text), text
 }
 
 func (o *oracle) refuse(is bool) { o.refused = o.refused || is }

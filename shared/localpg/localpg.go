@@ -255,6 +255,10 @@ func (s *Server) ping(ctx context.Context) error {
 // URL returns the postgres:// URL of the database. It holds the password.
 func (s *Server) URL() string { return s.url }
 
+// Log returns the path of the server's log. It begins anew at each start, and is
+// removed with a temporary folder.
+func (s *Server) Log() string { return s.dir.file(serverLog) }
+
 func (s *Server) address() string {
 	u, err := url.Parse(s.url)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/skip"
 )
 
 // With this variable set the test binary is a process that owns a server in
@@ -304,7 +306,7 @@ func TestServerThatDoesNotComeUp(t *testing.T) {
 func TestRootsServerIsNotRoots(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("not root")
+		skip.Now(t, "not root, whose server runs as another user")
 	}
 	s := begin(t, Options{})
 	info, err := os.Stat(filepath.Join(s.dir.path, clusterDir))

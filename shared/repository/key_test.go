@@ -247,15 +247,18 @@ func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 // time, and not committed.
 func extendedInTime(t *testing.T, db *dbtest.DB) (promise.Promise, pgx.Tx) {
 	t.Helper()
-	d := withKey(draft("close call"), "k", time.Millisecond)
-	d.Timeout = new(2 * time.Second)
-	p := create(t, repository.New(db.Pool), d)
-	tx, err := db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	t.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // where it is over already
-	_, err = repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
+	var p promise.Promise
+	tx := inTime(t, db, func(tx pgx.Tx, timeout time.Duration) bool {
+		d := withKey(draft("close call, "+timeout.String()), "k", time.Millisecond)
+		d.Timeout = &timeout
+		p = create(t, repository.New(db.Pool), d)
+		_, err := repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
+		if err != nil {
+			requireCode(t, promise.CodeTimedOut, err)
+		}
+		return err == nil
+	})
+	_, err := tx.Exec(t.Context(), "SELECT pg_sleep_until($1::TIMESTAMPTZ + INTERVAL '10 ms')", p.TimeoutAt)
 	require.NoError(t, err)
 	return p, tx
 }
@@ -266,7 +269,7 @@ func requireWaiting(t *testing.T, db *dbtest.DB) {
 	require.Eventually(t, func() bool {
 		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
 			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
-	}, 10*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // So must every other call by the key: the deadline stands only after the extension was rolled back.
@@ -363,24 +366,22 @@ func TestAKeyIsDoubtedAgainAfterALostRace(t *testing.T) {
 	d := withKey(draft("close call"), "k", time.Millisecond)
 	d.TimeoutAt = new(time.Now().Add(-time.Hour))
 	p := create(t, r, d)
-	tx, err := db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over already, where all went well
-	extended := false
+	var tx pgx.Tx
 	thief := repository.New(&staged{DB: db.Pool, before: map[int]func() error{
 		2: func() error {
-			db.Exec(t, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + INTERVAL '2 s' WHERE id = $1", p.ID)
-			_, err := repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
-			require.NoError(t, err)
-			extended = true
+			tx = inTime(t, db, func(tx pgx.Tx, timeout time.Duration) bool {
+				db.Exec(t, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + $2::INTERVAL WHERE id = $1", p.ID, timeout)
+				_, err := repository.New(tx).Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
+				return err == nil
+			})
 			db.Exec(t, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
 			return &pgconn.PgError{Code: "40001"}
 		},
 	}, waits: func() {
-		if extended {
+		if tx != nil {
 			require.NoError(t, tx.Commit(t.Context()))
 		}
 	}})
-	_, err = thief.Create(t.Context(), tenant, withKey(draft("thief"), "k", time.Hour))
+	_, err := thief.Create(t.Context(), tenant, withKey(draft("thief"), "k", time.Hour))
 	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
 }

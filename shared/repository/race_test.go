@@ -240,7 +240,7 @@ func waitFor(t *testing.T, db *dbtest.DB, n int, like string) {
 	require.Eventually(t, func() bool {
 		return count(t, db, `SELECT COUNT(DISTINCT a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
 			WHERE a.wait_event_type = 'Lock' AND l.relation = 'promise'::REGCLASS AND a.query LIKE $1`, like) == n
-	}, 10*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // A webhook that waits while its promise is settled, its key set free and taken over settles nothing behind its back.

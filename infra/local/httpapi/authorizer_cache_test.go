@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -105,6 +106,10 @@ func TestAuthorizerCacheIsBounded(t *testing.T) {
 // Requests that come before the first answer wait for it. A failure is theirs, too, and nobody's after them.
 func TestOneIdentityIsJudgedOnce(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, oneIdentityIsJudgedOnce)
+}
+
+func oneIdentityIsJudgedOnce(t *testing.T) {
 	begun, judge := make(chan struct{}, 100), make(chan struct{})
 	fails := true
 	api := newGuardedAPI(func(string) (lambda.Result, error) {
@@ -123,15 +128,11 @@ func TestOneIdentityIsJudgedOnce(t *testing.T) {
 		for range 20 {
 			go ask()
 		}
-		require.Never(t, func() bool { return len(begun) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+		synctest.Wait() // until all of them wait
+		require.Empty(t, begun)
 		judge <- struct{}{}
 		for range 21 {
-			select {
-			case got := <-answers:
-				require.Equal(t, want, got)
-			case <-time.After(10 * time.Second):
-				require.Fail(t, "no answer")
-			}
+			require.Equal(t, want, <-answers)
 		}
 		fails = false
 	}

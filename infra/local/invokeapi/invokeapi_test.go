@@ -24,6 +24,7 @@ import (
 
 	"github.com/flovyn/promises/infra/local/invokeapi"
 	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/shared/skip"
 )
 
 var odd string // the binary of lambda/testdata/odd
@@ -260,7 +261,7 @@ func TestThrottle(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("echo")})
 		return errors.As(err, &throttled)
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.Equal(t, types.ThrottleReasonConcurrentInvocationLimitExceeded, throttled.Reason)
 	require.Equal(t, "User", aws.ToString(throttled.Type))
 	require.Equal(t, "1", aws.ToString(throttled.RetryAfterSeconds))
@@ -283,9 +284,7 @@ func TestTraceHeader(t *testing.T) {
 
 func TestCLI(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("aws"); err != nil {
-		t.Skip("the AWS CLI is not installed")
-	}
+	skip.Without(t, "aws", "the AWS CLI: the Invoke API is not tried with it")
 	url := start(t, lambda.Options{})
 	version, err := exec.Command("aws", "--version").CombinedOutput()
 	require.NoError(t, err)

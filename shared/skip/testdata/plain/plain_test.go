@@ -1,0 +1,11 @@
+// Package plain_test is what shared/skip's own test runs.
+package plain_test
+
+import (
+	"testing"
+
+	"github.com/flovyn/promises/shared/skip"
+)
+
+func TestFirst(t *testing.T)  { skip.Without(t, "node", "which nothing here runs on") }
+func TestSecond(t *testing.T) { skip.Without(t, "node", "which nothing here runs on") }
