@@ -25,7 +25,7 @@ const usage = `usage: manage-tenants <command>
   resume <slug>                                     as before
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
   list-keys <tenant>
-  revoke-key <tenant> <key id>
+  revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
 
 The database is that of DATABASE_URL.
 `
@@ -55,7 +55,7 @@ var commands = map[string][]string{
 	"resume":     {"resume-tenant", "slug"},
 	"create-key": {"create-key", "tenant", "name", "scopes", "expiresAt"},
 	"list-keys":  {"list-keys", "tenant"},
-	"revoke-key": {"revoke-key", "tenant", "keyId"},
+	"revoke-key": {"revoke-key", "tenant", "keyId", "tokens"},
 }
 
 func manage(h lambda.Handler, args []string, stdout, stderr io.Writer) int {
@@ -68,6 +68,9 @@ func manage(h lambda.Handler, args []string, stdout, stderr io.Writer) int {
 			}
 			if scopes, ok := payload["scopes"].(string); ok {
 				payload["scopes"] = strings.Split(scopes, ",")
+			}
+			if payload["tokens"] == "tokens" { // any other word is refused
+				payload["tokens"] = true
 			}
 		}
 	}

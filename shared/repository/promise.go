@@ -144,7 +144,9 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 			ExistingPromiseID: row.ID,
 		}
 	}
-	return promise.Created{Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold}, nil
+	return promise.Created{
+		Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold, TokensRevokedAt: row.TokensRevokedAt,
+	}, nil
 }
 
 type createRow struct {
@@ -155,6 +157,8 @@ type createRow struct {
 	SameMetadata  bool
 	SameOnTimeout bool
 	LostHold      bool
+
+	TokensRevokedAt *time.Time
 }
 
 func (r createRow) overdue() (passed, bool) {
