@@ -27,7 +27,7 @@ type failingStore struct{}
 func (failingStore) FindKey(context.Context, []byte) (promise.Key, error) {
 	return promise.Key{}, errors.New("away")
 }
-func (failingStore) TenantActive(context.Context, string) (bool, error) {
+func (failingStore) TokenActive(context.Context, string, uuid.UUID, uuid.UUID, *time.Time) (bool, error) {
 	return false, errors.New("away")
 }
 
