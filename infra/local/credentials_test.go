@@ -254,7 +254,14 @@ func fromAShell(t *testing.T, r *runner) {
 		status, text = request(t, "POST", c[0], "Bearer "+c[1], body)
 		require.Equal(t, 404, status, text)
 	}
-	manage(0, "revoke-key", "acme", creator.KeyID)
+	_, why = manage(1, "revoke-key", "acme", creator.KeyID, "token")
+	require.Contains(t, why, "tokens: ")
+	for _, args := range [][]string{{}, {"tokens"}} {
+		manage(0, append([]string{"revoke-key", "acme", creator.KeyID}, args...)...)
+		keys, _ = manage(0, "list-keys", "acme")
+		require.Contains(t, keys.Keys[0], "revokedAt")
+		require.Equal(t, len(args) > 0, keys.Keys[0]["tokensRevokedAt"] != nil)
+	}
 	manage(0, "suspend", "acme")
 	manage(0, "resume", "acme")
 }
