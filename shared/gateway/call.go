@@ -62,18 +62,7 @@ func readEvent(payload []byte) (event, error) {
 		case "rawQueryString":
 			ev.rawQuery = unquote(f.raw)
 		case "pathParameters":
-			for p := range fields(f.raw) {
-				switch string(p.name) {
-				case "slug":
-					ev.slug = unquote(p.raw)
-				case "identifier":
-					ev.identifier = unquote(p.raw)
-				case "workflowExecutionId":
-					ev.workflow = unquote(p.raw)
-				case "token":
-					ev.token = unquote(p.raw)
-				}
-			}
+			ev.readPath(f.raw)
 		case "queryStringParameters":
 			ev.query = f.raw
 		case "requestContext":
@@ -113,6 +102,21 @@ func readEvent(payload []byte) (event, error) {
 		ev.body = body
 	}
 	return ev, nil
+}
+
+func (ev *event) readPath(variables json.RawMessage) {
+	for p := range fields(variables) {
+		switch string(p.name) {
+		case "slug":
+			ev.slug = unquote(p.raw)
+		case "identifier":
+			ev.identifier = unquote(p.raw)
+		case "workflowExecutionId":
+			ev.workflow = unquote(p.raw)
+		case "token":
+			ev.token = unquote(p.raw)
+		}
+	}
 }
 
 // readPrincipal reads what the authorizer has found out.
