@@ -76,8 +76,8 @@ func newAPI(parent constructs.Construct, s settings) api {
 // throttle is how many requests a second API Gateway passes on, and how many at once.
 type throttle struct{ rate, burst int }
 
-// selfVerifyingShare is the part of the API's throttle that each route without an authorizer gets: anybody can call it.
-const selfVerifyingShare = 0.1
+// selfVerifyingShare divides the API's throttle: each route without an authorizer, which anybody can call, gets that part.
+const selfVerifyingShare = 10
 
 // accessLogFormat tells of a request by its route: paths have keys in them, and
 // query strings tokens.
@@ -128,8 +128,8 @@ func (a api) serve(functions map[string]awslambda.Function) {
 		}
 		limits[route.Method+" "+route.Path] = map[string]any{
 			"DetailedMetricsEnabled": true,
-			"ThrottlingRateLimit":    selfVerifyingShare * float64(a.limit.rate),
-			"ThrottlingBurstLimit":   selfVerifyingShare * float64(a.limit.burst),
+			"ThrottlingRateLimit":    a.limit.rate / selfVerifyingShare,
+			"ThrottlingBurstLimit":   a.limit.burst / selfVerifyingShare,
 		}
 		for _, r := range *added { // the stage can name only routes that exist
 			a.stage.AddResourceDependency(r.Node().DefaultChild().(awscdk.CfnResource), nil)
