@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
@@ -18,6 +19,8 @@ import (
 // api is the HTTP API: the routes of the table, each behind its authorizer.
 type api struct {
 	awsapigatewayv2.HttpApi
+	stage  awsapigatewayv2.CfnStage
+	limit  throttle                   // of all routes together
 	domain awsapigatewayv2.DomainName // nil for API Gateway's own
 	url    *string
 }
@@ -48,16 +51,17 @@ func newAPI(parent constructs.Construct, s settings) api {
 		a.url = a.ApiEndpoint()
 	}
 
-	rate, burst := 100, 200
+	a.limit = throttle{rate: 100, burst: 200}
 	if s.production() {
-		rate, burst = 2000, 1000
+		a.limit = throttle{rate: 2000, burst: 1000}
 	}
 	stage := awsapigatewayv2.NewHttpStage(scope, jsii.String("Stage"), &awsapigatewayv2.HttpStageProps{
 		HttpApi: a.HttpApi, StageName: jsii.String("$default"), AutoDeploy: jsii.Bool(true), DomainMapping: mapping,
 		DetailedMetricsEnabled: jsii.Bool(true),
-		Throttle:               &awsapigatewayv2.ThrottleSettings{RateLimit: jsii.Number(rate), BurstLimit: jsii.Number(burst)},
+		Throttle:               &awsapigatewayv2.ThrottleSettings{RateLimit: jsii.Number(a.limit.rate), BurstLimit: jsii.Number(a.limit.burst)},
 	})
-	stage.Node().DefaultChild().(awsapigatewayv2.CfnStage).SetAccessLogSettings(&awsapigatewayv2.CfnStage_AccessLogSettingsProperty{
+	a.stage = stage.Node().DefaultChild().(awsapigatewayv2.CfnStage)
+	a.stage.SetAccessLogSettings(&awsapigatewayv2.CfnStage_AccessLogSettingsProperty{
 		DestinationArn: newLogGroup(scope, "AccessLog", s).LogGroupArn(),
 		Format:         jsii.String(accessLogFormat()),
 	})
@@ -76,6 +80,12 @@ func corsPreflight(origins []string) *awsapigatewayv2.CorsPreflightOptions {
 		MaxAge:       awscdk.Duration_Seconds(jsii.Number(routes.CORS.MaxAge.Seconds())),
 	}
 }
+
+// throttle is how many requests a second API Gateway passes on, and how many at once.
+type throttle struct{ rate, burst int }
+
+// selfVerifyingShare divides the API's throttle: each route without an authorizer, which anybody can call, gets that part.
+const selfVerifyingShare = 10
 
 // accessLogFormat tells of a request by its route: paths have keys in them, and
 // query strings tokens.
@@ -106,6 +116,7 @@ func (a api) serve(functions map[string]awslambda.Function) {
 				ResultsCacheTtl: awscdk.Duration_Seconds(jsii.Number(authorizer.TTL.Seconds())),
 			})
 	}
+	limits := map[string]any{}
 	integrations := map[string]awsapigatewayv2.HttpRouteIntegration{}
 	for _, route := range routes.HTTP {
 		if integrations[route.Function] == nil {
@@ -114,11 +125,23 @@ func (a api) serve(functions map[string]awslambda.Function) {
 					PayloadFormatVersion: awsapigatewayv2.PayloadFormatVersion_VERSION_2_0(),
 				})
 		}
-		a.AddRoutes(&awsapigatewayv2.AddRoutesOptions{
+		added := a.AddRoutes(&awsapigatewayv2.AddRoutesOptions{
 			Path:        jsii.String(route.Path),
 			Methods:     &[]awsapigatewayv2.HttpMethod{awsapigatewayv2.HttpMethod(route.Method)},
 			Integration: integrations[route.Function],
 			Authorizer:  authorizers[route.Authorizer],
 		})
+		if !slices.Contains(routes.SelfVerifying, route.Function) {
+			continue
+		}
+		limits[route.Method+" "+route.Path] = map[string]any{
+			"DetailedMetricsEnabled": true,
+			"ThrottlingRateLimit":    a.limit.rate / selfVerifyingShare,
+			"ThrottlingBurstLimit":   a.limit.burst / selfVerifyingShare,
+		}
+		for _, r := range *added { // the stage can name only routes that exist
+			a.stage.AddResourceDependency(r.Node().DefaultChild().(awscdk.CfnResource), nil)
+		}
 	}
+	a.stage.SetRouteSettings(limits)
 }

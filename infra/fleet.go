@@ -27,10 +27,12 @@ var concurrency = map[string]int{
 	"list-promises":   10,
 	"manage-tenants":  2,
 	"migrate":         1,
-	"reject":          30,
-	"resolve":         60,
+	"reject":          20,
+	"resolve":         45,
 	"resolve-by-id":   30,
 	"resolve-by-key":  30,
+	"revoke-tokens":   5,
+	"settle-callback": 20,
 }
 
 // maxConnections is Postgres's own limit, max_connections. Each connection costs

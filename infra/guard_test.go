@@ -66,6 +66,9 @@ func TestRules(t *testing.T) {
 		{"OpenRoute", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x"}, "promises_routes_authorized"},
 		{"OpenRouteToo", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "NONE", "AuthorizerId": "b"}, "promises_routes_authorized"},
 		{"RouteWithoutAuthorizer", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM"}, "promises_routes_authorized"},
+		{"Callback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/resolve"}, ""},
+		{"AnotherCallback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/cancel"}, "promises_routes_authorized"},
+		{"Authorized", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM", "AuthorizerId": "b"}, ""},
 		{"URL", "AWS::Lambda::Url", map[string]any{"AuthType": "AWS_IAM", "TargetFunctionArn": function}, "promises_no_function_url"},
 	}
 

@@ -103,3 +103,24 @@ violation contains v if {
 	some name in resources_of_type("AWS::Lambda::Url")
 	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "a function has no URL of its own: it would go past the authorizer")
 }
+
+# Routes whose function verifies the token of the URL itself: those of routes.SelfVerifying.
+self_verifying := {
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve",
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject",
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}",
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject/{token}",
+}
+
+authorized(name) if {
+	resolve(name, "Properties.AuthorizationType") == "CUSTOM"
+	resolve(name, "Properties.AuthorizerId")
+}
+
+authorized(name) if resolve(name, "Properties.RouteKey") in self_verifying
+
+violation contains v if {
+	some name in resources_of_type("AWS::ApiGatewayV2::Route")
+	not authorized(name)
+	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "every route has the authorizer, or verifies the token itself")
+}

@@ -266,10 +266,13 @@ func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
 		require.Equal(t, "2.0", integration.Properties["PayloadFormatVersion"])
 		function := tmpl.Resources[target(integration.Properties["IntegrationUri"])]
 		name := strings.TrimPrefix(function.Properties["FunctionName"].(string), "promises-"+tmpl.stage+"-")
-		authorizer := tmpl.Resources[target(r.Properties["AuthorizerId"])]
-		require.Equal(t, "AWS::ApiGatewayV2::Authorizer", authorizer.Type)
 		method, path, _ := strings.Cut(r.Properties["RouteKey"].(string), " ")
-		found = append(found, routes.Route{Method: method, Path: path, Function: name, Authorizer: authorizer.Properties["Name"].(string)})
+		route := routes.Route{Method: method, Path: path, Function: name}
+		if authorizer, ok := tmpl.Resources[target(r.Properties["AuthorizerId"])]; ok {
+			require.Equal(t, "AWS::ApiGatewayV2::Authorizer", authorizer.Type)
+			route.Authorizer = authorizer.Properties["Name"].(string)
+		}
+		found = append(found, route)
 	}
 	require.ElementsMatch(t, routes.HTTP, found)
 
@@ -306,7 +309,22 @@ func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
 		for _, secret := range []string{"$context.path", "queryString", "$context.authorizer.principalId"} {
 			require.NotContains(t, format, secret, "paths hold keys, query strings tokens")
 		}
-		require.NotEmpty(t, r.Properties["DefaultRouteSettings"].(map[string]any)["ThrottlingRateLimit"])
+		all := r.Properties["DefaultRouteSettings"].(map[string]any)
+		require.NotEmpty(t, all["ThrottlingRateLimit"])
+		own := r.Properties["RouteSettings"].(map[string]any)
+		for id, route := range tmpl.of("AWS::ApiGatewayV2::Route") {
+			name := route.Properties["RouteKey"].(string)
+			settings, limited := own[name].(map[string]any)
+			require.Equal(t, route.Properties["AuthorizationType"] == "NONE", limited, "%s: who needs no authorizer has a throttle of its own", name)
+			if limited {
+				require.Contains(t, r.DependsOn, id, "a stage cannot name a route that is not there")
+				require.Less(t, settings["ThrottlingRateLimit"], all["ThrottlingRateLimit"])
+				require.Less(t, settings["ThrottlingBurstLimit"], all["ThrottlingBurstLimit"])
+				require.GreaterOrEqual(t, settings["ThrottlingRateLimit"], 1.0)
+				delete(own, name)
+			}
+		}
+		require.Empty(t, own)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/shirou/gopsutil/v4/process"
 	"github.com/stretchr/testify/require"
 
@@ -127,7 +128,7 @@ func TestStatements(t *testing.T) {
 		"the authorizer's": {0, 2, func() error {
 			_, keyErr := store.FindKey(ctx, []byte("k"))
 			require.ErrorIs(t, keyErr, promise.ErrNotFound)
-			_, err := store.TenantActive(ctx, "nobody")
+			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err
 		}},
 		"the sweep's": {0, 4, func() error {

@@ -94,7 +94,7 @@ func background(ctx context.Context, db *loaded) (map[string]bool, error) {
 	if _, err := store.FindKey(ctx, nil); !errors.Is(err, promise.ErrNotFound) {
 		return nil, fmt.Errorf("a key that nobody has: %w", err)
 	}
-	_, err = store.TenantActive(ctx, tenant)
+	_, err = store.TokenActive(ctx, tenant, uuid.New(), uuid.Nil, nil)
 	return seen.sql, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,17 +24,20 @@ var access = map[string]struct {
 	scope, verb string // verb: what a token must allow; empty: no token opens it
 	body        string
 }{
-	"POST /api/tenants/{slug}/promises":                              {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
-	"GET /api/tenants/{slug}/promises":                               {"read", "", ""},
-	"POST /api/tenants/{slug}/promises/batch-resolve":                {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
-	"GET /api/tenants/{slug}/promises/{identifier}":                  {"read", "", ""},
-	"POST /api/tenants/{slug}/promises/{identifier}/resolve":         {"settle", "resolve", `{"value":1}`},
-	"POST /api/tenants/{slug}/promises/{identifier}/reject":          {"settle", "reject", `{"error":"x"}`},
-	"POST /api/tenants/{slug}/promises/{identifier}/cancel":          {"create", "", ""},
-	"POST /api/tenants/{slug}/promises/{identifier}/extend":          {"create", "", `{"timeoutMs":60000}`},
-	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events": {"read", "", ""},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":        {"settle", "resolve", `{"value":1}`},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":         {"settle", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/promises":                               {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
+	"GET /api/tenants/{slug}/promises":                                {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/batch-resolve":                 {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
+	"GET /api/tenants/{slug}/promises/{identifier}":                   {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/resolve":          {"settle", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/reject":           {"settle", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/cancel":           {"create", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/extend":           {"create", "", `{"timeoutMs":60000}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/revoke-tokens":    {"create", "", ""},
+	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events":  {"read", "", ""},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":         {"", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":          {"", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}": {"", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject/{token}":  {"", "reject", `{"error":"x"}`},
 }
 
 // Every route, with every kind of credential that does not open it, on the service as it ships: the exact status, and
@@ -77,6 +81,22 @@ func TestNobodyGetsFurther(t *testing.T) {
 	promiseID, resolves := create("payment", `"resolve"`, "600")
 	_, rejects := create("payment", `"reject"`, "600")
 	_, over := create("payment", both, "1")
+	leaked := func() string { // a token whose key was revoked with its tokens
+		secret, id := key("demo", all, "")
+		req, err := http.NewRequestWithContext(t.Context(), "POST", r.ready.HTTPURL+"/api/tenants/demo/promises", strings.NewReader(
+			`{"workflowExecutionId":"`+workflow+`","name":"payment","tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`))
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+secret)
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		var p struct{ Token string }
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&p))
+		invoke("manage-tenants", `{"action":"revoke-key","tenant":"demo","keyId":"`+id+`","tokens":true}`)
+		return p.Token
+	}()
+	withdrawnID, withdrawn := create("withdrawn", both, "600")
+	invoke("revoke-tokens", `{"tenant":"demo","promiseId":"`+withdrawnID+`"}`)
 	_, elsewhere := create("approval", both, "600")
 	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
@@ -106,12 +126,16 @@ func TestNobodyGetsFurther(t *testing.T) {
 		name := route.Method + " " + route.Path
 		needs, known := access[name]
 		require.True(t, known, "%s: say what it needs", name)
-		callback := route.Authorizer == "callback"
+		callback := slices.Contains(routes.SelfVerifying, route.Function)
+		at := promiseID
 		path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow).Replace(route.Path)
 		call := func(what, credential string, want int) {
 			t.Helper()
-			target := r.ready.HTTPURL + path
-			if callback && credential != "" {
+			target := r.ready.HTTPURL + strings.ReplaceAll(path, promiseID, at)
+			switch {
+			case strings.Contains(target, "{token}"):
+				target = strings.ReplaceAll(target, "{token}", credential)
+			case callback && credential != "":
 				target += "?token=" + credential
 			}
 			req, err := http.NewRequestWithContext(t.Context(), route.Method, target, bytes.NewReader([]byte(strings.ReplaceAll(needs.body, "{id}", promiseID))))
@@ -126,9 +150,14 @@ func TestNobodyGetsFurther(t *testing.T) {
 			resp.Body.Close()
 			require.NoError(t, err)
 			require.Equal(t, want, resp.StatusCode, "%s, %s: %s", name, what, body)
+			if callback && resp.StatusCode != 404 || want == 404 {
+				require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"), "%s, %s", name, what)
+			}
 			require.NotContains(t, string(body), promiseID, "%s, %s", name, what)
 		}
-		call("no credential", "", 401)
+		if !strings.HasSuffix(path, "/{token}") { // which is no route without one
+			call("no credential", "", 401)
+		}
 		call("garbage", "garbage", 403)
 		call("a key that is none", garbage, 403)
 		call("a token that is none", "eyJhbGciOiJub25lIn0.e30.", 403)
@@ -136,6 +165,12 @@ func TestNobodyGetsFurther(t *testing.T) {
 		call("an expired key", expired, 403)
 		call("a suspended tenant's key", suspended, 403)
 		call("an expired token", over, 403)
+		call("another key's signature", resolves[:strings.LastIndexByte(resolves, '.')]+leaked[strings.LastIndexByte(leaked, '.'):], 403)
+		call("half a token", resolves[:len(resolves)-3], 403)
+		call("a token whose key leaked", leaked, 403)
+		at = withdrawnID
+		call("a revoked token", withdrawn, 403)
+		at = promiseID
 		call("a token for another promise", elsewhere, 403)
 		call("another tenant's token", theirs, 404)
 		switch needs.verb {
@@ -148,6 +183,11 @@ func TestNobodyGetsFurther(t *testing.T) {
 		}
 		if callback {
 			call("a key in a URL", r.ready.APIKey, 403)
+			call("a token after its scheme", "Bearer%20"+resolves, 403)
+			if !strings.HasSuffix(path, "/{token}") {
+				call("two tokens", resolves+"&token="+resolves, 403)
+				call("an empty token", "&x=1", 401)
+			}
 			continue
 		}
 		call("another tenant's key", foreign, 404)
@@ -165,8 +205,7 @@ func TestNobodyGetsFurther(t *testing.T) {
 
 	// The same tokens and keys do open what they are for.
 	for _, c := range []struct{ path, body, credential, want string }{
-		{"callbacks/id:" + promiseID + "/resolve?token=" + resolves, `{"value":1}`, "", "settled"},
-		{"callbacks/id:" + promiseID + "/resolve?token=" + resolves, `{"value":1}`, "", "duplicate"},
+		{"callbacks/id:" + promiseID + "/resolve/" + resolves + "?utm_source=mail", `{"value":1}`, "", "settled"},
 		{"promises/id:" + promiseID + "/resolve", `{"value":1}`, resolves, "duplicate"},
 		{"promises/id:" + promiseID + "/reject", `{"error":"x"}`, without["read"], "conflict"},
 	} {

@@ -122,8 +122,8 @@ func TestQuiet(t *testing.T) {
 	value := fmt.Sprintf(`{"value":{%q:%q},"comment":%q}`, secrets.plant("value's field"), secrets.plant("value"), secrets.plant("comment"))
 	failure := fmt.Sprintf(`{"error":%q}`, secrets.plant("error"))
 	reason := fmt.Sprintf(`{"reason":%q}`, secrets.plant("reason"))
-	for range 2 {
-		status, body := request(t, "POST", resolveURL, "", value)
+	for _, at := range []string{resolveURL, strings.Replace(resolveURL, "?token=", "/", 1), resolveURL + "&" + secrets.plant("a parameter") + "=1"} {
+		status, body := request(t, "POST", at, "", value)
 		require.Equal(t, 200, status, body)
 	}
 	rejected, cancelled := create("")["promiseId"].(string), create("")["promiseId"].(string)
@@ -163,11 +163,17 @@ func TestQuiet(t *testing.T) {
 		}
 		for _, c := range []struct{ method, path, body string }{
 			{"POST", "/callbacks/id:" + id + "/resolve?token=" + x, value},
+			{"POST", "/callbacks/id:" + id + "/resolve/" + x, value},
+			{"POST", "/callbacks/id:" + id + "/reject/" + token + x, failure},
+			{"POST", "/callbacks/id:" + uuid.NewString() + "/resolve/" + token, value},
+			{"POST", "/callbacks/id:" + id + "/resolve/" + token, `{"value":"` + x},
+			{"POST", "/callbacks/id:" + id + "/resolve/" + token + "/" + token, value},
+			{"POST", "/callbacks/id:" + id + "/resolve?" + x + "=" + token, value},
+			{"GET", "/callbacks/id:" + id + "/resolve/" + token, ""},
 			{"POST", "/callbacks/id:" + id + "/resolve?token=" + r.ready.APIKey, value},
 			{"POST", "/callbacks/id:" + id + "/resolve?token=" + token + "&token=" + token, value},
 			{"POST", "/callbacks/id:" + uuid.NewString() + "/resolve?token=" + token, value},
 			{"POST", "/callbacks/key:" + token + "/resolve?token=" + token, value},
-			{"POST", "/callbacks/id:" + id + "/reject?strict=true&token=" + token, failure},
 			{"GET", "/callbacks/id:" + id + "/resolve?token=" + token, ""},
 			{"GET", "/nothing/" + token + "?token=" + token, ""},
 		} {

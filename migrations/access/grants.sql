@@ -12,13 +12,13 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     promise_settle_before(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)
     FROM PUBLIC, promises_app;
 
--- The API: it deletes nothing, and writes of a promise that is there only what a settlement or another deadline writes.
+-- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
 GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
 GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id) ON workflow_execution TO promises_app;
 GRANT UPDATE (
     resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
-    timeout_at, timeout_outcome, timeout_value, timeout_error
+    timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
 ) ON promise TO promises_app;
 GRANT UPDATE ON idempotency_key TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID),
@@ -41,4 +41,4 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ,
 -- manage-tenants: sees no promise.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;
 GRANT UPDATE (suspended_at) ON tenant TO promises_admin;
-GRANT UPDATE (revoked_at) ON api_key TO promises_admin;
+GRANT UPDATE (revoked_at, tokens_revoked_at) ON api_key TO promises_admin;

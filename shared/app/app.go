@@ -23,7 +23,6 @@ import (
 	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/gateway"
-	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
@@ -83,10 +82,11 @@ func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 	}
 	return func(ctx context.Context) (gateway.SignToken, error) {
 		keys, err := s.tokens(ctx)
-		return func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
+		return func(r gateway.TokenRequest) (string, error) {
 			now := time.Now()
 			return keys.Sign(auth.Token{
-				ID: uuid.New(), Tenant: tenant, PromiseID: promiseID, Verbs: verbs, ExpiresAt: now.Add(ttl),
+				ID: uuid.New(), Tenant: r.Tenant, PromiseID: r.PromiseID, Verbs: r.Verbs, ExpiresAt: now.Add(r.TTL),
+				KeyID: r.KeyID, RevokedAt: r.RevokedAt, RawBody: r.RawBody,
 			}, now)
 		}, err
 	}

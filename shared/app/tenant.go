@@ -30,7 +30,7 @@ const usage = `usage: manage-tenants [--function <name>] <command>
   resume <slug>                                     as before
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
   list-keys <tenant>
-  revoke-key <tenant> <key id>
+  revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
   @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @-: of standard input
 
 With --function, the command invokes the deployed Lambda of that name or ARN, with the AWS credentials and the region
@@ -73,7 +73,7 @@ var commands = map[string][]string{
 	"resume":     {"resume-tenant", "slug"},
 	"create-key": {"create-key", "tenant", "name", "scopes", "expiresAt"},
 	"list-keys":  {"list-keys", "tenant"},
-	"revoke-key": {"revoke-key", "tenant", "keyId"},
+	"revoke-key": {"revoke-key", "tenant", "keyId", "tokens"},
 }
 
 // command is manage-tenants as it is run from a shell.
@@ -142,6 +142,9 @@ func (c command) payload(args []string) ([]byte, error) {
 	}
 	if scopes, ok := payload["scopes"].(string); ok {
 		payload["scopes"] = strings.Split(scopes, ",")
+	}
+	if payload["tokens"] == "tokens" { // any other word is refused
+		payload["tokens"] = true
 	}
 	return json.Marshal(payload)
 }

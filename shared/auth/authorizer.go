@@ -6,12 +6,14 @@ package auth
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -38,26 +40,27 @@ const (
 // every other error is a fault of its own.
 type Store interface {
 	FindKey(ctx context.Context, hash []byte) (promise.Key, error)
-	TenantActive(ctx context.Context, slug string) (bool, error)
+	// TokenActive reports whether a promise token is in force: see Token for keyID and revokedAt.
+	TokenActive(ctx context.Context, tenant string, promiseID, keyID uuid.UUID, revokedAt *time.Time) (bool, error)
 }
 
 // Authorizer finds out whose a credential is. It is safe for concurrent use.
 type Authorizer struct {
-	store   Store
-	tokens  KeySource
-	now     func() time.Time
-	log     *slog.Logger
-	keys    *cache[promise.Key]
-	tenants *cache[struct{}]
+	store        Store
+	signing      KeySource
+	now          func() time.Time
+	log          *slog.Logger
+	keys         *cache[promise.Key]
+	tokensActive *cache[struct{}]
 }
 
 // NewAuthorizer makes an Authorizer that has asked nothing yet. Why it refuses
 // a credential it tells the log alone.
-func NewAuthorizer(store Store, tokens KeySource, now func() time.Time, log *slog.Logger) *Authorizer {
+func NewAuthorizer(store Store, signing KeySource, now func() time.Time, log *slog.Logger) *Authorizer {
 	wall := func() time.Time { return now().Round(0) } // see cache
 	return &Authorizer{
-		store: store, tokens: tokens, now: wall, log: log,
-		keys: newCache[promise.Key](wall), tenants: newCache[struct{}](wall),
+		store: store, signing: signing, now: wall, log: log,
+		keys: newCache[promise.Key](wall), tokensActive: newCache[struct{}](wall),
 	}
 }
 
@@ -66,7 +69,7 @@ func NewAuthorizer(store Store, tokens KeySource, now func() time.Time, log *slo
 // promise.Anonymous. An err says that nothing was found out, because the store
 // or the keys' source failed or ctx ended: repeat the call.
 //
-// A key that was revoked, or the tenant of which was suspended, is let in for up
+// A credential that was revoked, or whose tenant was suspended, is let in for up
 // to GoodFor; one that expires, never.
 func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promise.Principal, ok bool, err error) {
 	if LooksLikeKey(credential) {
@@ -122,7 +125,7 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 }
 
 func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Principal, bool, error) {
-	keys, err := a.tokens(ctx)
+	keys, err := a.signing(ctx)
 	if err != nil {
 		return promise.Principal{}, false, err
 	}
@@ -131,9 +134,10 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 		a.refuse(ctx, promise.Token, slog.String("cause", causeOf(err)))
 		return promise.Principal{}, false, nil
 	}
-	// To verify costs microseconds: what is worth keeping is the tenant.
-	_, ok, err := a.tenants.get(ctx, sha256.Sum256([]byte(t.Tenant)), func(ctx context.Context) (struct{}, bool, error) {
-		active, err := a.store.TenantActive(ctx, t.Tenant)
+	// Verify costs microseconds, so only the look-up is cached. Tokens that the database cannot tell apart share it. A token that is
+	// issued after a revocation is another question than the ones before, so their cached refusal does not meet it.
+	_, ok, err := a.tokensActive.get(ctx, t.question(), func(ctx context.Context) (struct{}, bool, error) {
+		active, err := a.store.TokenActive(ctx, t.Tenant, t.PromiseID, t.KeyID, t.RevokedAt)
 		if errors.Is(err, promise.ErrNotFound) {
 			return struct{}{}, false, nil
 		}
@@ -143,13 +147,25 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 		return promise.Principal{}, false, err
 	}
 	if !ok {
-		a.refuse(ctx, promise.Token, slog.String("cause", "tenant unknown or suspended"), slog.String("id", t.ID.String()))
+		a.refuse(ctx, promise.Token, slog.String("cause", "revoked, or tenant or promise unknown, or tenant suspended"), slog.String("id", t.ID.String()))
 		return promise.Principal{}, false, nil
 	}
 	return promise.Principal{
 		By:     promise.By{Kind: promise.Token, ID: t.ID.String()},
-		Tenant: t.Tenant, PromiseID: t.PromiseID, Verbs: t.Verbs, ExpiresAt: t.ExpiresAt,
+		Tenant: t.Tenant, PromiseID: t.PromiseID, Verbs: t.Verbs, RawBody: t.RawBody, ExpiresAt: t.ExpiresAt,
 	}, true, nil
+}
+
+// question identifies what TokenActive is asked about a token. A slug is at the
+// end, because the other parts have fixed lengths.
+func (t Token) question() [sha256.Size]byte {
+	text := slices.Concat(t.PromiseID[:], t.KeyID[:])
+	at := int64(0)
+	if t.RevokedAt != nil {
+		at = t.RevokedAt.UnixMicro()
+	}
+	text = binary.BigEndian.AppendUint64(text, uint64(at)) //nolint:gosec // its bits
+	return sha256.Sum256(append(text, t.Tenant...))
 }
 
 func (a *Authorizer) over(k promise.Key) bool {

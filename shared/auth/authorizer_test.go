@@ -24,6 +24,8 @@ type store struct {
 	mu      sync.Mutex
 	keys    map[string]promise.Key // by hash
 	tenants map[string]bool
+	revoked map[uuid.UUID]bool // API keys whose tokens are revoked
+	last    *time.Time         // the last revocation of the promise's tokens
 	err     error
 	asked   int
 	takes   time.Duration
@@ -59,7 +61,7 @@ func (s *store) FindKey(ctx context.Context, hash []byte) (promise.Key, error) {
 	return k, nil
 }
 
-func (s *store) TenantActive(ctx context.Context, slug string) (bool, error) {
+func (s *store) TokenActive(ctx context.Context, slug string, promiseID, keyID uuid.UUID, revokedAt *time.Time) (bool, error) {
 	if err := s.ask(ctx); err != nil {
 		return false, err
 	}
@@ -69,7 +71,8 @@ func (s *store) TenantActive(ctx context.Context, slug string) (bool, error) {
 	if !ok {
 		return false, promise.ErrNotFound
 	}
-	return active, nil
+	same := s.last == nil && revokedAt == nil || s.last != nil && revokedAt != nil && s.last.Equal(*revokedAt)
+	return active && promiseID == good.PromiseID && same && !s.revoked[keyID], nil
 }
 
 // put stores a key of "acme", changed as told, and returns its secret.
@@ -104,7 +107,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	w := &world{
-		t: t, store: &store{keys: map[string]promise.Key{}, tenants: map[string]bool{"acme": true, "closed": false}},
+		t: t, store: &store{keys: map[string]promise.Key{}, tenants: map[string]bool{"acme": true, "closed": false}, revoked: map[uuid.UUID]bool{}},
 		keys: parse(t, entry("old", oldSecret)),
 	}
 	w.Authorizer = auth.NewAuthorizer(w.store, w.keys.Source(), func() time.Time { return time.Now().Add(w.skew) },
@@ -137,7 +140,12 @@ func (w *world) requireAuthorized(ok bool, asked int, credential string, what ..
 
 func (w *world) token(tenant string, ttl time.Duration) string {
 	t := good
-	t.Tenant, t.ExpiresAt = tenant, time.Now().Add(ttl)
+	t.Tenant = tenant
+	return w.sign(t, ttl)
+}
+
+func (w *world) sign(t auth.Token, ttl time.Duration) string {
+	t.ExpiresAt = time.Now().Add(ttl)
 	s, err := w.keys.Sign(t, time.Now())
 	require.NoError(w.t, err)
 	return s
@@ -222,6 +230,50 @@ func TestAuthorizeToken(t *testing.T) {
 		w.store.tenants["acme"] = false
 		time.Sleep(auth.GoodFor - 10*time.Second)
 		w.requireAuthorized(false, 1, w.token("acme", time.Hour), "suspended")
+	})
+}
+
+// Tokens that the database can tell apart are looked up apart: a refusal meets no token that was issued after the revocation.
+func TestRevokedTokens(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		before := w.token("acme", time.Hour)
+		w.requireAuthorized(true, 1, before)
+		first := time.Now().Truncate(time.Microsecond)
+		w.store.last = &first
+		after := good
+		after.RevokedAt = &first
+		w.requireAuthorized(true, 1, w.sign(after, time.Hour), "at once, in the same second")
+		time.Sleep(auth.GoodFor)
+		w.requireAuthorized(false, 1, before, "revoked")
+		w.requireAuthorized(false, 0, w.token("acme", time.Hour), "all of them")
+		w.requireAuthorized(true, 1, w.sign(after, time.Hour))
+		second := first.Add(time.Microsecond)
+		w.store.last = &second
+		again := good
+		again.RevokedAt = &second
+		w.requireAuthorized(true, 1, w.sign(again, time.Hour))
+		time.Sleep(auth.GoodFor)
+		w.requireAuthorized(false, 1, w.sign(after, time.Hour))
+		require.Contains(t, w.log.String(), "revoked")
+
+		asked := again
+		asked.KeyID = uuid.New()
+		w.requireAuthorized(true, 1, w.sign(asked, time.Hour))
+		w.store.revoked[asked.KeyID] = true
+		w.requireAuthorized(true, 0, w.sign(asked, time.Hour), "for as long as a key")
+		time.Sleep(auth.GoodFor)
+		w.requireAuthorized(false, 1, w.sign(asked, time.Hour))
+		w.requireAuthorized(true, 1, w.sign(again, time.Hour), "another key asked for it, or none")
+		asked.KeyID = uuid.New()
+		w.requireAuthorized(true, 1, w.sign(asked, time.Hour))
+		asked.PromiseID = uuid.New()
+		w.requireAuthorized(false, 1, w.sign(asked, time.Hour), "no such promise")
+
+		asked = again
+		asked.RawBody = true
+		p, ok := w.authorize(w.sign(asked, time.Hour))
+		require.True(t, ok)
+		require.True(t, p.RawBody)
 	})
 }
 

@@ -8,11 +8,10 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// Identify says who calls, by the value of an authorizer's identity source: the
-// Authorization header, "Bearer <key or token>", or the query parameter that
-// carries a token. A key is not taken from a URL, which ends up in logs. The
-// principal is promise.Anonymous where the credential is no good; the error is
-// Authorize's.
+// Identify says who calls, by the Authorization header, "Bearer <key or
+// token>", or by the token of a callback URL. It takes no API key from a URL,
+// because URLs end up in logs. The principal is promise.Anonymous if the
+// credential is invalid; the error is Authorize's.
 func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool) (promise.Principal, error) {
 	nobody := promise.Principal{By: promise.By{Kind: promise.Anonymous}}
 	credential := source
@@ -36,7 +35,6 @@ func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool)
 // format 2.0.
 type request struct {
 	IdentitySource []string `json:"identitySource"`
-	RouteKey       string   `json:"routeKey"`
 }
 
 type verdict struct {
@@ -46,8 +44,8 @@ type verdict struct {
 
 // Invoke answers API Gateway's REQUEST authorizers, payload format 2.0, with
 // their simple response. It implements lambda.Handler. Its answer follows from
-// the identity source alone, and from which authorizer asks, because API Gateway
-// uses it again for every route of the authorizer.
+// the identity source alone, because API Gateway uses it again for every route
+// of the authorizer.
 //
 // Where a credential cannot be looked up it lets the call through as
 // promise.Unverified: an error would be the caller's 500. The operation then
@@ -57,7 +55,7 @@ func (a *Authorizer) Invoke(ctx context.Context, payload []byte) ([]byte, error)
 	if err := json.Unmarshal(payload, &r); err != nil || len(r.IdentitySource) != 1 {
 		return json.Marshal(verdict{})
 	}
-	p, err := a.Identify(ctx, r.IdentitySource[0], !promise.IsCallback(r.RouteKey))
+	p, err := a.Identify(ctx, r.IdentitySource[0], true)
 	switch {
 	case err != nil:
 		a.log.ErrorContext(ctx, "credential not looked up", "cause", err.Error())

@@ -27,7 +27,7 @@ type failingStore struct{}
 func (failingStore) FindKey(context.Context, []byte) (promise.Key, error) {
 	return promise.Key{}, errors.New("away")
 }
-func (failingStore) TenantActive(context.Context, string) (bool, error) {
+func (failingStore) TokenActive(context.Context, string, uuid.UUID, uuid.UUID, *time.Time) (bool, error) {
 	return false, errors.New("away")
 }
 
@@ -38,17 +38,21 @@ func tokenKeys(t testing.TB) auth.Keys {
 	return keys
 }
 
-// authorize asks as API Gateway does, and returns the verdict.
+// authorize asks as API Gateway does, and returns the verdict; the token of a URL, as settle-callback does.
 func authorize(t testing.TB, a *auth.Authorizer, source string, inHeader bool) (ok bool, texts map[string]string) {
 	t.Helper()
-	event := map[string]any{
+	if !inHeader {
+		p, err := a.Identify(t.Context(), source, false)
+		require.NoError(t, err)
+		if p.Kind == promise.Anonymous {
+			return false, nil
+		}
+		return true, p.Texts()
+	}
+	payload, err := json.Marshal(map[string]any{
 		"version": "2.0", "type": "REQUEST", "identitySource": []string{source},
-		"routeKey": "POST /api/tenants/{slug}/callbacks/{identifier}/resolve", "headers": map[string]string{"authorization": "Basic x"},
-	}
-	if inHeader {
-		event["routeKey"] = "POST /api/tenants/{slug}/promises/{identifier}/resolve"
-	}
-	payload, err := json.Marshal(event)
+		"routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve", "headers": map[string]string{"authorization": "Basic x"},
+	})
 	require.NoError(t, err)
 	out, err := a.Invoke(t.Context(), payload)
 	require.NoError(t, err)
@@ -84,8 +88,10 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 		By: promise.By{Kind: promise.APIKey, ID: k.ID.String()}, Tenant: "acme", Scopes: k.Scopes,
 	}, promise.ParsePrincipal(texts, time.Now()))
 
+	made, err := repo.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: uuid.New(), Name: "n"})
+	require.NoError(t, err)
 	token := auth.Token{
-		ID: uuid.New(), Tenant: "acme", PromiseID: uuid.New(), Verbs: []promise.Verb{promise.VerbResolve},
+		ID: uuid.New(), Tenant: "acme", PromiseID: made.Promise.ID, Verbs: []promise.Verb{promise.VerbResolve}, KeyID: k.ID,
 		ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Second),
 	}
 	signed, err := tokens.Sign(token, time.Now())
@@ -138,10 +144,30 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
 	require.True(t, ok)
-	_, err = repo.RevokeKey(t.Context(), "acme", k.ID)
+	_, _, err = repo.RevokeKey(t.Context(), "acme", k.ID, false)
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
 	require.False(t, ok)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.True(t, ok, "its tokens stay")
+	_, _, err = repo.RevokeKey(t.Context(), "acme", k.ID, true)
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.False(t, ok, "it has leaked")
+	token.KeyID = uuid.Nil
+	signed, err = tokens.Sign(token, time.Now())
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.True(t, ok, "no key asked for it")
+	revoked, err := repo.RevokeTokens(t.Context(), "acme", promise.ByID(token.PromiseID))
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.False(t, ok)
+	token.RevokedAt = &revoked.At
+	signed, err = tokens.Sign(token, time.Now())
+	require.NoError(t, err)
+	ok, _ = authorize(t, fresh(), signed, false)
+	require.True(t, ok, "it was issued after that, in the same second")
 	planted, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": "PLANTED"}).SignedString([]byte("k"))
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), planted, false)

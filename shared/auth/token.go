@@ -41,6 +41,10 @@ type Token struct {
 	PromiseID uuid.UUID
 	Verbs     []promise.Verb
 	ExpiresAt time.Time // in whole seconds; the token is good before it, no longer at it
+
+	KeyID     uuid.UUID  // the API key that asked for the token; uuid.Nil: none did
+	RevokedAt *time.Time // the last revocation of the promise's tokens when this one was issued, in microseconds; nil: none
+	RawBody   bool       // see promise.Principal
 }
 
 func (t Token) check() error {
@@ -157,7 +161,7 @@ func (k Keys) Sign(t Token, now time.Time) (string, error) {
 	}
 	s, err := unsigned(k.first, &claims{
 		Issuer: issuer, Audience: audience, Subject: t.PromiseID.String(), Tenant: t.Tenant, Verbs: t.Verbs,
-		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: exp, ID: t.ID.String(),
+		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: exp, ID: t.ID.String(), restriction: t.restriction(),
 	}).SignedString(key.secret())
 	if err != nil {
 		return "", fmt.Errorf("sign promise token: %w", err)
@@ -233,6 +237,49 @@ type claims struct {
 	IssuedAt  *jwt.NumericDate `json:"iat"`
 	ExpiresAt *jwt.NumericDate `json:"exp"`
 	ID        string           `json:"jti"`
+	restriction
+}
+
+// restriction holds the claims that tokens of earlier releases do not have.
+type restriction struct {
+	Key     string `json:"key,omitempty"` // the API key that asked for the token
+	Revoked int64  `json:"rvk,omitempty"` // Token.RevokedAt, in microseconds since 1970
+	Body    string `json:"bod,omitempty"` // bodyRaw
+}
+
+// bodyRaw is the one value of the claim bod.
+const bodyRaw = "raw"
+
+func (t Token) restriction() restriction {
+	var r restriction
+	if t.KeyID != uuid.Nil {
+		r.Key = t.KeyID.String()
+	}
+	if t.RevokedAt != nil {
+		r.Revoked = t.RevokedAt.UnixMicro()
+	}
+	if t.RawBody {
+		r.Body = bodyRaw
+	}
+	return r
+}
+
+// read reads into t what Token.restriction wrote.
+func (r restriction) read(t *Token) (err error) {
+	if r.Key != "" {
+		if t.KeyID, err = promise.ParseID(r.Key); err != nil || t.KeyID == uuid.Nil {
+			return errors.New("key is no UUID")
+		}
+	}
+	if r.Revoked != 0 {
+		at := time.UnixMicro(r.Revoked).UTC()
+		t.RevokedAt = &at
+	}
+	if r.Body != "" && r.Body != bodyRaw {
+		return errors.New("an unknown bod")
+	}
+	t.RawBody = r.Body == bodyRaw
+	return nil
 }
 
 // token reads the claims after the parser found them signed and in time.
@@ -246,6 +293,9 @@ func (c *claims) token() (Token, error) {
 		return Token{}, errors.New("sub is no UUID")
 	}
 	t := Token{ID: id, Tenant: c.Tenant, PromiseID: promiseID, Verbs: c.Verbs, ExpiresAt: c.ExpiresAt.UTC()}
+	if err := c.read(&t); err != nil {
+		return t, err
+	}
 	return t, t.check()
 }
 

@@ -52,6 +52,8 @@ func FuzzVerify(f *testing.F) {
 		strings.Replace(payload, `"ten"`, `"TEN"`, 1), strings.Replace(payload, `"ten":"acme"`, `"ten":"acme","ten":"demo"`, 1),
 		strings.Replace(payload, "1772370000", "1772366400", 1), strings.Replace(payload, `"reject"`, `"resolve"`, 1),
 		strings.Replace(payload, "acme", strings.Repeat("a", 255), 1), strings.Replace(payload, "acme", `a\u0000`, 1),
+		strings.TrimSuffix(payload, "}") + `,"key":"C1A5F0DE-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":-1,"bod":"raw"}`,
+		strings.TrimSuffix(payload, "}") + `,"rvk":9223372036854775807,"bod":""}`,
 	} {
 		f.Add(s, header, p)
 	}
@@ -94,6 +96,8 @@ func requireClaims(t *testing.T, payload string, got auth.Token) {
 		Iss, Aud, Sub, Ten, Jti string
 		Vrb                     []promise.Verb
 		Exp                     json.Number
+		Key, Bod                string
+		Rvk                     int64
 	}
 	require.NoError(t, json.Unmarshal([]byte(payload), &c), payload)
 	require.Equal(t, "promises", c.Iss)
@@ -103,6 +107,16 @@ func requireClaims(t *testing.T, payload string, got auth.Token) {
 	require.Equal(t, c.Ten, got.Tenant)
 	require.NoError(t, promise.CheckName(got.Tenant))
 	require.Equal(t, c.Vrb, got.Verbs)
+	require.Equal(t, c.Bod == "raw", got.RawBody)
+	require.Contains(t, []string{"", "raw"}, c.Bod)
+	require.Equal(t, c.Rvk == 0, got.RevokedAt == nil)
+	if got.RevokedAt != nil {
+		require.Equal(t, c.Rvk, got.RevokedAt.UnixMicro())
+	}
+	require.Equal(t, c.Key != "", got.KeyID != uuid.Nil)
+	if c.Key != "" {
+		require.Equal(t, strings.ToLower(c.Key), got.KeyID.String())
+	}
 	require.NotEmpty(t, got.Verbs)
 	exp, err := c.Exp.Float64()
 	require.NoError(t, err)
@@ -126,6 +140,9 @@ func FuzzSign(f *testing.F) {
 	f.Fuzz(func(t *testing.T, tenant string, id []byte, verbs string, seconds int64, at uint16, flip byte, put string) {
 		keys := parse(t, entry("new", newSecret), entry("old", oldSecret))
 		token := auth.Token{ID: uuid.UUID{15: 1}, Tenant: tenant, ExpiresAt: now.Add(time.Duration(seconds%(1<<33)) * time.Second)}
+		if seconds%2 == 0 {
+			token.KeyID, token.RevokedAt, token.RawBody = uuid.UUID{0: 1, 15: byte(at)}, new(now.Add(-time.Duration(at)*time.Microsecond)), at%3 == 0
+		}
 		copy(token.PromiseID[:], id)
 		known := map[string]int{}
 		for v := range strings.FieldsSeq(verbs) {

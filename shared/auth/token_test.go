@@ -94,6 +94,22 @@ func TestTokensStayReadable(t *testing.T) {
 	got, err := keys.Verify(want, now)
 	require.NoError(t, err)
 	require.Equal(t, good, got)
+
+	restricted := good
+	restricted.KeyID = uuid.MustParse("c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90")
+	restricted.RevokedAt = new(now.Add(-time.Microsecond))
+	restricted.RawBody = true
+	want = forge(header, strings.TrimSuffix(payload, "}")+`,"key":"c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":1772366399999999,"bod":"raw"}`,
+		sha256.New, oldSecret)
+	require.Equal(t, want, sign(t, keys, restricted))
+	got, err = keys.Verify(want, now)
+	require.NoError(t, err)
+	require.Equal(t, restricted, got)
+	for _, claim := range []string{
+		`"bod":"RAW"`, `"bod":"json"`, `"bod":1`, `"key":"x"`, `"key":"00000000-0000-0000-0000-000000000000"`, `"key":1`, `"rvk":"1"`, `"rvk":1.5`, `"rvk":9223372036854775808`,
+	} {
+		refuse(t, keys, forge(header, strings.TrimSuffix(payload, "}")+","+claim+"}", sha256.New, oldSecret), claim)
+	}
 }
 
 func TestRotation(t *testing.T) {

@@ -116,8 +116,8 @@ func TestUnverified(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "token=abc", `{"value":1}`)
-	event = bytes.Replace(event, []byte(`"headers":{`), []byte(`"routeKey":"POST /api/tenants/{slug}/callbacks/{identifier}/resolve","headers":{"authorization":"Basic x",`), 1)
+	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
+	event = bytes.Replace(event, []byte(`"headers":{`), []byte(`"headers":{"authorization":"Basic x",`), 1)
 	unverified := map[string]string{"kind": "unverified"}
 	h := s.handler(t, "resolve")
 	h.Authenticate = func(context.Context, string, bool) (promise.Principal, error) {
@@ -138,8 +138,8 @@ func TestUnverified(t *testing.T) {
 	requireProblem(t, 503, "unavailable", decodeResponse(t, got))
 	h.Timeout = 10 * time.Second
 	h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
-		require.Equal(t, "abc", source)
-		require.False(t, inHeader)
+		require.Equal(t, "Basic x", source)
+		require.True(t, inHeader)
 		return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, nil
 	}
 	got, err = h.Invoke(t.Context(), as(t, event, unverified))
@@ -170,7 +170,7 @@ func TestTokensOfACreation(t *testing.T) {
 
 	// A key that may not read is not told the value of what it creates again, and makes no token that outlives it.
 	s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+made.PromiseID.(string)+`","value":"secret","comment":"secret"}`)
-	creator := holder(tenant, promise.ScopeCreate)
+	creator := holder(tenant, promise.ScopeCreate, promise.ScopeSettle)
 	creator.ExpiresAt = time.Now().Add(10 * time.Second)
 	again, err := s.handler(t, "create-promise").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", body), creator.Texts()))
 	require.NoError(t, err)
@@ -200,6 +200,7 @@ func TestTokensOfACreation(t *testing.T) {
 		`{"verbs":["resolve","resolve"],"ttlSeconds":1}`: "out_of_range", `{"verbs":"resolve","ttlSeconds":1}`: "wrong_type",
 		`{"verbs":[1],"ttlSeconds":1}`: "out_of_range", `{"verbs":["resolve"],"ttlSeconds":0}`: "out_of_range",
 		`{"verbs":["resolve"],"ttlSeconds":31536001}`: "out_of_range", `{"verbs":["resolve"],"ttlSeconds":1,"x":1}`: "unknown_field",
+		`{"verbs":["resolve"],"ttlSeconds":1,"body":"RAW"}`: "out_of_range", `{"verbs":["resolve"],"ttlSeconds":1,"body":true}`: "wrong_type",
 	} {
 		a := s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"m","tokens":`+tokens+`}`)
 		require.Equal(t, "tokens", requireProblem(t, 400, code, a)["field"], tokens)
@@ -236,7 +237,8 @@ func TestManageTenants(t *testing.T) {
 	other := manage(`{"action":"create-key","tenant":"acme","name":"checkout","scopes":["create"]}`)
 	require.NotEqual(t, key["keyId"], other["keyId"])
 	id := key["keyId"].(string)
-	revoked := manage(`{"action":"revoke-key","tenant":"acme","keyId":"` + id + `"}`)
+	revoked := manage(`{"action":"revoke-key","tenant":"acme","keyId":"` + id + `","tokens":false}`)
+	require.NotContains(t, revoked, "tokensRevokedAt")
 	require.Equal(t, revoked, manage(`{"action":"revoke-key","tenant":"acme","keyId":"`+id+`"}`), "once and for ever")
 	keys := manage(`{"action":"list-keys","tenant":"acme"}`)["keys"].([]any)
 	require.Len(t, keys, 2)
@@ -244,6 +246,14 @@ func TestManageTenants(t *testing.T) {
 	require.Equal(t, revoked["revokedAt"], first["revokedAt"])
 	require.NotContains(t, first, "apiKey")
 	require.NotContains(t, keys[1], "revokedAt")
+	require.NotContains(t, first, "tokensRevokedAt")
+	leaked := manage(`{"action":"revoke-key","tenant":"acme","keyId":"` + id + `","tokens":true}`)
+	require.Equal(t, revoked["revokedAt"], leaked["revokedAt"], "it was revoked before")
+	require.NotEmpty(t, leaked["tokensRevokedAt"])
+	require.Equal(t, leaked, manage(`{"action":"revoke-key","tenant":"acme","keyId":"`+id+`","tokens":true}`), "once and for ever")
+	require.Equal(t, leaked, manage(`{"action":"revoke-key","tenant":"acme","keyId":"`+id+`"}`), "nothing makes them valid again")
+	first = manage(`{"action":"list-keys","tenant":"acme"}`)["keys"].([]any)[0].(map[string]any)
+	require.Equal(t, leaked["tokensRevokedAt"], first["tokensRevokedAt"])
 	require.NotEmpty(t, manage(`{"action":"suspend-tenant","slug":"acme"}`)["suspendedAt"])
 	require.NotContains(t, manage(`{"action":"resume-tenant","slug":"acme"}`), "suspendedAt")
 
@@ -271,6 +281,8 @@ func TestManageTenants(t *testing.T) {
 		`{"action":"revoke-key","tenant":"demo","keyId":"` + id + `"}`:                                                 "not_found",
 		`{"action":"revoke-key","tenant":"acme","keyId":"` + workflowID + `"}`:                                         "not_found",
 		`{"action":"revoke-key","tenant":"acme","keyId":"x"}`:                                                          "invalid_uuid",
+		`{"action":"revoke-key","tenant":"acme","keyId":"` + id + `","tokens":"tokens"}`:                               "wrong_type",
+		`{"action":"list-keys","tenant":"acme","tokens":true}`:                                                         "unknown_field",
 	} {
 		_, err := h.Invoke(t.Context(), []byte(payload))
 		requireFunctionError(t, code, err)
@@ -287,7 +299,7 @@ func TestSampleTenantCalls(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../events/manage-tenants.*.json")
 	require.NoError(t, err)
-	require.Len(t, files, 8)
+	require.Len(t, files, 9)
 	for _, file := range files {
 		s := newService(t)
 		s.db.Exec(t, "INSERT INTO api_key (id, tenant_id, name, hash, scopes) SELECT $1::UUID, id, 'n', sha256('k'), '{read}' FROM tenant", keyID)

@@ -45,6 +45,8 @@ type event struct {
 
 	routeKey      string
 	authorization string
+	rawQuery      string
+	token         string // of the path
 }
 
 // readEvent takes what API Gateway made as it is, and leaves the body to be
@@ -56,17 +58,10 @@ func readEvent(payload []byte) (event, error) {
 		switch string(f.name) {
 		case "routeKey":
 			ev.routeKey = unquote(f.raw)
+		case "rawQueryString":
+			ev.rawQuery = unquote(f.raw)
 		case "pathParameters":
-			for p := range fields(f.raw) {
-				switch string(p.name) {
-				case "slug":
-					ev.slug = unquote(p.raw)
-				case "identifier":
-					ev.identifier = unquote(p.raw)
-				case "workflowExecutionId":
-					ev.workflow = unquote(p.raw)
-				}
-			}
+			ev.readPath(f.raw)
 		case "queryStringParameters":
 			ev.query = f.raw
 		case "requestContext":
@@ -114,6 +109,21 @@ func (ev *event) readHeaders(headers json.RawMessage) {
 	}
 }
 
+func (ev *event) readPath(variables json.RawMessage) {
+	for p := range fields(variables) {
+		switch string(p.name) {
+		case "slug":
+			ev.slug = unquote(p.raw)
+		case "identifier":
+			ev.identifier = unquote(p.raw)
+		case "workflowExecutionId":
+			ev.workflow = unquote(p.raw)
+		case "token":
+			ev.token = unquote(p.raw)
+		}
+	}
+}
+
 // readPrincipal reads what the authorizer has found out.
 func readPrincipal(authorizer json.RawMessage) promise.Principal {
 	texts := map[string]string{}
@@ -139,7 +149,8 @@ type call struct {
 	workflow   promise.Workflow
 	parameters parameters
 	body       object
-	deadline   time.Time // see Handler.Timeout
+	deadline   time.Time          // see Handler.Timeout
+	settlement promise.Settlement // of a callback
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
@@ -147,7 +158,7 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	ev, err := readEvent(payload)
 	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, deadline: h.deadline(ev.received)}
 	if c.principal.Kind == promise.Unverified {
-		p, away := h.authenticate(ctx, ev, c.deadline)
+		p, away := h.authenticate(ctx, ev.authorization, true, c.deadline)
 		if away != nil {
 			return c, away
 		}
@@ -179,7 +190,7 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 		return c, checkTenant(c.tenant)
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
-		return c, promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
+		return c, errNotJSON
 	}
 	if err = ev.decompress(); err != nil {
 		return c, err
@@ -190,21 +201,17 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	return c, checkTenant(c.tenant)
 }
 
-// authenticate looks up what the authorizer could not. An answer of its may be
-// used again after the database has come back.
-func (h *Handler) authenticate(ctx context.Context, ev event, deadline time.Time) (promise.Principal, error) {
+var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
+
+// authenticate looks up a credential: the Authorization header where the
+// authorizer could not do so (API Gateway may have cached that failure from
+// before the database recovered), or the token of a callback URL. A failure of
+// the look-up is CodeUnavailable.
+func (h *Handler) authenticate(ctx context.Context, source string, inHeader bool, deadline time.Time) (promise.Principal, error) {
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()
-	source, inHeader := ev.authorization, !promise.IsCallback(ev.routeKey)
-	if !inHeader {
-		for f := range fields(ev.query) {
-			if string(f.name) == "token" {
-				source = unquote(f.raw)
-			}
-		}
-	}
 	p, err := h.Authenticate(ctx, source, inHeader)
-	if err != nil && promise.AsError(err).Code == promise.CodeInternal && ctx.Err() != nil {
+	if err != nil && promise.AsError(err).Code == promise.CodeInternal {
 		err = &promise.Error{
 			Code: promise.CodeUnavailable, Detail: "The credential cannot be checked at the moment. Repeat the call.", Cause: err,
 		}
@@ -215,9 +222,6 @@ func (h *Handler) authenticate(ctx context.Context, ev event, deadline time.Time
 func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
-		if op.callback && string(f.name) == "token" { // the authorizer's
-			continue
-		}
 		if !slices.Contains(op.parameters, string(f.name)) {
 			detail := "There is no such query parameter, and this call has none."
 			if len(op.parameters) > 0 {
@@ -231,6 +235,9 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 }
 
 func (op Operation) readDirect(payload []byte) (*call, error) {
+	if op.callback {
+		return nil, promise.Fail(promise.CodeForbidden, op.name+" takes calls of callback URLs alone. Invoke resolve-by-id or reject.")
+	}
 	body, err := parseObject(payload, op.directFields())
 	if err != nil {
 		return nil, err

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -21,7 +19,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	tokens, err := h.readTokens(c.body)
+	tokens, err := h.readTokens(c)
 	if err != nil {
 		return answer{}, err
 	}
@@ -52,15 +50,16 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	}
 	text := encodePromise(made.Promise, &made.New)
 	if tokens != nil {
-		ttl := tokens.ttl
+		ttl := tokens.TTL
 		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it
 			ttl = min(ttl, max(time.Until(over), time.Second))
 		}
-		token, err := sign(c.tenant, made.Promise.ID, tokens.verbs, ttl)
+		tokens.TTL, tokens.PromiseID, tokens.RevokedAt = ttl, made.Promise.ID, made.TokensRevokedAt
+		token, err := sign(*tokens)
 		if err != nil { // the promise is there: the same call again makes the token
 			return answer{}, err
 		}
-		text = h.appendToken(text, c, made.Promise.ID, tokens.verbs, token)
+		text = h.appendToken(text, c, *tokens, token)
 	}
 	return answer{status, text}, nil
 }
@@ -176,23 +175,28 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 // maxTokenTTL is the longest that a promise token can be good for: a year.
 const maxTokenTTL = 365 * 24 * time.Hour
 
-type tokenRequest struct {
-	verbs []promise.Verb
-	ttl   time.Duration
-}
-
-// readTokens reads {"verbs": ["resolve", "reject"], "ttlSeconds": n}.
-func (h *Handler) readTokens(o object) (*tokenRequest, error) {
+// readTokens reads {"verbs": ["resolve", "reject"], "ttlSeconds": n, "body": "raw" or "json"}. A token lets its holder settle, so an API
+// key needs the scope for that, too.
+func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	const name = "tokens"
-	raw, ok := o.get(name)
+	raw, ok := c.body.get(name)
 	if !ok {
 		return nil, nil
 	}
-	tokens, err := parseObject(raw, []string{"verbs", "ttlSeconds"})
+	r := TokenRequest{Tenant: c.tenant}
+	if p := c.principal; p.Kind == promise.APIKey {
+		if !slices.Contains(p.Scopes, promise.ScopeSettle) {
+			return nil, fail(promise.CodeForbidden, name, "The API key does not have the scope settle, which tokens need.")
+		}
+		var err error
+		if r.KeyID, err = promise.ParseID(p.ID); err != nil {
+			return nil, promise.Fail(promise.CodeUnauthenticated, "The API key has no id.")
+		}
+	}
+	tokens, err := parseObject(raw, []string{"verbs", "ttlSeconds", "body"})
 	if err != nil {
 		return nil, within(name, err)
 	}
-	var r tokenRequest
 	list, err := tokens.required("verbs")
 	if err != nil {
 		return nil, within(name, err)
@@ -202,27 +206,35 @@ func (h *Handler) readTokens(o object) (*tokenRequest, error) {
 	}
 	for item := range elements(list) {
 		v := promise.Verb(unquote(item))
-		if !v.Valid() || slices.Contains(r.verbs, v) {
+		if !v.Valid() || slices.Contains(r.Verbs, v) {
 			return nil, fail(promise.CodeOutOfRange, name, "A verb is resolve or reject, each once.")
 		}
-		r.verbs = append(r.verbs, v)
+		r.Verbs = append(r.Verbs, v)
 	}
 	seconds, err := tokens.optionalInteger("ttlSeconds", 1, int64(maxTokenTTL/time.Second))
 	switch {
 	case err != nil:
 		return nil, within(name, err)
-	case seconds == nil || len(r.verbs) == 0:
+	case seconds == nil || len(r.Verbs) == 0:
 		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
 	case h.Signer == nil:
 		return nil, errors.New("TOKEN_KEYS is not set: there is nothing to sign a token with")
 	}
-	r.ttl = time.Duration(*seconds) * time.Second
+	r.TTL = time.Duration(*seconds) * time.Second
+	body, err := tokens.optionalText("body")
+	switch {
+	case err != nil:
+		return nil, within(name, err)
+	case body != nil && *body != "raw" && *body != "json":
+		return nil, fail(promise.CodeOutOfRange, name, `body must be "raw" or "json".`)
+	}
+	r.RawBody = body != nil && *body == "raw"
 	return &r, nil
 }
 
 // appendToken adds the token and, where the HTTP API's address is known, the
 // URLs that carry it.
-func (h *Handler) appendToken(text []byte, c *call, id uuid.UUID, verbs []promise.Verb, token string) []byte {
+func (h *Handler) appendToken(text []byte, c *call, r TokenRequest, token string) []byte {
 	text = appendField(text, "token", encode(token))
 	base := h.PublicURL
 	if base == "" && c.domain != "" {
@@ -231,8 +243,8 @@ func (h *Handler) appendToken(text []byte, c *call, id uuid.UUID, verbs []promis
 	if base == "" {
 		return text
 	}
-	for _, v := range verbs {
-		callback := base + "/api/tenants/" + url.PathEscape(c.tenant) + "/callbacks/id:" + id.String() + "/" + string(v) +
+	for _, v := range r.Verbs {
+		callback := base + "/api/tenants/" + url.PathEscape(c.tenant) + "/callbacks/id:" + r.PromiseID.String() + "/" + string(v) +
 			"?token=" + url.QueryEscape(token)
 		text = appendField(text, string(v)+"Url", encode(callback))
 	}

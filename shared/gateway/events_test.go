@@ -106,6 +106,17 @@ var samples = map[string]struct {
 	"get-promise.bad-foreign-key":         {status: 404, code: "not_found"},
 	"create-promise.http-tokens":          {status: 201, created: true},
 	"create-promise.bad-tokens":           {status: 400, code: "out_of_range", created: true},
+	"settle-callback.http":                {status: 200},
+	"settle-callback.http-path":           {status: 200},
+	"settle-callback.http-raw":            {status: 200},
+	"settle-callback.bad-no-token":        {status: 401, code: "unauthenticated"},
+	"settle-callback.bad-token":           {status: 403, code: "forbidden"},
+	"settle-callback.bad-two-tokens":      {status: 403, code: "forbidden"},
+	"settle-callback.bad-binary":          {status: 400, code: "invalid_utf8"},
+	"settle-callback.bad-direct":          {code: "forbidden"},
+	"revoke-tokens.http":                  {status: 200},
+	"revoke-tokens.direct":                {},
+	"revoke-tokens.bad-unknown-key":       {code: "not_found"},
 }
 
 func TestSampleEvents(t *testing.T) {

@@ -94,6 +94,11 @@ func (r *recorder) Extend(_ context.Context, tenant string, i promise.Identifier
 	return settledPromise, nil
 }
 
+func (r *recorder) RevokeTokens(_ context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error) {
+	r.note("RevokeTokens", tenant, &i, promise.By{})
+	return promise.TokensRevoked{PromiseID: settledPromise.ID}, nil
+}
+
 func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filter, limit int) ([]promise.Promise, bool, error) {
 	r.note("ListPromises", tenant, nil, promise.By{}, f, int64(limit))
 	return []promise.Promise{settledPromise}, true, nil
@@ -104,18 +109,21 @@ func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, af
 	return []promise.Event{{SequenceNumber: after, PromiseID: settledPromise.ID}}, nil
 }
 
+// sampleToken stands for a token in the sample events; with "raw" behind it, for one that takes the whole body.
+const sampleToken = "eyJ…"
+
 // authenticate looks up what the authorizer left to the operation.
 func authenticate(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
 	switch {
 	case inHeader && source == "Bearer prk_…":
 		return holder(tenant, promise.Scopes...), nil
-	case !inHeader && source == "token":
+	case !inHeader && (source == sampleToken || source == sampleToken+"raw"):
 		return promise.Principal{
 			By: promise.By{Kind: promise.Token, ID: keyID}, Tenant: tenant, PromiseID: uuid.MustParse(promiseID),
-			Verbs: []promise.Verb{promise.VerbResolve},
+			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject}, RawBody: source != sampleToken,
 		}, nil
 	}
-	return promise.Principal{}, promise.Fail(promise.CodeUnauthenticated, "as the test wants it")
+	return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, nil
 }
 
 // invoke makes a call, and holds what must hold of every one: no panic and no
@@ -127,7 +135,7 @@ func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, b
 		Operation: operations[function], Store: store, MaxValueBytes: fuzzLimit, Timeout: time.Minute,
 		Log: slog.New(slog.DiscardHandler), Authenticate: authenticate, PublicURL: "https://api.example.com",
 		Signer: func(context.Context) (gateway.SignToken, error) {
-			return func(string, uuid.UUID, []promise.Verb, time.Duration) (string, error) { return "a+/=&#?%", nil }, nil
+			return func(gateway.TokenRequest) (string, error) { return "a+/=&#?%", nil }, nil
 		},
 	}
 	before := bytes.Clone(payload)
@@ -277,7 +285,6 @@ const (
 	fewScopes
 	over
 	unverified
-	callback
 )
 
 // event is what API Gateway makes of the request; ok is false where it refuses
@@ -318,9 +325,6 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	body, encoded, route := string(r.body), false, "POST /api/tenants/{slug}/promises/{identifier}/resolve"
 	if r.how&inBase64 != 0 || !utf8.Valid(r.body) {
 		body, encoded = base64.StdEncoding.EncodeToString(r.body), true
-	}
-	if r.how&callback != 0 {
-		route = "POST /api/tenants/{slug}/callbacks/{identifier}/resolve"
 	}
 	payload, err := json.Marshal(map[string]any{
 		"version": "2.0", "routeKey": route, "rawQueryString": r.query, "headers": headers, "body": body, "isBase64Encoded": encoded,
@@ -384,9 +388,9 @@ func FuzzRequest(f *testing.F) {
 				`"idempotencyKeyTtlSeconds":1,"onTimeout":{"resolve":{"a": 1}},"metadata":{"a":[1e300,{"b":"\\"}]},"tokens":{"verbs":["reject","resolve"],"ttlSeconds":60}}`), 0},
 			{"demo", "", "", "application/json", []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","timeoutAt":"2026-01-01T00:00:00Z",` +
 				`"onTimeout":{"reject":"late"},"metadata":{"a":{"a":1,"\u0061":2}}}`), unverified},
-			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":1,"value":2}`), unverified | callback},
-			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":"` + strings.Repeat("x", fuzzLimit) + `"}`), unverified | callback},
-			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":-0.0E-7}`), unverified | callback},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":1,"value":2}`), unverified},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":"` + strings.Repeat("x", fuzzLimit) + `"}`), unverified},
+			{"demo", "id:" + promiseID, "token=token", "application/json", []byte(`{"value":-0.0E-7}`), unverified},
 			{"demo", "id:" + promiseID, "", "text/plain", []byte(`{"value":1}`), byToken | ofAnother},
 		} {
 			f.Add(byte(i), c.slug, c.identifier, c.query, c.contentType, c.body, c.how)

@@ -35,6 +35,7 @@ type Store interface {
 	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error)
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
+	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
@@ -49,7 +50,7 @@ type Operation struct {
 	parameters   []string // of the query; fields of the direct form
 	identifies   func(promise.Identifier) error
 	needs        promise.Need
-	callback     bool // its HTTP form may carry a token in the query
+	callback     bool // it takes calls of callback URLs, and verifies their tokens
 	ofWorkflow   bool // it is about a workflow execution, not a promise
 	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
@@ -61,7 +62,18 @@ type answer struct {
 }
 
 // SignToken makes a promise token.
-type SignToken func(tenant string, promiseID uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error)
+type SignToken func(TokenRequest) (string, error)
+
+// TokenRequest describes a promise token that is to be signed.
+type TokenRequest struct {
+	Tenant    string
+	PromiseID uuid.UUID
+	Verbs     []promise.Verb
+	TTL       time.Duration
+	KeyID     uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke did
+	RevokedAt *time.Time // promise.Created's TokensRevokedAt
+	RawBody   bool       // see promise.Principal
+}
 
 // Handler answers the calls of one operation. It implements lambda.Handler, and
 // is safe for concurrent use.
@@ -73,8 +85,8 @@ type Handler struct {
 	// that it cannot at the moment.
 	Signer func(context.Context) (SignToken, error)
 
-	// Authenticate looks up a credential that the authorizer could not: the
-	// Authorization header, or a token of the query.
+	// Authenticate looks up a credential: the Authorization header where the
+	// authorizer could not, or the token of a callback URL.
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
 
 	PublicURL string // where the HTTP API is reached from outside, without a slash at the end; may be empty
@@ -121,9 +133,12 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	if isHTTP {
+	switch {
+	case isHTTP && h.Operation.callback:
+		c, err = h.readCallback(ctx, payload)
+	case isHTTP:
 		c, err = h.readHTTP(ctx, payload)
-	} else {
+	default:
 		c, err = h.Operation.readDirect(payload)
 	}
 	if err != nil {

@@ -44,6 +44,9 @@ var operations = map[string]gateway.Operation{
 	"list-promises":  gateway.ListPromises,
 	"list-events":    gateway.ListEvents,
 	"batch-resolve":  gateway.BatchResolve,
+	"revoke-tokens":  gateway.RevokeTokens,
+
+	"settle-callback": gateway.SettleCallback,
 }
 
 type service struct {
@@ -70,10 +73,10 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	require.True(t, ok, function)
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second,
-		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com",
+		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com", Authenticate: authenticate,
 		Signer: func(context.Context) (gateway.SignToken, error) {
-			return func(slug string, id uuid.UUID, verbs []promise.Verb, ttl time.Duration) (string, error) {
-				return fmt.Sprint("token.", slug, ".", id, ".", verbs, ".", ttl), nil
+			return func(r gateway.TokenRequest) (string, error) {
+				return fmt.Sprint("token.", r.Tenant, ".", r.PromiseID, ".", r.Verbs, ".", r.TTL), nil
 			}, nil
 		},
 	}

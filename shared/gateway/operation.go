@@ -42,7 +42,6 @@ var ListEvents = Operation{
 // segment that tells them apart.
 var Resolve = Operation{
 	name: "resolve", body: resolveFields, parameters: settleParameters, identifies: anyIdentifier, needs: toResolve,
-	callback: true,
 	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if _, ok := c.identifier.ID(); ok {
 			return ResolveByID.do(ctx, h, c)
@@ -76,8 +75,7 @@ var ResolveByKey = Operation{
 // Reject rejects a promise by either identifier.
 var Reject = Operation{
 	name: "reject", body: []string{"error", "comment", "holdSeconds"}, parameters: settleParameters,
-	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbReject}, callback: true,
-	do: reject,
+	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbReject}, do: reject,
 }
 
 // CancelPromise cancels a promise, for the workflow that owns it.
@@ -95,6 +93,12 @@ var BatchResolve = Operation{
 var ExtendPromise = Operation{
 	name: "extend-promise", body: []string{"timeoutMs", "timeoutAt"}, identifies: anyIdentifier,
 	needs: promise.Need{Scope: promise.ScopeCreate}, do: extend,
+}
+
+// RevokeTokens ends all tokens of a promise that were issued until then. A later
+// create with tokens makes valid ones.
+var RevokeTokens = Operation{
+	name: "revoke-tokens", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
 }
 
 var (

@@ -21,6 +21,8 @@ func (o *oracle) calls(function string) []storeCall {
 		timeout, at := o.deadline()
 		o.refuse(timeout == nil && at == nil)
 		method, args = "Extend", []any{promise.Deadline{Timeout: timeout, At: at}}
+	case "revoke-tokens":
+		method = "RevokeTokens"
 	case "get-promise":
 		o.integer(o.query, o.isText, "waitSeconds", 0, 25)
 		method = "Get"
@@ -126,7 +128,11 @@ func (o *oracle) draft() promise.Draft {
 	}
 	if raw, ok := o.body["tokens"]; ok {
 		in := oracle{}
-		in.body = in.object(raw, []string{"verbs", "ttlSeconds"})
+		in.refuse(o.isText && (!uuidText.MatchString(o.keyID) || !slices.Contains(o.scopes, "settle")))
+		in.body = in.object(raw, []string{"verbs", "ttlSeconds", "body"})
+		if body := in.text("body"); body != nil {
+			in.refuse(*body != "raw" && *body != "json")
+		}
 		var verbs []string
 		in.refuse(json.Unmarshal(in.body["verbs"], &verbs) != nil || len(verbs) == 0 || len(verbs) > 2 || len(verbs) == 2 && verbs[0] == verbs[1])
 		for _, v := range verbs {

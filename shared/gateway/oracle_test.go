@@ -37,6 +37,8 @@ type oracle struct {
 
 	tenant     string
 	by         promise.By
+	keyID      string   // HTTP form
+	scopes     []string // HTTP form
 	target     string
 	workflow   uuid.UUID
 	externalID *string // that workflow was derived from
@@ -77,6 +79,7 @@ var functions = map[string]struct {
 	},
 	"extend-promise": {scope: "create", identifier: "id: key:", body: []string{"timeoutMs", "timeoutAt"}},
 	"batch-resolve":  {scope: "settle", body: []string{"items"}},
+	"revoke-tokens":  {scope: "create", identifier: "id: key:"},
 }
 
 const uuidDigits = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`
@@ -133,10 +136,6 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 		o.identify(f.identifier, plain(path["identifier"]))
 	}
 	o.query = object(ev["queryStringParameters"])
-	token := plain(o.query["token"])
-	if f.verb != "" && function != "resolve-by-id" && function != "resolve-by-key" {
-		delete(o.query, "token")
-	}
 	for name := range o.query {
 		o.refuse(!slices.Contains(f.query, name))
 	}
@@ -146,14 +145,11 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 		texts[name] = plain(raw)
 	}
 	if texts["kind"] == "unverified" {
-		source, inHeader := plain(headers["authorization"]), true
-		if strings.Contains(plain(ev["routeKey"]), "/callbacks/") {
-			source, inHeader = token, false
-		}
-		p, _ := authenticate(context.Background(), source, inHeader)
+		p, _ := authenticate(context.Background(), plain(headers["authorization"]), true)
 		texts = p.Texts()
 	}
 	o.authorize(texts, f.scope, f.verb)
+	o.keyID, o.scopes = texts["id"], strings.Fields(texts["scopes"])
 
 	body := []byte(plain(ev["body"]))
 	if string(ev["isBase64Encoded"]) == "true" {

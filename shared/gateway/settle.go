@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -118,6 +120,19 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+}
+
+type tokensRevokedJSON struct {
+	PromiseID       uuid.UUID `json:"promiseId"`
+	TokensRevokedAt time.Time `json:"tokensRevokedAt"`
+}
+
+func revokeTokens(ctx context.Context, h *Handler, c *call) (answer, error) {
+	r, err := h.Store.RevokeTokens(ctx, c.tenant, c.identifier)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{http.StatusOK, encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
 }
 
 // batchResolve answers for each item by itself: one that cannot even be read

@@ -23,7 +23,9 @@ type TenantStore interface {
 	SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error)
 	CreateKey(ctx context.Context, k promise.Key) (promise.Key, error)
 	ListKeys(ctx context.Context, tenant string) ([]promise.Key, error)
-	RevokeKey(ctx context.Context, tenant string, id uuid.UUID) (time.Time, error)
+	RevokeKey(
+		ctx context.Context, tenant string, id uuid.UUID, tokens bool,
+	) (revokedAt time.Time, tokensRevokedAt *time.Time, err error)
 }
 
 // TenantHandler manages tenants and their API keys, by direct invoke alone: IAM
@@ -52,7 +54,7 @@ var tenantActions = map[string]tenantAction{
 	"resume-tenant":  {[]string{"slug"}, suspendTenant(false)},
 	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createKey},
 	"list-keys":      {[]string{"tenant"}, listKeys},
-	"revoke-key":     {[]string{"tenant", "keyId"}, revokeKey},
+	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeKey},
 }
 
 // Invoke answers one call.
@@ -77,7 +79,7 @@ func (h *TenantHandler) Invoke(ctx context.Context, payload []byte) (out []byte,
 }
 
 func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
-	all, err := parseObject(payload, []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId"})
+	all, err := parseObject(payload, []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens"})
 	if err != nil {
 		return nil, err
 	}
@@ -150,12 +152,14 @@ type keyJSON struct {
 	CreatedAt time.Time       `json:"createdAt"`
 	ExpiresAt *time.Time      `json:"expiresAt,omitempty"`
 	RevokedAt *time.Time      `json:"revokedAt,omitempty"`
+
+	TokensRevokedAt *time.Time `json:"tokensRevokedAt,omitempty"`
 }
 
 func toKeyJSON(k promise.Key) keyJSON {
 	return keyJSON{
 		KeyID: k.ID, Tenant: k.Tenant, Name: k.Name, Scopes: k.Scopes, CreatedAt: k.CreatedAt.UTC(),
-		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt),
+		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), TokensRevokedAt: utc(k.TokensRevokedAt),
 	}
 }
 
@@ -247,13 +251,21 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if err != nil || id.String() != text {
 		return nil, fail(promise.CodeInvalidUUID, "keyId", "Invalid UUID format for key ID")
 	}
-	at, err := h.Store.RevokeKey(ctx, tenant, id)
+	tokens, err := o.flag("tokens")
+	if err != nil {
+		return nil, err
+	}
+	at, tokensAt, err := h.Store.RevokeKey(ctx, tenant, id, tokens)
 	if errors.Is(err, promise.ErrNotFound) { // the tenant, or its key
 		if _, err = h.Store.ListKeys(ctx, tenant); err == nil {
 			err = fail(promise.CodeNotFound, "keyId", "The tenant has no such key. List its keys to see their ids.")
 		}
 	}
-	return map[string]any{"keyId": id, "revokedAt": at.UTC()}, unknownTenant("tenant", err)
+	answer := map[string]any{"keyId": id, "revokedAt": at.UTC()}
+	if tokensAt != nil {
+		answer["tokensRevokedAt"] = tokensAt.UTC()
+	}
+	return answer, unknownTenant("tenant", err)
 }
 
 // unknownTenant names what promise.ErrNotFound leaves open. The operator may

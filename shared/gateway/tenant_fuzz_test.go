@@ -51,9 +51,9 @@ func (r *tenantRecorder) ListKeys(_ context.Context, tenant string) ([]promise.K
 	return nil, nil
 }
 
-func (r *tenantRecorder) RevokeKey(_ context.Context, tenant string, id uuid.UUID) (time.Time, error) {
-	r.note("RevokeKey", tenant, id)
-	return time.Now(), nil
+func (r *tenantRecorder) RevokeKey(_ context.Context, tenant string, id uuid.UUID, tokens bool) (time.Time, *time.Time, error) {
+	r.note("RevokeKey", tenant, id, tokens)
+	return time.Now(), nil, nil
 }
 
 var (
@@ -63,12 +63,12 @@ var (
 
 // readTenantCall reads a call to manage-tenants.
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
-	all := []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId"}
+	all := []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens"}
 	o.body = o.object(payload, all)
 	action := *o.required("action")
 	fields, known := map[string][]string{
 		"create-tenant": {"slug"}, "list-tenants": {}, "suspend-tenant": {"slug"}, "resume-tenant": {"slug"},
-		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId"},
+		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId", "tokens"},
 	}[action]
 	o.refuse(!known)
 	o.object(payload, append(fields, "action"))
@@ -86,7 +86,9 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	case "revoke-key":
 		id := *o.required("keyId")
 		o.refuse(!keyIDText.MatchString(id))
-		c = storeCall{method: "RevokeKey", tenant: *o.required("tenant"), args: []any{o.uuid(id)}}
+		tokens := string(o.body["tokens"])
+		o.refuse(tokens != "" && tokens != "true" && tokens != "false")
+		c = storeCall{method: "RevokeKey", tenant: *o.required("tenant"), args: []any{o.uuid(id), tokens == "true"}}
 	case "create-key":
 		k := promise.Key{Tenant: *o.required("tenant"), Name: *o.required("name"), Hash: []byte{1}}
 		o.refuse(!nameText.MatchString(k.Name))

@@ -273,7 +273,7 @@ FROM pg_class c JOIN here ON c.relnamespace = here.oid
 JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
 WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata'), ('promise', 'idempotency_key'),
 	('promise', 'tenant_id'), ('promise', 'timeout_outcome'), ('promise', 'timeout_value'), ('promise', 'timeout_error'),
-	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'),
+	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'), ('promise', 'tokens_revoked_at'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),

@@ -336,7 +336,8 @@ func TestSchemaAfterwards(t *testing.T) {
 		"name character varying NO ", "outcome character varying YES ", "resolved boolean NO false",
 		"resolved_at timestamp with time zone YES ", "resolved_by_sequence integer YES ", "settled_by_id character varying YES ",
 		"settled_by_kind character varying YES ", "tenant_id uuid NO ", "timeout_at timestamp with time zone YES ",
-		"timeout_error text YES ", "timeout_outcome character varying YES ", "timeout_value bytea YES ", "value bytea YES ", "workflow_execution_id uuid NO ",
+		"timeout_error text YES ", "timeout_outcome character varying YES ", "timeout_value bytea YES ",
+		"tokens_revoked_at timestamp with time zone YES ", "value bytea YES ", "workflow_execution_id uuid NO ",
 	}, lines(t, fresh, `SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || COALESCE(column_default, '')
 		FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'promise' ORDER BY 1`))
 }

@@ -17,10 +17,12 @@ var lockedBy = map[string][]string{
 		"idempotency_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "tenant: AccessExclusiveLock",
 		"workflow_execution: AccessExclusiveLock",
 	},
-	"00003_event_log.sql":      {"promise: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
-	"00004_lifecycle.sql":      {"idempotency_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock"},
-	"00005_credentials.sql":    {"tenant: AccessExclusiveLock"},
-	"00006_settled_events.sql": {"promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00003_event_log.sql":                     {"promise: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00004_lifecycle.sql":                     {"idempotency_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock"},
+	"00005_credentials.sql":                   {"tenant: AccessExclusiveLock"},
+	"00006_settled_events.sql":                {"promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00011_expired_keys_and_external_ids.sql": {"idempotency_key: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00012_revoke_tokens.sql":                 {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 }
 
 // strong lists the modes of locks that keep writers or readers out, the weakest

@@ -68,6 +68,7 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE idempotency_key ALTER COLUMN expires_at DROP NOT NULL", []string{"idempotency_key.expires_at may be NULL"}},
 		{"CREATE TABLE workflow_event (x INT)", []string{"the relation workflow_event is there already"}},
 		{"ALTER TABLE promise ADD COLUMN metadata TEXT", []string{"promise.metadata is there already"}},
+		{"ALTER TABLE promise ADD COLUMN tokens_revoked_at DATE", []string{"promise.tokens_revoked_at is there already"}},
 		{"CREATE TABLE api_key (x INT)", []string{"the relation api_key is there already"}},
 		{"ALTER TABLE tenant ADD COLUMN suspended_at DATE", []string{"tenant.suspended_at is there already"}},
 		{"ALTER TABLE promise ADD COLUMN comment TEXT", []string{"promise.comment is there already"}},
@@ -393,7 +394,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 11, stage(t, db))
+		require.Equal(t, 12, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "cut off in the decision")
@@ -445,7 +446,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 11, stage(t, db))
+	require.Equal(t, 12, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

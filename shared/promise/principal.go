@@ -38,6 +38,7 @@ type Principal struct {
 	Scopes    []Scope   // of an APIKey
 	PromiseID uuid.UUID // the one promise that a Token is for
 	Verbs     []Verb    // of a Token
+	RawBody   bool      // of a Token: on a callback URL the whole body is the value, or the error
 	ExpiresAt time.Time // when the credential is over; zero: never
 }
 
@@ -129,10 +130,6 @@ const (
 
 // Valid says whether v is one of the verbs.
 func (v Verb) Valid() bool { return v == VerbResolve || v == VerbReject }
-
-// IsCallback says whether a route, in API Gateway's notation, takes a promise
-// token in its query instead of a credential in the Authorization header.
-func IsCallback(routeKey string) bool { return strings.Contains(routeKey, "/callbacks/") }
 
 // Need is what an operation asks of whoever calls it.
 type Need struct {

@@ -93,6 +93,14 @@ type Created struct {
 	// LostHold says that the key held a settlement which did not settle the
 	// promise, because its time was over or it came after the deadline. It is gone.
 	LostHold bool
+
+	TokensRevokedAt *time.Time // when the promise's tokens were last revoked; nil: never
+}
+
+// TokensRevoked answers a revocation of a promise's tokens.
+type TokensRevoked struct {
+	PromiseID uuid.UUID
+	At        time.Time
 }
 
 // Outcome is what one settle call did.

@@ -24,6 +24,7 @@ type Key struct {
 	CreatedAt       time.Time
 	ExpiresAt       *time.Time
 	RevokedAt       *time.Time
+	TokensRevokedAt *time.Time // when the promise tokens that the key asked for were revoked; nil: they were not
 	TenantSuspended bool
 }
 

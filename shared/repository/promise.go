@@ -146,7 +146,9 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 			ExistingPromiseID: row.ID,
 		}
 	}
-	return promise.Created{Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold}, nil
+	return promise.Created{
+		Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold, TokensRevokedAt: row.TokensRevokedAt,
+	}, nil
 }
 
 type createRow struct {
@@ -157,6 +159,8 @@ type createRow struct {
 	SameMetadata  bool
 	SameOnTimeout bool
 	LostHold      bool
+
+	TokensRevokedAt *time.Time
 }
 
 func (r createRow) overdue() (passed, bool) {

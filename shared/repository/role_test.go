@@ -53,11 +53,12 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"list_promises_of_workflow": {app, sweeper},
 		"list_tenants":              {app, admin},
 		"revoke_key":                {admin},
+		"revoke_tokens":             {app},
 		"settle":                    {app},
 		"settle_batch":              {app},
 		"suspend_tenant":            {admin},
-		"tenant_active":             {app, admin},
 		"tenant_id":                 {app, sweeper, admin},
+		"token_active":              {app},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
@@ -148,6 +149,8 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		{"UPDATE tenant SET suspended_at = NULL", []string{"promises_app", "promises_sweeper"}},
 		{"INSERT INTO api_key (name) VALUES ('x')", []string{"promises_app", "promises_sweeper"}},
 		{"UPDATE api_key SET revoked_at = NULL", []string{"promises_app", "promises_sweeper"}},
+		{"UPDATE api_key SET tokens_revoked_at = NULL", []string{"promises_app", "promises_sweeper"}},
+		{"UPDATE promise SET tokens_revoked_at = NULL", []string{"promises_sweeper", "promises_admin"}},
 		{"SELECT hash FROM api_key", []string{"promises_sweeper"}},
 		{"SELECT value FROM promise", []string{"promises_admin"}},
 		{"SELECT * FROM workflow_event", []string{"promises_admin"}},

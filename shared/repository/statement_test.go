@@ -104,6 +104,11 @@ func TestOneRoundTrip(t *testing.T) {
 		}},
 		{"list, overdue", 3, func() error { return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) }},
 		{"list events", 1, func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) }},
+		{"token active", 1, func() error {
+			return errOf(r.TokenActive(ctx, tenant, p.ID, uuid.Nil, nil))
+		}},
+		{"revoke tokens by id", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) }},
+		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, byKey(t, "k"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
 		trips.n.Store(0)
@@ -156,6 +161,11 @@ func TestEveryQueryExecMode(t *testing.T) {
 			found, err := r.FindPromiseByKey(ctx, tenant, "k2")
 			require.NoError(t, err)
 			require.Equal(t, p.ID, found)
+			revoked, err := r.RevokeTokens(ctx, tenant, byKey(t, "k2"))
+			require.NoError(t, err)
+			active, err := r.TokenActive(ctx, tenant, p.ID, uuid.Nil, &revoked.At)
+			require.NoError(t, err)
+			require.True(t, active)
 			_, err = r.ExpireKeys(ctx, 10)
 			require.NoError(t, err)
 			requireLifecycle(t, r, value)
@@ -263,7 +273,8 @@ func TestPlans(t *testing.T) {
 		"list_tenants":              {},
 		"revoke_key":                {"api_key_pkey"},
 		"suspend_tenant":            {},
-		"tenant_active":             {},
+		"revoke_tokens":             {"promise_pkey", "idempotency_key_pkey"},
+		"token_active":              {"promise_pkey", "api_key_pkey"},
 		"create":                    {"promise_create"}, // see TestPlansOfCreate
 		"create_for_promise":        {"promise_pkey", "idempotency_key_pkey"},
 		"delete_settled":            {"idx_promise_tenant", "promise_pkey", "workflow_event_row_pkey", "idx_idempotency_key_promise"},

@@ -19,9 +19,6 @@ var listTenantsSQL string
 //go:embed queries/suspend_tenant.sql
 var suspendTenantSQL string
 
-//go:embed queries/tenant_active.sql
-var tenantActiveSQL string
-
 //go:embed queries/create_key.sql
 var createKeySQL string
 
@@ -71,18 +68,6 @@ type tenantRow struct {
 	promise.Tenant
 }
 
-type existsRow struct {
-	never
-	Exists bool
-}
-
-// TenantActive says whether there is a tenant of that slug which is not
-// suspended.
-func (r *Repository) TenantActive(ctx context.Context, slug string) (bool, error) {
-	row, err := run[existsRow](ctx, r, statement{op: "tenant active", sql: tenantActiveSQL, args: []any{slug}})
-	return row.Exists, err
-}
-
 // CreateKey keeps an API key of a tenant, by its hash. Its id and the time of
 // its creation are the database's.
 func (r *Repository) CreateKey(ctx context.Context, k promise.Key) (promise.Key, error) {
@@ -125,7 +110,7 @@ func (r *Repository) ListKeys(ctx context.Context, tenant string) ([]promise.Key
 		if row.ID != nil {
 			keys = append(keys, promise.Key{
 				ID: *row.ID, Tenant: tenant, Name: *row.Name, Scopes: row.Scopes, CreatedAt: *row.CreatedAt,
-				ExpiresAt: row.ExpiresAt, RevokedAt: row.RevokedAt,
+				ExpiresAt: row.ExpiresAt, RevokedAt: row.RevokedAt, TokensRevokedAt: row.TokensRevokedAt,
 			})
 		}
 	}
@@ -133,23 +118,29 @@ func (r *Repository) ListKeys(ctx context.Context, tenant string) ([]promise.Key
 }
 
 type keyListRow struct {
-	ID        *uuid.UUID
-	Name      *string
-	Scopes    []promise.Scope
-	CreatedAt *time.Time
-	ExpiresAt *time.Time
-	RevokedAt *time.Time
+	ID              *uuid.UUID
+	Name            *string
+	Scopes          []promise.Scope
+	CreatedAt       *time.Time
+	ExpiresAt       *time.Time
+	RevokedAt       *time.Time
+	TokensRevokedAt *time.Time
 }
 
-// RevokeKey revokes a tenant's API key for ever, and returns since when it is.
-func (r *Repository) RevokeKey(ctx context.Context, tenant string, id uuid.UUID) (time.Time, error) {
-	row, err := run[revokedRow](ctx, r, statement{op: "revoke key", sql: revokeKeySQL, args: []any{tenant, id.String()}})
-	return row.RevokedAt, err
+// RevokeKey revokes a tenant's API key for ever and, with tokens, all promise
+// tokens that the key asked for. It returns when each was revoked first;
+// tokensRevokedAt is nil if the tokens are still valid.
+func (r *Repository) RevokeKey(
+	ctx context.Context, tenant string, id uuid.UUID, tokens bool,
+) (revokedAt time.Time, tokensRevokedAt *time.Time, err error) {
+	row, err := run[revokedRow](ctx, r, statement{op: "revoke key", sql: revokeKeySQL, args: []any{tenant, id.String(), tokens}})
+	return row.RevokedAt, row.TokensRevokedAt, err
 }
 
 type revokedRow struct {
 	never
-	RevokedAt time.Time
+	RevokedAt       time.Time
+	TokensRevokedAt *time.Time
 }
 
 // FindKey finds an API key by its hash, whether or not it still opens anything.

@@ -8,7 +8,7 @@ import "time"
 
 // Route is one route of the HTTP API. Path is in API Gateway's notation: a
 // {variable} stands for one whole path segment. Authorizer is the name of one
-// of Authorizers; a route without one would be open to everybody.
+// of Authorizers. Only a route of one of SelfVerifying has none.
 type Route struct {
 	Method     string
 	Path       string
@@ -26,10 +26,17 @@ var HTTP = []Route{
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/extend", "extend-promise", "credential"},
+	{"POST", "/api/tenants/{slug}/promises/{identifier}/revoke-tokens", "revoke-tokens", "credential"},
 	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events", "list-events", "credential"},
-	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "resolve", "callback"},
-	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "reject", "callback"},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "settle-callback", ""},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "settle-callback", ""},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve/{token}", "settle-callback", ""},
+	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject/{token}", "settle-callback", ""},
 }
+
+// SelfVerifying lists the functions that verify the caller's credential
+// themselves. Their routes have no authorizer, and a throttle of their own.
+var SelfVerifying = []string{"settle-callback"}
 
 // Authorizer is a Lambda authorizer of the HTTP API: REQUEST, payload format
 // 2.0, simple responses. Function is asked who calls before a route's own
@@ -49,14 +56,10 @@ type Authorizer struct {
 	TTL            time.Duration
 }
 
-// Authorizers lists the authorizers of the HTTP API. There is one for each place
-// that a credential may be in, because API Gateway demands all identity sources
-// of an authorizer and not one of them: "credential" reads the header that API
-// clients send, "callback" the query parameter of the URLs that are handed to
-// parties who can only be given a URL.
+// Authorizers lists the authorizers of the HTTP API. "credential" reads the
+// header that API clients send.
 var Authorizers = []Authorizer{
 	{"credential", "authorize", "$request.header.Authorization", 15 * time.Second},
-	{"callback", "authorize", "$request.querystring.token", 15 * time.Second},
 }
 
 // Function is one Lambda. Its code is functions/{Name}, its sample events are
@@ -92,6 +95,8 @@ var Functions = []Function{
 	{"resolve", 10 * time.Second, 256, app},
 	{"resolve-by-id", 10 * time.Second, 256, app},
 	{"resolve-by-key", 10 * time.Second, 256, app},
+	{"revoke-tokens", 10 * time.Second, 256, app},
+	{"settle-callback", 10 * time.Second, 256, app},
 	{"expire-promises", 75 * time.Second, 256, sweeper},
 	{"migrate", 15 * time.Minute, 256, ""},
 }

@@ -408,6 +408,9 @@ func TestNoRouteNoAuthorizer(t *testing.T) {
 	for _, request := range []string{
 		"GET /api/tenants/demo/callbacks/id:1/resolve?token=a",
 		"HEAD /api/tenants/demo/callbacks/id:1/resolve?token=a",
+		"GET /api/tenants/demo/callbacks/id:1/resolve/a",
+		"POST /api/tenants/demo/callbacks/id:1/resolve/a/b",
+		"POST /api/tenants/demo/callbacks/id:1/cancel/a",
 		"OPTIONS /api/tenants/demo/callbacks/id:1/reject?token=a",
 		"PUT /api/tenants/demo/callbacks/id:1/reject?token=a",
 		"GET /api/tenants/demo/callbacks/id:1?token=a",

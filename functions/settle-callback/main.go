@@ -1,0 +1,9 @@
+// Command settle-callback is the Lambda that callback URLs call. It verifies their tokens itself.
+package main
+
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.SettleCallback) }

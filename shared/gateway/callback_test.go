@@ -1,0 +1,463 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// callback is a call of a callback URL.
+type callback struct {
+	verb        string
+	query, path string // path: a token behind the verb
+	contentType string
+	body        []byte
+	identifier  string // default: the sample promise's
+	slug        string // default: the sample tenant's
+}
+
+func (c callback) event(t testing.TB) []byte {
+	t.Helper()
+	if c.identifier == "" {
+		c.identifier = "id:" + promiseID
+	}
+	if c.slug == "" {
+		c.slug = tenant
+	}
+	headers, variables := map[string]string{}, map[string]string{"slug": c.slug, "identifier": c.identifier}
+	route := "POST /api/tenants/{slug}/callbacks/{identifier}/" + c.verb
+	if c.path != "" {
+		route, variables["token"] = route+"/{token}", c.path
+	}
+	if c.contentType != "" {
+		headers["content-type"] = c.contentType
+	}
+	payload, err := json.Marshal(map[string]any{
+		"version": "2.0", "routeKey": route, "rawQueryString": c.query, "headers": headers, "pathParameters": variables,
+		"body": base64.StdEncoding.EncodeToString(c.body), "isBase64Encoded": true,
+		"requestContext": map[string]any{ // whatever an event says of the caller, the token counts
+			"authorizer": map[string]any{"lambda": holder(tenant, promise.Scopes...).Texts()},
+		},
+	})
+	require.NoError(t, err)
+	return payload
+}
+
+// settle calls a callback URL on a store that only records.
+func (c callback) settle(t testing.TB) (response, []storeCall) {
+	t.Helper()
+	store := &recorder{}
+	h := &gateway.Handler{
+		Operation: gateway.SettleCallback, Store: store, MaxValueBytes: 1 << 20, Timeout: time.Minute,
+		Log: slog.New(slog.DiscardHandler), Authenticate: authenticate,
+	}
+	got, err := h.Invoke(t.Context(), c.event(t))
+	require.NoError(t, err)
+	return decodeResponse(t, got), store.calls
+}
+
+// The senders of callbacks append to URLs what they like. Only the token matters.
+func TestCallbackURLs(t *testing.T) {
+	t.Parallel()
+	const one = `{"value": 1 ,"comment":"c"}`
+	for _, c := range []callback{
+		{query: "token=" + sampleToken},
+		{query: "token=" + url.QueryEscape(sampleToken)},
+		{query: "utm_source=mail&token=" + sampleToken + "&utm_medium=%zz&&="},
+		{query: "token=" + sampleToken + "&bodySHA256=abc&amp;x=1"},
+		{query: "token=" + sampleToken + "?bodySHA256=abc"},
+		{query: "token=" + sampleToken + "?"},
+		{query: "token=" + sampleToken + "?token=x&y=?z"},
+		{query: "token=" + sampleToken + "%3Futm=1"},
+		{query: "%74oken=" + sampleToken},
+		{query: "strict=true&waitSeconds=x&holdSeconds=1&token=" + sampleToken},
+		{path: sampleToken},
+		{path: sampleToken, query: "utm_source=mail"},
+		{path: sampleToken, query: "token=x"},
+	} {
+		c.verb, c.body, c.contentType = "resolve", []byte(one), "application/json"
+		got, calls := c.settle(t)
+		require.Equal(t, 200, got.StatusCode, "%q: %s", c, got.Body)
+		require.Contains(t, got.Body, `"outcome":"settled"`)
+		require.Equal(t, []storeCall{{
+			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.Token, ID: keyID},
+			args: []any{promise.Settlement{
+				Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, Comment: new("c"),
+			}},
+		}}, calls)
+	}
+}
+
+// What is no token for this route and promise opens nothing.
+func TestCallbackTokens(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		callback
+		status int
+		code   string
+	}{
+		{callback{}, 401, "unauthenticated"},
+		{callback{query: "token="}, 401, "unauthenticated"},
+		{callback{query: "token"}, 401, "unauthenticated"},
+		{callback{query: "token=?"}, 401, "unauthenticated"},
+		{callback{query: "Token=" + sampleToken}, 401, "unauthenticated"},
+		{callback{query: "a=1?token=" + sampleToken}, 401, "unauthenticated"},
+		{callback{query: "token=garbage"}, 403, "forbidden"},
+		{callback{path: "garbage"}, 403, "forbidden"},
+		{callback{path: "garbage", query: "token=" + sampleToken}, 403, "forbidden"},
+		{callback{query: "token=Bearer " + sampleToken}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken + "&token=" + sampleToken}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken + "&token=x"}, 403, "forbidden"},
+		{callback{query: "token=x?&%74oken=" + sampleToken}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, identifier: "id:" + workflowID}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, identifier: "key:" + key}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, identifier: "x"}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, verb: "cancel"}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, slug: "other"}, 404, "not_found"},
+	} {
+		if c.verb == "" {
+			c.verb = "resolve"
+		}
+		c.body = []byte("{") // the caller does not learn that it is malformed
+		got, calls := c.settle(t)
+		requireProblem(t, c.status, c.code, got)
+		require.Empty(t, calls)
+		require.NotContains(t, got.Body, sampleToken)
+	}
+}
+
+// A token for JSON bodies takes what resolve and reject take, without what callbacks do not have.
+func TestCallbackBodies(t *testing.T) {
+	t.Parallel()
+	for body, code := range map[string]string{
+		``: "malformed_json", `{`: "malformed_json", `1`: "wrong_type", `{}`: "missing_field", `{"value":1,"holdSeconds":60}`: "unknown_field",
+		`{"value":1,"strict":true}`: "unknown_field", `{"error":"x"}`: "unknown_field", `{"value":1,"comment":""}`: "out_of_range",
+	} {
+		got, calls := callback{verb: "resolve", path: sampleToken, body: []byte(body)}.settle(t)
+		requireProblem(t, 400, code, got)
+		require.Empty(t, calls, body)
+	}
+	got, _ := callback{verb: "reject", path: sampleToken, body: []byte(`{"value":1}`)}.settle(t)
+	requireProblem(t, 400, "unknown_field", got)
+	got, _ = callback{verb: "resolve", path: sampleToken, contentType: "text/plain", body: []byte(`{"value":1}`)}.settle(t)
+	requireProblem(t, 415, "unsupported_media_type", got)
+	got, calls := callback{verb: "reject", path: sampleToken, body: []byte(`{"error":"no","comment":"c"}`)}.settle(t)
+	require.Equal(t, 200, got.StatusCode, got.Body)
+	require.Equal(t, []any{promise.Settlement{
+		Result: promise.Result{State: promise.Rejected, Error: new("no")}, Comment: new("c"),
+	}}, calls[0].args)
+}
+
+const form = "application/x-www-form-urlencoded"
+
+func TestRawBodies(t *testing.T) {
+	t.Parallel()
+	nested := strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)
+	for _, c := range []struct{ contentType, body, value, code string }{
+		{"", "", `null`, ""},
+		{form, "", `null`, ""},
+		{"application/json", "\ufeff", `null`, ""},
+		{"application/json", " {\"b\": 1.0,\r\n\"a\":\"<\\u0000>\", \"a\":null}\n", " {\"b\": 1.0,\r\n\"a\":\"<\\u0000>\", \"a\":null}\n", ""},
+		{"application/json", "\ufeff[1]", `[1]`, ""},
+		{"", `"text"`, `"text"`, ""},
+		{"text/plain; charset=utf-8", `-0.0E-7`, `-0.0E-7`, ""},
+		{"application/octet-stream", `null`, `null`, ""},
+		{"text/plain", "paid \"äöü\" <&>\r\n\u2028 \x1b", `"paid \"äöü\" <&>\r\n\u2028 \u001b"`, ""},
+		{"", " ", `" "`, ""},
+		{"application/json", `{"value":`, `"{\"value\":"`, ""},
+		{"application/xml", "<ok/>", `"<ok/>"`, ""},
+		{form, "status=paid&item=book&item=pen+%26+ink&empty=&flag", `{"status":"paid","item":["book","pen & ink"],"empty":"","flag":""}`, ""},
+		{form + "; charset=UTF-8", "b=1&a=2&b=3&&a=", `{"b":["1","3"],"a":["2",""]}`, ""},
+		{strings.ToUpper(form), "=x&a%5B%5D=%C3%A4&100%=%zz%4&c=a;b=c", `{"":"x","a[]":"ä","100%":"%zz%4","c":"a;b=c"}`, ""},
+		{form, "%22%3C%0A=\"", `{"\"<\n":"\""}`, ""},
+		{form, `{"ok":true}`, `{"ok":true}`, ""},
+		{form, ` [1, 2]`, ` [1, 2]`, ""},
+		{form, `{"ok"=1`, `{"{\"ok\"":"1"}`, ""},
+		{form, `42`, `{"42":""}`, ""},
+		{"text/plain", "\xff", "", "invalid_utf8"},
+		{"application/json", "\"\xff\"", "", "invalid_utf8"},
+		{"", "\x1f\x8b\x08\x00", "", "invalid_utf8"},
+		{"", "{\x00\"\x00a\x00", "", "nul_character"},
+		{form, "a=%00", "", "nul_character"},
+		{form, "%00=a", "", "nul_character"},
+		{form, "a=%ff", "", "invalid_utf8"},
+		{"", nested, "", "value_too_large"},
+		{"application/json", nested[20 : len(nested)-20], "", ""},
+		{"text/plain", strings.Repeat("a", 1<<20), "", "value_too_large"},
+		{"text/plain", strings.Repeat("\x01", 200_000), "", "value_too_large"},
+		{form, "a=" + strings.Repeat("%41", 1<<19), `{"a":"` + strings.Repeat("A", 1<<19) + `"}`, ""},
+		{"", "[" + strings.Repeat(" ", 1<<20) + "]", "", "value_too_large"},
+	} {
+		name := c.contentType + " " + c.body[:min(40, len(c.body))]
+		got, calls := callback{verb: "resolve", path: sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
+		switch {
+		case c.code != "":
+			status := 400
+			if c.code == "value_too_large" {
+				status = 413
+			}
+			requireProblem(t, status, c.code, got)
+			require.Empty(t, calls, name)
+		case c.value == "": // as deep as a value may be
+			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
+		default:
+			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
+			s := calls[0].args[0].(promise.Settlement)
+			require.Equal(t, promise.Resolved, s.State)
+			require.Equal(t, c.value, string(s.Value), name)
+			require.True(t, json.Valid(s.Value), name)
+		}
+	}
+}
+
+// A rejection's error is the body's text as it is, whatever its shape.
+func TestRawErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ contentType, body, text, code string }{
+		{"", "", "", ""},
+		{"text/plain", "card \"declined\"\n", "card \"declined\"\n", ""},
+		{"application/json", `{"error": "x"}`, `{"error": "x"}`, ""},
+		{"application/json", `"x"`, `"x"`, ""},
+		{form, "reason=card+declined", "reason=card+declined", ""},
+		{"text/plain", "\ufeffno", "no", ""},
+		{"text/plain", "\xff", "", "invalid_utf8"},
+		{"text/plain", "a\x00", "", "nul_character"},
+	} {
+		got, calls := callback{verb: "reject", query: "token=" + sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
+		if c.code != "" {
+			requireProblem(t, 400, c.code, got)
+			require.Empty(t, calls)
+			continue
+		}
+		require.Equal(t, 200, got.StatusCode, got.Body)
+		require.Equal(t, []any{promise.Settlement{Result: promise.Result{State: promise.Rejected, Error: &c.text}}}, calls[0].args)
+	}
+	got, calls := callback{verb: "reject", path: sampleToken + "raw", body: bytes.Repeat([]byte("\""), 1<<19)}.settle(t)
+	requireProblem(t, 413, "value_too_large", got)
+	require.Empty(t, calls)
+}
+
+// A late call gets the same answer, and writes nothing, whatever settled the promise.
+func TestLateCallbacks(t *testing.T) {
+	t.Parallel()
+	by := func(r promise.Result) promise.Settlement {
+		return promise.Settlement{Result: r, By: promise.By{Kind: promise.APIKey, ID: keyID}}
+	}
+	for name, settle := range map[string]func(s *service) error{
+		"another value": func(s *service) error {
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Resolved, Value: []byte(`"first"`)})))
+		},
+		"the same value": func(s *service) error {
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Resolved, Value: []byte("1")})))
+		},
+		"rejected": func(s *service) error {
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Rejected, Error: new("first")})))
+		},
+		"cancelled": func(s *service) error {
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Cancelled, Error: new("first")})))
+		},
+		"by its deadline": func(s *service) error {
+			return errOf(s.store.Extend(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), promise.Deadline{Timeout: new(time.Duration)}))
+		},
+		"by the same token": func(s *service) error {
+			got, err := s.handler(t, "settle-callback").Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
+			require.Contains(t, string(got), `\"outcome\":\"settled\"`)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			s.promise(t)
+			require.NoError(t, settle(s))
+			before := s.snapshot(t)
+			for verb, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
+				for range 2 {
+					got, err := s.handler(t, "settle-callback").Invoke(t.Context(), callback{verb: verb, path: sampleToken, body: []byte(body)}.event(t))
+					require.NoError(t, err)
+					late := decodeResponse(t, got)
+					require.Equal(t, 200, late.StatusCode)
+					require.Equal(t, `{"alreadyResolved":true}`, late.Body)
+				}
+			}
+			require.Equal(t, before, s.snapshot(t))
+		})
+	}
+}
+
+func errOf[T any](_ T, err error) error { return err }
+
+// A raw body is kept byte for byte, and read back.
+func TestARawBodyIsTheValue(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	const body = "\r\n {\"a\" : 1.0}\n"
+	got, err := s.handler(t, "settle-callback").Invoke(t.Context(), callback{verb: "resolve", path: sampleToken + "raw", body: []byte(body)}.event(t))
+	require.NoError(t, err)
+	require.Contains(t, string(got), `\"outcome\":\"settled\"`)
+	p, err := s.direct(t, "get-promise", `{"tenant":"demo","promiseId":"`+promiseID+`"}`)
+	require.NoError(t, err)
+	require.Contains(t, p, `"value":`+body+`}`)
+	require.True(t, json.Valid([]byte(p)))
+}
+
+// A token that cannot be checked now is neither valid nor invalid: the sender repeats the call.
+func TestCallbackUnavailable(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	h := s.handler(t, "settle-callback")
+	for _, failure := range []error{
+		errors.New("the signing keys cannot be read"), context.DeadlineExceeded, promise.Fail(promise.CodeUnavailable, "away"),
+	} {
+		h.Authenticate = func(context.Context, string, bool) (promise.Principal, error) { return promise.Principal{}, failure }
+		got, err := h.Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
+		require.NoError(t, err)
+		a := decodeResponse(t, got)
+		requireProblem(t, 503, "unavailable", a)
+		require.Equal(t, "1", a.Headers["retry-after"])
+	}
+	for _, p := range []promise.Principal{holder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.Direct}}, {}} { // a token alone
+		h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
+			require.Equal(t, sampleToken, source)
+			require.False(t, inHeader)
+			return p, nil
+		}
+		got, err := h.Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
+		require.NoError(t, err)
+		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
+	}
+}
+
+// The token of a creation says which key asked for it and which revocation came before it.
+func TestTokenRequests(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	var asked []gateway.TokenRequest
+	h := s.handler(t, "create-promise")
+	h.Signer = func(context.Context) (gateway.SignToken, error) {
+		return func(r gateway.TokenRequest) (string, error) { asked = append(asked, r); return "t", nil }, nil
+	}
+	create := func(tokens string, p *promise.Principal) response {
+		t.Helper()
+		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + key + `","tokens":` + tokens + `}`
+		if p == nil {
+			got, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo",`+body))
+			require.NoError(t, err)
+			return response{StatusCode: 200, Body: string(got)}
+		}
+		got, err := h.Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", "{"+body), p.Texts()))
+		require.NoError(t, err)
+		return decodeResponse(t, got)
+	}
+	owner := holder(tenant, promise.ScopeCreate, promise.ScopeSettle)
+	require.Equal(t, 200, create(`{"verbs":["resolve"],"ttlSeconds":60}`, &owner).StatusCode)
+	revoke := func(form func() (string, error)) time.Time {
+		t.Helper()
+		text, err := form()
+		require.NoError(t, err)
+		var r struct {
+			PromiseID       string
+			TokensRevokedAt time.Time
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &r))
+		require.Equal(t, promiseID, r.PromiseID)
+		return r.TokensRevokedAt
+	}
+	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+key, "", "").Body, nil })
+	require.Equal(t, 200, create(`{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
+	second := revoke(func() (string, error) {
+		return s.direct(t, "revoke-tokens", `{"tenant":"demo","promiseId":"`+promiseID+`"}`)
+	})
+	require.True(t, second.After(first))
+	create(`{"verbs":["resolve"],"ttlSeconds":60,"body":"json"}`, &owner)
+
+	id, of := uuid.MustParse(promiseID), uuid.MustParse(keyID)
+	one, both := []promise.Verb{promise.VerbResolve}, []promise.Verb{promise.VerbReject, promise.VerbResolve}
+	for i := range asked {
+		if at := asked[i].RevokedAt; at != nil {
+			asked[i].RevokedAt = new(at.UTC())
+		}
+	}
+	require.Equal(t, []gateway.TokenRequest{
+		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, KeyID: of},
+		{Tenant: tenant, PromiseID: id, Verbs: both, TTL: time.Minute, RevokedAt: &first, RawBody: true},
+		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, KeyID: of, RevokedAt: &second},
+	}, asked)
+
+	// A key that may not settle makes nobody else settle, and no promise is created.
+	before := s.snapshot(t)
+	creator := holder(tenant, promise.ScopeCreate, promise.ScopeRead)
+	require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
+	creator.Scopes, creator.ID = promise.Scopes, "no id"
+	requireProblem(t, 401, "unauthenticated", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))
+	require.Equal(t, before, s.snapshot(t))
+	require.Len(t, asked, 3)
+}
+
+// FuzzRawBody takes any body of any type. It is refused with a code, or becomes a JSON value that says the same: the body
+// itself, its text, or its form as net/url reads it.
+func FuzzRawBody(f *testing.F) {
+	for _, body := range []string{
+		``, `{"a":1}`, ` [1]`, `text`, `"text"`, "a=1&a=2&b=%C3%A4+%26", "a=%zz&%", "\ufeff1", "\xff", "a\x00", `{`, "%00", "=&=&", "a;b=c", "{}=1", "\u2028<",
+	} {
+		f.Add(form, []byte(body))
+		f.Add("text/plain", []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		if !utf8.ValidString(contentType) {
+			return
+		}
+		got, calls := callback{verb: "resolve", path: sampleToken + "raw", contentType: contentType, body: body}.settle(t)
+		text := strings.TrimPrefix(string(body), "\ufeff")
+		fields, err := url.ParseQuery(text)
+		isForm := strings.HasPrefix(strings.ToLower(contentType), form)
+		if got.StatusCode != 200 {
+			require.Contains(t, []int{400, 413}, got.StatusCode)
+			require.Empty(t, calls)
+			require.True(t, !utf8.ValidString(text) || strings.ContainsRune(text, 0) || len(text) > 1000 || isForm, "%q: %s", body, got.Body)
+			return
+		}
+		value := calls[0].args[0].(promise.Settlement).Value
+		require.True(t, json.Valid(value), "%q", value)
+		if json.Valid([]byte(text)) && string(value) == text || text == "" && string(value) == "null" {
+			return
+		}
+		var s string
+		if json.Unmarshal(value, &s) == nil {
+			require.Equal(t, text, s)
+			require.False(t, json.Valid([]byte(text)))
+			return
+		}
+		require.True(t, isForm)
+		if err != nil { // net/url takes no stray percent sign and no semicolon
+			return
+		}
+		var object map[string]any
+		require.NoError(t, json.Unmarshal(value, &object))
+		for name, values := range fields {
+			if len(values) == 1 {
+				require.Equal(t, values[0], object[name])
+			} else {
+				require.Len(t, object[name], len(values))
+			}
+		}
+		require.Len(t, object, len(fields))
+	})
+}

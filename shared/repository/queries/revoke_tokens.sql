@@ -1,0 +1,18 @@
+-- Revokes all tokens of a promise that were issued until now, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug. Each
+-- revocation has a time of its own. No row: there is no such promise for this tenant. A key is found as in get.sql.
+--
+-- Locks: the promise's row alone. It waits for a settlement, and then keeps what that wrote. promise_pkey, idempotency_key_pkey.
+UPDATE promise p
+SET tokens_revoked_at = GREATEST(CLOCK_TIMESTAMP(), p.tokens_revoked_at + INTERVAL '1 microsecond')
+FROM tenant t
+WHERE t.slug = $1
+  AND p.tenant_id = t.id
+  AND p.id = COALESCE($2::UUID, (
+      SELECT k.promise_id
+      FROM idempotency_key k
+      JOIN promise q ON q.id = k.promise_id
+      WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
+        AND k.key = $3::VARCHAR
+        AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
+  ))
+RETURNING p.id AS promise_id, p.tokens_revoked_at
