@@ -30,9 +30,9 @@ type alarm struct {
 	name      string
 	metric    awscloudwatch.IMetric
 	above     float64
-	below     bool    // the other way round: goes off below the value
-	of, count float64 // count of the last of periods; 1 of 1 if unset
-	silence   awscloudwatch.TreatMissingData
+	below     bool                           // the other way round: goes off below the value
+	of, count float64                        // count of the last of periods; 1 of 1 if unset
+	silence   awscloudwatch.TreatMissingData // not breaching if unset; missing: silence is told, too
 }
 
 func newAlarms(parent constructs.Construct, s settings, m measures) {
@@ -59,6 +59,9 @@ func newAlarms(parent constructs.Construct, s settings, m measures) {
 			action := awscloudwatchactions.NewSnsAction(topic)
 			made.AddAlarmAction(action)
 			made.AddOkAction(action)
+			if a.silence == awscloudwatch.TreatMissingData_MISSING {
+				made.AddInsufficientDataAction(action)
+			}
 		}
 	}
 }
@@ -72,11 +75,29 @@ func newAlarmTopic(scope constructs.Construct, s settings) awssns.ITopic {
 		Description: jsii.String("The alarms of " + s.stackName()), EnableKeyRotation: jsii.Bool(true),
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
-	// SNS's own key does not let CloudWatch in.
-	key.GrantEncryptDecrypt(awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil))
 	topic := awssns.NewTopic(scope, jsii.String("Topic"), &awssns.TopicProps{MasterKey: key, EnforceSSL: jsii.Bool(true)})
+	allowAlarms(key, topic)
 	topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(jsii.String(s.AlarmEmail), nil))
 	return topic
+}
+
+// allowAlarms lets the alarms of this account publish to the topic. SNS's own key
+// would not let CloudWatch in, and a topic with a policy of its own loses the one
+// by which SNS lets in the account's services.
+func allowAlarms(key awskms.Key, topic awssns.Topic) {
+	cloudWatch := &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)}
+	stack := awscdk.Stack_Of(topic)
+	topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Sid: jsii.String("Alarms"), Principals: cloudWatch, Actions: jsii.Strings("sns:Publish"), Resources: &[]*string{topic.TopicArn()},
+		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account()}},
+	}))
+	// CloudWatch calls KMS itself, with the topic's ARN as encryption context. The key
+	// cannot name the topic, which names the key.
+	topics := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sns"), Resource: jsii.String("*"), ArnFormat: awscdk.ArnFormat_NO_RESOURCE_NAME})
+	key.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Sid: jsii.String("Alarms"), Principals: cloudWatch, Actions: jsii.Strings("kms:Decrypt", "kms:GenerateDataKey*"), Resources: jsii.Strings("*"),
+		Conditions: &map[string]any{"ArnLike": map[string]any{"kms:EncryptionContext:aws:sns:topicArn": topics}},
+	}), nil)
 }
 
 // measures is where the alarms and the dashboard find what there is to see.
@@ -173,10 +194,15 @@ func (m measures) alarms(s settings) []alarm {
 				"failed": m.api.MetricServerError(options("Sum", five)), "requests": m.api.MetricCount(options("Sum", five)),
 			}),
 		},
-		// Silence is worse: then nobody looks at the deadlines.
+		// Silence is worse: then nobody looks at the deadlines. It makes the alarm go to
+		// INSUFFICIENT_DATA. That is also the state in which an alarm is created, and only
+		// a change of state is told: a new stage, which has no data yet, rings nobody.
+		// Missing data that breaches would raise the alarm at its first evaluation,
+		// whatever the number of periods.
+		// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
 		alarm{
 			name: "overdue", metric: m.own("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute), above: 30, of: 5, count: 3,
-			silence: awscloudwatch.TreatMissingData_BREACHING,
+			silence: awscloudwatch.TreatMissingData_MISSING,
 		},
 		alarm{name: "sweep-errors", metric: m.own("expire-promises", sweep.MetricSweepErrors, "Sum", five), of: 3, count: 2},
 		alarm{name: "holds-expired", metric: m.holdsExpired(five)},

@@ -52,7 +52,7 @@ func newAPI(parent constructs.Construct, s settings) api {
 	}
 
 	a.limit = throttle{rate: 100, burst: 200}
-	if s.production() {
+	if s.Large {
 		a.limit = throttle{rate: 2000, burst: 1000}
 	}
 	stage := awsapigatewayv2.NewHttpStage(scope, jsii.String("Stage"), &awsapigatewayv2.HttpStageProps{
@@ -62,7 +62,7 @@ func newAPI(parent constructs.Construct, s settings) api {
 	})
 	a.stage = stage.Node().DefaultChild().(awsapigatewayv2.CfnStage)
 	a.stage.SetAccessLogSettings(&awsapigatewayv2.CfnStage_AccessLogSettingsProperty{
-		DestinationArn: newLogGroup(scope, "AccessLog", s).LogGroupArn(),
+		DestinationArn: newLogGroup(scope, "AccessLog", accessLogPrefix+s.stackName(), s).LogGroupArn(),
 		Format:         jsii.String(accessLogFormat()),
 	})
 	return a
@@ -87,12 +87,19 @@ type throttle struct{ rate, burst int }
 // selfVerifyingShare divides the API's throttle: each route without an authorizer, which anybody can call, gets that part.
 const selfVerifyingShare = 10
 
+// accessLogPrefix begins the name of the access log's group. CloudWatch Logs allows
+// all groups with the prefix /aws/vendedlogs/ at once. Any other group takes space
+// in a resource policy of the account, which ends at 5,120 characters.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
+const accessLogPrefix = "/aws/vendedlogs/apigateway/"
+
 // accessLogFormat tells of a request by its route: paths have keys in them, and
-// query strings tokens.
+// query strings tokens. API Gateway logs "-" for a name that HTTP APIs do not have.
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
 func accessLogFormat() string {
 	format := map[string]string{}
 	for _, name := range []string{
-		"authorizer.error", "authorizer.latency", "error.message", "extendedRequestId", "httpMethod", "identity.sourceIp",
+		"authorizer.error", "error.message", "extendedRequestId", "httpMethod", "identity.sourceIp",
 		"integration.error", "integration.latency", "integration.status", "protocol", "requestId", "requestTime",
 		"responseLatency", "responseLength", "routeKey", "status",
 	} {

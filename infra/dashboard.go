@@ -15,7 +15,7 @@ import (
 func newDashboard(parent constructs.Construct, s settings, m measures) {
 	const minute = time.Minute
 	dashboard := awscloudwatch.NewDashboard(parent, jsii.String("Dashboard"), &awscloudwatch.DashboardProps{
-		DashboardName: jsii.String(s.stackName()),
+		DashboardName: inRegion(parent, s.stackName()),
 	})
 	row := func(widgets ...awscloudwatch.IWidget) { dashboard.AddWidgets(widgets...) }
 	graph := func(title string, width float64, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {

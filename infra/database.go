@@ -26,7 +26,7 @@ type postgres struct {
 	target     awsrds.ProxyTarget
 	group      awsec2.SecurityGroup
 	host       *string
-	resourceID *string // in the ARNs of its users
+	resourceID *string // in the ARNs of its users; a new database has a new one
 	secretARN  *string // the master user's password, kept by RDS
 	metrics    databaseMetrics
 	construct  constructs.Construct // what waits for this waits for a database that answers
@@ -43,7 +43,7 @@ func newDatabase(parent constructs.Construct, s settings, n network) postgres {
 
 func newRDS(scope constructs.Construct, s settings, n network, group awsec2.SecurityGroup) postgres {
 	class := awsec2.InstanceType_Of(awsec2.InstanceClass_T4G, awsec2.InstanceSize_MEDIUM)
-	if s.production() {
+	if s.Large {
 		class = awsec2.InstanceType_Of(awsec2.InstanceClass_R7G, awsec2.InstanceSize_LARGE)
 	}
 	instance := awsrds.NewDatabaseInstance(scope, jsii.String("Instance"), &awsrds.DatabaseInstanceProps{
@@ -58,15 +58,15 @@ func newRDS(scope constructs.Construct, s settings, n network, group awsec2.Secu
 
 		Vpc: n.vpc, VpcSubnets: n.subnets, SecurityGroups: &[]awsec2.ISecurityGroup{group},
 		PubliclyAccessible: jsii.Bool(false),
-		MultiAz:            jsii.Bool(s.production()),
+		MultiAz:            jsii.Bool(s.Large),
 
 		StorageType: awsrds.StorageType_GP3, StorageEncrypted: jsii.Bool(true),
 		AllocatedStorage: jsii.Number(storageGiB(s)), MaxAllocatedStorage: jsii.Number(storageGiB(s) * 10),
 
 		BackupRetention:         backupRetention(s),
 		CopyTagsToSnapshot:      jsii.Bool(true),
-		DeleteAutomatedBackups:  jsii.Bool(!s.production()),
-		DeletionProtection:      jsii.Bool(s.production()),
+		DeleteAutomatedBackups:  jsii.Bool(!s.guarded()),
+		DeletionProtection:      jsii.Bool(s.guarded()),
 		RemovalPolicy:           removal(s),
 		AutoMinorVersionUpgrade: jsii.Bool(true),
 
@@ -90,7 +90,7 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 	}
 	minimum, maximum := 0.5, 4.0
 	var readers *[]awsrds.IClusterInstance
-	if s.production() {
+	if s.Large {
 		minimum, maximum = 2, 32
 		standby := *instance
 		standby.ScaleWithWriter = jsii.Bool(true) // to take over at once, it must be as large
@@ -111,8 +111,8 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 		StorageEncrypted:       jsii.Bool(true),
 		Backup:                 &awsrds.BackupProps{Retention: backupRetention(s)},
 		CopyTagsToSnapshot:     jsii.Bool(true),
-		DeleteAutomatedBackups: jsii.Bool(!s.production()),
-		DeletionProtection:     jsii.Bool(s.production()),
+		DeleteAutomatedBackups: jsii.Bool(!s.guarded()),
+		DeletionProtection:     jsii.Bool(s.guarded()),
 		RemovalPolicy:          removal(s),
 	})
 	restore(cluster, s, "SnapshotIdentifier", "DatabaseName")
@@ -149,21 +149,21 @@ func parameters(s settings) *map[string]*string {
 }
 
 func storageGiB(s settings) int {
-	if s.production() {
+	if s.Large {
 		return 400 // from there on, gp3 has 12,000 IOPS
 	}
 	return 20
 }
 
 func backupRetention(s settings) awscdk.Duration {
-	if s.production() {
+	if s.guarded() {
 		return awscdk.Duration_Days(jsii.Number(35)) // the most that RDS keeps
 	}
 	return awscdk.Duration_Days(jsii.Number(1))
 }
 
 func removal(s settings) awscdk.RemovalPolicy {
-	if s.production() {
+	if s.guarded() {
 		return awscdk.RemovalPolicy_RETAIN
 	}
 	return awscdk.RemovalPolicy_DESTROY

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -20,11 +21,17 @@ func newEnginePolicy(scope constructs.Construct, s settings, functions map[strin
 	for _, name := range engineFunctions {
 		arns = append(arns, *functions[name].FunctionArn())
 	}
-	return awsiam.NewManagedPolicy(scope, jsii.String("EnginePolicy"), &awsiam.ManagedPolicyProps{
-		ManagedPolicyName: jsii.String(s.stackName() + "-engine"),
+	policy := awsiam.NewManagedPolicy(scope, jsii.String("EnginePolicy"), &awsiam.ManagedPolicyProps{
+		ManagedPolicyName: inRegion(scope, s.stackName()+"-engine"),
 		Description:       jsii.String("Lets a workflow engine create promises, settle them and read them"),
 		Statements: &[]awsiam.PolicyStatement{awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 			Actions: jsii.Strings("lambda:InvokeFunction"), Resources: jsii.Strings(arns...),
 		})},
 	})
+	// CloudFormation replaces a policy whose name changes. Engines still have the old one.
+	policy.Node().DefaultChild().(awscdk.CfnResource).CfnOptions().SetUpdateReplacePolicy(awscdk.CfnDeletionPolicy_RETAIN)
+	awscdk.Validations_Of(policy).Acknowledge(&awscdk.Acknowledgment{
+		Id: jsii.String("CloudFormation-Validate::W3011"), Reason: jsii.String("with its stack, the policy goes: its functions do"),
+	})
+	return policy
 }

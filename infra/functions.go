@@ -57,9 +57,7 @@ type function struct {
 func newFunction(scope constructs.Construct, s settings, n network, code binaries, f function) awslambda.Function {
 	stack := awscdk.Stack_Of(scope)
 	name := s.stackName() + "-" + f.Name
-	log := awslogs.NewLogGroup(scope, jsii.String("Log"), &awslogs.LogGroupProps{
-		LogGroupName: jsii.String("/aws/lambda/" + name), Retention: logRetention(s), RemovalPolicy: removal(s),
-	})
+	log := newLogGroup(scope, "Log", "/aws/lambda/"+name, s)
 	role := awsiam.NewRole(scope, jsii.String("Role"), &awsiam.RoleProps{
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
 		Description: jsii.String(name),
@@ -107,7 +105,7 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		VpcSubnets:     n.subnets,
 		SecurityGroups: &[]awsec2.ISecurityGroup{f.group},
 	}
-	if s.production() {
+	if s.Large {
 		props.ReservedConcurrentExecutions = jsii.Number(concurrency[f.Name])
 	}
 	return awslambda.NewFunction(scope, jsii.String("Function"), props)
@@ -138,15 +136,20 @@ func interfaces(stack awscdk.Stack, functionName string) []awsiam.PolicyStatemen
 }
 
 func logRetention(s settings) awslogs.RetentionDays {
-	if s.production() {
+	if s.guarded() {
 		return awslogs.RetentionDays_THREE_MONTHS
 	}
 	return awslogs.RetentionDays_ONE_WEEK
 }
 
-func newLogGroup(scope constructs.Construct, id string, s settings) awslogs.LogGroup {
+// newLogGroup makes a log group. CloudFormation names it if name is empty.
+func newLogGroup(scope constructs.Construct, id, name string, s settings) awslogs.LogGroup {
+	var given *string
+	if name != "" {
+		given = jsii.String(name)
+	}
 	return awslogs.NewLogGroup(scope, jsii.String(id), &awslogs.LogGroupProps{
-		Retention: logRetention(s), RemovalPolicy: removal(s),
+		LogGroupName: given, Retention: logRetention(s), RemovalPolicy: removal(s),
 	})
 }
 

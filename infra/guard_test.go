@@ -22,6 +22,40 @@ func TestRules(t *testing.T) {
 	open := []any{map[string]any{"CidrIp": "0.0.0.0/0", "IpProtocol": "tcp", "FromPort": 1, "ToPort": 2}}
 	const arn, policy, group = "arn:aws:s3:::x/y", "AWS::IAM::ManagedPolicy", "AWS::EC2::SecurityGroup"
 	const function = "arn:aws:lambda:eu-west-1:123456789012:function:f"
+	const alarm, topic, topicPolicy, key = "AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "AWS::KMS::Key"
+	ref := func(id string) any { return map[string]any{"Ref": id} }
+	rings := func(property string, actions ...any) map[string]any {
+		return map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1, property: actions}
+	}
+	encryptedBy := func(id string) map[string]any {
+		return map[string]any{"KmsMasterKeyId": map[string]any{"Fn::GetAtt": []any{id, "Arn"}}}
+	}
+	statement := func(effect, action, resource, principal, condition any) map[string]any {
+		return map[string]any{"Effect": effect, "Action": action, "Resource": resource, "Principal": principal, "Condition": condition}
+	}
+	service := func(name string) any { return map[string]any{"Service": name} }
+	insecure := map[string]any{"Bool": map[string]any{"aws:SecureTransport": "false"}}
+	ours := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": ref("AWS::AccountId")}}
+	type of func(topic string) map[string]any
+	denied := of(func(topic string) map[string]any { return statement("Deny", "sns:Publish", ref(topic), "*", insecure) })
+	heard := of(func(topic string) map[string]any {
+		return statement("Allow", "sns:Publish", ref(topic), service("cloudwatch.amazonaws.com"), ours)
+	})
+	heardFromAnywhere := of(func(topic string) map[string]any {
+		return statement("Allow", "sns:Publish", ref(topic), service("cloudwatch.amazonaws.com"), insecure)
+	})
+	published := func(topic string, statements ...of) map[string]any {
+		var all []any
+		for _, s := range statements {
+			all = append(all, s(topic))
+		}
+		return map[string]any{"Topics": []any{ref(topic)}, "PolicyDocument": map[string]any{"Version": "2012-10-17", "Statement": all}}
+	}
+	usedBy := func(name string) map[string]any {
+		return map[string]any{"KeyPolicy": map[string]any{"Version": "2012-10-17", "Statement": []any{
+			statement("Allow", []any{"kms:Decrypt", "kms:GenerateDataKey*"}, "*", service(name), ours),
+		}}}
+	}
 	cases := []struct {
 		id, kind   string
 		properties map[string]any
@@ -69,6 +103,26 @@ func TestRules(t *testing.T) {
 		{"Callback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/resolve"}, ""},
 		{"AnotherCallback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/cancel"}, "promises_routes_authorized"},
 		{"Authorized", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM", "AuthorizerId": "b"}, ""},
+		{"Alarm", alarm, rings("OKActions", ref("Topic")), ""},
+		{"SilentAlarm", alarm, map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1}, ""},
+		{"AlarmIntoTheVoid", alarm, rings("AlarmActions", ref("TopicWithoutPolicy")), "promises_alarms_delivered"},
+		{"DeniedAlarm", alarm, rings("AlarmActions", ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"DeniedRecovery", alarm, rings("OKActions", ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"DeniedSilence", alarm, rings("InsufficientDataActions", ref("Topic"), ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"AlarmOfAnyAccount", alarm, rings("AlarmActions", ref("TopicOfAllAccounts")), "promises_alarms_delivered"},
+		{"AlarmThatCannotEncrypt", alarm, rings("AlarmActions", ref("LockedTopic")), "promises_alarms_delivered"},
+		{"AlarmElsewhere", alarm, rings("AlarmActions", "arn:aws:sns:eu-west-1:123456789012:elsewhere"), "promises_alarms_delivered"},
+		{"Topic", topic, encryptedBy("TopicKey"), ""},
+		{"TopicPolicy", topicPolicy, published("Topic", denied, heard), ""},
+		{"TopicKey", key, usedBy("cloudwatch.amazonaws.com"), ""},
+		{"TopicWithoutPolicy", topic, encryptedBy("TopicKey"), ""},
+		{"DenyingTopic", topic, encryptedBy("TopicKey"), ""},
+		{"DenyingTopicPolicy", topicPolicy, published("DenyingTopic", denied), ""},
+		{"TopicOfAllAccounts", topic, encryptedBy("TopicKey"), ""},
+		{"TopicOfAllAccountsPolicy", topicPolicy, published("TopicOfAllAccounts", heardFromAnywhere), ""},
+		{"LockedTopic", topic, encryptedBy("LockedTopicKey"), ""},
+		{"LockedTopicPolicy", topicPolicy, published("LockedTopic", heard), ""},
+		{"LockedTopicKey", key, usedBy("events.amazonaws.com"), ""},
 		{"URL", "AWS::Lambda::Url", map[string]any{"AuthType": "AWS_IAM", "TargetFunctionArn": function}, "promises_no_function_url"},
 	}
 

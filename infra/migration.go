@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
@@ -48,11 +50,16 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 		ResourceType: jsii.String("Custom::Migration"),
 		ServiceToken: migrate.FunctionArn(),
 		// CloudFormation runs it again when a property changes: with each change of
-		// migrate, the files of the schema in it included.
-		Properties: &map[string]any{"Version": version},
+		// migrate, the files of the schema in it included, and with another database.
+		// migrate compares Database with what it was before: it refuses a new database
+		// in the place of a guarded one, unless Snapshot names what it was made from.
+		Properties: &map[string]any{
+			"Version": version, "Database": db.resourceID,
+			"Guarded": strconv.FormatBool(s.guarded()), "Snapshot": s.Snapshot,
+		},
 		// migrate tells in time that it ran out of time.
 		ServiceTimeout: awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds() + 60)),
 	})
-	done.Node().AddDependency(db.construct, n.vpc, n.secrets, n.s3, db.group, group)
+	done.Node().AddDependency(db.construct, n.vpc, n.secrets, n.secretsGroup, n.s3, db.group, group)
 	return migration{migrate, done}, nil
 }

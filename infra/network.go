@@ -19,32 +19,40 @@ import (
 type network struct {
 	vpc     awsec2.IVpc
 	secrets awsec2.InterfaceVpcEndpoint
-	s3      awsec2.GatewayVpcEndpoint
-	subnets *awsec2.SubnetSelection
+	// secretsGroup has the rules that let functions in to secrets, which depends on
+	// none of them.
+	secretsGroup awsec2.SecurityGroup
+	s3           awsec2.GatewayVpcEndpoint
+	subnets      *awsec2.SubnetSelection
 }
 
 func newNetwork(parent constructs.Construct, s settings) network {
 	scope := constructs.NewConstruct(parent, jsii.String("Network"))
 	subnets := &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED}
-	vpc := awsec2.NewVpc(scope, jsii.String("Vpc"), &awsec2.VpcProps{
+	props := &awsec2.VpcProps{
 		IpAddresses:                  awsec2.IpAddresses_Cidr(jsii.String("10.0.0.0/20")),
-		MaxAzs:                       jsii.Number(2),
 		NatGateways:                  jsii.Number(0),
 		CreateInternetGateway:        jsii.Bool(false),
 		RestrictDefaultSecurityGroup: jsii.Bool(true),
 		SubnetConfiguration: &[]*awsec2.SubnetConfiguration{{
 			Name: jsii.String("isolated"), SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED, CidrMask: jsii.Number(23),
 		}},
-	})
+	}
+	if s.Zones != nil {
+		props.AvailabilityZones = jsii.Strings(s.Zones...)
+	} else {
+		props.MaxAzs = jsii.Number(2) // the first two of the account
+	}
+	vpc := awsec2.NewVpc(scope, jsii.String("Vpc"), props)
 	// The CDK's function that closes the default security group would make a log
 	// group that is kept for ever.
 	closer := awscdk.Stack_Of(scope).Node().FindChild(jsii.String("Custom::VpcRestrictDefaultSGCustomResourceProvider"))
 	closer.Node().FindChild(jsii.String("Handler")).(awscdk.CfnResource).AddPropertyOverride(
-		jsii.String("LoggingConfig.LogGroup"), newLogGroup(scope, "DefaultSecurityGroupLog", s).LogGroupName())
+		jsii.String("LoggingConfig.LogGroup"), newLogGroup(scope, "DefaultSecurityGroupLog", "", s).LogGroupName())
 
 	vpc.AddFlowLog(jsii.String("Rejected"), &awsec2.FlowLogOptions{
 		TrafficType: awsec2.FlowLogTrafficType_REJECT,
-		Destination: awsec2.FlowLogDestination_ToCloudWatchLogs(newLogGroup(scope, "RejectedLog", s), nil),
+		Destination: awsec2.FlowLogDestination_ToCloudWatchLogs(newLogGroup(scope, "RejectedLog", "", s), nil),
 	})
 
 	s3 := vpc.AddGatewayEndpoint(jsii.String("S3"), &awsec2.GatewayVpcEndpointOptions{
@@ -60,15 +68,13 @@ func newNetwork(parent constructs.Construct, s settings) network {
 		})),
 	}))
 
+	secretsGroup := newSecurityGroup(scope, "SecretsManagerEndpoint", vpc, "The endpoint of Secrets Manager")
 	secrets := vpc.AddInterfaceEndpoint(jsii.String("SecretsManager"), &awsec2.InterfaceVpcEndpointOptions{
 		Service: awsec2.InterfaceVpcEndpointAwsService_SECRETS_MANAGER(),
 		Subnets: subnets,
-		Open:    jsii.Bool(false),
-		SecurityGroups: &[]awsec2.ISecurityGroup{
-			newSecurityGroup(scope, "SecretsManagerEndpoint", vpc, "The endpoint of Secrets Manager"),
-		},
+		Open:    jsii.Bool(false), SecurityGroups: &[]awsec2.ISecurityGroup{secretsGroup},
 	})
-	return network{vpc: vpc, secrets: secrets, s3: s3, subnets: subnets}
+	return network{vpc: vpc, secrets: secrets, secretsGroup: secretsGroup, s3: s3, subnets: subnets}
 }
 
 // allowSecret lets the secret be read through the endpoint, which lets through

@@ -19,7 +19,9 @@ type proxy struct {
 	group awsec2.SecurityGroup
 }
 
-func newProxy(parent constructs.Construct, s settings, n network, db postgres, users []string) proxy {
+// newProxy puts the proxy in front of the database once that is migrated: callers
+// stay with the database that they have until migrate has accepted another one.
+func newProxy(parent constructs.Construct, s settings, n network, db postgres, schema migration, users []string) proxy {
 	scope := constructs.NewConstruct(parent, jsii.String("Proxy"))
 	group := newSecurityGroup(scope, "SecurityGroup", n.vpc, "RDS Proxy")
 	db.group.AddIngressRule(group, awsec2.Port_Tcp(jsii.Number(databasePort)), jsii.String("from RDS Proxy"), nil)
@@ -32,6 +34,7 @@ func newProxy(parent constructs.Construct, s settings, n network, db postgres, u
 	for _, user := range users {
 		role.AddToPolicy(connects(scope, db.resourceID, user))
 	}
+	role.Node().AddDependency(schema.done) // until then, the proxy may connect to the old one
 	p := awsrds.NewDatabaseProxy(scope, jsii.String("Proxy"), &awsrds.DatabaseProxyProps{
 		ProxyTarget: db.target,
 		Vpc:         n.vpc, VpcSubnets: n.subnets, SecurityGroups: &[]awsec2.ISecurityGroup{group},
@@ -47,7 +50,7 @@ func newProxy(parent constructs.Construct, s settings, n network, db postgres, u
 		// Longer than a process that is in use waits between two calls.
 		IdleClientTimeout: awscdk.Duration_Minutes(jsii.Number(15)),
 	})
-	p.Node().AddDependency(db.construct)
+	p.Node().AddDependency(db.construct, schema.done)
 	return proxy{p, group}
 }
 

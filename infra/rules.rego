@@ -124,3 +124,43 @@ violation contains v if {
 	not authorized(name)
 	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "every route has the authorizer, or verifies the token itself")
 }
+
+for_cloudwatch(statement, action) if {
+	statement.Effect == "Allow"
+	"cloudwatch.amazonaws.com" in list(statement.Principal.Service)
+	action in list(statement.Action)
+}
+
+# A topic with a policy of its own has lost the one by which SNS lets in the services of its account.
+publishes(topic) if {
+	some policy in resources_of_type("AWS::SNS::TopicPolicy")
+	topic in resolve(policy, "Properties.Topics")
+	some statement in list(resolve(policy, "Properties.PolicyDocument.Statement"))
+	for_cloudwatch(statement, "sns:Publish")
+	statement.Condition.StringEquals["aws:SourceAccount"]
+}
+
+# CloudWatch encrypts what it publishes.
+encrypts(topic) if {
+	key := resolve(topic, "Properties.KmsMasterKeyId")
+	every action in ["kms:Decrypt", "kms:GenerateDataKey*"] {
+		some statement in list(resolve(key, "Properties.KeyPolicy.Statement"))
+		for_cloudwatch(statement, action)
+	}
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::CloudWatch::Alarm")
+	some property in ["AlarmActions", "OKActions", "InsufficientDataActions"]
+	some topic in resolve(name, sprintf("Properties.%s", [property]))
+	not publishes(topic)
+	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("CloudWatch may publish this account's alarms to the topic: %s", [topic]))
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::CloudWatch::Alarm")
+	some property in ["AlarmActions", "OKActions", "InsufficientDataActions"]
+	some topic in resolve(name, sprintf("Properties.%s", [property]))
+	not encrypts(topic)
+	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("CloudWatch may use the key of the topic: %s", [topic]))
+}

@@ -22,7 +22,7 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	}
 	stack := awscdk.NewStack(app, jsii.String(s.stackName()), &awscdk.StackProps{
 		Description:           jsii.String("Durable promises for workflow engines, stage " + s.Stage),
-		TerminationProtection: jsii.Bool(s.production()),
+		TerminationProtection: jsii.Bool(s.guarded()),
 		AnalyticsReporting:    jsii.Bool(false),
 	})
 
@@ -37,12 +37,12 @@ func newService(app awscdk.App, s settings, code binaries) error {
 			roles[f.Role] = true
 		}
 	}
-	p := newProxy(stack, s, n, db, slices.Sorted(maps.Keys(roles)))
 	failed := newDeadLetterQueue(stack)
 	schema, err := newMigration(stack, s, n, db, code, migrate, failed)
 	if err != nil {
 		return err
 	}
+	p := newProxy(stack, s, n, db, schema, slices.Sorted(maps.Keys(roles)))
 	a := newAPI(stack, s)
 	functions := newFunctions(stack, s, n, p, a, code)
 	for _, f := range functions {
@@ -65,6 +65,12 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	}
 	output("EnginePolicyArn", "Managed policy that lets a workflow engine invoke the functions", policy.ManagedPolicyArn())
 	return nil
+}
+
+// inRegion completes a name that is global in an account, so that a stage can be in
+// two regions of it.
+func inRegion(scope constructs.Construct, name string) *string {
+	return jsii.String(name + "-" + *awscdk.Stack_Of(scope).Region())
 }
 
 // newFunctions makes every function but migrate. They share a security group

@@ -16,9 +16,17 @@ import (
 // settings are what is asked for with -c name=value, or in cdk.json.
 type settings struct {
 	// Stage (stage; default dev) names the stack, promises-{stage}, and every
-	// function in it. The stage production is sized and guarded as such; all
-	// others are for trying things out, and can be deleted whole.
+	// function in it. It also decides whether the stage is guarded.
 	Stage string
+
+	// Large (size=large) is the size for real load: a larger database in two zones,
+	// reserved concurrency, higher throttles. By default guarded stages are large and
+	// the others small (size=small).
+	Large bool
+
+	// Zones (zones, separated by commas) are the availability zones of the VPC, at
+	// least two. By default CloudFormation takes the account's first two.
+	Zones []string
 
 	// Aurora (database=aurora) takes Aurora Serverless v2 instead of RDS for
 	// PostgreSQL (database=postgres, the default).
@@ -43,9 +51,12 @@ type settings struct {
 	CORSOrigins []string
 }
 
-const production = "production"
-
-func (s settings) production() bool { return s.Stage == production }
+// guarded reports whether the stage protects its data: against deletion, and with
+// backups that reach back as far as RDS allows. Every stage does, except dev and
+// those whose names begin with dev- or test-.
+func (s settings) guarded() bool {
+	return s.Stage != "dev" && !strings.HasPrefix(s.Stage, "dev-") && !strings.HasPrefix(s.Stage, "test-")
+}
 
 // stackName is also the prefix of the functions' names.
 func (s settings) stackName() string { return "promises-" + s.Stage }
@@ -53,6 +64,7 @@ func (s settings) stackName() string { return "promises-" + s.Stage }
 var (
 	stagePattern    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
 	snapshotPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9:-]{0,254}$`)
+	zonePattern     = regexp.MustCompile(`^([a-z]{2}(?:-[a-z]+)+-[0-9])[a-z]$`)
 	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$`)
 )
 
@@ -68,6 +80,14 @@ func readSettings(context map[string]any) (settings, error) {
 		case "stage":
 			if s.Stage = text; !stagePattern.MatchString(text) {
 				refuse(name, "1 to 20 lower-case letters, digits and hyphens, a letter first")
+			}
+		case "size":
+			if text != "small" && text != "large" {
+				refuse(name, "small or large")
+			}
+		case "zones":
+			if s.Zones = strings.Split(text, ","); !areZones(s.Zones) {
+				refuse(name, "2 to 6 availability zones of one region, such as us-east-1a,us-east-1b")
 			}
 		case "database":
 			if s.Aurora = text == "aurora"; !s.Aurora && text != "postgres" {
@@ -98,10 +118,24 @@ func readSettings(context map[string]any) (settings, error) {
 			}
 		default:
 			if isText && !strings.ContainsAny(name, ":/") { // the CDK's own have those, or are no text
-				refuse(name, "there is no such setting: stage, database, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
+				refuse(name, "there is no such setting: stage, size, database, zones, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
 			}
 		}
 	}
+	s.Large = context["size"] == "large" || context["size"] == nil && s.guarded()
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return s, errors.Join(errs...)
+}
+
+// areZones reports whether zones are two to six different zones of one region.
+func areZones(zones []string) bool {
+	seen := map[string]bool{}
+	for _, zone := range zones {
+		parts := zonePattern.FindStringSubmatch(zone)
+		if parts == nil || seen[zone] || !strings.HasPrefix(zones[0], parts[1]) {
+			return false
+		}
+		seen[zone] = true
+	}
+	return len(zones) >= 2 && len(zones) <= 6
 }

@@ -71,6 +71,10 @@ func synthesize(t *testing.T, more map[string]string) (dir, stderr string, err e
 	}
 	require.NoError(t, json.Unmarshal(text, &file))
 	require.Equal(t, "go run ./infra", file.App)
+	for name := range file.Context {
+		require.False(t, strings.HasPrefix(name, "aws:"), "%s: the CDK CLI warns of names that it keeps for itself", name)
+	}
+	file.Context["aws:cdk:enable-asset-metadata"] = true // which SAM CLI needs: the CDK CLI adds it
 	for name, value := range more {
 		file.Context[name] = value
 	}
@@ -92,10 +96,14 @@ type resource struct {
 	Metadata       map[string]any
 	DependsOn      []string
 	DeletionPolicy string
+
+	UpdateReplacePolicy string
 }
 
 type template struct {
 	stage     string
+	guarded   bool
+	large     bool
 	Resources map[string]resource
 	Outputs   map[string]any
 	dir       string
@@ -160,23 +168,33 @@ func text(t *testing.T, v any) string {
 // warns, and is what it should be.
 func TestTemplates(t *testing.T) {
 	t.Parallel()
-	for name, settings := range map[string]map[string]string{
-		"dev":                 {},
-		"dev, Aurora":         {"database": "aurora", "retentionDays": "0", "snapshot": "arn:aws:rds:eu-west-1:123456789012:cluster-snapshot:before"},
-		"production":          {"stage": "production", "domain": "promises.example.com", "alarmEmail": "a@example.com", "corsOrigins": "https://app.example.com"},
-		"production, Aurora":  {"stage": "production", "database": "aurora", "retentionDays": "365"},
-		"another, every else": {"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire"},
+	for name, c := range map[string]struct {
+		settings       map[string]string
+		guarded, large bool
+	}{
+		"dev": {settings: map[string]string{}},
+		"dev, large Aurora": {settings: map[string]string{
+			"size": "large", "database": "aurora", "retentionDays": "0", "snapshot": "arn:aws:rds:eu-west-1:123456789012:cluster-snapshot:before",
+		}, large: true},
+		"production": {settings: map[string]string{
+			"stage": "production", "domain": "promises.example.com", "alarmEmail": "a@example.com", "corsOrigins": "https://app.example.com",
+		}, guarded: true, large: true},
+		"prod, small Aurora": {settings: map[string]string{"stage": "prod", "size": "small", "database": "aurora", "retentionDays": "365"}, guarded: true},
+		"another, every else": {settings: map[string]string{
+			"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire", "zones": "us-east-1b,us-east-1d,us-east-1f",
+		}, guarded: true, large: true},
 	} {
+		settings := c.settings
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, out, err := synthesize(t, settings)
 			require.NoError(t, err, out)
 			require.NotContains(t, strings.ToLower(out), "deprecated")
-			report, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
-			require.NoError(t, err)
-			require.Contains(t, string(report), `"pluginReports": []`, "no error, and no warning that is not answered for")
+			require.NotContains(t, out, "WARNING")
+			requireNoViolation(t, dir)
+			requireFlags(t, dir)
 
-			tmpl := template{stage: "dev", dir: dir}
+			tmpl := template{stage: "dev", guarded: c.guarded, large: c.large, dir: dir}
 			if settings["stage"] != "" {
 				tmpl.stage = settings["stage"]
 			}
@@ -187,6 +205,8 @@ func TestTemplates(t *testing.T) {
 			tmpl.requireFunctions(t)
 			tmpl.requireRoutes(t, settings)
 			tmpl.requireDatabase(t, settings)
+			tmpl.requireMigration(t, settings)
+			tmpl.requireNetwork(t, settings)
 			tmpl.requireFleet(t)
 			tmpl.requireRest(t, settings)
 			tmpl.requireSAM(t)
@@ -196,7 +216,6 @@ func TestTemplates(t *testing.T) {
 
 func (tmpl template) requireFunctions(t *testing.T) {
 	t.Helper()
-	isProduction := tmpl.stage == "production"
 	roles := map[string]bool{}
 	migrations := slices.Collect(maps.Keys(tmpl.of("Custom::Migration")))
 	require.Len(t, migrations, 1)
@@ -211,7 +230,7 @@ func (tmpl template) requireFunctions(t *testing.T) {
 		require.Equal(t, "AWS::Logs::LogGroup", tmpl.Resources[target(p["LoggingConfig"])].Type)
 		require.Equal(t, "Text", p["LoggingConfig"].(map[string]any)["LogFormat"], "or the metrics are lost")
 		require.NotEmpty(t, p["VpcConfig"])
-		if isProduction {
+		if tmpl.large {
 			require.EqualValues(t, concurrency[f.Name], p["ReservedConcurrentExecutions"])
 		} else {
 			require.NotContains(t, p, "ReservedConcurrentExecutions", "a new account has none to reserve")
@@ -325,12 +344,21 @@ func (tmpl template) requireRoutes(t *testing.T, settings map[string]string) {
 			}
 		}
 		require.Empty(t, own)
+		var line map[string]string
+		require.NoError(t, json.Unmarshal([]byte(r.Properties["AccessLogSettings"].(map[string]any)["Format"].(string)), &line))
+		for name, variable := range line {
+			require.Equal(t, "$context."+name, variable)
+			require.Contains(t, httpAPIVariables, name, "API Gateway logs - for it")
+		}
+		log := tmpl.Resources[target(r.Properties["AccessLogSettings"].(map[string]any)["DestinationArn"])]
+		require.Equal(t, "/aws/vendedlogs/apigateway/promises-"+tmpl.stage, log.Properties["LogGroupName"])
+		require.EqualValues(t, map[bool]int{true: 2000, false: 100}[tmpl.large], all["ThrottlingRateLimit"])
+		require.EqualValues(t, map[bool]int{true: 1000, false: 200}[tmpl.large], all["ThrottlingBurstLimit"])
 	}
 }
 
 func (tmpl template) requireDatabase(t *testing.T, settings map[string]string) {
 	t.Helper()
-	isProduction := tmpl.stage == "production"
 	main := tmpl.of("AWS::RDS::DBCluster")
 	parameters := tmpl.of("AWS::RDS::DBClusterParameterGroup")
 	if len(main) == 0 {
@@ -338,7 +366,7 @@ func (tmpl template) requireDatabase(t *testing.T, settings map[string]string) {
 	}
 	require.Len(t, main, 1)
 	for _, r := range main {
-		require.Equal(t, isProduction, r.Properties["DeletionProtection"])
+		require.Equal(t, tmpl.guarded, r.Properties["DeletionProtection"])
 		require.Equal(t, true, r.Properties["ManageMasterUserPassword"])
 		from := text(t, []any{r.Properties["DBSnapshotIdentifier"], r.Properties["SnapshotIdentifier"]})
 		require.Equal(t, settings["snapshot"] != "", strings.Contains(from, `"`+settings["snapshot"]+`"`), from)
@@ -346,11 +374,19 @@ func (tmpl template) requireDatabase(t *testing.T, settings map[string]string) {
 			require.Equal(t, settings["snapshot"] == "", r.Properties[name] != nil, "a snapshot brings its own %s", name)
 		}
 		require.NotContains(t, r.Properties, "MasterUserPassword")
-		require.Equal(t, isProduction, r.DeletionPolicy == "Retain")
-		require.Positive(t, r.Properties["BackupRetentionPeriod"])
+		require.Equal(t, tmpl.guarded, r.DeletionPolicy == "Retain")
+		require.Equal(t, tmpl.guarded, r.UpdateReplacePolicy == "Retain")
+		require.Equal(t, !tmpl.guarded, r.Properties["DeleteAutomatedBackups"])
+		require.EqualValues(t, map[bool]int{true: 35, false: 1}[tmpl.guarded], r.Properties["BackupRetentionPeriod"])
 		if r.Type == "AWS::RDS::DBInstance" {
-			require.Equal(t, isProduction, r.Properties["MultiAZ"])
+			require.Equal(t, tmpl.large, r.Properties["MultiAZ"])
+			require.Equal(t, map[bool]string{true: "db.r7g.large", false: "db.t4g.medium"}[tmpl.large], r.Properties["DBInstanceClass"])
+			require.Equal(t, map[bool]string{true: "400", false: "20"}[tmpl.large], r.Properties["AllocatedStorage"])
 			require.Equal(t, true, r.Properties["EnablePerformanceInsights"])
+		} else {
+			scaling := r.Properties["ServerlessV2ScalingConfiguration"].(map[string]any)
+			require.EqualValues(t, map[bool]int{true: 32, false: 4}[tmpl.large], scaling["MaxCapacity"])
+			require.Len(t, tmpl.of("AWS::RDS::DBInstance"), map[bool]int{true: 2, false: 1}[tmpl.large])
 		}
 	}
 	forced := 0
@@ -370,14 +406,14 @@ func (tmpl template) requireDatabase(t *testing.T, settings map[string]string) {
 // some of its own.
 func (tmpl template) requireFleet(t *testing.T) {
 	t.Helper()
-	if tmpl.stage != "production" {
+	if !tmpl.large {
 		return
 	}
 	fleet, reserved := 0, 0
 	for _, r := range tmpl.of("AWS::Lambda::Function") {
 		n, _ := r.Properties["ReservedConcurrentExecutions"].(float64)
 		reserved += int(n)
-		if r.Properties["FunctionName"] != "promises-production-migrate" {
+		if r.Properties["FunctionName"] != "promises-"+tmpl.stage+"-migrate" {
 			fleet += int(n) * database.PoolSize
 		}
 	}
@@ -405,7 +441,8 @@ func (tmpl template) requireFleet(t *testing.T) {
 func (tmpl template) requireRest(t *testing.T, settings map[string]string) {
 	t.Helper()
 	for _, r := range tmpl.of("AWS::IAM::ManagedPolicy") {
-		require.Equal(t, "promises-"+tmpl.stage+"-engine", r.Properties["ManagedPolicyName"])
+		require.Equal(t, "promises-"+tmpl.stage+"-engine-{Region}", joined(r.Properties["ManagedPolicyName"]))
+		require.Equal(t, "Retain", r.UpdateReplacePolicy, "engines have the policy of the old name")
 		statements := r.Properties["PolicyDocument"].(map[string]any)["Statement"].([]any)
 		require.Len(t, statements, 1)
 		statement := statements[0].(map[string]any)
@@ -438,7 +475,16 @@ func (tmpl template) requireRest(t *testing.T, settings map[string]string) {
 		require.NotEmpty(t, r.Properties["PolicyDocument"])
 	}
 	require.Len(t, tmpl.of("AWS::EC2::VPCEndpoint"), 2)
-	require.Len(t, tmpl.of("AWS::EC2::Subnet"), 2)
+	for _, r := range tmpl.of("AWS::CloudWatch::Dashboard") {
+		require.Equal(t, "promises-"+tmpl.stage+"-{Region}", joined(r.Properties["DashboardName"]))
+	}
+	for id, r := range tmpl.Resources {
+		for _, property := range []string{"DashboardName", "GroupName", "InstanceProfileName", "ManagedPolicyName", "RoleName", "UserName"} {
+			if name := r.Properties[property]; name != nil && (r.Type == "AWS::CloudWatch::Dashboard" || strings.HasPrefix(r.Type, "AWS::IAM::")) {
+				require.Contains(t, joined(name), "{Region}", "%s: the name is global in an account, which may have the stage in two regions", id)
+			}
+		}
+	}
 
 	// Each alarm is explained, and tells somebody where somebody is to be told.
 	readme, err := os.ReadFile("README.md")
@@ -454,15 +500,197 @@ func (tmpl template) requireRest(t *testing.T, settings map[string]string) {
 		}
 		require.True(t, strings.Contains(string(readme), "| `"+name+"` |"), "README.md does not explain the alarm %s", name)
 		require.Equal(t, settings["alarmEmail"] != "", r.Properties["AlarmActions"] != nil)
+		require.NotEqual(t, "breaching", r.Properties["TreatMissingData"], "%s would go off at once: a new stage has no data", name)
+		tells := name == "overdue"
+		require.Equal(t, tells, r.Properties["TreatMissingData"] == "missing", name)
+		require.Equal(t, tells && settings["alarmEmail"] != "", r.Properties["InsufficientDataActions"] != nil, "%s: silence", name)
 	}
+	tmpl.requireTopic(t, settings)
 	for _, r := range tmpl.of("AWS::Logs::LogGroup") {
-		require.Positive(t, r.Properties["RetentionInDays"])
+		require.EqualValues(t, map[bool]int{true: 90, false: 7}[tmpl.guarded], r.Properties["RetentionInDays"])
+		require.Equal(t, tmpl.guarded, r.DeletionPolicy == "Retain")
 	}
-	var dead struct{ Version string }
-	for _, r := range tmpl.of("Custom::Migration") {
-		dead.Version, _ = r.Properties["Version"].(string)
-		require.Len(t, dead.Version, 64, "another migrate runs again")
+	for _, r := range tmpl.of("AWS::SecretsManager::Secret") {
+		require.Equal(t, tmpl.guarded, r.DeletionPolicy == "Retain")
 	}
+	var manifest struct {
+		Artifacts map[string]struct {
+			Properties struct{ TerminationProtection bool }
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(tmpl.dir, "manifest.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &manifest))
+	require.Equal(t, tmpl.guarded, manifest.Artifacts["promises-"+tmpl.stage].Properties.TerminationProtection)
+}
+
+// The alarms' mails are sent: the topic lets CloudWatch publish, for this account, and its key lets it encrypt.
+func (tmpl template) requireTopic(t *testing.T, settings map[string]string) {
+	t.Helper()
+	var allowed []any
+	for _, kind := range []string{"AWS::SNS::TopicPolicy", "AWS::KMS::Key"} {
+		for _, r := range tmpl.of(kind) {
+			document, _ := r.Properties["PolicyDocument"].(map[string]any)
+			if document == nil {
+				document = r.Properties["KeyPolicy"].(map[string]any)
+			}
+			for _, s := range document["Statement"].([]any) {
+				if s := s.(map[string]any); text(t, s["Principal"]) == `{"Service":"cloudwatch.amazonaws.com"}` {
+					require.Equal(t, "Allow", s["Effect"])
+					allowed = append(allowed, s["Action"])
+					require.Contains(t, text(t, s["Condition"]), `{"Ref":"AWS::AccountId"}`, "and no other account's alarms")
+				}
+			}
+		}
+	}
+	if settings["alarmEmail"] == "" {
+		require.Empty(t, allowed)
+	} else {
+		require.Equal(t, []any{"sns:Publish", []any{"kms:Decrypt", "kms:GenerateDataKey*"}}, allowed)
+	}
+}
+
+// The migration runs again when migrate or the database is another one, and before anything uses what it has migrated.
+func (tmpl template) requireMigration(t *testing.T, settings map[string]string) {
+	t.Helper()
+	database := map[string]any{}
+	for id := range tmpl.of("AWS::RDS::DBInstance") {
+		database["Fn::GetAtt"] = []any{id, "DbiResourceId"}
+	}
+	for id := range tmpl.of("AWS::RDS::DBCluster") {
+		database["Fn::GetAtt"] = []any{id, "DBClusterResourceId"}
+	}
+	groups := map[string]string{} // by description
+	for id, r := range tmpl.of("AWS::EC2::SecurityGroup") {
+		groups[r.Properties["GroupDescription"].(string)] = id
+	}
+	for id, r := range tmpl.of("Custom::Migration") {
+		p := r.Properties
+		require.ElementsMatch(t, []string{"ServiceToken", "ServiceTimeout", "Version", "Database", "Guarded", "Snapshot"}, slices.Collect(maps.Keys(p)))
+		require.Len(t, p["Version"], 64)
+		require.Equal(t, database, p["Database"])
+		require.Equal(t, strconv.FormatBool(tmpl.guarded), p["Guarded"])
+		require.Equal(t, settings["snapshot"], p["Snapshot"])
+
+		open := 0
+		for rule, in := range tmpl.of("AWS::EC2::SecurityGroupIngress") {
+			if target(in.Properties["GroupId"]) == groups["The endpoint of Secrets Manager"] && target(in.Properties["SourceSecurityGroupId"]) == groups["migrate"] {
+				open++
+				require.Contains(t, r.DependsOn, rule, "the password is behind it")
+			}
+		}
+		require.Equal(t, 1, open)
+		for _, kind := range []string{"AWS::RDS::DBProxy", "AWS::RDS::DBProxyTargetGroup"} {
+			for _, proxy := range tmpl.of(kind) {
+				require.Contains(t, proxy.DependsOn, id, "callers stay with the database that they have until migrate accepts another one")
+			}
+		}
+		for _, policy := range tmpl.of("AWS::IAM::Policy") {
+			if strings.Contains(text(t, policy.Properties["PolicyDocument"]), "rds-db:connect") && strings.Contains(text(t, policy.Properties["PolicyDocument"]), "ResourceId") {
+				require.Contains(t, policy.DependsOn, id, "until then the proxy connects to the database that it has")
+			}
+		}
+	}
+}
+
+func (tmpl template) requireNetwork(t *testing.T, settings map[string]string) {
+	t.Helper()
+	var zones []string
+	for _, r := range tmpl.of("AWS::EC2::Subnet") {
+		zones = append(zones, text(t, r.Properties["AvailabilityZone"]))
+	}
+	if settings["zones"] == "" {
+		require.ElementsMatch(t, []string{`{"Fn::Select":[0,{"Fn::GetAZs":""}]}`, `{"Fn::Select":[1,{"Fn::GetAZs":""}]}`}, zones)
+	} else {
+		require.ElementsMatch(t, strings.Split(settings["zones"], ","), strings.Split(strings.ReplaceAll(strings.Join(zones, ","), `"`, ""), ","))
+	}
+}
+
+// joined is the text that Fn::Join makes, with {Region} for {"Ref": "AWS::Region"}.
+func joined(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case map[string]any:
+		if ref, ok := v["Ref"].(string); ok {
+			return "{" + strings.TrimPrefix(ref, "AWS::") + "}"
+		}
+		list, _ := v["Fn::Join"].([]any)
+		text := ""
+		for _, part := range list[1].([]any) {
+			text += joined(part)
+		}
+		return text
+	}
+	return ""
+}
+
+// requireNoViolation fails at each error of the validator, and at each warning that is not answered for.
+func requireNoViolation(t *testing.T, dir string) {
+	t.Helper()
+	var report struct {
+		PluginReports []struct {
+			Violations           []map[string]any
+			SuppressedViolations []struct{ RuleName, Reason string }
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &report))
+	require.NotEmpty(t, report.PluginReports)
+	for _, r := range report.PluginReports {
+		require.Empty(t, r.Violations)
+		for _, v := range r.SuppressedViolations {
+			require.NotEmpty(t, v.Reason, v.RuleName)
+		}
+	}
+}
+
+// requireFlags fails where the CDK CLI would warn of feature flags that cdk.json does not decide on: after an upgrade of the CDK
+// there may be new ones. A flag whose recommended value is what the CDK does without it needs no decision.
+func requireFlags(t *testing.T, dir string) {
+	t.Helper()
+	var manifest struct {
+		Artifacts map[string]struct {
+			Type       string
+			Properties struct {
+				Flags map[string]struct {
+					UserValue, RecommendedValue any
+					UnconfiguredBehavesLike     map[string]any
+				}
+			}
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &manifest))
+	seen := 0
+	for _, a := range manifest.Artifacts {
+		for name, flag := range a.Properties.Flags {
+			seen++
+			otherwise := flag.UnconfiguredBehavesLike["v2"]
+			if otherwise == nil {
+				otherwise = false
+			}
+			require.True(t, flag.UserValue != nil || otherwise == flag.RecommendedValue, "cdk.json: context: set %q, to %v if that changes no template", name, flag.RecommendedValue)
+		}
+	}
+	require.Positive(t, seen)
+}
+
+// httpAPIVariables are the $context variables that the access log of an HTTP API has. Any other name after "authorizer." is a key
+// of what the authorizer answers.
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
+var httpAPIVariables = []string{
+	"accountId", "apiId", "authorizer.error", "awsEndpointRequestId", "awsEndpointRequestId2", "customDomain.basePathMatched", "dataProcessed", "domainName", "domainPrefix", "error.message",
+	"error.messageString", "error.responseType", "extendedRequestId", "httpMethod", "identity.accountId", "identity.caller",
+	"identity.clientCert.clientCertPem", "identity.clientCert.issuerDN", "identity.clientCert.serialNumber",
+	"identity.clientCert.subjectDN", "identity.clientCert.validity.notAfter", "identity.clientCert.validity.notBefore",
+	"identity.cognitoAuthenticationProvider", "identity.cognitoAuthenticationType", "identity.cognitoIdentityId",
+	"identity.cognitoIdentityPoolId", "identity.principalOrgId", "identity.sourceIp", "identity.user", "identity.userAgent",
+	"identity.userArn", "integration.error", "integration.integrationStatus", "integration.latency", "integration.requestId",
+	"integration.status", "integrationErrorMessage", "integrationLatency", "integrationStatus", "path", "protocol", "requestId",
+	"requestTime", "requestTimeEpoch", "responseLatency", "responseLength", "routeKey", "stage", "status",
 }
 
 // Two syntheses write the same bytes, so that a deployment changes what was changed.
@@ -495,6 +723,9 @@ func TestRefusedSettings(t *testing.T) {
 	require.Contains(t, out, "-c databse=aurora: there is no such setting")
 
 	for name, values := range map[string][]string{
+		"size": {"", "medium", "Large"},
+		"zones": {"", "us-east-1a", "us-east-1a,us-east-1a", "us-east-1a,us-west-2a", "us-east-1a, us-east-1b", "use1-az1,use1-az2",
+			"us-west-2-lax-1a,us-west-2-lax-1b", "us-east-1a,us-east-1b,"},
 		"stage":         {"", "1a", "a_b", strings.Repeat("a", 21)},
 		"database":      {"", "mysql", "Aurora"},
 		"domain":        {"", "localhost", "https://a.example.com", "A.example.com", "a..example.com"},
@@ -512,4 +743,27 @@ func TestRefusedSettings(t *testing.T) {
 	s, err := readSettings(map[string]any{"retentionDays": 7.0, "@aws-cdk/core:x": "y", "aws:cdk:z": true, "tree": []any{}})
 	require.NoError(t, err)
 	require.Equal(t, settings{Stage: "dev", RetentionDays: 7}, s)
+}
+
+// Every stage is guarded that may be somebody's production, whatever it is called; its size is another question.
+func TestStages(t *testing.T) {
+	t.Parallel()
+	for stage, guarded := range map[string]bool{
+		"dev": false, "dev-anna": false, "test-load": false,
+		"production": true, "prod": true, "prd": true, "live": true, "main": true, "staging": true, "qa-2": true, "develop": true, "test": true, "devices": true,
+	} {
+		for size, large := range map[string]bool{"": guarded, "small": false, "large": true} {
+			given := map[string]any{"stage": stage, "size": size}
+			if size == "" {
+				delete(given, "size")
+			}
+			s, err := readSettings(given)
+			require.NoError(t, err)
+			require.Equal(t, guarded, s.guarded(), stage)
+			require.Equal(t, large, s.Large, "%s, %s", stage, size)
+		}
+	}
+	s, err := readSettings(map[string]any{"zones": "us-gov-west-1a,us-gov-west-1b"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"us-gov-west-1a", "us-gov-west-1b"}, s.Zones)
 }
