@@ -181,8 +181,9 @@ func TestTemplates(t *testing.T) {
 		}, guarded: true, large: true},
 		"prod, small Aurora": {settings: map[string]string{"stage": "prod", "size": "small", "database": "aurora", "retentionDays": "365"}, guarded: true},
 		"another, every else": {settings: map[string]string{
-			"stage": "qa-2", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire", "zones": "us-east-1b,us-east-1d,us-east-1f",
-		}, guarded: true, large: true},
+			"stage": "qa-2", "size": "small", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire",
+			"zones": "us-east-1b,us-east-1d,us-east-1f",
+		}, guarded: true},
 	} {
 		settings := c.settings
 		t.Run(name, func(t *testing.T) {
