@@ -73,6 +73,7 @@ func TestDatabaseAnswersLost(t *testing.T) {
 		require.Less(t, attempt, 20, "only these were lost: %v", lost)
 		o.healthy(t, o.work(t), "before") // so that every function has a connection that it trusts
 		w = o.work(t)
+		o.lookUpTokens(t, w)
 		remove := o.toxic(t, "downstream", "limit_data", `{"bytes":0}`)
 		for _, a := range o.all(t, w.calls, once) {
 			require.True(t, a.unavailable(), "%v", a)
@@ -88,6 +89,19 @@ func TestDatabaseAnswersLost(t *testing.T) {
 		o.healthy(t, w, "answers were lost")
 	}
 	t.Logf("applied, and nobody was told: %d kinds of change", len(lost))
+}
+
+// lookUpTokens makes the processes of settle-callback keep that the tokens of callback URLs are in force: their settlement is the first
+// thing then that they ask the database.
+func (o *outage) lookUpTokens(t *testing.T, w *work) {
+	t.Helper()
+	for _, c := range w.calls {
+		if strings.HasPrefix(c.name, "callback, ") {
+			c.body = "{"
+			a := o.make(t.Context(), c)
+			require.Equal(t, "malformed_json", a.code, "%v\n%s", a, o.lastWords())
+		}
+	}
 }
 
 // A database that answers, and does not do what it is asked for.
