@@ -238,7 +238,7 @@ func unescapeForm(s string) string {
 func checkText(body []byte) error {
 	switch {
 	case !utf8.Valid(body):
-		return promise.Fail(promise.CodeInvalidUTF8, "The body is neither JSON nor text in UTF-8. Send one of the two, not compressed.")
+		return promise.Fail(promise.CodeInvalidUTF8, "The body is neither JSON nor text in UTF-8. Send one of the two.")
 	case bytes.IndexByte(body, 0) >= 0:
 		return promise.Fail(promise.CodeNULCharacter, "The body holds a NUL character. Send JSON or text in UTF-8.")
 	}
