@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -33,6 +34,8 @@ func main() {
 		m.log.Error("cannot start", "cause", err.Error())
 		os.Exit(1)
 	}
+	slog.SetDefault(m.log) // for aws-lambda-go
+	telemetry.QuietFunctionErrors()
 	lambda.Start(m)
 }
 

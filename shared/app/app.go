@@ -2,11 +2,8 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	stdlog "log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -124,7 +121,7 @@ func start(handler func(service) lambda.Handler) {
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too
-	stdlog.SetOutput(quiet{stdlog.Writer()})
+	telemetry.QuietFunctionErrors()
 	var tokens auth.KeySource
 	if err == nil {
 		tokens, err = tokenKeys(conf, log)
@@ -153,17 +150,6 @@ func start(handler func(service) lambda.Handler) {
 func terminated() <-chan struct{} {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	return ctx.Done()
-}
-
-// quiet keeps from the log what aws-lambda-go says of function errors: the whole
-// of it, with names that the caller chose. Whoever made the error has logged it.
-type quiet struct{ io.Writer }
-
-func (q quiet) Write(line []byte) (int, error) {
-	if bytes.HasPrefix(line, []byte(`{"errorMessage":`)) {
-		return len(line), nil
-	}
-	return q.Writer.Write(line)
 }
 
 // openPool says where the database of the configuration is.
