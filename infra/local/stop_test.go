@@ -19,6 +19,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/skip"
 )
 
 // waits are calls under way that wait for a promise: over HTTP, and by the Invoke API.
@@ -116,7 +118,7 @@ func TestStopAnswersWaits(t *testing.T) {
 func TestStopAnswersForFunctions(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("the functions' processes are found in /proc")
+		skip.Now(t, "the functions' processes are found in /proc")
 	}
 	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
 	w := r.startWaits(t)

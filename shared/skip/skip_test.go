@@ -66,7 +66,7 @@ func TestPlainOutput(t *testing.T) {
 		name := filepath.Join(t.TempDir(), "log")
 		log, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|flags, 0o600)
 		require.NoError(t, err)
-		run(log, "./testdata/plain", "../routes")
+		run(log, "./testdata/plain", "../../functions/authorize")
 		require.NoError(t, log.Close())
 		text, err := os.ReadFile(name)
 		require.NoError(t, err)
