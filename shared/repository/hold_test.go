@@ -344,8 +344,52 @@ func TestAHoldWaitsForItsPromise(t *testing.T) {
 // webhook's settlement is applied, once. Every third webhook comes twice.
 func TestAWebhookAndItsPromiseAtOnce(t *testing.T) {
 	t.Parallel()
-	const pairs, atATime = 1000, 8
+	const pairs = 1000
 	_, db := setUp(t)
+	meetAll(t, db, pairs)
+	requireOneSettlementEach(t, db, pairs)
+}
+
+// The same with keys that have expired: each still names an old promise, and the sweep looks at them all the time.
+func TestAWebhookAndItsPromiseAtOnceOnExpiredKeys(t *testing.T) {
+	t.Parallel()
+	const pairs = 500
+	r, db := setUp(t)
+	for n := range pairs {
+		create(t, r, withKey(draft("old"), fmt.Sprint("k", n), time.Hour))
+		hold(t, r, fmt.Sprint("k", n), resolved([]byte("0")), promise.OutcomeSettled)
+	}
+	// Of half of them the sweep lets the promise go.
+	db.Exec(t, `UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days' WHERE resolved_by_sequence = 2 AND random() < 0.5`)
+	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour', check_at = NOW()")
+	met := make(chan struct{})
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-met:
+				return
+			default:
+			}
+			expired, err := r.ExpireKeys(context.Background(), 50)
+			if err != nil || len(expired.Holds) > 0 {
+				t.Errorf("swept %+v, %v", expired, err)
+			}
+			if _, err := db.Pool.Exec(context.Background(), "UPDATE idempotency_key SET check_at = NOW()"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	meetAll(t, db, pairs)
+	close(met)
+	sweeper.Wait()
+	requireOneSettlementEach(t, db, 2*pairs)
+}
+
+// meetAll lets so many webhooks meet their promises, several at a time.
+func meetAll(t *testing.T, db *dbtest.DB, pairs int) {
+	t.Helper()
+	const atATime = 8
 	r := repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.MaxConns = 3 * atATime }))
 	var wg sync.WaitGroup
 	seen := [2]int{}
@@ -378,7 +422,6 @@ func TestAWebhookAndItsPromiseAtOnce(t *testing.T) {
 	require.NotZero(t, seen[0], "the webhook was never first")
 	require.NotZero(t, seen[1], "the promise was never first")
 	requireDense(t, db)
-	requireOneSettlementEach(t, db, pairs)
 }
 
 // meet lets a webhook and its promise's creation meet, and says whether the settlement had been held.
