@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +65,9 @@ func tenantHandler(store gateway.TenantStore, log *slog.Logger) lambda.Handler {
 	}}
 }
 
+// optional are the arguments that may be left out.
+var optional = []string{"expiresAt", "tokens"}
+
 // commands gives the action of each command, and the fields that its arguments
 // are.
 var commands = map[string][]string{
@@ -83,8 +87,10 @@ type command struct {
 	stdout, stderr io.Writer
 }
 
-// errUsage is the error of arguments that ask for nothing that can be done.
-var errUsage = errors.New("no such command")
+// usageError is the error of arguments that ask for nothing that can be done.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
 
 func (c command) run(args []string) (code int) {
 	flags := flag.NewFlagSet("manage-tenants", flag.ContinueOnError)
@@ -99,8 +105,8 @@ func (c command) run(args []string) (code int) {
 		return 2
 	}
 	request, err := c.payload(flags.Args())
-	if errors.Is(err, errUsage) {
-		fmt.Fprint(c.stderr, usage)
+	if e, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintf(c.stderr, "%v\n\n%s", e, usage)
 		return 2
 	}
 	if err == nil && *function == "" && os.Getenv("DATABASE_URL") == "" {
@@ -127,14 +133,19 @@ func (c command) run(args []string) (code int) {
 // payload returns the payload that the arguments stand for.
 func (c command) payload(args []string) ([]byte, error) {
 	if len(args) == 0 {
-		return nil, errUsage
+		return nil, usageError("There is no command.")
 	}
 	if file, ok := strings.CutPrefix(args[0], "@"); ok && len(args) == 1 {
 		return c.read(file)
 	}
 	fields, ok := commands[args[0]]
-	if !ok || len(args) > len(fields) {
-		return nil, errUsage
+	switch {
+	case !ok:
+		return nil, usageError(fmt.Sprintf("Unknown command %q.", args[0]))
+	case len(args) > len(fields):
+		return nil, usageError(fmt.Sprintf("%s has no argument %q. Flags go before the command.", args[0], args[len(fields)]))
+	case len(args) < len(fields) && !slices.Contains(optional, fields[len(args)]):
+		return nil, usageError(fmt.Sprintf("%s: %s is missing.", args[0], fields[len(args)]))
 	}
 	payload := map[string]any{"action": fields[0]}
 	for i, arg := range args[1:] {
@@ -143,7 +154,10 @@ func (c command) payload(args []string) ([]byte, error) {
 	if scopes, ok := payload["scopes"].(string); ok {
 		payload["scopes"] = strings.Split(scopes, ",")
 	}
-	if payload["tokens"] == "tokens" { // any other word is refused
+	if word, ok := payload["tokens"]; ok {
+		if word != "tokens" {
+			return nil, usageError(fmt.Sprintf("%q is not an argument of %s. Write tokens, or nothing.", word, args[0]))
+		}
 		payload["tokens"] = true
 	}
 	return json.Marshal(payload)

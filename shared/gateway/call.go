@@ -150,7 +150,8 @@ type call struct {
 	parameters parameters
 	body       object
 	deadline   time.Time          // see Handler.Timeout
-	settlement promise.Settlement // of a callback
+	settlement promise.Settlement // of a callback,
+	malformed  error              // or why it cannot be read
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
@@ -201,7 +202,8 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	return c, checkTenant(c.tenant)
 }
 
-var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType, "The body must be application/json, in UTF-8.")
+var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType,
+	"The content-type header must be application/json, with the charset utf-8 or none.")
 
 // authenticate looks up a credential: the Authorization header where the
 // authorizer could not do so (API Gateway may have cached that failure from
@@ -333,12 +335,15 @@ func checkTenant(slug string) error {
 	return nil
 }
 
-// within adds the field at fault to an error of the domain's.
+// within adds the field at fault to an error, or the field that it is part of.
 func within(name string, err error) error {
 	if err == nil {
 		return nil
 	}
 	e := *promise.AsError(err)
+	if e.Field != "" {
+		name += "." + e.Field
+	}
 	e.Field = name
 	return &e
 }

@@ -2,9 +2,9 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -61,24 +61,26 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 		return c, err
 	}
 	c.identifier = identifier
-	if malformed != nil {
-		return c, malformed
+	if c.malformed = malformed; malformed == nil {
+		c.malformed = h.readCallbackBody(c, verb, ev)
 	}
+	return c, nil
+}
+
+// readCallbackBody reads the whole body of a raw token, or the JSON that resolve and
+// reject take, too.
+func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err error) {
 	if err := ev.decompress(); err != nil {
-		return c, err
+		return err
 	}
 	c.settlement.By = c.principal.By
 	if c.principal.RawBody {
 		c.settlement.Result, err = h.rawResult(verb, ev.contentType, ev.body)
-		return c, err
+		return err
 	}
-	return c, h.readCallbackBody(c, verb, ev)
-}
-
-// readCallbackBody reads the JSON body that resolve and reject take, too.
-func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err error) {
 	if t := ev.contentType; t != nil && !isJSON(*t) {
-		return errNotJSON
+		return promise.Fail(promise.CodeUnsupportedMediaType, errNotJSON.Detail+
+			` If the sender cannot be changed, create the token with "body": "raw".`)
 	}
 	known := []string{"value", "comment"}
 	if verb == promise.VerbReject {
@@ -120,15 +122,23 @@ func queryToken(query string) (token string, err error) {
 }
 
 // settleCallback answers a call that settled the promise as resolve and reject
-// do. A later call, whatever settled the promise before it, gets 200 and learns
-// that alone: its sender stops repeating it.
+// do. A later call, whatever settled the promise before it and whatever its body,
+// gets 200 and learns that alone: its sender stops repeating it.
 func settleCallback(ctx context.Context, h *Handler, c *call) (answer, error) {
+	late := answer{http.StatusOK, []byte(`{"alreadyResolved":true}`)}
+	if c.malformed != nil {
+		p, err := h.Store.Get(ctx, c.tenant, c.identifier)
+		if err != nil || p.State == promise.Pending {
+			return answer{}, cmp.Or(err, c.malformed)
+		}
+		return late, nil
+	}
 	s, err := h.Store.Settle(ctx, c.tenant, c.identifier, c.settlement)
 	switch {
 	case err != nil:
 		return answer{}, err
 	case s.Outcome != promise.OutcomeSettled:
-		return answer{http.StatusOK, []byte(`{"alreadyResolved":true}`)}, nil
+		return late, nil
 	}
 	return answer{http.StatusOK, encode(toSettledJSON(s))}, nil
 }
@@ -172,11 +182,6 @@ func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
 		return body, nil
 	}
 	return encode(string(body)), nil
-}
-
-func isForm(contentType string) bool {
-	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && t == "application/x-www-form-urlencoded"
 }
 
 // formValue makes a JSON object of a form, its fields in the order of their first

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,17 +59,17 @@ func (c callback) event(t testing.TB) []byte {
 	return payload
 }
 
-// settle calls a callback URL on a store that only records.
+// settle calls a callback URL on a store that only records, and returns the calls that write.
 func (c callback) settle(t testing.TB) (response, []storeCall) {
 	t.Helper()
-	store := &recorder{}
+	store := &recorder{pending: true}
 	h := &gateway.Handler{
 		Operation: gateway.SettleCallback, Store: store, MaxValueBytes: 1 << 20, Timeout: time.Minute,
 		Log: slog.New(slog.DiscardHandler), Authenticate: authenticate,
 	}
 	got, err := h.Invoke(t.Context(), c.event(t))
 	require.NoError(t, err)
-	return decodeResponse(t, got), store.calls
+	return decodeResponse(t, got), slices.DeleteFunc(store.calls, func(c storeCall) bool { return c.method == "Get" })
 }
 
 // The senders of callbacks append to URLs what they like. Only the token matters.
@@ -193,6 +194,9 @@ func TestRawBodies(t *testing.T) {
 		{"application/xml", "<ok/>", `"<ok/>"`, ""},
 		{form, "status=paid&item=book&item=pen+%26+ink&empty=&flag", `{"status":"paid","item":["book","pen & ink"],"empty":"","flag":""}`, ""},
 		{form + "; charset=UTF-8", "b=1&a=2&b=3&&a=", `{"b":["1","3"],"a":["2",""]}`, ""},
+		{form + "; charset", "a=1", `{"a":"1"}`, ""},
+		{form + ", " + form, "a=1", `{"a":"1"}`, ""},
+		{form + ", text/plain", "a=1", `"a=1"`, ""},
 		{strings.ToUpper(form), "=x&a%5B%5D=%C3%A4&100%=%zz%4&c=a;b=c", `{"":"x","a[]":"ä","100%":"%zz%4","c":"a;b=c"}`, ""},
 		{form, "%22%3C%0A=\"", `{"\"<\n":"\""}`, ""},
 		{form, `{"ok":true}`, `{"ok":true}`, ""},
@@ -299,14 +303,22 @@ func TestLateCallbacks(t *testing.T) {
 			s.promise(t)
 			require.NoError(t, settle(s))
 			before := s.snapshot(t)
-			for verb, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
-				for range 2 {
-					got, err := s.handler(t, "settle-callback").Invoke(t.Context(), callback{verb: verb, path: sampleToken, body: []byte(body)}.event(t))
-					require.NoError(t, err)
-					late := decodeResponse(t, got)
-					require.Equal(t, 200, late.StatusCode)
-					require.Equal(t, `{"alreadyResolved":true}`, late.Body)
-				}
+			for _, c := range []callback{
+				{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)},
+				{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)},
+				{verb: "reject", path: sampleToken, body: []byte(`{"error":"x"}`)},
+				// A body that would be refused in time: the sender would repeat it.
+				{verb: "resolve", path: sampleToken, body: []byte("oops")},
+				{verb: "resolve", path: sampleToken, body: []byte(`{"v":1}`)},
+				{verb: "reject", path: sampleToken},
+				{verb: "resolve", path: sampleToken, contentType: form, body: []byte("a=1")},
+				{verb: "resolve", path: sampleToken + "raw", body: []byte("\xff")},
+			} {
+				got, err := s.handler(t, "settle-callback").Invoke(t.Context(), c.event(t))
+				require.NoError(t, err)
+				late := decodeResponse(t, got)
+				require.Equal(t, 200, late.StatusCode)
+				require.Equal(t, `{"alreadyResolved":true}`, late.Body)
 			}
 			require.Equal(t, before, s.snapshot(t))
 		})
@@ -394,6 +406,7 @@ func TestTokenRequests(t *testing.T) {
 		require.Equal(t, promiseID, r.PromiseID)
 		return r.TokensRevokedAt
 	}
+	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+key, "", `{"x":1}`))
 	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+key, "", "").Body, nil })
 	require.Equal(t, 200, create(`{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
 	second := revoke(func() (string, error) {

@@ -32,7 +32,10 @@ const fuzzLimit = 300
 
 // recorder is a store that does nothing but note what is asked of it: a database
 // would make a fuzz target slow. What it answers is never waited for.
-type recorder struct{ calls []storeCall }
+type recorder struct {
+	calls   []storeCall
+	pending bool // what Get returns
+}
 
 func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {
 	c := storeCall{method: method, tenant: tenant, by: by, args: args}
@@ -64,6 +67,9 @@ func derived(tenant, externalID string) uuid.UUID {
 
 func (r *recorder) Get(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
 	r.note("Get", tenant, &i, promise.By{})
+	if r.pending {
+		return promise.Promise{ID: settledPromise.ID, State: promise.Pending}, nil
+	}
 	return settledPromise, nil
 }
 

@@ -28,6 +28,22 @@ func isJSON(contentType string) bool {
 	if contentType == "application/json" {
 		return true
 	}
+	return declares(contentType, func(media string, params map[string]string) bool {
+		return (media == "application/json" || strings.HasSuffix(media, "+json")) &&
+			slices.Contains(charsets, strings.ToLower(params["charset"]))
+	})
+}
+
+// isForm reports whether a Content-Type header declares a form, however sent twice.
+func isForm(contentType string) bool {
+	return strings.Trim(contentType, ", ") != "" && declares(contentType, func(media string, _ map[string]string) bool {
+		return media == "application/x-www-form-urlencoded"
+	})
+}
+
+// declares reports whether each type that a Content-Type header declares is one of
+// those asked for.
+func declares(contentType string, is func(media string, params map[string]string) bool) bool {
 	types := []string{contentType}
 	if !strings.Contains(contentType, `"`) { // where a comma may be part of a parameter
 		types = strings.Split(contentType, ",")
@@ -37,9 +53,7 @@ func isJSON(contentType string) bool {
 			continue
 		}
 		media, params, err := mime.ParseMediaType(one)
-		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) ||
-			media != "application/json" && !strings.HasSuffix(media, "+json") ||
-			!slices.Contains(charsets, strings.ToLower(params["charset"])) {
+		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || !is(media, params) {
 			return false
 		}
 	}

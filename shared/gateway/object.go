@@ -43,7 +43,11 @@ func parseObject(text []byte, known []string) (object, error) {
 	o := make(object, 0, 8)
 	for f := range fields(text) {
 		if !slices.Contains(known, string(f.name)) {
-			return nil, fail(promise.CodeUnknownField, string(f.name), "There is no such field. The fields are: "+strings.Join(known, ", ")+".")
+			detail := "There is no such field, and this object has none."
+			if len(known) > 0 {
+				detail = "There is no such field. The fields are: " + strings.Join(known, ", ") + "."
+			}
+			return nil, fail(promise.CodeUnknownField, string(f.name), detail)
 		}
 		if _, twice := o.get(string(f.name)); twice {
 			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")

@@ -98,7 +98,7 @@ var ExtendPromise = Operation{
 // RevokeTokens ends all tokens of a promise that were issued until then. A later
 // create with tokens makes valid ones.
 var RevokeTokens = Operation{
-	name: "revoke-tokens", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
+	name: "revoke-tokens", body: []string{}, bodyOptional: true, identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
 }
 
 var (

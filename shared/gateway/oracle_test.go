@@ -79,7 +79,7 @@ var functions = map[string]struct {
 	},
 	"extend-promise": {scope: "create", identifier: "id: key:", body: []string{"timeoutMs", "timeoutAt"}},
 	"batch-resolve":  {scope: "settle", body: []string{"items"}},
-	"revoke-tokens":  {scope: "create", identifier: "id: key:"},
+	"revoke-tokens":  {scope: "create", identifier: "id: key:", body: []string{}, bodyOptional: true},
 }
 
 const uuidDigits = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`
@@ -234,7 +234,7 @@ func (o *oracle) readWorkflow() {
 }
 
 func (o *oracle) external(text *string) {
-	o.refuse(!nameText.MatchString(*text))
+	o.refuse(!keyText.MatchString(*text))
 	o.workflow, o.externalID = derived(o.tenant, *text), text
 }
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,7 +91,7 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	}
 	action, ok := tenantActions[name]
 	if !ok {
-		return nil, fail(promise.CodeOutOfRange, "action", "There is no such action.")
+		return nil, fail(promise.CodeOutOfRange, "action", "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
 	}
 	o, err := parseObject(payload, append([]string{"action"}, action.fields...))
 	if err != nil {

@@ -58,6 +58,7 @@ func TestBadWorkflowIDs(t *testing.T) {
 		`{` + both + `,"name":"n"}`:                "duplicate_field",
 		`{"workflowId":"","name":"n"}`:             "out_of_range",
 		`{"workflowId":"a\u0000","name":""}`:       "nul_character",
+		`{"workflowId":"\ufffd","name":"n"}`:       "invalid_utf8",
 		`{"workflowId":null,"name":"n"}`:           "wrong_type",
 		`{"workflowId":7,"name":"n"}`:              "wrong_type",
 		`{"workflowId":"` + long + `","name":"n"}`: "out_of_range",

@@ -2,6 +2,7 @@ package promise
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -21,8 +22,10 @@ type Workflow struct {
 // CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8 unless that has 1 to
 // MaxExternalIDLength characters.
 func ByExternalID(externalID string) (Workflow, error) {
-	err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id")
-	if err != nil {
+	if strings.ContainsRune(externalID, utf8.RuneError) { // see CheckKey
+		return Workflow{}, Fail(CodeInvalidUTF8, "A workflow id must be valid UTF-8, without U+FFFD.")
+	}
+	if err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id"); err != nil {
 		return Workflow{}, err
 	}
 	return Workflow{ExternalID: externalID}, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -226,6 +228,60 @@ func TestExpireKeysWithBoth(t *testing.T) {
 			require.Equal(t, len(c.want.Holds) == 0, q.State == promise.Resolved)
 		})
 	}
+}
+
+// An early settlement is stored after the sweep's snapshot, and before the sweep locks the key's row. Postgres evaluates the row's
+// CHECK on the old version first: neither statement may fail on it, or lose the settlement.
+func TestASettlementIsHeldBeforeTheSweepLocksItsKey(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settled string // how long ago
+		named   bool   // afterwards
+		sweep   func(t *testing.T, db *dbtest.DB) error
+	}{
+		"retention":           {"9 days", false, deletesSettled},
+		"the promise goes":    {"9 days", false, expiresLockedKeys},
+		"the promise is kept": {"1 day", true, expiresLockedKeys},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, db := setUp(t)
+			create(t, r, withKey(draft("old"), "k", time.Hour))
+			hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
+			db.Exec(t, "UPDATE promise SET created_at = NOW() - $1::INTERVAL, resolved_at = NOW() - $1::INTERVAL", c.settled)
+			db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour', check_at = NOW() - INTERVAL '1 hour'")
+			tx, err := db.Pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over already, where all went well
+			hold(t, repository.New(tx), "k", resolved([]byte("2")), promise.OutcomeHeld)
+			swept := make(chan error, 1)
+			go func() { swept <- c.sweep(t, db) }()
+			require.Eventually(t, func() bool {
+				return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+					AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'idempotency_key'::REGCLASS)`) == 1
+			}, time.Minute, 5*time.Millisecond)
+			require.NoError(t, tx.Commit(t.Context()))
+			require.NoError(t, <-swept)
+			_, err = r.Get(t.Context(), tenant, byKey(t, "k"))
+			require.Equal(t, c.named, err == nil, "%v", err)
+			require.Equal(t, "2", string(create(t, r, withKey(draft("new"), "k", time.Hour)).Value))
+		})
+	}
+}
+
+func deletesSettled(t *testing.T, db *dbtest.DB) error {
+	_, err := repository.New(db.Pool).DeleteSettled(context.WithoutCancel(t.Context()), 24*time.Hour, 10)
+	return err
+}
+
+// expiresLockedKeys runs the sweep's statement, but waits for locked rows instead of skipping them.
+func expiresLockedKeys(t *testing.T, db *dbtest.DB) error {
+	text, err := os.ReadFile("queries/expire_keys.sql")
+	if err != nil {
+		return err
+	}
+	_, err = db.Pool.Exec(context.WithoutCancel(t.Context()), strings.Replace(string(text), "FOR UPDATE OF k SKIP LOCKED", "FOR UPDATE OF k", 1), 10)
+	return err
 }
 
 // Retention deletes a promise, and leaves the early settlement under its key to the next one.

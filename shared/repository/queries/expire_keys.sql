@@ -3,6 +3,9 @@
 -- promise that is pending is named for 168 hours at least.
 -- One row for each key: key and tenant if an early settlement expired, and whether the key let its promise go.
 --
+-- If a settlement is held between the snapshot and the lock, Postgres evaluates the row's CHECK on the old version first. So each
+-- version alone must satisfy it.
+--
 -- Locks: the keys' rows. Rows that another transaction has locked are skipped until the next batch. idx_idempotency_key_check.
 WITH due AS MATERIALIZED ( -- read once: each further read would lock $1 more
     SELECT
@@ -27,10 +30,10 @@ deleted AS (
 ),
 kept AS (
     UPDATE idempotency_key k
-    SET promise_id = CASE WHEN due.named_until IS NOT NULL THEN k.promise_id END,
+    SET promise_id = CASE WHEN due.named_until IS NOT NULL OR k.held_at IS NULL THEN k.promise_id END,
         expires_at = CASE WHEN due.named_until IS NOT NULL THEN k.expires_at ELSE due.held_until END,
         check_at = LEAST(due.held_until, due.named_until),
-        held_until = due.held_until,
+        held_until = CASE WHEN k.held_at IS NOT NULL THEN due.held_until END,
         held_at = CASE WHEN due.held_until IS NOT NULL THEN k.held_at END,
         held_outcome = CASE WHEN due.held_until IS NOT NULL THEN k.held_outcome END,
         held_value = CASE WHEN due.held_until IS NOT NULL THEN k.held_value END,
