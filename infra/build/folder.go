@@ -21,7 +21,7 @@ const (
 	// temporaryPrefix begins the names of temporary folders.
 	temporaryPrefix = "flovyn-promises-functions-"
 	// keptFolders is how many folders of binaries are kept, for checkouts and
-	// targets. Each holds what all functions take, about 180 MB.
+	// targets. Each holds what all functions take, about 200 MB.
 	keptFolders = 4
 )
 
