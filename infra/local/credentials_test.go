@@ -253,8 +253,8 @@ func fromAShell(t *testing.T, r *runner) {
 		status, text = request(t, "POST", c[0], "Bearer "+c[1], body)
 		require.Equal(t, 404, status, text)
 	}
-	_, why = manage(1, "revoke-key", "acme", creator.KeyID, "token")
-	require.Contains(t, why, "tokens: ")
+	_, why = manage(2, "revoke-key", "acme", creator.KeyID, "token")
+	require.Contains(t, why, "Write tokens, or nothing.")
 	for _, args := range [][]string{{}, {"tokens"}} {
 		manage(0, append([]string{"revoke-key", "acme", creator.KeyID}, args...)...)
 		keys, _ = manage(0, "list-keys", "acme")
