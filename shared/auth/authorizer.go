@@ -66,7 +66,7 @@ func NewAuthorizer(store Store, signing KeySource, now func() time.Time, log *sl
 
 // Authorize says whose the credential is: an API key or a promise token, as it
 // stands after "Bearer ". Where it is no good, ok is false and the principal is
-// promise.Anonymous. An err says that nothing was found out, because the store
+// promise.Anonymous, with ExpiresAt if an API key has expired. An err says that nothing was found out, because the store
 // or the keys' source failed or ctx ended: repeat the call.
 //
 // A credential that was revoked, or whose tenant was suspended, is let in for up
@@ -78,7 +78,7 @@ func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promis
 		p, ok, err = a.authorizeToken(ctx, credential)
 	}
 	if err != nil || !ok {
-		return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, false, err
+		return promise.Principal{By: promise.By{Kind: promise.Anonymous}, ExpiresAt: p.ExpiresAt}, false, err
 	}
 	return p, true, nil
 }
@@ -109,7 +109,7 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 		return promise.Principal{}, false, nil
 	case a.over(key):
 		a.refuse(ctx, promise.APIKey, slog.String("cause", "expired"), id)
-		return promise.Principal{}, false, nil
+		return promise.Principal{ExpiresAt: *key.ExpiresAt}, false, nil
 	case !ok:
 		a.refuse(ctx, promise.APIKey, slog.String("cause", "unknown"))
 		return promise.Principal{}, false, nil

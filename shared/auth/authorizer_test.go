@@ -122,7 +122,8 @@ func (w *world) authorize(credential string) (promise.Principal, bool) {
 	require.NoError(w.t, err)
 	require.Equal(w.t, ok, p.Kind == promise.APIKey || p.Kind == promise.Token)
 	if !ok {
-		require.Equal(w.t, promise.Principal{By: promise.By{Kind: promise.Anonymous}}, p)
+		require.Equal(w.t, promise.Principal{By: promise.By{Kind: promise.Anonymous}, ExpiresAt: p.ExpiresAt}, p)
+		require.False(w.t, p.ExpiresAt.After(time.Now().Add(w.skew)), "only of a key that has expired")
 	}
 	if len(credential) > 12 {
 		require.NotContains(w.t, w.log.String(), credential[8:])
@@ -202,6 +203,9 @@ func TestExpiredKeyIsNotLookedUpAgain(t *testing.T) {
 		past := time.Now().Add(-time.Second)
 		secret := w.store.put(func(k *promise.Key) { k.ExpiresAt = &past })
 		w.requireAuthorized(false, 1, secret)
+		p, _ := w.authorize(secret)
+		err := p.May(promise.Need{Scope: promise.ScopeRead}, "acme", promise.Identifier{})
+		require.ErrorContains(t, err, "expired at "+past.UTC().Format(time.RFC3339))
 		for range 59 {
 			time.Sleep(time.Second)
 			w.requireAuthorized(false, 0, secret)
