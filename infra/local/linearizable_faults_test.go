@@ -36,7 +36,7 @@ func startDatabase(t *testing.T) *database {
 	u, err := url.Parse(d.server.URL())
 	require.NoError(t, err)
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	d.proxy = toxiproxy.NewProxy(server, "postgres", "127.0.0.1:0", u.Host)
+	d.proxy = toxiproxy.NewProxy(server, "postgres", lastingAddress(t), u.Host)
 	require.NoError(t, d.proxy.Start())
 	t.Cleanup(d.proxy.Stop)
 	u.Host = d.proxy.Listen

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,7 +42,7 @@ type outage struct {
 func newOutage(t *testing.T, dir string) *outage {
 	t.Helper()
 	o := &outage{dir: dir, client: http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
-	o.proxy = toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", "127.0.0.1:0", "")
+	o.proxy = toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", lastingAddress(t), "")
 	o.startServer(t)
 	t.Cleanup(func() { o.server.Stop() }) //nolint:errcheck // it may have been crashed
 	t.Cleanup(o.client.CloseIdleConnections)
@@ -50,6 +53,24 @@ func newOutage(t *testing.T, dir string) *outage {
 
 	o.healthy(t, o.work(t), "") // which starts processes
 	return o
+}
+
+// ports are handed out one by one, from a place of this process's own.
+var ports atomic.Uint32
+
+func init() { ports.Store(rand.Uint32()) }
+
+// lastingAddress returns an address that stays free while nothing listens there. Its port is below those that the system gives
+// to clients, and to listeners on port 0: one of them would be in the way when a proxy that was stopped starts again.
+func lastingAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+ports.Add(1)%12_000)
+		if l, err := net.Listen("tcp", address); err == nil {
+			require.NoError(t, l.Close())
+			return address
+		}
+	}
 }
 
 // startServer starts the server of the folder, which has a new port each time.
