@@ -3,16 +3,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/flovyn/promises/shared/config"
-	"github.com/flovyn/promises/shared/database"
-	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
@@ -37,16 +33,4 @@ func main() {
 	slog.SetDefault(m.log) // for aws-lambda-go
 	telemetry.QuietFunctionErrors()
 	lambda.Start(m)
-}
-
-// newMigration reads the environment.
-func newMigration() (migration, error) {
-	conf, err := config.Load()
-	m := migration{log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, database: database.Options{
-		URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode,
-	}}
-	if conf.PasswordSecret != "" {
-		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
-	}
-	return m, err
 }

@@ -8,18 +8,34 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
+	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/migrate"
+	"github.com/flovyn/promises/shared/secret"
+	"github.com/flovyn/promises/shared/telemetry"
 )
 
 type migration struct {
 	database database.Options
 	patience time.Duration // with a database that takes no connections yet
 	log      *slog.Logger
+}
+
+// newMigration reads the environment.
+func newMigration() (migration, error) {
+	conf, err := config.Load()
+	m := migration{log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, database: database.Options{
+		URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode,
+	}}
+	if conf.PasswordSecret != "" {
+		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
+	}
+	return m, err
 }
 
 // run answers with a migrate.Result, or a migrate.Rehearsal. It waits for a
