@@ -45,7 +45,7 @@ func machine() source {
 			"/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
 			"/Applications/Postgres.app/Contents/Versions/*/bin",
 		},
-		download: archive{url: mavenCentral}.download,
+		download: archive{url: npmRegistry, hashes: hashes}.download,
 		port:     freePort,
 	}
 }

@@ -1,14 +1,11 @@
 package localpg
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,40 +86,6 @@ func TestFind(t *testing.T) {
 			require.Equal(t, want, b.dir)
 		})
 	}
-}
-
-func TestDownloadFails(t *testing.T) {
-	t.Parallel()
-	server := httptest.NewServer(http.NotFoundHandler())
-	t.Cleanup(server.Close)
-	cache := filepath.Join(folder(t), "cache")
-	src := source{port: freePort, download: archive{url: server.URL, cache: cache}.download}
-	var log bytes.Buffer
-	_, err := start(t.Context(), Options{Log: &log}, src)
-	require.EqualError(t, err, "no Postgres 15 or later: install one (Debian: apt-get install postgresql; "+
-		"macOS: brew install postgresql), or set DATABASE_URL; downloading one failed: no version found matching 17.5.0")
-	require.Equal(t, "Postgres 17.5.0: downloading\n", log.String())
-	left, err := filepath.Glob(filepath.Join(cache, "*"))
-	require.NoError(t, err)
-	require.Equal(t, []string{filepath.Join(cache, "download.lock")}, left)
-
-	_, err = src.download(t.Context(), 19, io.Discard)
-	require.ErrorIs(t, err, errNoVersion)
-}
-
-func TestDownloadEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	release := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { cancel(); <-release }))
-	t.Cleanup(server.Close)
-	cache := filepath.Join(folder(t), "cache")
-	_, err := start(ctx, Options{}, source{port: freePort, download: archive{url: server.URL, cache: cache}.download})
-	require.ErrorIs(t, err, context.Canceled)
-	close(release)
-	unlock, err := lockFile(t.Context(), filepath.Join(cache, "download.lock"))
-	require.NoError(t, err, "until the library is done with the folder")
-	unlock()
 }
 
 func TestPortTaken(t *testing.T) {

