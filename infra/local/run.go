@@ -61,8 +61,8 @@ func run(ctx context.Context, o options) (err error) {
 	api.CORSOrigins = o.corsOrigins
 	invoke := notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName})
 	serving, failed := errgroup.WithContext(ctx)
-	serving.Go(func() error { return serve(failed, newServer(api), httpListener, service) })
-	serving.Go(func() error { return serve(failed, newServer(invoke), lambdaListener, service) })
+	serving.Go(func() error { return serve(failed, newServer(api), listen(httpListener), service) })
+	serving.Go(func() error { return serve(failed, newServer(invoke), listen(lambdaListener), service) })
 	context.AfterFunc(failed, screen.goodbye)
 
 	r := ready{

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,14 +8,22 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/flovyn/promises/infra/local/httpapi"
+	"golang.org/x/net/netutil"
+
 	"github.com/flovyn/promises/infra/local/lambda"
 )
+
+// maxConnections bounds the connections of one listener. A further client waits
+// until another one has left.
+const maxConnections = 512
+
+// listen bounds what clients can make the server hold.
+func listen(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
 
 // newServer serves h with bounds on what a client may make it hold and wait for.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           wholeBody(h),
+		Handler:           boundedBody(h),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	}
@@ -74,34 +81,46 @@ func notFromPages(h http.Handler) http.Handler {
 	})
 }
 
-// wholeBody reads a request's body before the handler runs, within a minute. A
-// body that is larger than either API accepts is cut off just above the limit,
-// and the rest thrown away, so that the client reads the answer instead of
-// finding its connection closed.
-func wholeBody(h http.Handler) http.Handler {
+// boundedBody gives a client a minute to send a request's body, which the handler
+// may read late or not at all. The rest is thrown away after the answer, so that
+// the client reads that instead of finding its connection closed.
+func boundedBody(h http.Handler) http.Handler {
 	const (
-		keep    = httpapi.MaxBody + 1
-		discard = 100 << 20
 		within  = time.Minute
+		discard = 100 << 20
 	)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A server timeout would go on counting while the function runs.
-		control := http.NewResponseController(w)
-		control.SetReadDeadline(time.Now().Add(within)) //nolint:errcheck // a net.Conn has deadlines
-		body, err := io.ReadAll(io.LimitReader(r.Body, keep))
-		if err == nil && len(body) == keep {
-			_, err = io.CopyN(io.Discard, r.Body, discard)
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-		}
-		control.SetReadDeadline(time.Time{}) //nolint:errcheck // a net.Conn has deadlines
-		if err != nil {
-			w.Header().Set("Connection", "close")
-			http.Error(w, `{"message":"Bad Request"}`, http.StatusBadRequest)
+		if r.Body == http.NoBody {
+			h.ServeHTTP(w, r)
 			return
 		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		control := http.NewResponseController(w)
+		control.EnableFullDuplex()                      //nolint:errcheck // or an early answer waits for the body
+		control.SetReadDeadline(time.Now().Add(within)) //nolint:errcheck // a net.Conn has deadlines
+		b := &body{ReadCloser: r.Body, ended: func() {
+			control.SetReadDeadline(time.Time{}) //nolint:errcheck // or it would go on while the function runs
+		}}
+		r.Body = b
 		h.ServeHTTP(w, r)
+		if b.err == nil {
+			control.Flush()                    //nolint:errcheck // a connection can be flushed
+			io.CopyN(io.Discard, b, discard+1) //nolint:errcheck // the client has left
+		}
 	})
+}
+
+// body calls ended when the request's body has been read to its end.
+type body struct {
+	io.ReadCloser
+	err   error
+	ended func()
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && b.err == nil {
+		b.err = err
+		b.ended()
+	}
+	return n, err
 }

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// MaxRequests is how many requests are under way at once; AWS bounds how many
-	// come in a second.
+	// MaxRequests bounds the requests of one route that run at once. AWS bounds the
+	// requests of a route in a second.
 	MaxRequests = 200
 	// MaxHead is the size of the largest head that an HTTP API accepts, in bytes:
 	// "Total combined size of request line and header values",
@@ -44,9 +44,9 @@ type Invoker interface {
 }
 
 // Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 413 where the head of the request is larger than MaxHead; 429 where
-// MaxRequests are under way already; 204 to a preflight request, if there are
-// CORSOrigins; 404 where no route has the request's method and path; 401 where
+// 413 where the head of the request is larger than MaxHead; 204 to a preflight
+// request, if there are CORSOrigins; 404 where no route has the request's method
+// and path; 429 where MaxRequests of its route are running already; 401 where
 // the identity source of the route's authorizer is missing or empty, 403 where
 // the authorizer says no, and 500 where it fails, does not answer in time, cannot
 // be started or returns what is no answer; 413 where the body is too large; 503
@@ -54,7 +54,9 @@ type Invoker interface {
 // and 500 where it fails or returns what is no response.
 //
 // Neither function is told of a client that leaves: both run to their end, as
-// on AWS.
+// on AWS. The handler reads a body after the authorizer has let the request in.
+// While it does, the request does not count as running: a client that sends slowly
+// takes no place from others.
 type Handler struct {
 	Invoker Invoker
 	// Timeout and AuthorizerTimeout are the API's own, apart from the
@@ -67,7 +69,7 @@ type Handler struct {
 	// Now is the clock of the events and of the authorizers' caches; New sets
 	// time.Now.
 	Now         func() time.Time
-	underWay    chan struct{} // a token for each request
+	running     map[routes.Route]chan struct{} // a token for each request of the route
 	routes      router
 	authorizers map[string]*authorizer
 }
@@ -82,7 +84,7 @@ func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Hand
 		Timeout:           Timeout,
 		AuthorizerTimeout: AuthorizerTimeout,
 		Now:               time.Now,
-		underWay:          make(chan struct{}, MaxRequests),
+		running:           make(map[routes.Route]chan struct{}, len(table)),
 		routes:            newRouter(table),
 		authorizers:       make(map[string]*authorizer, len(authorizers)),
 	}
@@ -93,6 +95,7 @@ func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Hand
 		h.authorizers[a.Name] = newAuthorizer(a)
 	}
 	for _, r := range table {
+		h.running[r] = make(chan struct{}, MaxRequests)
 		if r.Authorizer != "" && h.authorizers[r.Authorizer] == nil {
 			panic("httpapi: " + r.Method + " " + r.Path + " names an unknown authorizer: " + r.Authorizer)
 		}
@@ -106,12 +109,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		headTooLarge.write(w, requestID)
 		return
 	}
+	h.answer(r, requestID).write(w, requestID)
+}
+
+// enter takes one of the route's places. It reports false if all are taken; else
+// leave gives the place back.
+func (h *Handler) enter(route routes.Route) (leave func(), ok bool) {
+	places := h.running[route]
 	select {
-	case h.underWay <- struct{}{}:
-		defer func() { <-h.underWay }()
-		h.answer(r, requestID).write(w, requestID)
+	case places <- struct{}{}:
+		return func() { <-places }, true
 	default:
-		message(http.StatusTooManyRequests).write(w, requestID)
+		return nil, false
 	}
 }
 
@@ -126,7 +135,12 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	}
 	q := newRequest(r, path, route, variables, requestID, h.Now())
 	if a := h.authorizers[route.Authorizer]; a != nil {
+		leave, ok := h.enter(route)
+		if !ok {
+			return message(http.StatusTooManyRequests)
+		}
 		about, status := h.authorize(r.Context(), a, q)
+		leave()
 		if status != 0 {
 			return message(status)
 		}
@@ -147,7 +161,23 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 		return message(http.StatusRequestEntityTooLarge)
 	}
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.Timeout)
+	leave, ok := h.enter(route)
+	if !ok {
+		return message(http.StatusTooManyRequests)
+	}
+	defer leave()
+	out, failed := h.invoke(r.Context(), route, q, payload)
+	if failed != 0 {
+		return message(failed)
+	}
+	h.allowOrigin(r, out)
+	return out
+}
+
+// invoke runs the route's function. status is that of the API's own answer if
+// the function gave none, and 0 otherwise.
+func (h *Handler) invoke(ctx context.Context, route routes.Route, q request, payload []byte) (out response, status int) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.Timeout)
 	defer cancel()
 	result, err := h.Invoker.Invoke(ctx, route.Function, lambda.Request{
 		Payload: payload,
@@ -155,20 +185,18 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambda.ErrThrottled), errors.Is(err, lambda.ErrClosed):
-		return message(http.StatusServiceUnavailable)
+		return out, http.StatusServiceUnavailable
 	case err != nil:
-		return message(http.StatusInternalServerError)
+		return out, http.StatusInternalServerError
 	case result.TimedOut:
-		return message(http.StatusServiceUnavailable)
+		return out, http.StatusServiceUnavailable
 	case result.ErrorType != "":
-		return message(http.StatusInternalServerError)
+		return out, http.StatusInternalServerError
 	}
-	out, err := parseResponse(result.Payload)
-	if err != nil {
-		return message(http.StatusInternalServerError)
+	if out, err = parseResponse(result.Payload); err != nil {
+		return out, http.StatusInternalServerError
 	}
-	h.allowOrigin(r, out)
-	return out
+	return out, 0
 }
 
 // encode is json.Marshal without the escapes for HTML, which would make an
