@@ -22,12 +22,17 @@ type responseJSON struct {
 }
 
 type headersJSON struct {
-	ContentType string `json:"content-type"`
-	RetryAfter  string `json:"retry-after,omitempty"` // seconds
+	ContentType  string `json:"content-type"`
+	CacheControl string `json:"cache-control"`
+	Sniffing     string `json:"x-content-type-options"`
+	RetryAfter   string `json:"retry-after,omitempty"` // seconds
 }
 
+// encodeResponse forbids caches and browsers to keep an answer or to take it for
+// another type: it may hold a token or a caller's value.
 func encodeResponse(status int, contentType string, body []byte) []byte {
-	r := responseJSON{StatusCode: status, Headers: headersJSON{ContentType: contentType}, Body: string(body)}
+	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff"}
+	r := responseJSON{StatusCode: status, Headers: headers, Body: string(body)}
 	if status == http.StatusServiceUnavailable {
 		r.Headers.RetryAfter = "1"
 	}

@@ -130,6 +130,8 @@ func decodeResponse(t testing.TB, text []byte) response {
 	t.Helper()
 	var r response
 	require.NoError(t, json.Unmarshal(text, &r), "%s", text)
+	require.Equal(t, "no-store", r.Headers["cache-control"])
+	require.Equal(t, "nosniff", r.Headers["x-content-type-options"])
 	return r
 }
 
