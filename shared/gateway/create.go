@@ -45,10 +45,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if made.New {
 		status = http.StatusCreated
 	}
-	if p := c.principal; p.Kind == promise.APIKey && !slices.Contains(p.Scopes, promise.ScopeRead) && !made.New {
-		made.Promise.Value, made.Promise.Error, made.Promise.Comment = nil, nil, nil // to read takes the scope for it
-	}
-	text := encodePromise(made.Promise, &made.New)
+	text := encodePromise(c.principal, made.Promise, &made.New)
 	if tokens != nil {
 		ttl := tokens.TTL
 		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it

@@ -72,9 +72,10 @@ func toByJSON(by promise.By) *byJSON {
 	return &byJSON{by.Kind, by.ID}
 }
 
-// encodePromise tells what the deadline will bring only while it may: later it
-// is what it has brought, or nothing.
-func encodePromise(p promise.Promise, created *bool) []byte {
+// encodePromise encodes what the principal may see of a promise. It includes
+// onTimeout only while the promise is pending.
+func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) []byte {
+	p = viewer.See(p)
 	j := promiseJSON{
 		Created:             created,
 		PromiseID:           p.ID,
@@ -195,8 +196,8 @@ func escapedSize(text []byte) int {
 	return size
 }
 
-func encodePromises(promises []promise.Promise, more bool) []byte {
-	text, fit := page("promises", len(promises), func(i int) []byte { return encodePromise(promises[i], nil) })
+func encodePromises(viewer promise.Principal, promises []promise.Promise, more bool) []byte {
+	text, fit := page("promises", len(promises), func(i int) []byte { return encodePromise(viewer, promises[i], nil) })
 	if more || fit < len(promises) {
 		last := promises[fit-1]
 		text = appendField(text, "nextCursor", []byte(`"`+promise.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}.String()+`"`))

@@ -40,7 +40,7 @@ func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+	return answer{http.StatusOK, encodePromise(c.principal, p, nil)}, nil
 }
 
 // await looks until something is done, an error ends it, or its time is over.
@@ -97,7 +97,7 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromises(promises, more)}, nil
+	return answer{http.StatusOK, encodePromises(c.principal, promises, more)}, nil
 }
 
 func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, error) {

@@ -87,15 +87,14 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	return answer{status, encode(toSettledJSON(s))}, nil
 }
 
-// ownOutcome keeps from the holder of a token what others have done: once the
-// promise is settled, a token is told the outcome of its own call and no more.
-// Else it could find out a value by trying.
+// ownOutcome fails with CodeForbidden if the principal may not see the outcome of
+// its call. It asks the database only for a token that found the promise settled.
 func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.Settled) error {
-	if c.principal.Kind != promise.Token || s.Outcome == promise.OutcomeSettled {
+	if c.principal.SeesOutcome(nil) || s.Outcome == promise.OutcomeSettled {
 		return nil
 	}
 	p, err := h.Store.Get(ctx, c.tenant, c.identifier)
-	if err != nil || p.SettledBy != nil && *p.SettledBy == c.principal.By {
+	if err != nil || c.principal.SeesOutcome(p.SettledBy) {
 		return err
 	}
 	return promise.Fail(promise.CodeForbidden, "The promise is settled, and not by this token: it opens nothing any more.")
@@ -119,7 +118,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+	return answer{http.StatusOK, encodePromise(c.principal, p, nil)}, nil
 }
 
 type tokensRevokedJSON struct {

@@ -182,3 +182,22 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 		return Fail(CodeUnauthenticated, "Send an API key or a promise token: Authorization: Bearer <credential>.")
 	}
 }
+
+// See returns what p may see of a promise of its tenant. Contents (value, error,
+// comment, metadata, OnTimeout) are for direct invokes and for API keys with
+// ScopeRead. Every other principal sees the promise without them.
+func (p Principal) See(x Promise) Promise {
+	if p.Kind == Direct || p.Kind == APIKey && slices.Contains(p.Scopes, ScopeRead) {
+		return x
+	}
+	x.Value, x.Error, x.Comment, x.Metadata, x.OnTimeout = nil, nil, nil, nil, nil
+	return x
+}
+
+// SeesOutcome reports whether p may see the outcome of a settle call of its own
+// that found the promise settled by another principal, or by itself earlier. A
+// token sees only the outcome of its own settlement: its holder could find out a
+// value by trying.
+func (p Principal) SeesOutcome(settledBy *By) bool {
+	return p.Kind != Token || settledBy != nil && *settledBy == p.By
+}

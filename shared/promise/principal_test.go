@@ -145,3 +145,34 @@ func TestExpired(t *testing.T) {
 		require.Contains(t, err.Error(), "Send an API key or a promise token")
 	}
 }
+
+func TestSee(t *testing.T) {
+	t.Parallel()
+	text := "text"
+	all := promise.Promise{
+		ID: uuid.MustParse(id), Name: "payment", State: promise.Rejected, Value: []byte("1"), Error: &text, Comment: &text,
+		Metadata: []byte("{}"), OnTimeout: &promise.Result{}, IdempotencyKey: &text, SettledBy: &promise.By{Kind: promise.Direct},
+	}
+	bare := promise.Promise{ID: all.ID, Name: all.Name, State: all.State, IdempotencyKey: &text, SettledBy: all.SettledBy}
+	for _, kind := range []promise.PrincipalKind{"", promise.Anonymous, promise.Direct, promise.APIKey, promise.Token, promise.ByDeadline, "root"} {
+		for _, granted := range subsets(scopes) {
+			p := promise.Principal{By: promise.By{Kind: kind}, Scopes: granted}
+			want := bare
+			if kind == promise.Direct || kind == promise.APIKey && slices.Contains(granted, promise.ScopeRead) {
+				want = all
+			}
+			require.Equal(t, want, p.See(all), "%s %v", kind, granted)
+		}
+	}
+}
+
+func TestSeesOutcome(t *testing.T) {
+	t.Parallel()
+	token := promise.Principal{By: promise.By{Kind: promise.Token, ID: "1"}}
+	require.True(t, token.SeesOutcome(&promise.By{Kind: promise.Token, ID: "1"}))
+	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.Token, ID: "2"}))
+	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.APIKey, ID: "1"}))
+	require.False(t, token.SeesOutcome(nil))
+	require.True(t, promise.Principal{By: promise.By{Kind: promise.APIKey}}.SeesOutcome(nil))
+	require.True(t, promise.Principal{By: promise.By{Kind: promise.Direct}}.SeesOutcome(nil))
+}

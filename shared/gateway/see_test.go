@@ -1,0 +1,48 @@
+package gateway_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// A key without the scope read gets no contents of a promise, whatever it calls: not of its own create, not of one that an
+// early settlement settled at birth, not of an extension.
+func TestContentsNeedTheScopeRead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, function, identifier, body string
+		before                           string // a direct payload of resolve-by-key
+	}{
+		{"create", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","metadata":{"a":"SECRET"},"onTimeout":{"resolve":"SECRET"}}`, ""},
+		{"create, born settled", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,
+			`{"tenant":"` + tenant + `","key":"early","value":"SECRET","comment":"SECRET","holdSeconds":60}`},
+		{"create again", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"second","idempotencyKey":"k2"}`,
+			`{"tenant":"` + tenant + `","key":"k2","value":"SECRET","comment":"SECRET"}`},
+		{"extend", "extend-promise", "key:k3", `{"timeoutMs":60000}`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			s.answer(t, "create-promise", `{"tenant":"`+tenant+`","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
+			s.answer(t, "create-promise", `{"tenant":"`+tenant+`","workflowExecutionId":"`+workflowID+`","name":"third","idempotencyKey":"k3",
+				"metadata":{"a":"SECRET"},"onTimeout":{"reject":"SECRET"}}`)
+			if c.before != "" {
+				s.answer(t, "resolve-by-key", c.before)
+			}
+			call := func(scopes ...promise.Scope) string {
+				t.Helper()
+				event := as(t, httpEvent(t, "POST", tenant, c.identifier, "", c.body), holder(tenant, scopes...).Texts())
+				got, err := s.handler(t, c.function).Invoke(t.Context(), event)
+				require.NoError(t, err)
+				require.True(t, bytes.Contains(got, []byte(`"statusCode":20`)), "%s", got)
+				return string(got)
+			}
+			require.NotContains(t, call(promise.ScopeCreate, promise.ScopeSettle), "SECRET")
+			require.Contains(t, call(promise.ScopeCreate, promise.ScopeRead), "SECRET")
+		})
+	}
+}
