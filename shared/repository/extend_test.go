@@ -215,7 +215,7 @@ func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
 	})
 	require.Eventually(t, func() bool {
 		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
+			WHERE wait_event_type = 'Lock' AND query LIKE '%promise_await_settlements%'
 			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
 	}, time.Minute, 5*time.Millisecond)
 	require.NoError(t, tx.Commit(ctx))
