@@ -32,8 +32,8 @@ const pageBytes = 3 << 20
 // others follow. A workflow execution that is not known, or another tenant's, has
 // none. A filter that Filter does not allow is an error.
 //
-// A page reads no more promises than it shows, and those of the tenant whose
-// deadlines have passed and are not recorded yet.
+// A page reads no more promises than it shows, and besides those of the tenant
+// whose deadlines have passed and are not recorded yet.
 func (r *Repository) ListPromises(
 	ctx context.Context, tenant string, f promise.Filter, limit int,
 ) (promises []promise.Promise, more bool, err error) {
