@@ -48,6 +48,12 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	for _, f := range functions {
 		f.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(schema.done.Node().DefaultChild().(awscdk.CfnResource), nil)
 	}
+	// The previous release does not read a default value from where this one's sweep leaves it.
+	for _, f := range functions {
+		if sweep := functions["expire-promises"]; f != sweep {
+			sweep.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(f.Node().DefaultChild().(awscdk.CfnResource), nil)
+		}
+	}
 	a.serve(functions)
 	newSchedules(stack, functions, failed)
 	policy := newEnginePolicy(stack, s, functions)

@@ -47,7 +47,7 @@ BEGIN
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
-              'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names')
+              'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

@@ -196,11 +196,10 @@ func escapedSize(text []byte) int {
 	return size
 }
 
-func encodePromises(viewer promise.Principal, promises []promise.Promise, more bool) []byte {
+func encodePromises(viewer promise.Principal, promises []promise.Promise, more bool, f promise.Filter) []byte {
 	text, fit := page("promises", len(promises), func(i int) []byte { return encodePromise(viewer, promises[i], nil) })
 	if more || fit < len(promises) {
-		last := promises[fit-1]
-		text = appendField(text, "nextCursor", []byte(`"`+promise.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}.String()+`"`))
+		text = appendField(text, "nextCursor", []byte(`"`+f.CursorAfter(promises[fit-1]).String()+`"`))
 	}
 	return text
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -253,6 +254,8 @@ func TestBadIdentifiers(t *testing.T) {
 	for _, query := range []string{"strict=1", "strict=", "strict=TRUE", "strict=true&strict=false", "Strict=true", "x=1"} {
 		requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, query, `{"value":1}`))
 	}
+	byDeadline := promise.Cursor{TimeoutAt: new(time.Now()), ID: uuid.New()}.String()
+	newestFirst := promise.Cursor{CreatedAt: time.Now(), ID: uuid.New()}.String()
 	for _, c := range []struct{ function, query, code string }{
 		{"get-promise", "waitSeconds=26", "out_of_range"},
 		{"get-promise", "waitSeconds=-1", "invalid_parameter"},
@@ -277,6 +280,15 @@ func TestBadIdentifiers(t *testing.T) {
 		{"list-promises", "timeoutBefore=tomorrow", "invalid_parameter"},
 		{"list-promises", "timeoutBefore=2030-01-01T00:00:00 00:00", "invalid_parameter"},
 		{"list-promises", "timeoutBefore=2030-01-01T00:00:60Z", "invalid_parameter"},
+		{"list-promises", "name=a", "invalid_parameter"},
+		{"list-promises", "name=a&state=pending", "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:00Z", "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:00Z&state=timed_out", "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:00Z&state=pending&workflowExecutionId=" + workflowID, "invalid_parameter"},
+		{"list-promises", "timeoutBefore=2030-01-01T00:00:00Z&state=pending&workflowId=w&name=a", "invalid_parameter"},
+		{"list-promises", "cursor=" + byDeadline, "invalid_parameter"},
+		{"list-promises", "state=pending&cursor=" + byDeadline, "invalid_parameter"},
+		{"list-promises", "state=pending&timeoutBefore=2030-01-01T00:00:00Z&cursor=" + newestFirst, "invalid_parameter"},
 		{"list-promises", "cursor=", "invalid_parameter"},
 		{"list-promises", "cursor=AAAA", "invalid_parameter"},
 		{"list-promises", "cursor=" + strings.Repeat("f", 32), "invalid_parameter"},
@@ -301,6 +313,17 @@ func TestBadIdentifiers(t *testing.T) {
 	} {
 		_, err := s.direct(t, function, payload)
 		requireFunctionError(t, "wrong_type", err)
+	}
+	for payload, field := range map[string]string{
+		`"name":"a"`: "name", `"name":"a","state":"pending"`: "name",
+		`"timeoutBefore":"2030-01-01T00:00:00Z"`:                                                     "timeoutBefore",
+		`"timeoutBefore":"2030-01-01T00:00:00Z","state":"pending","workflowId":"w"`:                  "timeoutBefore",
+		`"timeoutBefore":"2030-01-01T00:00:00Z","state":"pending","cursor":"` + newestFirst + `"`:    "cursor",
+		`"workflowExecutionId":"` + workflowID + `","state":"pending","cursor":"` + byDeadline + `"`: "cursor",
+	} {
+		_, err := s.direct(t, "list-promises", `{"tenant":"demo",`+payload+`}`)
+		requireFunctionError(t, "invalid_parameter", err)
+		require.ErrorContains(t, err, field, payload)
 	}
 	_, err := s.direct(t, "list-events", `{"tenant":"demo"}`)
 	requireFunctionError(t, "missing_field", err)

@@ -350,12 +350,12 @@ func TestListPromises(t *testing.T) {
 	for query, want := range map[string]string{
 		"state=resolved":        "payment ",
 		"state=pending&limit=1": "n4 ",
-		"name=n2":               "n2 ",
-		"workflowExecutionId=" + workflowID + "&name=n3":   "n3 ",
-		"workflowExecutionId=" + promiseID:                 "",
-		"timeoutBefore=2020-01-01T00:00:00Z":               "",
-		"timeoutBefore=2100-01-01T00:00:00Z&state=pending": "n4 n3 n2 n1 n0 ",
-		"state=cancelled":                                  "",
+		"workflowExecutionId=" + workflowID + "&name=n3":                "n3 ",
+		"workflowExecutionId=" + promiseID:                              "",
+		"workflowExecutionId=" + workflowID + "&name=n3&state=resolved": "",
+		"timeoutBefore=2020-01-01T00:00:00Z&state=pending":              "",
+		"timeoutBefore=2100-01-01T00:00:00Z&state=pending":              "n0 n1 n2 n3 n4 ",
+		"state=cancelled": "",
 	} {
 		names, _ := list(query)
 		require.Equal(t, want, names, query)

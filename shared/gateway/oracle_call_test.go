@@ -212,5 +212,9 @@ func (o *oracle) filter() promise.Filter {
 			f.After = &c
 		}
 	}
+	byDeadline, inWorkflow := f.TimeoutBefore != nil, f.WorkflowExecutionID != nil
+	o.refuse(f.Name != nil && !inWorkflow)
+	o.refuse(byDeadline && (inWorkflow || f.Name != nil || f.State == nil || *f.State != "pending"))
+	o.refuse(f.After != nil && (f.After.TimeoutAt != nil) != byDeadline)
 	return f
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -97,7 +99,7 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromises(c.principal, promises, more)}, nil
+	return answer{http.StatusOK, encodePromises(c.principal, promises, more, filter)}, nil
 }
 
 func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, error) {
@@ -154,7 +156,11 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 		}
 		f.After = &cursor
 	}
-	return f, workflow, nil
+	whole := f
+	if workflow != nil {
+		whole.WorkflowExecutionID = &uuid.Nil // any one: Check asks whether there is one
+	}
+	return f, workflow, whole.Check()
 }
 
 func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {

@@ -346,7 +346,7 @@ func TestTimesAndNumbersInCalls(t *testing.T) {
 		require.WithinDuration(t, time.Now().Add(60_000*time.Second), at, 10_000*time.Second)
 	}
 	for query, code := range map[string]string{
-		"limit=1e1": "", "limit=10.0": "", "timeoutBefore=2031-01-01t00:00:00z": "", "timeoutBefore=2016-12-31T23:59:60Z": "",
+		"limit=1e1": "", "limit=10.0": "", "state=pending&timeoutBefore=2031-01-01t00:00:00z": "", "state=pending&timeoutBefore=2016-12-31T23:59:60Z": "",
 		"limit=1e400": "out_of_range", "limit=1.5": "invalid_parameter", "limit=1e": "invalid_parameter",
 	} {
 		got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))

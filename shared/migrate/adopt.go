@@ -265,7 +265,7 @@ WITH here AS (SELECT quote_ident(current_schema())::REGNAMESPACE AS oid)
 SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
-	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
+	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
 	'promise_settlement', 'promise_creation', 'promise_created')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
@@ -283,7 +283,7 @@ UNION ALL
 SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid
 WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
-	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names')
+	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid

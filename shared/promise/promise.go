@@ -172,7 +172,8 @@ type Deadline struct {
 	At      *time.Time
 }
 
-// Filter chooses among a tenant's promises. What is nil does not matter.
+// Filter chooses among a tenant's promises. What is nil does not matter. Check
+// says which combinations there are.
 type Filter struct {
 	WorkflowExecutionID *uuid.UUID
 	Name                *string

@@ -9,11 +9,13 @@ import (
 // Expired is what became of a batch of deadlines that had passed.
 type Expired struct {
 	Expired  int            // how many were recorded
+	More     bool           // whether others are due, and this batch recorded some
 	Lateness time.Duration  // how long ago the oldest of them was
 	Next     *time.Duration // until the next deadline that is still to come; nil: there is none
 
-	// PassedOver is a workflow execution that somebody else had in hand, the one
-	// with the oldest deadline; nil: there is none.
+	// PassedOver is a workflow execution that another transaction had locked, the
+	// one with the oldest deadline; nil if none. If More, it may be one whose turn
+	// has not come yet.
 	PassedOver *uuid.UUID
 }
 

@@ -213,11 +213,7 @@ func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
 	wg.Go(func() {
 		_, errs[2] = r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(2 * time.Hour)})
 	})
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
-			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
-	}, time.Minute, 5*time.Millisecond)
+	waitForReaders(t, db, 3)
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	for _, err := range errs {

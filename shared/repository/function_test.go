@@ -87,6 +87,18 @@ func TestPlansOfCreate(t *testing.T) {
 	}), []string{"promise_workflow_execution_id_name_key", "workflow_execution_pkey", "idempotency_key_pkey", "promise_pkey"})
 }
 
+func TestPlansOfAwaitSettlements(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := overdue(t, r, tenant, draft("overdue"), time.Hour)
+	manyPromises(t, db)
+	require.Subset(t, readBy(t, db, func(r *repository.Repository) {
+		got, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		require.Equal(t, promise.TimedOut, got.State)
+	}), []string{"promise_pkey", "workflow_execution_pkey"})
+}
+
 // Tables that were adopted may have columns of any name.
 func TestFunctionsUseTheirOwnNames(t *testing.T) {
 	t.Parallel()
@@ -98,10 +110,10 @@ func TestFunctionsUseTheirOwnNames(t *testing.T) {
 		BEGIN
 			FOR name IN
 				SELECT DISTINCT unnest(proargnames) FROM pg_proc
-				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
+				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle', 'promise_await_settlements')
 				UNION
 				SELECT unnest(regexp_matches(prosrc, '^    (\w+) \w+(?:;| :=)', 'gn')) FROM pg_proc
-				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle')
+				WHERE pronamespace = current_schema()::REGNAMESPACE AND proname IN ('promise_create', 'promise_settle', 'promise_await_settlements')
 			LOOP
 				FOREACH place IN ARRAY ARRAY['tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event_row'] LOOP
 					EXECUTE format('ALTER TABLE %I ADD COLUMN IF NOT EXISTS %I TEXT', place, name);
@@ -114,6 +126,9 @@ func TestFunctionsUseTheirOwnNames(t *testing.T) {
 	require.Equal(t, 10, added)
 	first := withKey(draft("first"), "k", time.Hour)
 	p := create(t, r, first)
+	late, err := r.Get(t.Context(), tenant, promise.ByID(overdue(t, r, tenant, draft("overdue"), time.Hour).ID))
+	require.NoError(t, err)
+	require.Equal(t, promise.TimedOut, late.State)
 	made, err := r.Create(t.Context(), tenant, first)
 	require.NoError(t, err)
 	require.False(t, made.New)

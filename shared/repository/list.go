@@ -3,6 +3,7 @@ package repository
 import (
 	"context"
 	_ "embed" // the queries
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,34 +17,34 @@ var listPromisesSQL string
 //go:embed queries/list_promises_of_workflow.sql
 var listPromisesOfWorkflowSQL string
 
+//go:embed queries/list_promises_due.sql
+var listPromisesDueSQL string
+
 //go:embed queries/list_events.sql
 var listEventsSQL string
 
 // pageBytes bounds the values and metadata of a page.
 const pageBytes = 3 << 20
 
-// ListPromises lists the promises that the filter chooses, newest first. A page
-// ends after limit promises or about 3 MiB of values and metadata, but never
-// before its first; more says that others follow. A workflow execution that is
-// not known, or another tenant's, has none.
+// ListPromises lists the promises that the filter chooses, newest first, or, with
+// TimeoutBefore, the soonest deadline first. A page ends after limit promises or
+// about 3 MiB of values and metadata, but never before its first; more says that
+// others follow. A workflow execution that is not known, or another tenant's, has
+// none. A filter that Filter does not allow is an error.
+//
+// A page reads no more promises than it shows, and besides those of the tenant
+// whose deadlines have passed and are not recorded yet.
 func (r *Repository) ListPromises(
 	ctx context.Context, tenant string, f promise.Filter, limit int,
 ) (promises []promise.Promise, more bool, err error) {
-	var afterAt *time.Time
-	var afterID *string
-	if f.After != nil {
-		id := f.After.ID.String()
-		afterAt, afterID = &f.After.CreatedAt, &id
+	if err := f.Check(); err != nil {
+		return nil, false, err
 	}
-	s := statement{op: "list promises", sql: listPromisesSQL, args: []any{
-		tenant, f.Name, f.State, f.TimeoutBefore, afterAt, afterID, limit + 1, pageBytes,
-	}}
-	if f.WorkflowExecutionID != nil {
-		s = statement{op: "list promises of workflow", sql: listPromisesOfWorkflowSQL, args: []any{
-			tenant, f.WorkflowExecutionID.String(), f.Name, f.State, f.TimeoutBefore, afterAt, afterID, limit + 1, pageBytes,
-		}}
+	if f.Name != nil {
+		promises, err = r.listByName(ctx, tenant, f)
+		return promises, false, err
 	}
-	rows, err := r.listConfirmed(ctx, s)
+	rows, err := r.listConfirmed(ctx, listStatement(tenant, f, limit))
 	if err != nil {
 		return nil, false, err
 	}
@@ -57,6 +58,38 @@ func (r *Repository) ListPromises(
 		promises = append(promises, row.promise())
 	}
 	return promises, more, nil
+}
+
+func listStatement(tenant string, f promise.Filter, limit int) statement {
+	var afterAt *time.Time
+	var afterID *string
+	if f.After != nil {
+		at, id := f.After.At(), f.After.ID.String()
+		afterAt, afterID = &at, &id
+	}
+	page := []any{afterAt, afterID, limit + 1, pageBytes}
+	switch {
+	case f.TimeoutBefore != nil:
+		return statement{op: "list promises due", sql: listPromisesDueSQL, args: append([]any{tenant, f.TimeoutBefore}, page...)}
+	case f.WorkflowExecutionID != nil:
+		return statement{op: "list promises of workflow", sql: listPromisesOfWorkflowSQL, args: append([]any{
+			tenant, f.WorkflowExecutionID.String(), f.State,
+		}, page...)}
+	}
+	return statement{op: "list promises", sql: listPromisesSQL, args: append([]any{tenant, f.State}, page...)}
+}
+
+// listByName lists the one promise that may have a name in a workflow execution.
+func (r *Repository) listByName(ctx context.Context, tenant string, f promise.Filter) ([]promise.Promise, error) {
+	p, err := r.GetByWorkflowAndName(ctx, tenant, *f.WorkflowExecutionID, *f.Name)
+	if errors.Is(err, promise.ErrNotFound) {
+		_, err := r.tenantID(ctx, tenant)
+		return nil, err
+	}
+	if err != nil || f.State != nil && *f.State != p.State || f.After != nil && !f.After.Precedes(p) {
+		return nil, err
+	}
+	return []promise.Promise{p}, nil
 }
 
 type listRow struct {
@@ -73,17 +106,17 @@ func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow,
 		if err != nil {
 			return nil, err
 		}
-		var workflows []string
+		var unconfirmed []passed
 		for _, row := range rows {
 			if deadline, overdue := row.overdue(); overdue && !confirmed[deadline.promiseID].Equal(deadline.at) {
 				confirmed[deadline.promiseID] = deadline.at
-				workflows = append(workflows, deadline.workflowExecutionID.String())
+				unconfirmed = append(unconfirmed, deadline)
 			}
 		}
-		if len(workflows) == 0 {
+		if len(unconfirmed) == 0 {
 			return rows, nil
 		}
-		if err := r.awaitSettlements(ctx, s.op, workflows); err != nil {
+		if err := r.awaitSettlements(ctx, s.op, unconfirmed...); err != nil {
 			return nil, err
 		}
 	}

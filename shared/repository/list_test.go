@@ -6,14 +6,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
@@ -36,8 +34,7 @@ func walk(
 			return all
 		}
 		require.NotEmpty(t, page, "whoever goes on gets on")
-		last := page[len(page)-1]
-		f.After = &promise.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
+		f.After = new(f.CursorAfter(page[len(page)-1]))
 		between()
 	}
 }
@@ -106,6 +103,10 @@ func newestFirst(a, b promise.Promise) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), bytes.Compare(b.ID[:], a.ID[:]))
 }
 
+func soonestFirst(a, b promise.Promise) int {
+	return cmp.Or(a.TimeoutAt.Compare(*b.TimeoutAt), bytes.Compare(a.ID[:], b.ID[:]))
+}
+
 func chosen(f promise.Filter, p promise.Promise) bool {
 	return (f.WorkflowExecutionID == nil || *f.WorkflowExecutionID == p.WorkflowExecutionID) &&
 		(f.Name == nil || *f.Name == p.Name) &&
@@ -113,7 +114,7 @@ func chosen(f promise.Filter, p promise.Promise) bool {
 		(f.TimeoutBefore == nil || p.TimeoutAt != nil && p.TimeoutAt.Before(*f.TimeoutBefore))
 }
 
-// Every combination of filters, on random promises, gives what a loop over all of them gives.
+// Every combination of filters that there is, on random promises, gives what a loop over all of them gives. The others are refused.
 func TestListFilters(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -139,11 +140,19 @@ func TestListFilters(t *testing.T) {
 			for _, name := range []*string{nil, new("b"), new("unknown")} {
 				for _, before := range []*time.Time{nil, new(time.Now()), new(time.Now().Add(30 * time.Minute)), all[0].TimeoutAt} {
 					f := promise.Filter{WorkflowExecutionID: workflow, Name: name, State: state, TimeoutBefore: before}
+					if refused := f.Check(); refused != nil {
+						_, _, err := r.ListPromises(t.Context(), tenant, f, 10)
+						require.Equal(t, refused, err)
+						continue
+					}
 					var want []promise.Promise
 					for _, p := range all {
 						if chosen(f, p) {
 							want = append(want, p)
 						}
+					}
+					if before != nil {
+						slices.SortFunc(want, soonestFirst)
 					}
 					limit := 1 + len(want)/2
 					require.Equal(t, want, walk(t, r, tenant, f, limit, func() {}), "%+v", f)
@@ -250,49 +259,12 @@ func TestListBytes(t *testing.T) {
 					pages = append(pages, len(page))
 					seen += len(page)
 					require.Equal(t, at < len(c.pages)-1, more)
-					last := page[len(page)-1]
-					f.After = &promise.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
+					f.After = new(f.CursorAfter(page[len(page)-1]))
 				}
 				require.Equal(t, c.pages, pages)
 				require.Len(t, all, c.n)
 				require.True(t, slices.IsSortedFunc(all, newestFirst))
 			}
 		})
-	}
-}
-
-// However many promises a tenant has, a page reads no more of them than it shows.
-func TestAPageReadsNoMoreThanItShows(t *testing.T) {
-	t.Parallel()
-	_, db := setUp(t)
-	db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id) SELECT md5('w')::UUID, id FROM tenant`)
-	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, created_at, resolved, outcome)
-		SELECT md5('w')::UUID, (SELECT id FROM tenant), n::TEXT, 1, NOW() - n * INTERVAL '1 second', n % 2 = 0, CASE WHEN n % 2 = 0 THEN 'resolved' END
-		FROM generate_series(1, 20000) n`)
-	db.Exec(t, "ANALYZE")
-	sql, err := os.ReadFile("queries/list_promises.sql")
-	require.NoError(t, err)
-	conn, err := db.Pool.Acquire(t.Context())
-	require.NoError(t, err)
-	defer conn.Release()
-	_, err = conn.Exec(t.Context(), "PREPARE list AS "+string(sql))
-	require.NoError(t, err)
-	for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
-		_, err = conn.Exec(t.Context(), "SET plan_cache_mode = "+mode)
-		require.NoError(t, err)
-		for _, state := range []string{"NULL", "'pending'", "'resolved'"} {
-			rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) EXECUTE list ('"+tenant+"', NULL, "+state+", NULL, NULL, NULL, 101, 1000000)")
-			require.NoError(t, err)
-			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			require.NoError(t, err)
-			for _, line := range lines {
-				var n int
-				if _, count, ok := strings.Cut(line, "actual rows="); ok && strings.Contains(line, "idx_promise_tenant") {
-					_, err := fmt.Sscan(count, &n)
-					require.NoError(t, err)
-				}
-				require.Less(t, n, 1000, "%s, %s\n%s", mode, state, strings.Join(lines, "\n"))
-			}
-		}
 	}
 }

@@ -198,6 +198,11 @@ func (m *modelCheck) List(t *rapid.T) {
 		hours := time.Duration(rapid.IntRange(-3, 3).Draw(t, "hours")) * time.Hour
 		f.TimeoutBefore, model.TimeoutBefore = new(time.Now().Add(hours)), new(m.want.now.Add(hours))
 	}
+	if refused := f.Check(); refused != nil {
+		_, _, err := m.r.ListPromises(t.Context(), tenant, f, 10)
+		requireSameError(t, refused, err)
+		return
+	}
 	m.requireSameList(t, anyTenant(t), f, model, rapid.IntRange(1, 4).Draw(t, "limit"))
 }
 
@@ -209,7 +214,7 @@ func (m *modelCheck) requireSameList(t *rapid.T, slug string, f, model promise.F
 		page, more, err = m.r.ListPromises(t.Context(), slug, f, limit)
 		require.NoError(t, err)
 		for _, p := range page {
-			f.After = &promise.Cursor{CreatedAt: p.CreatedAt, ID: p.ID}
+			f.After = new(f.CursorAfter(p))
 			all = append(all, m.promise(p))
 		}
 		require.True(t, len(page) == limit || !more)

@@ -69,6 +69,8 @@ func (r promiseRow) promise() promise.Promise {
 	if r.Outcome == nil && p.State != promise.Pending { // its deadline has passed, and nothing has recorded it
 		p.ResolvedAt = p.TimeoutAt
 		p.SettledBy = &promise.By{Kind: promise.ByDeadline}
+	}
+	if p.SettledBy != nil && p.SettledBy.Kind == promise.ByDeadline { // earlier releases copied them into value and error, too
 		p.Value, p.Error = r.TimeoutValue, r.TimeoutError
 	}
 	return p

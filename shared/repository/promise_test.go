@@ -367,11 +367,7 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	wg.Go(func() { read, errs[0] = r.Get(ctx, tenant, promise.ByID(p.ID)) })
 	wg.Go(func() { late, errs[1] = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"late"`))) })
 	wg.Go(func() { again, _, errs[2] = made(r.Create(ctx, tenant, d)) })
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM workflow_execution WHERE id = ANY%FOR SHARE%'
-			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 3
-	}, time.Minute, 5*time.Millisecond)
+	waitForReaders(t, db, 3)
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	for _, err := range errs {

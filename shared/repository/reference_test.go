@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -265,15 +266,32 @@ func (m *reference) extend(p *refPromise, to time.Time) (promise.Promise, error)
 	return m.read(p), nil
 }
 
-// list has everything that the filter chooses, newest first.
+// list has everything that the filter chooses, newest first, or by deadline.
 func (m *reference) list(tenant string, f promise.Filter) []promise.Promise {
+	ordered := slices.Clone(m.promises)
+	if slices.Reverse(ordered); f.TimeoutBefore != nil {
+		ordered = m.byDeadline(func(*refPromise) bool { return true })
+	}
 	var found []promise.Promise
-	for _, p := range m.promises {
+	for _, p := range ordered {
 		if q := m.read(p); p.tenant == tenant && chosen(f, q) {
 			found = append(found, q)
 		}
 	}
-	slices.Reverse(found)
+	return found
+}
+
+// byDeadline has the promises with a deadline, the soonest first.
+func (m *reference) byDeadline(choose func(*refPromise) bool) []*refPromise {
+	var found []*refPromise
+	for _, p := range m.promises {
+		if p.TimeoutAt != nil && choose(p) {
+			found = append(found, p)
+		}
+	}
+	slices.SortFunc(found, func(a, b *refPromise) int {
+		return cmp.Or(a.TimeoutAt.Compare(*b.TimeoutAt), a.deadline-b.deadline)
+	})
 	return found
 }
 
@@ -305,20 +323,22 @@ func (m *reference) listEvents(tenant string, workflow uuid.UUID, after int32, l
 }
 
 func (m *reference) expire(limit int) int {
-	var due []*refPromise
-	for _, p := range m.promises {
-		if p.State == promise.Pending && m.read(p).State != promise.Pending {
-			due = append(due, p)
-		}
+	due := m.byDeadline(func(p *refPromise) bool { return p.State == promise.Pending && m.read(p).State != promise.Pending })
+	turns, turn := map[*refPromise]int{}, map[string]int{} // each tenant's first deadline comes before anybody's second
+	for _, p := range due {
+		turn[p.tenant]++
+		turns[p] = turn[p.tenant]
 	}
-	slices.SortFunc(due, func(a, b *refPromise) int {
-		if c := a.TimeoutAt.Compare(*b.TimeoutAt); c != 0 {
-			return c
+	slices.SortStableFunc(due, func(a, b *refPromise) int {
+		order := cmp.Or(turns[a]-turns[b], later(*a.TimeoutAt, a.CreatedAt).Compare(later(*b.TimeoutAt, b.CreatedAt)))
+		if order == 0 && a.CreatedAt.After(*a.TimeoutAt) {
+			return slices.Index(m.promises, a) - slices.Index(m.promises, b)
 		}
-		return a.deadline - b.deadline
+		return order
 	})
 	due = due[:min(limit, len(due))]
-	for _, p := range due {
+	// Within a workflow execution, the numbers of a batch are in the order of the deadlines.
+	for _, p := range m.byDeadline(func(p *refPromise) bool { return slices.Contains(due, p) }) {
 		q := m.read(p)
 		m.apply(p, promise.Settlement{
 			Result: promise.Result{State: q.State, Value: q.Value, Error: q.Error}, By: *q.SettledBy,

@@ -10,7 +10,8 @@
 //
 //  1. workflow_execution: whoever holds this row changes the workflow's
 //     promises and hands out its sequence numbers
-//  2. promise
+//  2. promise. A transaction that locks a pending promise FOR UPDATE has locked
+//     its workflow execution before; see promise_await_settlements
 //  3. idempotency_key
 //
 // What works on many workflows at once takes their rows in the order of their
@@ -149,7 +150,7 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			}
 			return row, nil
 		}
-		if err = r.awaitSettlements(ctx, s.op, []string{deadline.workflowExecutionID.String()}); err != nil {
+		if err = r.awaitSettlements(ctx, s.op, deadline); err != nil {
 			return row, err
 		}
 		if deadline.promiseID != uuid.Nil {
@@ -163,8 +164,18 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	return row, contention(err)
 }
 
-func (r *Repository) awaitSettlements(ctx context.Context, op string, workflowExecutionIDs []string) error {
-	if _, err := r.db.Exec(ctx, awaitSettlementsSQL, workflowExecutionIDs); err != nil {
+// awaitSettlements waits until no settlement and no extension is running that
+// may be in time for one of the deadlines. It does not wait for the sweep, which
+// records them.
+func (r *Repository) awaitSettlements(ctx context.Context, op string, deadlines ...passed) error {
+	promises, workflows := make([]*string, len(deadlines)), make([]string, len(deadlines))
+	for n, d := range deadlines {
+		if d.promiseID != uuid.Nil {
+			promises[n] = orNull(d.promiseID.String())
+		}
+		workflows[n] = d.workflowExecutionID.String()
+	}
+	if _, err := r.db.Exec(ctx, awaitSettlementsSQL, promises, workflows); err != nil {
 		return interpret(op, err)
 	}
 	return nil

@@ -31,7 +31,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 	db := withRoles(t)
 	const app, sweeper, admin = "promises_app", "promises_sweeper", "promises_admin"
 	may := map[string][]string{
-		"await_settlements":         {app, sweeper},
+		"await_settlements":         {app},
 		"create":                    {app},
 		"create_for_promise":        {app},
 		"create_key":                {admin},
@@ -50,6 +50,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"list_events":               {app, sweeper},
 		"list_keys":                 {app, admin},
 		"list_promises":             {app, sweeper},
+		"list_promises_due":         {app, sweeper},
 		"list_promises_of_workflow": {app, sweeper},
 		"list_tenants":              {app, admin},
 		"revoke_key":                {admin},

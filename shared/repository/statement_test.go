@@ -50,7 +50,7 @@ func TestOneRoundTrip(t *testing.T) {
 	r := repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.ConnConfig.Tracer = trips }))
 	ctx := t.Context()
 	d := withKey(draft("a"), "k", time.Hour)
-	past := time.Now().Add(-time.Hour)
+	past, unknown := time.Now().Add(-time.Hour), uuid.New()
 	late := draft("late")
 	late.TimeoutAt = &past
 	p := create(t, r, d)
@@ -97,10 +97,16 @@ func TestOneRoundTrip(t *testing.T) {
 			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)))
 		}},
 		{"list nothing, of a tenant not looked up before", 2, func() error {
-			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{Name: new("unknown")}, 10)))
+			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &unknown}, 10)))
 		}},
 		{"list nothing again", 1, func() error {
-			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{Name: new("unknown")}, 10)))
+			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &unknown}, 10)))
+		}},
+		{"list by name", 1, func() error {
+			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID, Name: &p.Name}, 10)))
+		}},
+		{"list by deadline", 1, func() error {
+			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{State: new(promise.Pending), TimeoutBefore: new(time.Now())}, 10)))
 		}},
 		{"list, overdue", 3, func() error { return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) }},
 		{"list events", 1, func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) }},
@@ -225,17 +231,27 @@ func requireLifecycle(t *testing.T, r *repository.Repository, value []byte) {
 	for _, f := range []promise.Filter{
 		{WorkflowExecutionID: &c.WorkflowExecutionID, State: new(promise.Pending), Name: new("c")},
 		{WorkflowExecutionID: &c.WorkflowExecutionID, After: &promise.Cursor{CreatedAt: a.CreatedAt, ID: a.ID}, State: new(promise.Pending)},
-		{Name: new("c"), State: new(promise.Pending)},
-		{After: &promise.Cursor{CreatedAt: a.CreatedAt, ID: a.ID}, State: new(promise.Pending), Name: new("c")},
+		{After: &promise.Cursor{CreatedAt: a.CreatedAt, ID: a.ID}, State: new(promise.Pending)},
+		{WorkflowExecutionID: &c.WorkflowExecutionID, After: &promise.Cursor{CreatedAt: a.CreatedAt, ID: a.ID}, Name: new("c")},
 	} {
 		found, more, err := r.ListPromises(ctx, tenant, f, 10)
 		require.NoError(t, err)
 		require.False(t, more)
 		require.Equal(t, []promise.Promise{c}, found)
 	}
-	found, _, err := r.ListPromises(ctx, tenant, promise.Filter{TimeoutBefore: new(time.Now().Add(2 * time.Hour)), Name: new("a")}, 10)
+	due := promise.Filter{State: new(promise.Pending), TimeoutBefore: new(time.Now().Add(2 * time.Hour))}
+	for range 2 {
+		first := in(uuid.NewString(), uuid.NewString())
+		extend(t, r, promise.ByID(first.ID), promise.Deadline{Timeout: new(time.Hour)})
+	}
+	found, more, err := r.ListPromises(ctx, tenant, due, 1)
 	require.NoError(t, err)
-	require.Equal(t, []uuid.UUID{a.ID}, idsOf(found)[:1])
+	require.True(t, more)
+	due.After = new(due.CursorAfter(found[0]))
+	found, more, err = r.ListPromises(ctx, tenant, due, 1)
+	require.NoError(t, err)
+	require.False(t, more)
+	require.Len(t, found, 1)
 	_, err = r.Expire(ctx, 10)
 	require.NoError(t, err)
 	_, err = r.DeleteSettled(ctx, time.Hour, 10)
@@ -265,7 +281,7 @@ func TestPlans(t *testing.T) {
 		SELECT id, 'n', sha256((id::TEXT || n)::BYTEA), '{read}' FROM tenant CROSS JOIN generate_series(1, 500) n`)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
-		"await_settlements":         {"workflow_execution_pkey"},
+		"await_settlements":         {}, // see TestPlansOfAwaitSettlements
 		"create_key":                {},
 		"create_tenant":             {},
 		"find_key":                  {"api_key_hash_key"},
@@ -279,17 +295,18 @@ func TestPlans(t *testing.T) {
 		"create_for_promise":        {"promise_pkey", "idempotency_key_pkey"},
 		"delete_settled":            {"idx_promise_tenant", "promise_pkey", "workflow_event_row_pkey", "idx_idempotency_key_promise"},
 		"delete_empty_workflows":    {"workflow_execution_pkey"},
-		"expire":                    {"idx_promise_due", "promise_pkey", "workflow_execution_pkey"},
+		"expire":                    {"idx_promise_due", "idx_promise_due_by_tenant", "promise_pkey", "workflow_execution_pkey"},
 		"expire_keys":               {"idx_idempotency_key_check", "idempotency_key_pkey", "promise_pkey"},
-		"expire_workflow":           {"workflow_execution_pkey", "promise_pkey"},
+		"expire_workflow":           {"workflow_execution_pkey", "idx_promise_due_by_tenant", "promise_pkey"},
 		"extend":                    {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
 		"find_promise_by_key":       {"idempotency_key_pkey", "promise_pkey"},
 		"get":                       {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
 		"get_by_workflow_and_name":  {"promise_workflow_execution_id_name_key"},
 		"hold":                      {"idempotency_key_pkey", "promise_pkey"},
 		"list_events":               {"workflow_execution_pkey", "workflow_event_row_pkey", "idx_promise_settled", "promise_pkey"},
-		"list_promises":             {"idx_promise_tenant", "idx_promise_due", "promise_pkey"},
-		"list_promises_of_workflow": {"promise_workflow_execution_id_name_key", "idx_promise_pending", "promise_pkey"},
+		"list_promises":             {"idx_promise_tenant", "idx_promise_due_by_tenant", "promise_pkey"},
+		"list_promises_due":         {"idx_promise_due_by_tenant", "promise_pkey"},
+		"list_promises_of_workflow": {"idx_promise_list", "idx_promise_due_by_tenant", "promise_pkey"},
 		"settle":                    {"promise_settle"}, // see TestPlansOfSettle
 		"settle_batch":              {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
 		"tenant_id":                 {"tenant"},

@@ -27,10 +27,10 @@ type expiredRow struct {
 	promise.Expired
 }
 
-// Expire records at most limit deadlines that have passed, of all tenants,
-// oldest first, and appends their PROMISE_TIMEOUT events. It waits for nobody:
-// what somebody else has in hand is left for the next call. Many may run at
-// once.
+// Expire records at most limit deadlines that have passed, and appends their
+// PROMISE_TIMEOUT events. If more are due, the tenants take turns: each
+// tenant's first deadline comes before any other tenant's second. Locked rows
+// are skipped until the next call. Many calls may run at once.
 func (r *Repository) Expire(ctx context.Context, limit int) (promise.Expired, error) {
 	row, err := run[expiredRow](ctx, r, statement{op: "expire", sql: expireSQL, args: []any{limit}})
 	return row.Expired, err

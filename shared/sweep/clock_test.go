@@ -21,6 +21,8 @@ type clockwork struct {
 	mu        sync.Mutex
 	takes     time.Duration
 	fails     bool
+	failsOver int   // fails each batch of deadlines that is larger, if not 0
+	limits    []int // of the batches of deadlines
 	deadlines []time.Time
 	late      []time.Duration // of each deadline that was recorded
 	looks     []time.Time     // when each look for deadlines began
@@ -56,9 +58,14 @@ func (c *clockwork) batch(ctx context.Context) error {
 func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.Expired, err error) {
 	c.mu.Lock()
 	c.looks = append(c.looks, time.Now())
+	c.limits = append(c.limits, limit)
+	tooLarge := c.failsOver > 0 && limit > c.failsOver
 	c.mu.Unlock()
 	if err := c.batch(ctx); err != nil {
 		return e, err
+	}
+	if tooLarge {
+		return e, errors.New("too large")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,6 +80,7 @@ func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.Expired, e
 		c.late = append(c.late, late)
 		c.deadlines = c.deadlines[1:]
 	}
+	e.More = e.Expired == limit
 	return e, nil
 }
 
@@ -175,5 +183,32 @@ func TestItDoesNotSpin(t *testing.T) {
 		require.ErrorContains(t, err, "record deadlines: failed 50 times, first: broken")
 		require.ErrorContains(t, err, "delete settled promises: failed 3 times, first: broken")
 		require.Empty(t, c.values[sweep.MetricOldestOverdue], "nobody knows")
+	})
+}
+
+// A batch that the database cannot do is halved until it can, down to one deadline, and doubled again after each success.
+func TestABatchThatFailsIsHalved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &clockwork{failsOver: 200, takes: time.Millisecond}
+		for range 500 {
+			c.deadlines = append(c.deadlines, time.Now())
+		}
+		report, err := c.sweeper().Run(t.Context(), 10*time.Second)
+		require.ErrorContains(t, err, "too large")
+		require.Equal(t, 500, report.Expired)
+		require.Equal(t, []int{1000, 500, 250, 125, 250, 125, 250, 125, 250, 125, 250, 125}, c.limits[:12])
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := &clockwork{failsOver: 1, takes: time.Millisecond}
+		time.AfterFunc(7*time.Second, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.failsOver = 0
+		})
+		_, err := c.sweeper().Run(t.Context(), 14*time.Second)
+		require.ErrorContains(t, err, "too large")
+		require.Equal(t, []int{1000, 500, 250, 125, 62, 31, 15, 7, 3, 1, 2, 1}, c.limits[:12])
+		require.Equal(t, 1000, c.limits[len(c.limits)-1])
 	})
 }

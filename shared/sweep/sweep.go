@@ -17,7 +17,8 @@ import (
 )
 
 // Store does one batch of each kind of work, for all tenants, and waits for
-// nobody but where it says so. A batch that is not full means that no more can be done at the moment.
+// nobody but where it says so. A batch that is not full means that no more can be done at the moment;
+// Expire says so itself.
 type Store interface {
 	Expire(ctx context.Context, limit int) (promise.Expired, error)
 
@@ -74,7 +75,7 @@ const (
 	// than minPause go in one batch.
 	minPause, maxPause = 50 * time.Millisecond, 500 * time.Millisecond
 
-	expireBatch = 1000 // holds its workflows' rows for some 50 ms
+	expireBatch = 1000 // locks its workflows' rows for some 50 ms; halved after a failure
 	deleteBatch = 500
 
 	// Deletions are in no hurry: full batches leave room for others in between,
@@ -141,6 +142,18 @@ type kind struct {
 	name   string
 	failed int
 	first  error
+	limit  int // of a batch of deadlines
+}
+
+// adapt halves the limit after a batch that failed, and doubles it after one
+// that did not, up to expireBatch: a batch that is too large for the database
+// does not fail for ever.
+func (k *kind) adapt(err error) {
+	if err != nil {
+		k.limit = max(k.limit/2, 1)
+	} else {
+		k.limit = min(k.limit*2, expireBatch)
+	}
 }
 
 // untold is what the metrics do not know of yet.
@@ -162,10 +175,10 @@ func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Re
 	defer cancel()
 	c := &call{
 		Sweeper: s, open: open, limit: limit,
-		deadlines: kind{name: "record deadlines"},
+		deadlines: kind{name: "record deadlines", limit: expireBatch},
 		keys:      kind{name: "expire keys"},
 		settled:   kind{name: "delete settled promises"},
-		busy:      kind{name: "record a busy workflow's deadlines"},
+		busy:      kind{name: "record a busy workflow's deadlines", limit: expireBatch},
 		waited:    make(chan promise.Expired, 1),
 	}
 	do(c)
@@ -220,10 +233,10 @@ func (c *call) wait(workflowExecutionID uuid.UUID) {
 	c.waiting = true
 	go func() {
 		var e promise.Expired
-		c.try(&c.busy, func(ctx context.Context) (err error) { //nolint:errcheck // see kind
-			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, expireBatch)
+		c.busy.adapt(c.try(&c.busy, func(ctx context.Context) (err error) {
+			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, c.busy.limit)
 			return err
-		})
+		}))
 		c.waited <- e
 	}()
 }
@@ -255,19 +268,20 @@ func (c *call) count(e promise.Expired) {
 // until the next; nil: there is none, or nobody knows.
 func (c *call) recordDeadlines() (next *time.Duration) {
 	c.collect()
-	for full := true; full && c.open.Err() == nil; {
+	for more := true; more && c.open.Err() == nil; {
 		var e promise.Expired
 		err := c.try(&c.deadlines, func(ctx context.Context) (err error) {
-			e, err = c.Store.Expire(ctx, expireBatch)
+			e, err = c.Store.Expire(ctx, c.deadlines.limit)
 			return err
 		})
+		c.deadlines.adapt(err)
 		if err != nil {
 			return nil
 		}
 		c.untold.looked = true
 		c.count(e)
-		next, full = e.Next, e.Expired >= expireBatch
-		if e.PassedOver != nil && !full && c.watching {
+		next, more = e.Next, e.More
+		if e.PassedOver != nil && !more && c.watching {
 			c.wait(*e.PassedOver)
 			next = new(time.Duration)
 		}

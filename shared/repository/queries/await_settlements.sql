@@ -1,3 +1,5 @@
--- Waits until no settlement of these workflow executions ($1) is under way: each holds its row's lock from before it judges
--- the deadline until it commits. Whatever is read after this, past a deadline, stays as it reads.
-SELECT 1 FROM workflow_execution WHERE id = ANY($1::TEXT[]::UUID[]) ORDER BY id FOR SHARE
+-- Waits until no settlement is running that may be in time for these deadlines: $1 the promises, or NULL if only the workflow
+-- execution is known, $2 their workflow executions. What is read after this, past those deadlines, does not change.
+--
+-- migrations/ has the function, and says what it locks.
+SELECT promise_await_settlements($1::TEXT[]::UUID[], $2::TEXT[]::UUID[])

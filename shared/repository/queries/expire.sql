@@ -1,19 +1,66 @@
--- Records at most $1 deadlines that have passed, of all tenants, oldest first: each promise gets the outcome that its
--- creation named for this, or timed_out, and its workflow an event. One row: how many, how long ago the oldest of them
--- was, how long it is until the next deadline that nobody has reached yet (NULL: there is none), and a workflow execution
--- of which a deadline was passed over (NULL: none was).
+-- Records at most $1 deadlines that have passed, of all tenants: each promise gets the outcome that its creation named for this, or
+-- timed_out, and its workflow an event. The value stays in timeout_value. One row: expired, how many were recorded; lateness,
+-- how long ago the oldest of them was; next, how long it is until the next deadline (NULL: there is none); more, whether others are due and
+-- this batch recorded some; passed_over, a workflow execution with a due deadline that the batch did not record (NULL: there is none).
 --
--- Locks: the workflow executions' rows, and the promises', in the order of the deadlines; none is waited for, so that the
--- order cannot matter. What somebody else holds is passed over for the next time: a settlement that is under way may
--- still be in time. idx_promise_due.
-WITH due AS MATERIALIZED (
-    SELECT p.id, p.workflow_execution_id, p.created_at, p.timeout_at, w.last_sequence_number
+-- If fewer than $1 deadlines are due, the batch takes them all. If there are more, it takes each tenant's first, then each tenant's
+-- second, and so on: no tenant's deadlines come before the first of another, however early they are set. A deadline that was in the past at
+-- its promise's creation counts from the creation.
+--
+-- Locks: for each promise its workflow execution's row, and then the promise's, FOR UPDATE: promise_await_settlements relies on this
+-- order. Locked rows are skipped until the next batch, so that the order of the promises cannot matter. A running settlement may still be
+-- in time. Behind a workflow that is locked, a batch looks at no more than 4 * $1 deadlines. idx_promise_due, idx_promise_due_by_tenant.
+WITH oldest AS MATERIALIZED (
+    SELECT p.id, p.workflow_execution_id, GREATEST(p.timeout_at, p.created_at) AS since
     FROM promise p
-    JOIN workflow_execution w ON w.id = p.workflow_execution_id
     WHERE p.resolved = FALSE AND p.timeout_at <= NOW()
     ORDER BY p.timeout_at
+    LIMIT $1::INT
+),
+backlog AS MATERIALIZED ( -- the tenants with due deadlines, if more are due than a batch takes
+    SELECT t.id
+    FROM tenant t
+    CROSS JOIN LATERAL (
+        SELECT FROM promise p
+        WHERE p.tenant_id = t.id AND p.outcome IS NULL AND p.timeout_at <= NOW()
+        ORDER BY p.timeout_at, p.id -- as idx_promise_due_by_tenant has them
+        LIMIT 1
+    ) AS due
+    WHERE (SELECT COUNT(*) FROM oldest) = $1
+),
+candidate AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT oldest.*, 1 AS turn FROM oldest WHERE NOT EXISTS (SELECT FROM backlog)
+        UNION ALL
+        SELECT first.id, first.workflow_execution_id, first.since, ROW_NUMBER() OVER (PARTITION BY backlog.id ORDER BY first.timeout_at, first.id)
+        FROM backlog
+        CROSS JOIN LATERAL (
+            SELECT p.id, p.workflow_execution_id, p.timeout_at, GREATEST(p.timeout_at, p.created_at) AS since
+            FROM promise p
+            WHERE p.tenant_id = backlog.id AND p.outcome IS NULL AND p.timeout_at <= NOW()
+            ORDER BY p.timeout_at, p.id
+            LIMIT (SELECT CEIL(4.0 * $1 / COUNT(*)) FROM backlog)
+        ) AS first
+    ) AS due
+    ORDER BY turn, since, id
+),
+workflow AS MATERIALIZED (
+    SELECT candidate.id, w.last_sequence_number
+    FROM candidate
+    CROSS JOIN LATERAL (
+        SELECT v.last_sequence_number FROM workflow_execution v WHERE v.id = candidate.workflow_execution_id FOR NO KEY UPDATE SKIP LOCKED
+    ) AS w
     LIMIT $1
-    FOR NO KEY UPDATE SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT p.*, workflow.last_sequence_number
+    FROM workflow
+    CROSS JOIN LATERAL (
+        SELECT q.id, q.workflow_execution_id, q.created_at, q.timeout_at
+        FROM promise q
+        WHERE q.id = workflow.id AND q.resolved = FALSE AND q.timeout_at <= NOW()
+        FOR UPDATE SKIP LOCKED
+    ) AS p
 ),
 ordered AS MATERIALIZED (
     SELECT due.*,
@@ -28,7 +75,7 @@ numbered AS (
 ),
 settled AS (
     UPDATE promise p
-    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'), value = p.timeout_value, error = p.timeout_error,
+    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'),
         resolved_at = p.timeout_at, resolved_by_sequence = ordered.number, settled_by_kind = 'deadline'
     FROM ordered
     WHERE p.id = ordered.id AND NOT p.resolved
@@ -45,10 +92,11 @@ SELECT
     (SELECT COUNT(*) FROM ordered) AS expired,
     (SELECT COALESCE(CLOCK_TIMESTAMP() - MIN(GREATEST(timeout_at, created_at)), INTERVAL '0') FROM ordered) AS lateness,
     (SELECT MIN(timeout_at) FROM promise WHERE resolved = FALSE AND timeout_at > NOW()) - CLOCK_TIMESTAMP() AS next,
+    EXISTS (SELECT FROM backlog) AND EXISTS (SELECT FROM ordered) AS more,
     (
-        SELECT p.workflow_execution_id
-        FROM promise p
-        WHERE p.resolved = FALSE AND p.timeout_at <= NOW() AND p.id NOT IN (SELECT id FROM ordered)
-        ORDER BY p.timeout_at
+        SELECT c.workflow_execution_id
+        FROM candidate c
+        WHERE c.id NOT IN (SELECT id FROM ordered)
+        ORDER BY c.since
         LIMIT 1
     ) AS passed_over

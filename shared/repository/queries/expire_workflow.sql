@@ -1,18 +1,33 @@
--- Records at most $2 deadlines of one workflow execution ($1) that have passed, as expire.sql does, but waits its turn: a
--- workflow that is always busy would be passed over for ever. One row: as there.
+-- Records at most $2 deadlines of one workflow execution ($1) that have passed, as expire.sql does, but waits for the workflow
+-- execution's row: a workflow that is always busy would be skipped for ever. One row: as there.
 --
--- Locks: the workflow execution's row, then the promises'. workflow_execution_pkey, idx_promise_pending.
+-- Locks: the workflow execution's row, then the promises', FOR UPDATE; a locked promise is skipped. workflow_execution_pkey,
+-- idx_promise_due_by_tenant: it reads the tenant's due deadlines, and not all that is pending in the workflow.
 WITH workflow AS MATERIALIZED (
-    SELECT id, last_sequence_number FROM workflow_execution WHERE id = $1::UUID FOR NO KEY UPDATE
+    SELECT id, tenant_id, last_sequence_number FROM workflow_execution WHERE id = $1::UUID FOR NO KEY UPDATE
+),
+candidate AS MATERIALIZED (
+    SELECT p.id, w.last_sequence_number
+    FROM workflow w
+    CROSS JOIN LATERAL (
+        SELECT q.id, q.workflow_execution_id
+        FROM promise q
+        WHERE q.tenant_id = w.tenant_id AND q.outcome IS NULL AND q.timeout_at <= NOW()
+        ORDER BY q.timeout_at, q.id
+        OFFSET 0 -- keeps the next condition, and other indexes, out of this
+    ) AS p
+    WHERE p.workflow_execution_id = w.id
+    LIMIT $2::INT
 ),
 due AS MATERIALIZED (
-    SELECT p.id, p.workflow_execution_id, p.created_at, p.timeout_at, w.last_sequence_number
-    FROM workflow w
-    JOIN promise p ON p.workflow_execution_id = w.id
-    WHERE p.resolved = FALSE AND p.timeout_at <= NOW()
-    ORDER BY p.timeout_at
-    LIMIT $2
-    FOR NO KEY UPDATE OF p
+    SELECT p.*, candidate.last_sequence_number
+    FROM candidate
+    CROSS JOIN LATERAL (
+        SELECT q.id, q.workflow_execution_id, q.created_at, q.timeout_at
+        FROM promise q
+        WHERE q.id = candidate.id AND q.resolved = FALSE AND q.timeout_at <= NOW()
+        FOR UPDATE SKIP LOCKED
+    ) AS p
 ),
 ordered AS MATERIALIZED (
     SELECT due.*, last_sequence_number + ROW_NUMBER() OVER (ORDER BY timeout_at, id) AS number
@@ -26,7 +41,7 @@ numbered AS (
 ),
 settled AS (
     UPDATE promise p
-    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'), value = p.timeout_value, error = p.timeout_error,
+    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'),
         resolved_at = p.timeout_at, resolved_by_sequence = ordered.number, settled_by_kind = 'deadline'
     FROM ordered
     WHERE p.id = ordered.id AND NOT p.resolved
@@ -43,4 +58,5 @@ SELECT
     (SELECT COUNT(*) FROM ordered) AS expired,
     (SELECT COALESCE(CLOCK_TIMESTAMP() - MIN(GREATEST(timeout_at, created_at)), INTERVAL '0') FROM ordered) AS lateness,
     NULL::INTERVAL AS next,
+    FALSE AS more,
     NULL::UUID AS passed_over

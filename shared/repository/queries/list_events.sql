@@ -37,15 +37,22 @@ page AS MATERIALIZED (
 sized AS (
     SELECT
         page.*, p.name, p.outcome, p.resolved_by_sequence = page.sequence_number AS settles, ROW_NUMBER() OVER log_order AS n,
-        SUM(CASE WHEN p.resolved_by_sequence = page.sequence_number
-            THEN COALESCE(OCTET_LENGTH(p.value), 0) + COALESCE(OCTET_LENGTH(p.error), 0) ELSE 0 END) OVER log_order AS bytes
+        SUM(CASE
+            WHEN p.resolved_by_sequence IS DISTINCT FROM page.sequence_number THEN 0
+            WHEN p.settled_by_kind = 'deadline'
+                THEN COALESCE(OCTET_LENGTH(p.timeout_value), 0) + COALESCE(OCTET_LENGTH(p.timeout_error), 0)
+            ELSE COALESCE(OCTET_LENGTH(p.value), 0) + COALESCE(OCTET_LENGTH(p.error), 0)
+        END) OVER log_order AS bytes
     FROM page
     LEFT JOIN promise p ON p.id = page.promise_id
     WINDOW log_order AS (ORDER BY page.sequence_number)
 )
 SELECT
     log.last_sequence_number, e.sequence_number, e.event_type, e.promise_id, e.name, e.created_at, e.timeout_at,
-    p.outcome, p.value, p.error, p.settled_by_kind, p.settled_by_id, p.comment
+    p.outcome,
+    CASE WHEN p.settled_by_kind = 'deadline' THEN p.timeout_value ELSE p.value END AS value,
+    CASE WHEN p.settled_by_kind = 'deadline' THEN p.timeout_error ELSE p.error END AS error,
+    p.settled_by_kind, p.settled_by_id, p.comment
 FROM log
 LEFT JOIN sized e ON e.bytes <= $5::BIGINT OR e.n = 1
 LEFT JOIN promise p ON p.id = e.promise_id AND e.settles

@@ -1,53 +1,88 @@
--- Lists the promises of a workflow execution ($2), as list_promises.sql does those of a tenant. $1 slug, $3 name,
--- $4 state, $5 deadline before, $6 and $7 where to go on from, $8 how many, $9 how many bytes. No row: nothing matches.
+-- Lists the promises of a workflow execution ($2), as list_promises.sql does those of a tenant. $1 slug, $3 state, $4 and $5 created_at
+-- and id of the last promise of the previous page, $6 how many, $7 how many bytes. No row: nothing matches.
 --
--- No lock. By name it reads promise_workflow_execution_id_name_key, for pending ones idx_promise_pending, otherwise
--- idx_promise_workflow.
+-- No lock. Each branch reads one part of idx_promise_list, backwards and no further than the page; or, for deadlines that nothing has
+-- recorded yet, the tenant's part of idx_promise_due_by_tenant. If most workflows are small, the planner takes idx_promise_workflow for
+-- workflow_execution_id = ..., and reads and sorts the whole of a large one. So the workflow is the bound of a range, whose size the
+-- planner cannot know, in an order (NULLS LAST) that idx_promise_workflow does not have. The index begins with the outcome, because
+-- Postgres ends the scan of such a range where the range's first column ends it.
 WITH bound AS MATERIALIZED (
-    SELECT t.id AS tenant_id, COALESCE($6::TIMESTAMPTZ, 'infinity') AS at,
-           COALESCE($7::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
+    SELECT w.id AS workflow_id, t.id AS tenant_id, COALESCE($4::TIMESTAMPTZ, 'infinity') AS at,
+           COALESCE($5::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
+    JOIN workflow_execution w ON w.tenant_id = t.id AND w.id = $2::UUID
     WHERE t.slug = $1
 ),
-found AS MATERIALIZED (
-    SELECT p.id, p.tenant_id, p.created_at, p.outcome, p.timeout_at, p.timeout_outcome
-    FROM promise p
-    WHERE p.workflow_execution_id = $2::UUID AND p.name = $3::VARCHAR
-    UNION ALL
-    SELECT p.id, p.tenant_id, p.created_at, p.outcome, p.timeout_at, p.timeout_outcome
-    FROM promise p
-    WHERE p.workflow_execution_id = $2 AND p.resolved = FALSE AND $3 IS NULL AND $4::VARCHAR = 'pending'
-    UNION ALL
-    SELECT p.id, p.tenant_id, p.created_at, p.outcome, p.timeout_at, p.timeout_outcome
-    FROM promise p
-    WHERE p.workflow_execution_id = $2 AND $3 IS NULL AND $4 IS DISTINCT FROM 'pending'
-),
 page AS MATERIALIZED (
-    SELECT p.id, p.created_at
-    FROM bound
-    JOIN found p ON p.tenant_id = bound.tenant_id AND (p.created_at, p.id) < (bound.at, bound.id)
-    WHERE ($4 IS NULL OR $4 = COALESCE(
-              p.outcome, CASE WHEN p.timeout_at <= NOW() THEN COALESCE(p.timeout_outcome, 'timed_out') ELSE 'pending' END
-          ))
-      AND ($5::TIMESTAMPTZ IS NULL OR p.timeout_at < $5)
-    ORDER BY p.created_at DESC, p.id DESC
-    LIMIT $8::INT
+    SELECT id, created_at
+    FROM (
+        (
+            SELECT p.id, p.created_at
+            FROM promise p
+            WHERE p.outcome IS NULL
+              AND (p.workflow_execution_id, p.created_at, p.id)
+                  < ((SELECT workflow_id FROM bound), (SELECT at FROM bound), (SELECT id FROM bound))
+              AND p.workflow_execution_id >= (SELECT workflow_id FROM bound)
+              AND ($3::VARCHAR IS NULL OR $3 = 'pending')
+              AND ($3 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
+            ORDER BY p.outcome DESC, p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC -- the index's own order
+            LIMIT $6::INT
+        )
+        UNION ALL
+        (
+            SELECT due.id, due.created_at
+            FROM (
+                SELECT p.id, p.workflow_execution_id, p.created_at, p.timeout_outcome
+                FROM promise p
+                WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL AND p.timeout_at <= NOW()
+                  AND $3 IN ('resolved', 'rejected', 'timed_out')
+                ORDER BY p.timeout_at, p.id
+                OFFSET 0 -- keeps the next conditions, and other indexes, out of this
+            ) AS due
+            WHERE due.workflow_execution_id = (SELECT workflow_id FROM bound)
+              AND (due.created_at, due.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
+              AND COALESCE(due.timeout_outcome, 'timed_out') = $3
+            ORDER BY due.created_at DESC, due.id DESC
+            LIMIT $6
+        )
+        UNION ALL
+        SELECT settled.id, settled.created_at
+        FROM bound
+        CROSS JOIN (VALUES ('resolved'), ('rejected'), ('timed_out'), ('cancelled')) AS final (outcome)
+        CROSS JOIN LATERAL (
+            SELECT p.id, p.created_at
+            FROM promise p
+            WHERE p.outcome = final.outcome
+              AND (p.workflow_execution_id, p.created_at, p.id) < (bound.workflow_id, bound.at, bound.id)
+              AND p.workflow_execution_id >= bound.workflow_id
+            ORDER BY p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC
+            LIMIT $6
+        ) AS settled
+        WHERE $3 IS NULL OR final.outcome = $3
+    ) AS found
+    ORDER BY created_at DESC, id DESC
+    LIMIT $6
 )
 SELECT
-    p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error, p.timeout_at, p.created_at, p.resolved_at,
-    p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
-    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment, (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
+    p.id, p.workflow_execution_id, p.name, p.outcome,
+    CASE WHEN p.settled_by_kind IS DISTINCT FROM 'deadline' THEN p.value END AS value,
+    CASE WHEN p.settled_by_kind IS DISTINCT FROM 'deadline' THEN p.error END AS error,
+    p.timeout_at, p.created_at, p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
+    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment,
+    (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     NOW() AS read_at,
     (SELECT COUNT(*) FROM page) AS matching
 FROM (
     SELECT q.id, SUM(
-        COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0)
-        + COALESCE(OCTET_LENGTH(q.timeout_value), 0) + COALESCE(OCTET_LENGTH(q.timeout_error), 0)
-    ) OVER newest_first AS bytes, ROW_NUMBER() OVER newest_first AS n
+        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else they are NULL, or earlier releases' copies
+            THEN COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) ELSE 0 END
+        + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0) + COALESCE(OCTET_LENGTH(q.timeout_value), 0)
+        + COALESCE(OCTET_LENGTH(q.timeout_error), 0)
+    ) OVER in_order AS bytes, ROW_NUMBER() OVER in_order AS n
     FROM page
-    JOIN promise q ON q.id = page.id
-    WINDOW newest_first AS (ORDER BY page.created_at DESC, page.id DESC)
+    CROSS JOIN LATERAL (SELECT * FROM promise r WHERE r.id = page.id LIMIT 1) AS q
+    WINDOW in_order AS (ORDER BY page.created_at DESC, page.id DESC)
 ) AS sized
 JOIN promise p ON p.id = sized.id
-WHERE sized.bytes <= $9::BIGINT OR sized.n = 1
-ORDER BY p.created_at DESC, p.id DESC
+WHERE sized.bytes <= $7::BIGINT OR sized.n = 1
+ORDER BY sized.n

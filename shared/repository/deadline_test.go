@@ -1,0 +1,341 @@
+package repository_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+// overdue creates a promise whose deadline passed before its creation.
+func overdue(t testing.TB, r *repository.Repository, slug string, d promise.Draft, ago time.Duration) promise.Promise {
+	t.Helper()
+	d.TimeoutAt = new(time.Now().Add(-ago))
+	created, err := r.Create(t.Context(), slug, d)
+	require.NoError(t, err)
+	return created.Promise
+}
+
+// A batch of deadlines writes no more than a few pages for each promise, whatever its deadline brings, and every call reads the value
+// byte for byte: from the row as this release leaves it, and from one that an earlier release has left.
+func TestADeadlinesValueIsNotCopied(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	const n, size = 7, 1_000_000
+	workflow, message := uuid.New(), strings.Repeat("no ", 300_000)
+	drafts, want := make([]promise.Draft, n), make([]promise.Result, n)
+	var ids []uuid.UUID
+	for i := range n {
+		var value strings.Builder // which does not compress
+		for value.Len() < size {
+			value.WriteString(rand.Text())
+		}
+		want[i] = promise.Result{State: promise.Resolved, Value: []byte(" \"" + value.String()[:size] + "\" ")}
+		if i == n-1 {
+			want[i] = promise.Result{State: promise.Rejected, Error: &message}
+		}
+		drafts[i] = promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i), OnTimeout: &want[i]}
+		p := overdue(t, r, tenant, drafts[i], time.Hour)
+		drafts[i].TimeoutAt = p.TimeoutAt
+		ids = append(ids, p.ID)
+	}
+	conn, err := db.Pool.Acquire(ctx)
+	require.NoError(t, err)
+	prepare(t, conn, "expire")
+	plan := explained(t, conn, "EXECUTE expire (1000)")
+	conn.Release()
+	require.Positive(t, plan.WALBytes)
+	require.Less(t, plan.WALBytes, n*100_000, "of %d bytes of values", n*size)
+	require.Equal(t, n, count(t, db, "SELECT COUNT(*) FROM promise WHERE settled_by_kind = 'deadline' AND value IS NULL AND error IS NULL"))
+
+	for _, release := range []string{"this", "an earlier"} {
+		if release == "an earlier" {
+			db.Exec(t, "UPDATE promise SET value = timeout_value, error = timeout_error")
+		}
+		same := func(how string, i int, p promise.Promise) {
+			t.Helper()
+			require.Equal(t, ids[i], p.ID)
+			require.True(t, want[i].Same(promise.Result{State: p.State, Value: p.Value, Error: p.Error}), "%s release, %s", release, how)
+			require.Equal(t, &promise.By{Kind: promise.ByDeadline}, p.SettledBy)
+		}
+		var pages []int
+		var listed []promise.Promise
+		for f, more := (promise.Filter{WorkflowExecutionID: &workflow}), true; more; {
+			var page []promise.Promise
+			page, more, err = r.ListPromises(ctx, tenant, f, 100)
+			require.NoError(t, err)
+			pages, listed = append(pages, len(page)), append(listed, page...)
+			f.After = new(f.CursorAfter(page[len(page)-1]))
+		}
+		require.Equal(t, []int{3, 3, 1}, pages, "a value counts once")
+		log, err := r.ListEvents(ctx, tenant, workflow, n, 100)
+		require.NoError(t, err)
+		require.Len(t, log, 3, "a value counts once")
+		rest, err := r.ListEvents(ctx, tenant, workflow, n+6, 100)
+		require.NoError(t, err)
+		log = append(log, rest...)
+		for at, i := range []int{0, 1, 2, n - 1} {
+			require.Equal(t, promise.EventTimeout, log[at].Type)
+			require.True(t, want[i].Same(log[at].Settled.Result), "%s release, event %d", release, i)
+		}
+		tenants, _, err := r.ListPromises(ctx, tenant, promise.Filter{State: new(promise.Rejected)}, 1)
+		require.NoError(t, err)
+		same("list of the tenant", n-1, tenants[0])
+		for i, d := range drafts {
+			p, err := r.Get(ctx, tenant, promise.ByID(ids[i]))
+			require.NoError(t, err)
+			same("get", i, p)
+			p, err = r.GetByWorkflowAndName(ctx, tenant, workflow, d.Name)
+			require.NoError(t, err)
+			same("get by name", i, p)
+			p, created, err := made(r.Create(ctx, tenant, d))
+			require.NoError(t, err)
+			require.False(t, created)
+			same("create again", i, p)
+			same("list", i, listed[n-1-i])
+			late := promise.Settled{PromiseID: ids[i], State: want[i].State, Outcome: promise.OutcomeTimedOut}
+			settlement := promise.Settlement{Result: want[i], By: byDirect}
+			settled, err := r.Settle(ctx, tenant, promise.ByID(ids[i]), settlement)
+			require.NoError(t, err)
+			require.Equal(t, late, settled, "%s release", release)
+			judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(ids[i]), settlement)})
+			require.NoError(t, err)
+			require.Equal(t, []promise.Judgement{{Settled: late}}, judged, "%s release", release)
+		}
+	}
+}
+
+// In a backlog the tenants take turns, however early one sets its deadlines.
+func TestTenantsTakeTurns(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "hostile")
+	ctx := t.Context()
+	theirs, ours := uuid.New(), uuid.New()
+	for i := range 30 {
+		d := promise.Draft{WorkflowExecutionID: theirs, Name: fmt.Sprint(i), TimeoutAt: new(time.Date(1, 1, 30-i, 0, 0, 0, 0, time.UTC))}
+		_, err := r.Create(ctx, "hostile", d)
+		require.NoError(t, err)
+	}
+	for i := range 3 {
+		overdue(t, r, tenant, promise.Draft{WorkflowExecutionID: ours, Name: fmt.Sprint(i)}, time.Duration(3-i)*time.Millisecond)
+	}
+	of := func(workflow uuid.UUID) int {
+		return count(t, db, "SELECT COUNT(*) FROM promise WHERE resolved AND workflow_execution_id = $1", workflow)
+	}
+	for batch, want := range []struct{ theirs, ours, expired int }{{2, 2, 4}, {5, 3, 4}, {9, 3, 4}} {
+		got, err := r.Expire(ctx, 4)
+		require.NoError(t, err)
+		require.Equal(t, want.expired, got.Expired)
+		require.True(t, got.More)
+		require.Equal(t, []int{want.theirs, want.ours}, []int{of(theirs), of(ours)}, "batch %d", batch)
+	}
+	for more := true; more; {
+		got, err := r.Expire(ctx, 4)
+		require.NoError(t, err)
+		more = got.More
+	}
+	require.Equal(t, 30, of(theirs))
+	requireDense(t, db)
+	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM promise p JOIN promise q USING (workflow_execution_id)
+		WHERE p.timeout_at < q.timeout_at AND p.resolved_by_sequence > q.resolved_by_sequence`))
+}
+
+// If more tenants wait than a batch takes, a deadline before its promise's creation counts from the creation.
+func TestADeadlineInTheYearOneGoesAheadOfNobody(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	const honest = 5
+	for i := range honest {
+		slug := fmt.Sprint("honest-", i)
+		db.Tenant(t, slug)
+		overdue(t, r, slug, draft("p"), time.Hour)
+	}
+	db.Exec(t, "UPDATE promise SET created_at = NOW() - INTERVAL '1 day'")
+	for i := range honest {
+		slug := fmt.Sprint("hostile-", i)
+		db.Tenant(t, slug)
+		d := draft("hostile")
+		d.TimeoutAt = new(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))
+		_, err := r.Create(t.Context(), slug, d)
+		require.NoError(t, err)
+	}
+	got, err := r.Expire(t.Context(), honest)
+	require.NoError(t, err)
+	require.Equal(t, honest, got.Expired)
+	require.Equal(t, honest, count(t, db, "SELECT COUNT(*) FROM promise WHERE resolved AND name = 'p'"))
+}
+
+// A deadline that the sweep is recording stands: no call waits for the sweep's transaction to end, and each is answered
+// as it is after that, whether the sweep commits or fails.
+func TestNobodyWaitsForTheSweep(t *testing.T) {
+	t.Parallel()
+	for name, sweep := range map[string]func(*repository.Repository, promise.Promise) (promise.Expired, error){
+		"all": func(r *repository.Repository, _ promise.Promise) (promise.Expired, error) {
+			return r.Expire(t.Context(), 10)
+		},
+		"one workflow": func(r *repository.Repository, p promise.Promise) (promise.Expired, error) {
+			return r.ExpireWorkflow(t.Context(), p.WorkflowExecutionID, 10)
+		},
+	} {
+		for _, commits := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " ", commits), func(t *testing.T) {
+				t.Parallel()
+				r, db := setUp(t)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				d := draft("overdue")
+				d.OnTimeout = &promise.Result{State: promise.Resolved, Value: []byte(` "by default"`)}
+				p := overdue(t, r, tenant, d, time.Hour)
+				tx, err := db.Pool.Begin(ctx)
+				require.NoError(t, err)
+				defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // where it is over already
+				got, err := sweep(repository.New(tx), p)
+				require.NoError(t, err)
+				require.Equal(t, 1, got.Expired)
+				calls := func() {
+					read, err := r.Get(ctx, tenant, promise.ByID(p.ID))
+					require.NoError(t, err)
+					require.Equal(t, promise.Resolved, read.State)
+					require.Equal(t, d.OnTimeout.Value, read.Value)
+					page, _, err := r.ListPromises(ctx, tenant, promise.Filter{State: new(promise.Resolved)}, 10)
+					require.NoError(t, err)
+					require.Len(t, page, 1)
+					require.Equal(t, read.Value, page[0].Value)
+					again := d
+					again.TimeoutAt = p.TimeoutAt
+					known, _, err := made(r.Create(ctx, tenant, again))
+					require.NoError(t, err)
+					require.Equal(t, promise.Resolved, known.State)
+					late, err := r.Settle(ctx, tenant, promise.ByID(p.ID), rejected("late"))
+					require.NoError(t, err)
+					require.Equal(t, promise.OutcomeTimedOut, late.Outcome)
+					_, err = r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
+					requireCode(t, promise.CodeTimedOut, err)
+				}
+				calls()
+				if commits {
+					require.NoError(t, tx.Commit(ctx))
+				} else {
+					require.NoError(t, tx.Rollback(ctx))
+				}
+				calls()
+			})
+		}
+	}
+}
+
+// A call that waits for a settlement keeps no lock on the promise that it asks about: the sweep and a deletion need it.
+func TestWhoWaitsHoldsNothing(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	d := draft("overdue")
+	p := overdue(t, r, tenant, d, time.Hour)
+	q := create(t, r, promise.Draft{WorkflowExecutionID: d.WorkflowExecutionID, Name: "settled meanwhile"})
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	_, err = repository.New(tx).Settle(ctx, tenant, promise.ByID(q.ID), resolved([]byte("1")))
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	var read promise.Promise
+	var readErr error
+	wg.Go(func() { read, readErr = r.Get(ctx, tenant, promise.ByID(p.ID)) })
+	waitForReaders(t, db, 1)
+	_, err = tx.Exec(ctx, "SELECT FROM promise WHERE id = $1 FOR UPDATE NOWAIT", p.ID)
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(ctx))
+	wg.Wait()
+	require.NoError(t, readErr)
+	require.Equal(t, promise.TimedOut, read.State)
+}
+
+// waitForReaders waits until n calls wait for settlements.
+func waitForReaders(t *testing.T, db *dbtest.DB, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
+			WHERE wait_event_type = 'Lock' AND query LIKE '%promise_await_settlements%'
+			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == n
+	}, time.Minute, 5*time.Millisecond)
+}
+
+// The sweep that waited for a workflow goes by what was committed meanwhile: promises that were settled or extended in time are left, and
+// the numbers go on from those that were handed out.
+func TestTheSweepGoesByWhatItHasLocked(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	workflow := uuid.New()
+	var ps []promise.Promise
+	for i := range 3 {
+		ps = append(ps, overdue(t, r, tenant, promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i)}, time.Hour))
+	}
+	tx, err := db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	for sql, id := range map[string]uuid.UUID{
+		"UPDATE promise SET timeout_at = NOW() + INTERVAL '1 hour' WHERE id = $1": ps[0].ID,
+		`WITH number AS (
+			UPDATE workflow_execution w SET last_sequence_number = last_sequence_number + 1
+			FROM promise p WHERE p.id = $1 AND w.id = p.workflow_execution_id RETURNING last_sequence_number
+		)
+		UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = '1', resolved_at = NOW(), settled_by_kind = 'key',
+			resolved_by_sequence = (SELECT last_sequence_number FROM number) WHERE id = $1`: ps[1].ID,
+	} {
+		_, err = tx.Exec(ctx, sql, id)
+		require.NoError(t, err)
+	}
+	done := make(chan promise.Expired, 1)
+	go func() {
+		got, _ := r.ExpireWorkflow(context.WithoutCancel(ctx), workflow, 10)
+		done <- got
+	}()
+	require.Eventually(t, func() bool {
+		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '-- Records at most $2%'
+			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
+	}, time.Minute, 5*time.Millisecond)
+	require.NoError(t, tx.Commit(ctx))
+	require.Equal(t, 1, (<-done).Expired)
+	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_CREATED\n3 PROMISE_CREATED\n4 PROMISE_RESOLVED\n5 PROMISE_TIMEOUT", events(t, db, workflow))
+	requireDense(t, db)
+}
+
+// However many deadlines wait behind a workflow that is locked, a batch looks at a few times its limit.
+func TestABatchIsBoundedBehindALockedWorkflow(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	busy := create(t, r, draft("busy")).WorkflowExecutionID
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, timeout_at, created_at)
+		SELECT id, tenant_id, n::TEXT, 1, NOW() - INTERVAL '1 hour' + n * INTERVAL '1 ms', NOW() - INTERVAL '1 day'
+		FROM workflow_execution CROSS JOIN generate_series(1, 5000) n`)
+	db.Tenant(t, "honest")
+	free := overdue(t, r, "honest", draft("free"), time.Second)
+	db.Exec(t, "ANALYZE")
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(t.Context()) //nolint:errcheck // nothing was written
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR NO KEY UPDATE", busy)
+	require.NoError(t, err)
+	conn, err := db.Pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	prepare(t, conn, "expire")
+	plan := explained(t, conn, "EXECUTE expire (10)")
+	rows := map[string]int{}
+	plan.indexRows(rows)
+	for index, n := range rows {
+		require.LessOrEqual(t, n, 100, "rows of %s", index)
+	}
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise WHERE resolved AND id = $1", free.ID))
+}

@@ -1,0 +1,130 @@
+package repository_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+)
+
+// planNode is a node of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON): its counts include those of the nodes below it.
+type planNode struct {
+	IndexName   string     `json:"Index Name"`
+	ActualRows  float64    `json:"Actual Rows"`
+	ActualLoops float64    `json:"Actual Loops"`
+	Removed     float64    `json:"Rows Removed by Filter"`
+	SharedHit   int        `json:"Shared Hit Blocks"`
+	SharedRead  int        `json:"Shared Read Blocks"`
+	TempWritten int        `json:"Temp Written Blocks"`
+	WALBytes    int        `json:"WAL Bytes"`
+	Plans       []planNode `json:"Plans"`
+}
+
+// indexRows adds up the rows that were read from each index.
+func (n planNode) indexRows(rows map[string]int) {
+	if n.IndexName != "" {
+		rows[n.IndexName] += int((n.ActualRows + n.Removed) * n.ActualLoops)
+	}
+	for _, below := range n.Plans {
+		below.indexRows(rows)
+	}
+}
+
+// explained runs a prepared statement.
+func explained(t *testing.T, conn *pgxpool.Conn, execute string) planNode {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, WAL, TIMING OFF, COSTS OFF, FORMAT JSON) "+execute)
+	require.NoError(t, err)
+	text, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	var plans []struct{ Plan planNode }
+	require.NoError(t, json.Unmarshal([]byte(text), &plans))
+	return plans[0].Plan
+}
+
+func prepare(t *testing.T, conn *pgxpool.Conn, name string) {
+	t.Helper()
+	sql, err := os.ReadFile("queries/" + name + ".sql")
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "PREPARE "+name+" AS "+string(sql))
+	require.NoError(t, err)
+}
+
+// A page reads no more than it shows, for every combination of filters, anywhere in a workflow of 50,000 promises, whatever almost all of
+// them are, and whatever the planner believes of the others: most workflows have one promise.
+func TestAPageReadsNoMoreThanItShows(t *testing.T) {
+	t.Parallel()
+	const promises, limit = 50_000, 20
+	for kind, row := range map[string]string{
+		"settled": "TRUE, 'resolved', NOW(), NOW() - INTERVAL '1 day'",
+		"pending": "FALSE, NULL, NULL, NOW() + n * INTERVAL '1 minute'",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			_, db := setUp(t)
+			large, small := uuid.NewString(), uuid.NewString()
+			db.Exec(t, "INSERT INTO tenant (slug) VALUES ('neighbour')")
+			db.Exec(t, `INSERT INTO workflow_execution (id, tenant_id)
+				SELECT id::UUID, (SELECT id FROM tenant WHERE slug = 'neighbour') FROM unnest($1::TEXT[]) id
+				UNION ALL SELECT gen_random_uuid(), (SELECT id FROM tenant WHERE slug = $2) FROM generate_series(1, $3::INT)`,
+				[]string{large, small}, tenant, promises)
+			insert := `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, resolved, outcome, resolved_at,
+				timeout_at, created_at) `
+			db.Exec(t, insert+`SELECT id, tenant_id, 'p', 1, `+strings.ReplaceAll(row, "n *", "1 *")+`, NOW() - INTERVAL '1 hour' * random()
+				FROM workflow_execution WHERE NOT id = ANY($1::TEXT[]::UUID[])`, []string{large, small})
+			db.Exec(t, insert+`SELECT $1::TEXT::UUID, (SELECT id FROM tenant WHERE slug = 'neighbour'), n::TEXT, n, `+row+`, NOW() - n * INTERVAL '1 second'
+				FROM generate_series(1, $2::INT) n`, large, promises)
+			db.Exec(t, insert+`SELECT $1::TEXT::UUID, (SELECT id FROM tenant WHERE slug = 'neighbour'), outcome, 1, outcome IS NOT NULL, outcome,
+				CASE WHEN outcome IS NOT NULL THEN NOW() END, NOW() + due * INTERVAL '1 hour', NOW() - INTERVAL '1 year'
+				FROM (VALUES ('resolved', -1), ('rejected', -1), ('cancelled', 1), ('timed_out', -1), (NULL, 1)) p (outcome, due)
+				WHERE outcome IS NOT NULL`, large)
+			db.Exec(t, insert+`SELECT $1::TEXT::UUID, (SELECT id FROM tenant WHERE slug = 'neighbour'), 'overdue', 1, FALSE, NULL, NULL,
+				NOW() - INTERVAL '1 second', NOW() - INTERVAL '2 years'`, large)
+			db.Exec(t, "VACUUM ANALYZE promise, workflow_execution")
+			conn, err := db.Pool.Acquire(t.Context())
+			require.NoError(t, err)
+			defer conn.Release()
+			calls := map[string]string{}
+			for _, state := range []string{"NULL", "'pending'", "'resolved'", "'rejected'", "'cancelled'", "'timed_out'"} {
+				for where, cursor := range map[string]string{
+					"first":  "NULL, NULL",
+					"middle": "NOW() - INTERVAL '25000 seconds', gen_random_uuid()",
+					"end":    "NOW() - INTERVAL '50001 seconds', gen_random_uuid()",
+				} {
+					calls["list_promises "+state+" "+where] = fmt.Sprintf("list_promises ('neighbour', %s, %s, %d, 1000000)", state, cursor, limit+1)
+					calls["list_promises_of_workflow "+state+" "+where] = fmt.Sprintf(
+						"list_promises_of_workflow ('neighbour', '%s', %s, %s, %d, 1000000)", large, state, cursor, limit+1)
+				}
+			}
+			for where, cursor := range map[string]string{
+				"first": "NULL, NULL", "middle": "NOW() + INTERVAL '25000 minutes', gen_random_uuid()", "end": "NOW() + INTERVAL '49999 minutes', gen_random_uuid()",
+			} {
+				calls["list_promises_due "+where] = fmt.Sprintf("list_promises_due ('neighbour', NOW() + INTERVAL '10 years', %s, %d, 1000000)", cursor, limit+1)
+			}
+			for _, name := range []string{"list_promises", "list_promises_of_workflow", "list_promises_due"} {
+				prepare(t, conn, name)
+			}
+			for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
+				_, err = conn.Exec(t.Context(), "SET plan_cache_mode = "+mode)
+				require.NoError(t, err)
+				for name, call := range calls {
+					plan := explained(t, conn, "EXECUTE "+call)
+					rows := map[string]int{}
+					plan.indexRows(rows)
+					for index, n := range rows {
+						// Five states at most, each a page; and by primary key the page itself.
+						require.LessOrEqual(t, n, 5*(limit+1), "%s, %s: rows of %s", mode, name, index)
+					}
+					require.Less(t, plan.SharedHit+plan.SharedRead, 700, "%s, %s", mode, name)
+					require.Zero(t, plan.TempWritten, "%s, %s", mode, name)
+				}
+			}
+		})
+	}
+}
