@@ -7,7 +7,7 @@ WITH bound AS MATERIALIZED (
     SELECT t.id AS tenant_id, COALESCE($6::TIMESTAMPTZ, 'infinity') AS at,
            COALESCE($7::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
-    WHERE t.slug = $1
+    WHERE t.slug = $1 AND t.suspended_at IS NULL
 ),
 found AS MATERIALIZED (
     SELECT p.id, p.tenant_id, p.created_at, p.outcome, p.timeout_at, p.timeout_outcome
