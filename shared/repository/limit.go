@@ -67,7 +67,10 @@ func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) err
 	if err != nil {
 		return err
 	}
-	if name == promise.LimitHeld && (t.Usage == nil || t.Usage.Held < t.Limits[promise.LimitHeld]) {
+	if t.Usage == nil { // a limit of zero
+		t.Usage = &promise.Usage{}
+	}
+	if name == promise.LimitHeld && t.Usage.Held < t.Limits[promise.LimitHeld] {
 		name = promise.LimitHeldBytes
 	}
 	return promise.QuotaExceeded(name, t.Limits[name])
