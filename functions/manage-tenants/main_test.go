@@ -145,6 +145,24 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 	require.NotEmpty(t, do("suspend", "acme").requireDone(t)["suspendedAt"])
 	require.NotContains(t, do("resume", "acme").requireDone(t), "suspendedAt")
 	require.Len(t, do("list").requireDone(t)["tenants"], 1)
+	limits := do("set-limits", "acme", "pending=7", "heldBytes=1000").requireDone(t)["limits"]
+	require.Equal(t, map[string]any{"pending": 7.0, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
+	limits = do("set-limits", "acme", "pending=default").requireDone(t)["limits"]
+	require.Equal(t, map[string]any{"pending": 5e6, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
+
+	do("create", "gone").requireDone(t)
+	do("create-key", "gone", "n", "read").requireDone(t)
+	dry := do("delete", "gone").requireDone(t)
+	require.Equal(t, true, dry["dryRun"])
+	require.Equal(t, 1.0, dry["contains"].(map[string]any)["apiKeys"])
+	do("delete", "gone", "confirm").requireFailed(t, 1, "Only a suspended tenant can be deleted")
+	do("suspend", "gone").requireDone(t)
+	deletion := do("delete", "gone", "confirm").requireDone(t)
+	require.Equal(t, true, deletion["done"])
+	require.Equal(t, 1.0, deletion["deleted"].(map[string]any)["apiKeys"])
+	require.Equal(t, true, do("delete", "gone", "confirm").requireDone(t)["done"], "a repeated call")
+	do("create", "gone").requireFailed(t, 1, "The slug is free again at "+deletion["slugFreeAt"].(string)[:10])
+	do("delete", "gone").requireFailed(t, 1, "slug: There is no such tenant")
 
 	file := filepath.Join(t.TempDir(), "payload.json")
 	require.NoError(t, os.WriteFile(file, []byte(`{"action": "create-key", "tenant": "acme", "name": "of a file", "scopes": ["read"]}`), 0o600))
@@ -216,7 +234,8 @@ func TestUsage(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		nil, {"destroy"}, {"create", "a", "b"}, {"list", "acme"}, {"@x", "y"}, {"--function"}, {"--fn", "x", "list"}, {"--function", "x"},
-		{"list", "--function", "x"},
+		{"list", "--function", "x"}, {"set-limits", "acme"}, {"set-limits", "acme", "pending"}, {"set-limits", "acme", "nothing=1"},
+		{"set-limits", "acme", "pending=many"}, {"delete"}, {"delete", "acme", "please"}, {"delete", "acme", "confirm", "now"},
 	} {
 		run(shell, []string{"DATABASE_URL=postgres://u@127.0.0.1:1/x"}, "", args...).requireFailed(t, 2, usage)
 	}

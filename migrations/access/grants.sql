@@ -1,10 +1,11 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
-REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
+REVOKE ALL ON tenant, tenant_usage, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
     FROM promises_app, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
@@ -12,11 +13,12 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     promise_settle_before(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_await_settlements(UUID[], UUID[])
     FROM PUBLIC, promises_app;
+REVOKE ALL ON FUNCTION tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT) FROM PUBLIC, promises_app, promises_sweeper, promises_admin;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
-GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
+GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
 GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
-GRANT UPDATE (last_sequence_number, external_id) ON workflow_execution TO promises_app;
+GRANT UPDATE (last_sequence_number, external_id, promises_left, promises_counted_at) ON workflow_execution TO promises_app;
 GRANT UPDATE (
     resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
     timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
@@ -25,12 +27,15 @@ GRANT UPDATE ON idempotency_key TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUID[], UUID[]),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) TO promises_app;
 
--- expire-promises: records deadlines, and deletes what is over.
-GRANT SELECT (id, slug) ON tenant TO promises_sweeper;
+-- expire-promises: records deadlines, deletes what is over, and counts what tenants have.
+GRANT SELECT ON tenant TO promises_sweeper;
+GRANT UPDATE (pending_full, held_full) ON tenant TO promises_sweeper;
+GRANT SELECT, INSERT, UPDATE ON tenant_usage TO promises_sweeper;
 GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_sweeper;
 GRANT INSERT ON workflow_event, workflow_event_row TO promises_sweeper;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
@@ -39,7 +44,10 @@ GRANT UPDATE ON idempotency_key TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_sweeper;
 
--- manage-tenants: sees no promise.
+-- manage-tenants: sees no promise. It deletes a tenant through two functions that run as the owner.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;
-GRANT UPDATE (suspended_at) ON tenant TO promises_admin;
+GRANT SELECT ON tenant_usage, deleted_tenant TO promises_admin;
+GRANT UPDATE (suspended_at, deleted_at, pending_full, held_full, max_pending, max_workflow_promises, max_held, max_held_bytes)
+    ON tenant TO promises_admin;
+GRANT EXECUTE ON FUNCTION tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT) TO promises_admin;
 GRANT UPDATE (revoked_at, tokens_revoked_at) ON api_key TO promises_admin;

@@ -37,6 +37,7 @@ BEGIN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
             'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key',
+            'tenant_usage', 'deleted_tenant',
             'promises_schema_version'
         )
         UNION ALL
@@ -47,7 +48,8 @@ BEGIN
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
-              'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements')
+              'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
+              'tenant_delete', 'tenant_contents')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

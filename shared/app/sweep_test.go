@@ -49,6 +49,14 @@ func (nothingDue) DeleteSettled(context.Context, time.Duration, int) (promise.De
 	return promise.Deleted{}, nil
 }
 
+func (nothingDue) Uncounted(context.Context) ([]promise.Count, error) { return nil, nil }
+
+func (nothingDue) CountMore(context.Context, []promise.Count, int) error { return nil }
+
+func (nothingDue) StoreCounts(context.Context, []promise.Count) ([]promise.Full, error) {
+	return nil, nil
+}
+
 func TestSweepPayloads(t *testing.T) {
 	t.Parallel()
 	h, _ := newSweepHandler(t)

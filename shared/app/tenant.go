@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,15 +21,18 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
 
 const usage = `usage: manage-tenants [--function <name>] <command>
 
   create <slug>                                     create a tenant
-  list                                              list all tenants
+  list                                              list all tenants, with their limits and what they have
   suspend <slug>                                    none of its credentials opens anything any more
   resume <slug>                                     as before
+  set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes; default in place of a number
+  delete <slug> [confirm]                           what a tenant has; with the word confirm: delete a suspended tenant for ever
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
   list-keys <tenant>
   revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
@@ -66,7 +70,10 @@ func tenantHandler(store gateway.TenantStore, log *slog.Logger) lambda.Handler {
 }
 
 // optional are the arguments that may be left out.
-var optional = []string{"expiresAt", "tokens"}
+var optional = []string{"expiresAt", "tokens", "confirm"}
+
+// limitsArgument stands for one argument or more of the form name=value.
+const limitsArgument = "limits"
 
 // commands gives the action of each command, and the fields that its arguments
 // are.
@@ -75,6 +82,8 @@ var commands = map[string][]string{
 	"list":       {"list-tenants"},
 	"suspend":    {"suspend-tenant", "slug"},
 	"resume":     {"resume-tenant", "slug"},
+	"set-limits": {"set-limits", "slug", limitsArgument},
+	"delete":     {"delete-tenant", "slug", "confirm"},
 	"create-key": {"create-key", "tenant", "name", "scopes", "expiresAt"},
 	"list-keys":  {"list-keys", "tenant"},
 	"revoke-key": {"revoke-key", "tenant", "keyId", "tokens"},
@@ -115,7 +124,7 @@ func (c command) run(args []string) (code int) {
 	}
 	var answer []byte
 	if err == nil {
-		answer, err = c.call(*function, request)
+		answer, err = c.callUntilDone(*function, request)
 	}
 	if err != nil {
 		fmt.Fprintln(c.stderr, explain(err))
@@ -142,25 +151,51 @@ func (c command) payload(args []string) ([]byte, error) {
 	switch {
 	case !ok:
 		return nil, usageError(fmt.Sprintf("Unknown command %q.", args[0]))
-	case len(args) > len(fields):
+	case len(args) > len(fields) && !slices.Contains(fields, limitsArgument):
 		return nil, usageError(fmt.Sprintf("%s has no argument %q. Flags go before the command.", args[0], args[len(fields)]))
 	case len(args) < len(fields) && !slices.Contains(optional, fields[len(args)]):
 		return nil, usageError(fmt.Sprintf("%s: %s is missing.", args[0], fields[len(args)]))
 	}
 	payload := map[string]any{"action": fields[0]}
 	for i, arg := range args[1:] {
-		payload[fields[i+1]] = arg
+		if i+1 < len(fields) && fields[i+1] != limitsArgument {
+			payload[fields[i+1]] = arg
+			continue
+		}
+		name, value, err := limitOf(arg)
+		if err != nil {
+			return nil, err
+		}
+		payload[name] = value
 	}
 	if scopes, ok := payload["scopes"].(string); ok {
 		payload["scopes"] = strings.Split(scopes, ",")
 	}
-	if word, ok := payload["tokens"]; ok {
-		if word != "tokens" {
-			return nil, usageError(fmt.Sprintf("%q is not an argument of %s. Write tokens, or nothing.", word, args[0]))
+	for _, flag := range []string{"tokens", "confirm"} {
+		if word, ok := payload[flag]; ok {
+			if word != flag {
+				return nil, usageError(fmt.Sprintf("%q is not an argument of %s. Write %s, or nothing.", word, args[0], flag))
+			}
+			payload[flag] = true
 		}
-		payload["tokens"] = true
 	}
 	return json.Marshal(payload)
+}
+
+// limitOf reads pending=1000 or pending=default.
+func limitOf(arg string) (name string, value any, err error) {
+	name, text, ok := strings.Cut(arg, "=")
+	if _, known := promise.LimitOf(name); !ok || !known {
+		return "", nil, usageError(fmt.Sprintf("%q is no limit. Write pending=1000 or pending=default, for example.", arg))
+	}
+	if text == "default" {
+		return name, nil, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return "", nil, usageError(fmt.Sprintf("%q is no whole number. Write %s=1000 or %s=default, for example.", text, name, name))
+	}
+	return name, n, nil
 }
 
 // read reads a file of JSON; - is standard input.
@@ -175,6 +210,36 @@ func (c command) read(file string) (text []byte, err error) {
 		err = fmt.Errorf("%s must be JSON", file)
 	}
 	return text, err
+}
+
+// callUntilDone repeats the call of a deletion until the tenant is gone, and adds
+// up what the calls have deleted.
+func (c command) callUntilDone(function string, payload []byte) ([]byte, error) {
+	total := map[string]int64{}
+	for {
+		answer, err := c.call(function, payload)
+		if err != nil {
+			return nil, err
+		}
+		var deletion struct {
+			Deleted map[string]int64
+			Done    bool
+		}
+		if json.Unmarshal(answer, &deletion) != nil || deletion.Deleted == nil {
+			return answer, nil
+		}
+		for name, n := range deletion.Deleted {
+			total[name] += n
+		}
+		if deletion.Done {
+			var whole map[string]any
+			if err := json.Unmarshal(answer, &whole); err != nil {
+				return nil, err
+			}
+			whole["deleted"] = total
+			return json.Marshal(whole)
+		}
+	}
 }
 
 // call sends the payload to the deployed function or, if function is empty, does

@@ -284,6 +284,17 @@ func TestManageTenants(t *testing.T) {
 		`{"action":"revoke-key","tenant":"acme","keyId":"x"}`:                                                          "invalid_uuid",
 		`{"action":"revoke-key","tenant":"acme","keyId":"` + id + `","tokens":"tokens"}`:                               "wrong_type",
 		`{"action":"list-keys","tenant":"acme","tokens":true}`:                                                         "unknown_field",
+		`{"action":"set-limits","slug":"acme"}`:                                                                        "missing_field",
+		`{"action":"set-limits","slug":"acme","waits":1}`:                                                              "unknown_field",
+		`{"action":"set-limits","slug":"acme","pending":-1}`:                                                           "out_of_range",
+		`{"action":"set-limits","slug":"acme","pending":"1"}`:                                                          "wrong_type",
+		`{"action":"set-limits","slug":"acme","workflowPromises":0}`:                                                   "out_of_range",
+		`{"action":"set-limits","slug":"nobody","held":1}`:                                                             "not_found",
+		`{"action":"delete-tenant"}`:                                                                                   "missing_field",
+		`{"action":"delete-tenant","slug":"nobody"}`:                                                                   "not_found",
+		`{"action":"delete-tenant","slug":"nobody","confirm":true}`:                                                    "not_found",
+		`{"action":"delete-tenant","slug":"acme","confirm":true}`:                                                      "forbidden",
+		`{"action":"delete-tenant","slug":"acme","confirm":"yes"}`:                                                     "wrong_type",
 	} {
 		_, err := h.Invoke(t.Context(), []byte(payload))
 		requireFunctionError(t, code, err)
@@ -300,7 +311,7 @@ func TestSampleTenantCalls(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../events/manage-tenants.*.json")
 	require.NoError(t, err)
-	require.Len(t, files, 9)
+	require.Len(t, files, 11)
 	for _, file := range files {
 		s := newService(t)
 		s.db.Exec(t, "INSERT INTO api_key (id, tenant_id, name, hash, scopes) SELECT $1::UUID, id, 'n', sha256('k'), '{read}' FROM tenant", keyID)

@@ -33,8 +33,11 @@ type headersJSON struct {
 func encodeResponse(status int, contentType string, body []byte) []byte {
 	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff"}
 	r := responseJSON{StatusCode: status, Headers: headers, Body: string(body)}
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		r.Headers.RetryAfter = "1"
+	case http.StatusTooManyRequests:
+		r.Headers.RetryAfter = "5" // by then the sweep has counted again
 	}
 	return encode(r)
 }
@@ -286,6 +289,8 @@ type problemJSON struct {
 	Code              promise.Code `json:"code"`
 	Field             string       `json:"field,omitempty"`
 	ExistingPromiseID *uuid.UUID   `json:"existingPromiseId,omitempty"`
+	Quota             string       `json:"quota,omitempty"`
+	Limit             *int64       `json:"limit,omitempty"`
 	*settledJSON
 }
 
@@ -320,6 +325,7 @@ var statuses = map[promise.Code]struct {
 	promise.CodeConflict:             {http.StatusConflict, "Settled otherwise"},
 	promise.CodeTimedOut:             {http.StatusConflict, "Timed out"},
 	promise.CodeCancelled:            {http.StatusConflict, "Cancelled"},
+	promise.CodeQuotaExceeded:        {http.StatusTooManyRequests, "Quota exceeded"},
 	promise.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable"},
 	promise.CodeInternal:             {http.StatusInternalServerError, "Internal error"},
 }
@@ -336,6 +342,9 @@ func toProblem(e *promise.Error) problemJSON {
 	}
 	if e.ExistingPromiseID != uuid.Nil {
 		p.ExistingPromiseID = &e.ExistingPromiseID
+	}
+	if e.Quota != nil {
+		p.Quota, p.Limit = e.Quota.Name, &e.Quota.Limit
 	}
 	if e.Settled != nil {
 		settled := toSettledJSON(*e.Settled)

@@ -14,6 +14,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -36,6 +37,7 @@ type Store interface {
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
 	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
+	FindTenant(ctx context.Context, slug string) (promise.Tenant, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
@@ -153,7 +155,33 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 		defer stop()
 	}
 	a, err = h.Operation.do(ctx, h, c)
+	if errors.Is(err, promise.ErrNotFound) {
+		if suspended := h.suspended(ctx, c); suspended != nil {
+			err = suspended
+		}
+	}
 	return c, a, err
+}
+
+// suspended returns an error if a direct invoke found nothing because its tenant is
+// suspended: no statement finds such a tenant. The other forms of call have a
+// credential, which was refused before.
+func (h *Handler) suspended(ctx context.Context, c *call) error {
+	if c.principal.Kind != promise.Direct {
+		return nil
+	}
+	ctx, stop := context.WithDeadline(ctx, c.deadline)
+	defer stop()
+	t, err := h.Store.FindTenant(ctx, c.tenant)
+	switch {
+	case errors.Is(err, promise.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case t.SuspendedAt != nil:
+		return promise.Fail(promise.CodeForbidden, "The tenant is suspended.")
+	}
+	return nil
 }
 
 // deadline is when a call is over that was received then; the zero time: now.

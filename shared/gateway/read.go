@@ -99,6 +99,11 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	if len(promises) == 0 {
+		if err := h.suspended(ctx, c); err != nil {
+			return answer{}, err
+		}
+	}
 	return answer{http.StatusOK, encodePromises(c.principal, promises, more, filter)}, nil
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -166,8 +167,15 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
+		found := false
 		for i, j := range settled {
 			judgements[places[i]] = j
+			found = found || !errors.Is(j.Err, promise.ErrNotFound)
+		}
+		if !found {
+			if err := h.suspended(ctx, c); err != nil {
+				return answer{}, err
+			}
 		}
 	}
 	return answer{http.StatusOK, encodeBatch(judgements)}, nil

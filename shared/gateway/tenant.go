@@ -23,6 +23,10 @@ type TenantStore interface {
 	CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error)
 	ListTenants(ctx context.Context) ([]promise.Tenant, error)
 	SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error)
+	SetLimits(ctx context.Context, slug string, limits map[string]*int64) (promise.Tenant, error)
+	FindTenant(ctx context.Context, slug string) (promise.Tenant, error)
+	TenantContents(ctx context.Context, slug string, bound int) (promise.Contents, error)
+	DeleteTenant(ctx context.Context, slug string, limit int) (promise.Deletion, error)
 	CreateKey(ctx context.Context, k promise.Key) (promise.Key, error)
 	ListKeys(ctx context.Context, tenant string) ([]promise.Key, error)
 	RevokeKey(
@@ -54,6 +58,8 @@ var tenantActions = map[string]tenantAction{
 	"list-tenants":   {nil, listTenants},
 	"suspend-tenant": {[]string{"slug"}, suspendTenant(true)},
 	"resume-tenant":  {[]string{"slug"}, suspendTenant(false)},
+	"set-limits":     {append([]string{"slug"}, limitNames...), setLimits},
+	"delete-tenant":  {[]string{"slug", "confirm"}, deleteTenant},
 	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createKey},
 	"list-keys":      {[]string{"tenant"}, listKeys},
 	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeKey},
@@ -81,7 +87,7 @@ func (h *TenantHandler) Invoke(ctx context.Context, payload []byte) (out []byte,
 }
 
 func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
-	all, err := parseObject(payload, []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens"})
+	all, err := parseObject(payload, tenantFields())
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +106,39 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	return action.do(ctx, h, o)
 }
 
+// tenantFields returns the fields of all actions.
+func tenantFields() []string {
+	all := []string{"action"}
+	for _, action := range tenantActions {
+		all = append(all, action.fields...)
+	}
+	return all
+}
+
 type tenantJSON struct {
 	TenantID    uuid.UUID  `json:"tenantId"`
 	Slug        string     `json:"slug"`
 	SuspendedAt *time.Time `json:"suspendedAt,omitempty"`
+	DeletedAt   *time.Time `json:"deletedAt,omitempty"`
 	Created     *bool      `json:"created,omitempty"`
+
+	Limits map[string]int64 `json:"limits,omitempty"`
+	Counts *countsJSON      `json:"counts,omitempty"`
+}
+
+type countsJSON struct {
+	Pending   int64     `json:"pending"`
+	Held      int64     `json:"held"`
+	HeldBytes int64     `json:"heldBytes"`
+	CountedAt time.Time `json:"countedAt"`
 }
 
 func toTenantJSON(t promise.Tenant) tenantJSON {
-	return tenantJSON{TenantID: t.ID, Slug: t.Slug, SuspendedAt: utc(t.SuspendedAt)}
+	j := tenantJSON{TenantID: t.ID, Slug: t.Slug, SuspendedAt: utc(t.SuspendedAt), DeletedAt: utc(t.DeletedAt), Limits: t.Limits}
+	if u := t.Usage; u != nil {
+		j.Counts = &countsJSON{Pending: u.Pending, Held: u.Held, HeldBytes: u.HeldBytes, CountedAt: u.CountedAt.UTC()}
+	}
+	return j
 }
 
 func createTenant(ctx context.Context, h *TenantHandler, o object) (any, error) {

@@ -41,6 +41,26 @@ func (r *tenantRecorder) SuspendTenant(_ context.Context, slug string, suspended
 	return promise.Tenant{Slug: slug}, nil
 }
 
+func (r *tenantRecorder) SetLimits(_ context.Context, slug string, limits map[string]*int64) (promise.Tenant, error) {
+	r.note("SetLimits", slug, limits)
+	return promise.Tenant{Slug: slug}, nil
+}
+
+func (r *tenantRecorder) FindTenant(_ context.Context, slug string) (promise.Tenant, error) {
+	r.note("FindTenant", slug)
+	return promise.Tenant{Slug: slug}, nil
+}
+
+func (r *tenantRecorder) TenantContents(_ context.Context, slug string, bound int) (promise.Contents, error) {
+	r.note("TenantContents", slug, bound)
+	return promise.Contents{}, nil
+}
+
+func (r *tenantRecorder) DeleteTenant(_ context.Context, slug string, limit int) (promise.Deletion, error) {
+	r.note("DeleteTenant", slug, limit)
+	return promise.Deletion{Done: true}, nil
+}
+
 func (r *tenantRecorder) CreateKey(_ context.Context, k promise.Key) (promise.Key, error) {
 	r.note("CreateKey", k.Tenant, k)
 	return k, nil
@@ -63,11 +83,15 @@ var (
 
 // readTenantCall reads a call to manage-tenants.
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
-	all := []string{"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens"}
+	all := []string{
+		"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens", "confirm",
+		"pending", "workflowPromises", "held", "heldBytes",
+	}
 	o.body = o.object(payload, all)
 	action := *o.required("action")
 	fields, known := map[string][]string{
 		"create-tenant": {"slug"}, "list-tenants": {}, "suspend-tenant": {"slug"}, "resume-tenant": {"slug"},
+		"set-limits": {"slug", "pending", "workflowPromises", "held", "heldBytes"}, "delete-tenant": {"slug", "confirm"},
 		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId", "tokens"},
 	}[action]
 	o.refuse(!known)
@@ -81,6 +105,27 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 		c = storeCall{method: "ListTenants"}
 	case "suspend-tenant", "resume-tenant":
 		c = storeCall{method: "SuspendTenant", tenant: *o.required("slug"), args: []any{action == "suspend-tenant"}}
+	case "set-limits":
+		limits := map[string]*int64{}
+		for name, bounds := range map[string][2]int64{
+			"pending": {0, 1e9}, "workflowPromises": {1, 1e9}, "held": {0, 1e9}, "heldBytes": {0, 1 << 40},
+		} {
+			if raw, ok := o.body[name]; ok && string(raw) == "null" {
+				limits[name] = nil
+			} else if ok {
+				limits[name] = o.integer(o.body, false, name, bounds[0], bounds[1])
+			}
+		}
+		o.refuse(len(limits) == 0)
+		c = storeCall{method: "SetLimits", tenant: *o.required("slug"), args: []any{limits}}
+	case "delete-tenant":
+		confirm := string(o.body["confirm"])
+		o.refuse(confirm != "" && confirm != "true" && confirm != "false")
+		slug := *o.required("slug")
+		if confirm != "true" && !o.refused {
+			return []storeCall{{method: "FindTenant", tenant: slug}, {method: "TenantContents", tenant: slug, args: []any{100_000}}}
+		}
+		c = storeCall{method: "DeleteTenant", tenant: slug, args: []any{2_000}}
 	case "list-keys":
 		c = storeCall{method: "ListKeys", tenant: *o.required("tenant")}
 	case "revoke-key":
@@ -121,6 +166,14 @@ func FuzzManageTenants(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(payload)
 	}
+	setLimits := `{"action":"set-limits","slug":"demo"`
+	for _, rest := range []string{
+		``, `,"pending":0`, `,"pending":null,"held":1e3`, `,"pending":-1`, `,"workflowPromises":0`, `,"heldBytes":1099511627777`, `,"heldBytes":1.5`,
+		`,"pending":"5"`, `,"confirm":true`, `,"pending":1,"pending":2`,
+	} {
+		f.Add([]byte(setLimits + rest + "}"))
+	}
+	f.Add([]byte(`{"action":"delete-tenant","slug":"demo","confirm":null}`))
 	createKey := `{"action":"create-key","tenant":"demo","name":"n","scopes":`
 	for _, payload := range []string{
 		`{}`, `{"action":"drop"}`, `{"action":"list-tenants","slug":"demo"}`, `{"action":"create-tenant","slug":"-a"}`,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/migrations"
@@ -295,12 +296,52 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	require.NoError(t, err)
 	require.Equal(t, true, settled)
 	calls("after")
-	for _, name := range []string{"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql"} {
+	for _, name := range []string{"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql", "00014_limits.sql"} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
 		db.Exec(t, string(file), pgx.QueryExecModeSimpleProtocol)
 		calls("after " + name)
 	}
+}
+
+// The previous release's create, prepared before the limits came, goes on; where a limit refuses it, its error is of the class that
+// that release answers with 503, and nothing is written.
+func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00013"), migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	conn, err := pgx.Connect(t.Context(), db.URL)
+	require.NoError(t, err)
+	defer conn.Close(context.Background()) //nolint:errcheck // the test is over
+	workflow := uuid.NewString()
+	create := func(name string) (found any, err error) {
+		rows, _ := conn.Query(t.Context(), before(t, "create_with_external_id"), "acme", workflow, nil, name, nil, nil, nil, nil, nil,
+			nil, nil, nil, false)
+		made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+		return made["found"], err
+	}
+	found, err := create("a")
+	require.NoError(t, err)
+	require.Equal(t, "created", found)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+	require.NoError(t, err)
+	found, err = create("b")
+	require.NoError(t, err)
+	require.Equal(t, "created", found)
+	db.Exec(t, "UPDATE tenant SET max_workflow_promises = 2")
+	found, err = create("b")
+	require.NoError(t, err)
+	require.Equal(t, "existing", found)
+	for _, full := range []string{"UPDATE tenant SET max_workflow_promises = 2", "UPDATE tenant SET max_workflow_promises = NULL, pending_full = TRUE"} {
+		db.Exec(t, full)
+		_, err = create("c")
+		var pg *pgconn.PgError
+		require.ErrorAs(t, err, &pg)
+		require.Equal(t, "53Q00", pg.Code)
+	}
+	require.Equal(t, 2, one[int](t, db, "SELECT COUNT(*)::INT FROM promise"))
 }
 
 // before is a statement of the release before.

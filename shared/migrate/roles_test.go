@@ -47,7 +47,7 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 13, result.Version)
+		require.EqualValues(t, 14, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
@@ -77,7 +77,8 @@ func TestRolesByAMasterUser(t *testing.T) {
 	calls, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"promises_app promise_await_settlements", "promises_app promise_create", "promises_app promise_create", "promises_app promise_key_live", "promises_app promise_key_names",
+		"promises_admin tenant_contents", "promises_admin tenant_delete",
+		"promises_app promise_await_settlements", "promises_app promise_create", "promises_app promise_create", "promises_app promise_create", "promises_app promise_key_live", "promises_app promise_key_names",
 		"promises_app promise_race_lost", "promises_app promise_settle",
 		"promises_sweeper promise_key_live", "promises_sweeper promise_key_names", "promises_sweeper promise_race_lost",
 	}, calls)

@@ -38,6 +38,7 @@ const (
 	CodeConflict             Code = "conflict"               // strict, or extend: settled otherwise
 	CodeTimedOut             Code = "timed_out"              // strict, or extend: the deadline had passed
 	CodeCancelled            Code = "cancelled"              // strict, or extend: cancelled first
+	CodeQuotaExceeded        Code = "quota_exceeded"         // the tenant has as much as it may have
 	CodeUnavailable          Code = "unavailable"            // the database is away or too slow: repeat the call
 	CodeInternal             Code = "internal"               // a fault of the service's own
 )
@@ -48,7 +49,7 @@ var Codes = []Code{
 	CodeMissingField, CodeWrongType, CodeOutOfRange, CodeInvalidName, CodeInvalidKey, CodeInvalidUUID,
 	CodeInvalidIdentifier, CodeInvalidMetadata, CodeInvalidSlug, CodeInvalidParameter, CodeValueTooLarge, CodeUnsupportedMediaType,
 	CodeUnauthenticated, CodeForbidden, CodeNotFound, CodeKeyConflict, CodeCreateConflict, CodeConflict, CodeTimedOut,
-	CodeCancelled, CodeUnavailable, CodeInternal,
+	CodeCancelled, CodeQuotaExceeded, CodeUnavailable, CodeInternal,
 }
 
 // Error is a failure with its code. Detail is for the caller and holds neither
@@ -61,6 +62,7 @@ type Error struct {
 	Field             string    // the field at fault, where there is one
 	ExistingPromiseID uuid.UUID // CodeKeyConflict, CodeCreateConflict: the promise that stands in the way
 	Settled           *Settled  // CodeConflict, CodeTimedOut, CodeCancelled: what stands
+	Quota             *Quota    // CodeQuotaExceeded: the limit
 }
 
 // Error tells the code, the detail and the cause: it is for logs.

@@ -12,6 +12,10 @@ type Tenant struct {
 	ID          uuid.UUID
 	Slug        string
 	SuspendedAt *time.Time // since when none of its credentials opens anything
+	DeletedAt   *time.Time // since when it is being deleted
+
+	Limits map[string]int64 // in force, by name
+	Usage  *Usage           // nil: not counted yet
 }
 
 // Key is what is kept of a tenant's API key: never the key itself.

@@ -32,7 +32,8 @@ func lostRace(err error) (promiseID string, lost bool) {
 	case "23505": // unique_violation: promise_workflow_execution_id_name_key, whatever an adopted database calls it
 		return "", pg.TableName == "promise"
 	case "23503": // foreign_key_violation
-		return "", pg.ConstraintName == "idempotency_key_promise_id_fkey"
+		// A workflow execution's tenant was deleted, or got an execution while it was.
+		return "", pg.ConstraintName == "idempotency_key_promise_id_fkey" || pg.TableName == "workflow_execution"
 	}
 	return "", false
 }

@@ -113,7 +113,10 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 // New is false where (workflow execution, name) existed with the same key,
 // metadata and default outcome; the existing promise is returned, whatever its
 // state. With others it is CodeCreateConflict; a key that belongs to another
-// promise is CodeKeyConflict. Both carry ExistingPromiseID.
+// promise is CodeKeyConflict. Both carry ExistingPromiseID. CodeQuotaExceeded: the
+// tenant, or the workflow execution, has as many promises as it may have; an
+// existing promise is returned all the same, and one that would be born settled
+// does not count as pending.
 func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error) {
 	var metadata *string
 	if d.Metadata != nil {
@@ -124,15 +127,25 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	if d.OnTimeout != nil {
 		onTimeout = *d.OnTimeout
 	}
-	row, err := run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
-		tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
-		orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error, false,
-	}})
+	create := func() (createRow, error) {
+		return run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
+			tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
+			orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error, defaultOf(promise.LimitWorkflowPromises), false,
+		}})
+	}
+	row, err := create()
+	if err == nil && row.Found == "workflow_full" && r.recounted(ctx, d.WorkflowExecutionID) {
+		row, err = create()
+	}
 	if err != nil {
 		return promise.Created{}, err
 	}
 	what := ""
 	switch {
+	case row.Found == "pending_full":
+		return promise.Created{}, r.quotaExceeded(ctx, tenant, promise.LimitPending)
+	case row.Found == "workflow_full":
+		return promise.Created{}, r.quotaExceeded(ctx, tenant, promise.LimitWorkflowPromises)
 	case row.Found == "key_holder":
 		return promise.Created{}, keyConflict(row.ID)
 	case !row.SameKey:
@@ -155,7 +168,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 
 type createRow struct {
 	promiseRow
-	Found         string // created, existing or key_holder
+	Found         string // created, existing, key_holder, pending_full or workflow_full
 	Doubtful      bool   // whether the key_holder still holds the key
 	SameKey       bool
 	SameMetadata  bool

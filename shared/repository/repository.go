@@ -40,7 +40,8 @@ import (
 // Repository is safe for concurrent use.
 type Repository struct {
 	db        DB
-	tenantIDs sync.Map // uuid.UUID by slug, of the tenants that this process has looked up
+	tenantIDs sync.Map // knownTenant by slug, of the tenants that this process has looked up
+	now       func() time.Time
 }
 
 // DB is what the repository needs of a *pgxpool.Pool.
@@ -53,7 +54,7 @@ type DB interface {
 var awaitSettlementsSQL string
 
 // New returns a repository on db, whose schema is migrated.
-func New(db DB) *Repository { return &Repository{db: db} }
+func New(db DB) *Repository { return &Repository{db: db, now: time.Now} }
 
 // attempts bounds how often a statement that lost a race is run again. The
 // second look sees the winner, so more than two mean a chain of races on one

@@ -69,7 +69,8 @@ func (r settleRow) overdue() (passed, bool) {
 // promise that is created with the key by then is born settled with it. A
 // settlement that equals the one of an expired key's promise is a duplicate of
 // it. One that equals the held settlement is a duplicate, any other is a
-// conflict; neither changes the held settlement or its expiry.
+// conflict; neither changes the held settlement or its expiry. CodeQuotaExceeded:
+// the tenant has as many early settlements, or bytes of them, as it may have.
 func (r *Repository) SettleOrHold(
 	ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
 ) (promise.Settled, error) {
@@ -95,6 +96,9 @@ func (r *Repository) SettleOrHold(
 			return settled, nil
 		}
 		if row.ExpiresAt == nil {
+			if row.Full {
+				return promise.Settled{}, r.quotaExceeded(ctx, tenant, promise.LimitHeld)
+			}
 			continue
 		}
 		held := promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: row.ExpiresAt, LostHold: row.LostHold}
@@ -113,6 +117,7 @@ type holdRow struct {
 	Held      bool
 	Same      bool
 	LostHold  bool
+	Full      bool
 }
 
 // SettleBatch settles many promises in one statement, each by itself and in

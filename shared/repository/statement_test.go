@@ -279,9 +279,22 @@ func TestPlans(t *testing.T) {
 		SELECT tenant_id, id::TEXT, id, NOW() + INTERVAL '1 day', NOW() + INTERVAL '7 days' FROM promise WHERE random() < 0.5`)
 	db.Exec(t, `INSERT INTO api_key (tenant_id, name, hash, scopes)
 		SELECT id, 'n', sha256((id::TEXT || n)::BYTEA), '{read}' FROM tenant CROSS JOIN generate_series(1, 500) n`)
+	db.Exec(t, "INSERT INTO deleted_tenant SELECT 'gone-' || n, gen_random_uuid(), NOW() FROM generate_series(1, 2000) n")
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements":         {}, // see TestPlansOfAwaitSettlements
+		"claim_recount":             {"workflow_execution_pkey"},
+		"count_held":                {"idx_idempotency_key_held"},
+		"count_pending":             {"Index Only Scan using idx_promise_tenant"},
+		"delete_tenant":             {"tenant_delete"},
+		"find_deleted_tenant":       {"deleted_tenant_pkey"},
+		"find_tenant":               {},
+		"mark_deleted":              {},
+		"recount_workflow":          {"workflow_execution_pkey", "Index Only Scan using"},
+		"set_limits":                {},
+		"store_counts":              {},
+		"tenant_contents":           {"tenant_contents"},
+		"uncounted_tenants":         {},
 		"create_key":                {},
 		"create_tenant":             {},
 		"find_key":                  {"api_key_hash_key"},

@@ -16,6 +16,9 @@ var createTenantSQL string
 //go:embed queries/list_tenants.sql
 var listTenantsSQL string
 
+//go:embed queries/find_tenant.sql
+var findTenantSQL string
+
 //go:embed queries/suspend_tenant.sql
 var suspendTenantSQL string
 
@@ -32,40 +35,95 @@ var revokeKeySQL string
 var findKeySQL string
 
 // CreateTenant creates a tenant; created is false where there was one of that
-// slug, which stays as it is.
+// slug, which stays as it is. CodeForbidden: a tenant of that slug is being
+// deleted, or was deleted less than promise.SlugRest ago.
 func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
 	for range attempts {
-		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug}})
+		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugRest}})
 		if err != nil {
 			return promise.Tenant{}, false, err
 		}
-		if len(row) == 1 { // none: another creation came in between
-			return promise.Tenant{ID: row[0].ID, Slug: slug}, row[0].Created, nil
+		switch {
+		case len(row) != 1: // another creation came in between
+			continue
+		case row[0].FreeAt != nil:
+			return promise.Tenant{}, false, promise.Fail(promise.CodeForbidden,
+				"A tenant of this slug was deleted. The slug is free again at "+row[0].FreeAt.UTC().Format(time.RFC3339)+".")
+		case row[0].DeletedAt != nil:
+			return promise.Tenant{}, false, errDeleting
 		}
+		return promise.Tenant{ID: *row[0].ID, Slug: slug}, row[0].Created, nil
 	}
 	return promise.Tenant{}, false, contention(nil)
 }
 
 type createdTenantRow struct {
-	ID      uuid.UUID
-	Created bool
+	ID        *uuid.UUID
+	Created   bool
+	DeletedAt *time.Time
+	FreeAt    *time.Time
 }
+
+var errDeleting = promise.Fail(promise.CodeForbidden, "The tenant is being deleted. Repeat delete-tenant until it is done.")
 
 // ListTenants lists all tenants, by slug.
 func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) {
-	return runAll[promise.Tenant](ctx, r, statement{op: "list tenants", sql: listTenantsSQL})
+	rows, err := runAll[tenantRow](ctx, r, statement{op: "list tenants", sql: listTenantsSQL})
+	var tenants []promise.Tenant
+	for _, row := range rows {
+		tenants = append(tenants, row.tenant())
+	}
+	return tenants, err
 }
 
-// SuspendTenant suspends a tenant: none of its credentials opens anything then.
-// With suspended false it goes on as before.
-func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error) {
-	row, err := run[tenantRow](ctx, r, statement{op: "suspend tenant", sql: suspendTenantSQL, args: []any{slug, suspended}})
-	return row.Tenant, err
+// FindTenant finds a tenant, suspended or not.
+func (r *Repository) FindTenant(ctx context.Context, slug string) (promise.Tenant, error) {
+	row, err := run[tenantRow](ctx, r, statement{op: "find tenant", sql: findTenantSQL, args: []any{slug}})
+	if err != nil {
+		return promise.Tenant{}, err
+	}
+	return row.tenant(), nil
 }
 
 type tenantRow struct {
 	never
-	promise.Tenant
+	ID          uuid.UUID
+	Slug        string
+	SuspendedAt *time.Time
+	DeletedAt   *time.Time
+	Pending     *int64
+	Held        *int64
+	HeldBytes   *int64
+	CountedAt   *time.Time
+	Limits      map[string]int64 // those of its own
+}
+
+func (r tenantRow) tenant() promise.Tenant {
+	t := promise.Tenant{
+		ID: r.ID, Slug: r.Slug, SuspendedAt: r.SuspendedAt, DeletedAt: r.DeletedAt, Limits: promise.LimitsInForce(r.Limits),
+	}
+	if r.CountedAt != nil {
+		t.Usage = &promise.Usage{Pending: *r.Pending, Held: *r.Held, HeldBytes: *r.HeldBytes, CountedAt: *r.CountedAt}
+	}
+	return t
+}
+
+// SuspendTenant suspends a tenant: none of its credentials opens anything then.
+// With suspended false it goes on as before; CodeForbidden: it is being deleted.
+func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error) {
+	row, err := run[suspendedRow](ctx, r, statement{op: "suspend tenant", sql: suspendTenantSQL, args: []any{slug, suspended}})
+	if err == nil && !suspended && row.DeletedAt != nil {
+		err = errDeleting
+	}
+	return promise.Tenant{ID: row.ID, Slug: row.Slug, SuspendedAt: row.SuspendedAt, DeletedAt: row.DeletedAt}, err
+}
+
+type suspendedRow struct {
+	never
+	ID          uuid.UUID
+	Slug        string
+	SuspendedAt *time.Time
+	DeletedAt   *time.Time
 }
 
 // CreateKey keeps an API key of a tenant, by its hash. Its id and the time of

@@ -55,6 +55,14 @@ func (c *clockwork) batch(ctx context.Context) error {
 	return nil
 }
 
+func (*clockwork) Uncounted(context.Context) ([]promise.Count, error) { return nil, nil }
+
+func (*clockwork) CountMore(context.Context, []promise.Count, int) error { return nil }
+
+func (*clockwork) StoreCounts(context.Context, []promise.Count) ([]promise.Full, error) {
+	return nil, nil
+}
+
 func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.Expired, err error) {
 	c.mu.Lock()
 	c.looks = append(c.looks, time.Now())

@@ -27,6 +27,13 @@ type Store interface {
 
 	ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
+
+	// Uncounted begins a count of what each tenant has, CountMore goes on with
+	// counts by at most limit rows of a kind, and StoreCounts stores those that are
+	// done. It returns the tenants that are full now and were not, or the other way round.
+	Uncounted(ctx context.Context) ([]promise.Count, error)
+	CountMore(ctx context.Context, counts []promise.Count, limit int) error
+	StoreCounts(ctx context.Context, counts []promise.Count) ([]promise.Full, error)
 }
 
 // Metrics counts and measures. It must be safe for concurrent use.
@@ -102,6 +109,7 @@ func (s *Sweeper) Run(ctx context.Context, d time.Duration) (Report, error) {
 		var both sync.WaitGroup
 		both.Go(c.watchDeadlines)
 		both.Go(c.tidyInRounds)
+		both.Go(c.countInRounds)
 		both.Wait()
 	})
 }
@@ -114,6 +122,7 @@ func (s *Sweeper) Once(ctx context.Context) (Report, error) {
 	return s.work(ctx, long, func(c *call) {
 		c.recordDeadlines()
 		c.tell()
+		c.countTenants(false)
 		c.tidy(0)
 	})
 }
@@ -125,6 +134,7 @@ type call struct {
 	limit context.Context // a batch under way ends with it
 
 	deadlines, keys, settled kind
+	counts                   counting
 
 	report Report // Expired is the deadlines' goroutine's, the rest the deletions'
 	untold untold // the deadlines' goroutine's
@@ -178,11 +188,12 @@ func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Re
 		deadlines: kind{name: "record deadlines", limit: expireBatch},
 		keys:      kind{name: "expire keys"},
 		settled:   kind{name: "delete settled promises"},
+		counts:    counting{work: kind{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
 		busy:      kind{name: "record a busy workflow's deadlines", limit: expireBatch},
 		waited:    make(chan promise.Expired, 1),
 	}
 	do(c)
-	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.settled.err())
+	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.settled.err(), c.counts.work.err())
 }
 
 func (k *kind) err() error {

@@ -1,7 +1,8 @@
 -- Creates a promise. $1 slug, $2 workflow execution and $3 its external id, $4 name, $5 idempotency key and $6 its time to live,
 -- $7 timeout counted from the creation, $8 timeout as a moment, $9 metadata, $10 to $12 outcome, value and error that the deadline
--- settles it with, $13 whether the transactions that may extend the key's promise were waited for. No row: there is no such
--- tenant, or the workflow execution is another tenant's.
+-- settles it with, $13 how many promises a workflow execution may have, if the tenant has no limit of its own, $14 whether the
+-- transactions that may extend the key's promise were waited for. found is pending_full or workflow_full if a quota refused the promise. No
+-- row: there is no such tenant, it is suspended, or the workflow execution is another tenant's.
 --
 -- migrations/ has the function, and says what it locks.
 SELECT
@@ -10,5 +11,5 @@ SELECT
     (it).timeout_outcome, (it).timeout_value, (it).timeout_error, (it).settled_by_kind, (it).settled_by_id, (it).comment,
     (it).tokens_revoked_at, external_id, CLOCK_TIMESTAMP() AS read_at, what AS found, doubtful, same_key, same_metadata,
     same_on_timeout, lost_hold
-FROM promise_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+FROM promise_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 WHERE what IS NOT NULL

@@ -7,7 +7,7 @@ WITH target AS MATERIALIZED (
     SELECT p.id, p.tenant_id
     FROM tenant t
     JOIN promise p ON p.tenant_id = t.id
-    WHERE t.slug = $1 AND p.id = $3::UUID
+    WHERE t.slug = $1 AND t.suspended_at IS NULL AND p.id = $3::UUID
 ),
 holder AS MATERIALIZED (
     SELECT

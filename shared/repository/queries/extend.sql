@@ -7,7 +7,7 @@ WITH target AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.timeout_at, NOT p.resolved AND (p.timeout_at IS NULL OR p.timeout_at > NOW()) AS pending
     FROM tenant t
     JOIN promise p ON p.tenant_id = t.id
-    WHERE t.slug = $1
+    WHERE t.slug = $1 AND t.suspended_at IS NULL
       AND p.id = COALESCE($2::UUID, (
           SELECT k.promise_id
           FROM idempotency_key k

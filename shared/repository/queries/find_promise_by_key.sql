@@ -3,5 +3,5 @@ SELECT k.promise_id AS holder_id
 FROM tenant t
 JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = $2::VARCHAR
 JOIN promise q ON q.id = k.promise_id
-WHERE t.slug = $1
+WHERE t.slug = $1 AND t.suspended_at IS NULL
   AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())

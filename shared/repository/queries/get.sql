@@ -24,7 +24,7 @@ SELECT
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
-WHERE t.slug = $1
+WHERE t.slug = $1 AND t.suspended_at IS NULL
   AND p.id = COALESCE($2::UUID, (
       SELECT k.promise_id
       FROM idempotency_key k

@@ -24,6 +24,6 @@ SELECT
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
-WHERE t.slug = $1
+WHERE t.slug = $1 AND t.suspended_at IS NULL
   AND p.workflow_execution_id = $2::UUID
   AND p.name = $3::VARCHAR

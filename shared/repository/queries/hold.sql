@@ -3,8 +3,9 @@
 --
 -- One row. expires_at: until when the key has an early settlement now; held: this call stored it; same: an equal one was already
 -- stored; lost_hold: an expired one was replaced. expires_at is NULL and holder_id set if the key belongs to a promise, or names one that
--- was settled with the same bytes: the promise answers the call. Both are NULL if another call came first: the caller retries. No
--- row: there is no such tenant.
+-- was settled with the same bytes: the promise answers the call. Both are NULL if nothing was stored: because
+-- another call came first, and the caller retries; or, with full, because the tenant holds as much as it may. No row: there is no such tenant,
+-- or it is suspended.
 --
 -- Locks: the key's row. A settlement is stored only if the row is still as it was read.
 WITH seen AS MATERIALIZED (
@@ -24,7 +25,7 @@ WITH seen AS MATERIALIZED (
     FROM tenant t
     JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = $2::VARCHAR
     LEFT JOIN promise q ON q.id = k.promise_id
-    WHERE t.slug = $1
+    WHERE t.slug = $1 AND t.suspended_at IS NULL
 ),
 held AS (
     INSERT INTO idempotency_key AS k (tenant_id, key, expires_at, check_at, held_until, held_at, held_outcome, held_value,
@@ -32,7 +33,7 @@ held AS (
     SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA,
            $6::TEXT, $7::VARCHAR, $8::VARCHAR, $9::VARCHAR
     FROM tenant t
-    WHERE t.slug = $1 AND NOT EXISTS (SELECT FROM seen WHERE holds OR answers OR doubtful)
+    WHERE t.slug = $1 AND t.suspended_at IS NULL AND NOT t.held_full AND NOT EXISTS (SELECT FROM seen WHERE holds OR answers OR doubtful)
     ON CONFLICT (tenant_id, key) DO UPDATE
         SET expires_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.expires_at ELSE k.expires_at END,
             check_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.check_at ELSE LEAST(k.check_at, EXCLUDED.check_at) END,
@@ -52,8 +53,9 @@ SELECT
     COALESCE(seen.doubtful, FALSE) AS doubtful,
     seen.workflow_execution_id,
     COALESCE(seen.same, FALSE) AS same,
-    held.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL) AS lost_hold
+    held.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL) AS lost_hold,
+    t.held_full AS "full"
 FROM tenant t
 LEFT JOIN held ON TRUE
 LEFT JOIN seen ON seen.holds OR seen.answers OR seen.doubtful
-WHERE t.slug = $1
+WHERE t.slug = $1 AND t.suspended_at IS NULL

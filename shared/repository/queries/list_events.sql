@@ -9,7 +9,7 @@ WITH log AS MATERIALIZED (
     SELECT w.id, w.last_sequence_number
     FROM tenant t
     JOIN workflow_execution w ON w.tenant_id = t.id
-    WHERE t.slug = $1 AND w.id = $2::UUID
+    WHERE t.slug = $1 AND t.suspended_at IS NULL AND w.id = $2::UUID
 ),
 page AS MATERIALIZED (
     SELECT event.*

@@ -9,7 +9,7 @@ WITH bound AS MATERIALIZED (
     SELECT t.id AS tenant_id, COALESCE($3::TIMESTAMPTZ, 'infinity') AS at,
            COALESCE($4::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
-    WHERE t.slug = $1
+    WHERE t.slug = $1 AND t.suspended_at IS NULL
 ),
 page AS MATERIALIZED (
     SELECT id, created_at

@@ -6,7 +6,7 @@
 WITH page AS MATERIALIZED (
     SELECT p.id, p.timeout_at
     FROM promise p
-    WHERE p.tenant_id = (SELECT t.id FROM tenant t WHERE t.slug = $1) AND p.outcome IS NULL
+    WHERE p.tenant_id = (SELECT t.id FROM tenant t WHERE t.slug = $1 AND t.suspended_at IS NULL) AND p.outcome IS NULL
       AND p.timeout_at > NOW() AND p.timeout_at < $2::TIMESTAMPTZ
       AND (p.timeout_at, p.id)
           > (COALESCE($3::TIMESTAMPTZ, '-infinity'), COALESCE($4::UUID, '00000000-0000-0000-0000-000000000000'))

@@ -11,7 +11,7 @@ WITH bound AS MATERIALIZED (
            COALESCE($5::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
     JOIN workflow_execution w ON w.tenant_id = t.id AND w.id = $2::UUID
-    WHERE t.slug = $1
+    WHERE t.slug = $1 AND t.suspended_at IS NULL
 ),
 page AS MATERIALIZED (
     SELECT id, created_at

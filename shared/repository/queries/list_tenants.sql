@@ -1,2 +1,12 @@
--- Lists all tenants by slug. No lock.
-SELECT id, slug, suspended_at FROM tenant ORDER BY slug
+-- Lists all tenants by slug, with the limits that they have of their own and the last count of what they have. No lock.
+SELECT
+    t.id, t.slug, t.suspended_at, t.deleted_at, u.pending, u.held, u.held_bytes, u.counted_at,
+    jsonb_strip_nulls(jsonb_build_object(
+        'pending', t.max_pending,
+        'workflowPromises', t.max_workflow_promises,
+        'held', t.max_held,
+        'heldBytes', t.max_held_bytes
+    )) AS limits
+FROM tenant t
+LEFT JOIN tenant_usage u ON u.tenant_id = t.id
+ORDER BY t.slug

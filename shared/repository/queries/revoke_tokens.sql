@@ -5,7 +5,7 @@
 UPDATE promise p
 SET tokens_revoked_at = GREATEST(CLOCK_TIMESTAMP(), p.tokens_revoked_at + INTERVAL '1 microsecond')
 FROM tenant t
-WHERE t.slug = $1
+WHERE t.slug = $1 AND t.suspended_at IS NULL
   AND p.tenant_id = t.id
   AND p.id = COALESCE($2::UUID, (
       SELECT k.promise_id

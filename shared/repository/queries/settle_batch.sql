@@ -8,7 +8,7 @@
 -- with the lock, and the deadline judged by a clock that is read when all are held. An expired key names its
 -- promise also if the promise, once locked, turns out to be pending.
 WITH caller AS MATERIALIZED (
-    SELECT id AS tenant_id FROM tenant WHERE slug = $1
+    SELECT id AS tenant_id FROM tenant WHERE slug = $1 AND suspended_at IS NULL
 ),
 item AS MATERIALIZED (
     SELECT i.n, i.key, i.outcome, i.value, i.error, i.comment, COALESCE(i.id::UUID, (

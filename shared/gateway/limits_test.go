@@ -1,0 +1,162 @@
+package gateway_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+func newTenantHandler(s *service) *gateway.TenantHandler {
+	return &gateway.TenantHandler{Store: repository.New(s.db.Pool), Timeout: time.Minute, Log: slog.New(slog.NewTextHandler(s.log, nil))}
+}
+
+// A direct invoke for a suspended tenant is told so, by every operation, whatever it asks for; a tenant that there is not stays
+// not_found, and so does the HTTP form: its credential is refused before.
+func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	store := repository.New(s.db.Pool)
+	payloads := map[string][]string{
+		"create-promise": {
+			`"workflowExecutionId":"` + workflowID + `","name":"another"`,
+			`"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + key + `"`,
+			`"workflowId":"order-1","name":"payment"`,
+		},
+		"get-promise":    {`"promiseId":"` + promiseID + `"`, `"key":"` + key + `","waitSeconds":25`},
+		"resolve":        {`"promiseId":"` + promiseID + `","value":1`},
+		"resolve-by-id":  {`"promiseId":"` + promiseID + `","value":1`},
+		"resolve-by-key": {`"key":"` + key + `","value":1`, `"key":"new","value":1,"holdSeconds":60`},
+		"reject":         {`"promiseId":"` + promiseID + `","error":"no"`},
+		"cancel-promise": {`"key":"` + key + `"`},
+		"extend-promise": {`"key":"` + key + `","timeoutMs":60000`},
+		"list-promises":  {``, `"workflowExecutionId":"` + workflowID + `"`, `"workflowId":"order-1"`},
+		"list-events":    {`"workflowExecutionId":"` + workflowID + `","waitSeconds":25`, `"workflowId":"order-1"`},
+		"batch-resolve":  {`"items":[{"identifier":"id:` + promiseID + `","value":1},{"identifier":"key:new","value":1}]`},
+		"revoke-tokens":  {`"promiseId":"` + promiseID + `"`},
+	}
+	direct := func(slug, fields string) []byte {
+		return []byte(strings.TrimSuffix(`{"tenant":"`+slug+`",`+fields, ",") + "}")
+	}
+	require.Len(t, payloads, len(operations)-1, "all but the callback URLs, which have no direct form")
+	_, err := store.WorkflowExecutionID(t.Context(), tenant, "order-1") // its id is known when it is suspended
+	require.NoError(t, err)
+	s.store = store
+	suspended, err := store.SuspendTenant(t.Context(), tenant, true)
+	require.NoError(t, err)
+	require.NotNil(t, suspended.SuspendedAt)
+	before := s.snapshot(t)
+	for function, all := range payloads {
+		for _, fields := range all {
+			h := s.handler(t, function)
+			_, err := h.Invoke(t.Context(), direct(tenant, fields))
+			p := requireFunctionError(t, "forbidden", err)
+			require.Equal(t, "The tenant is suspended.", p["detail"], function)
+			out, err := h.Invoke(t.Context(), direct("nobody", fields))
+			if function == "batch-resolve" {
+				require.NoError(t, err)
+				require.Contains(t, string(out), "not_found")
+			} else {
+				requireFunctionError(t, "not_found", err)
+			}
+		}
+	}
+	out, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+	require.NoError(t, err)
+	requireProblem(t, 404, "not_found", decodeResponse(t, out))
+	require.Equal(t, before, s.snapshot(t))
+
+	_, err = store.SuspendTenant(t.Context(), tenant, false)
+	require.NoError(t, err)
+	_, err = s.handler(t, "resolve-by-key").Invoke(t.Context(), direct(tenant, payloads["resolve-by-key"][0]))
+	require.NoError(t, err)
+}
+
+// Both forms are told the limit that a call has met.
+func TestQuotaExceeded(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	store := repository.New(s.db.Pool)
+	_, err := store.SetLimits(t.Context(), tenant, map[string]*int64{
+		promise.LimitPending: new(int64(1)), promise.LimitHeld: new(int64(0)), promise.LimitWorkflowPromises: new(int64(1)),
+	})
+	require.NoError(t, err)
+	requireFull := func(p map[string]any, quota string, limit float64) {
+		t.Helper()
+		require.Equal(t, "Quota exceeded", p["title"])
+		require.Equal(t, quota, p["quota"])
+		require.Equal(t, limit, p["limit"])
+		require.NotEmpty(t, p["detail"])
+	}
+	both := func(function, method, identifier, fields, quota string, limit float64) {
+		t.Helper()
+		out, err := s.handler(t, function).Invoke(t.Context(), httpEvent(t, method, tenant, identifier, "", "{"+fields+"}"))
+		require.NoError(t, err)
+		r := decodeResponse(t, out)
+		require.Equal(t, "5", r.Headers["retry-after"])
+		requireFull(requireProblem(t, 429, "quota_exceeded", r), quota, limit)
+		if text, ok := strings.CutPrefix(identifier, "key:"); ok {
+			fields += `,"key":"` + text + `"`
+		}
+		_, err = s.handler(t, function).Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`",`+fields+"}"))
+		requireFull(requireFunctionError(t, "quota_exceeded", err), quota, limit)
+	}
+	both("create-promise", "POST", "", `"workflowExecutionId":"`+workflowID+`","name":"another"`, "workflowPromises", 1)
+	both("resolve", "POST", "key:new", `"value":1,"holdSeconds":60`, "held", 0)
+	both("reject", "POST", "key:new", `"error":"no","holdSeconds":60`, "held", 0)
+	counts, err := store.Uncounted(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, store.CountMore(t.Context(), counts, 10))
+	_, err = store.StoreCounts(t.Context(), counts)
+	require.NoError(t, err)
+	both("create-promise", "POST", "", `"workflowId":"order-1","name":"payment"`, "pending", 1)
+	_, err = s.handler(t, "batch-resolve").Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`","items":[{"identifier":"id:`+promiseID+`","value":1}]}`))
+	require.NoError(t, err, "no limit refuses a settlement")
+
+	h := newTenantHandler(s)
+	out, err := h.Invoke(t.Context(), []byte(`{"action":"list-tenants"}`))
+	require.NoError(t, err)
+	require.Contains(t, string(out), `"limits":{"held":0,"heldBytes":67108864,"pending":1,"workflowPromises":1},"counts":{"pending":1,"held":0,"heldBytes":0,"countedAt":"20`)
+}
+
+// A deletion does what the call's time allows, and says whether more is left.
+func TestADeletionInPieces(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	h := newTenantHandler(s)
+	manage := func(payload string) string {
+		t.Helper()
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		require.NoError(t, err)
+		return string(out)
+	}
+	dry := manage(`{"action":"delete-tenant","slug":"demo"}`)
+	require.Contains(t, dry, `"dryRun":true,"contains":{"promises":1,"idempotencyKeys":1,"events":1,"workflowExecutions":1,"apiKeys":0}}`)
+	before := s.snapshot(t)
+	require.Equal(t, dry, manage(`{"action":"delete-tenant","slug":"demo","confirm":false}`))
+	require.Equal(t, before, s.snapshot(t))
+	manage(`{"action":"suspend-tenant","slug":"demo"}`)
+	tx, err := s.db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE") // another transaction has what is left
+	require.NoError(t, err)
+	h.Timeout = time.Second
+	require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`),
+		`"deleted":{"promises":0,"idempotencyKeys":0,"events":0,"workflowExecutions":0,"apiKeys":0},"done":false}`)
+	require.NoError(t, tx.Rollback(t.Context()))
+	_, err = h.Invoke(t.Context(), []byte(`{"action":"resume-tenant","slug":"demo"}`))
+	requireFunctionError(t, "forbidden", err)
+	h.Timeout = time.Minute
+	require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`), `"done":true,"slugFreeAt":"20`)
+	_, err = h.Invoke(t.Context(), []byte(`{"action":"create-tenant","slug":"demo"}`))
+	require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is free again at ")
+}

@@ -1,0 +1,204 @@
+package repository
+
+import (
+	"context"
+	_ "embed" // the queries
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+//go:embed queries/set_limits.sql
+var setLimitsSQL string
+
+//go:embed queries/claim_recount.sql
+var claimRecountSQL string
+
+//go:embed queries/recount_workflow.sql
+var recountWorkflowSQL string
+
+//go:embed queries/uncounted_tenants.sql
+var uncountedTenantsSQL string
+
+//go:embed queries/count_pending.sql
+var countPendingSQL string
+
+//go:embed queries/count_held.sql
+var countHeldSQL string
+
+//go:embed queries/store_counts.sql
+var storeCountsSQL string
+
+// defaultOf returns the limit of tenants that have none of their own.
+func defaultOf(name string) int64 {
+	l, _ := promise.LimitOf(name)
+	return l.Default
+}
+
+type idRow struct {
+	never
+	ID uuid.UUID
+}
+
+// SetLimits sets limits of a tenant, by their names; nil is the default. The
+// others stay. A tenant that has more than a limit keeps it, and gets no more.
+func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[string]*int64) (promise.Tenant, error) {
+	wanted, err := json.Marshal(limits)
+	if err != nil {
+		return promise.Tenant{}, err
+	}
+	_, err = run[idRow](ctx, r, statement{op: "set limits", sql: setLimitsSQL, args: []any{
+		slug, string(wanted), defaultOf(promise.LimitPending), defaultOf(promise.LimitHeld), defaultOf(promise.LimitHeldBytes),
+	}})
+	if err != nil {
+		return promise.Tenant{}, err
+	}
+	return r.FindTenant(ctx, slug)
+}
+
+// quotaExceeded returns the error of a call that has met a limit. LimitHeld
+// stands for LimitHeldBytes too: the last count decides between the two.
+func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) error {
+	t, err := r.FindTenant(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	if t.Usage == nil { // a limit of zero
+		t.Usage = &promise.Usage{}
+	}
+	if name == promise.LimitHeld && t.Usage.Held < t.Limits[promise.LimitHeld] {
+		name = promise.LimitHeldBytes
+	}
+	return promise.QuotaExceeded(name, t.Limits[name])
+}
+
+type leftRow struct {
+	never
+	PromisesLeft *int32
+}
+
+// recounted recounts the promises of a workflow execution that is full, once a
+// minute at most, and reports whether it may have more: retention deletes
+// promises without a change of their execution, and a limit may be another now.
+// If it cannot recount, the execution is as full as it was.
+func (r *Repository) recounted(ctx context.Context, workflowExecutionID uuid.UUID) bool {
+	id := workflowExecutionID.String()
+	if _, err := run[idRow](ctx, r, statement{op: "claim recount", sql: claimRecountSQL, args: []any{id}}); err != nil {
+		return false
+	}
+	row, err := run[leftRow](ctx, r, statement{
+		op: "recount workflow", sql: recountWorkflowSQL, args: []any{id, defaultOf(promise.LimitWorkflowPromises)},
+	})
+	return errors.Is(err, promise.ErrNotFound) || err == nil && row.PromisesLeft != nil && *row.PromisesLeft > 0
+}
+
+type uncountedRow struct {
+	ID        uuid.UUID
+	CountedAt time.Time
+}
+
+// Uncounted begins a count of what each tenant has.
+func (r *Repository) Uncounted(ctx context.Context) ([]promise.Count, error) {
+	rows, err := runAll[uncountedRow](ctx, r, statement{op: "uncounted tenants", sql: uncountedTenantsSQL})
+	counts := make([]promise.Count, len(rows))
+	for i, row := range rows {
+		counts[i] = promise.Count{TenantID: row.ID, Usage: promise.Usage{CountedAt: row.CountedAt}}
+	}
+	return counts, err
+}
+
+type pendingRow struct {
+	Counted   int64
+	CreatedAt *time.Time
+	ID        *uuid.UUID
+}
+
+type heldRow struct {
+	Counted int64
+	Bytes   int64
+	Key     *string
+}
+
+// CountMore goes on with counts that are not done: with at most limit promises
+// and limit early settlements of each tenant.
+func (r *Repository) CountMore(ctx context.Context, counts []promise.Count, limit int) error {
+	if err := r.countPending(ctx, counts, limit); err != nil {
+		return err
+	}
+	return r.countHeld(ctx, counts, limit)
+}
+
+func (r *Repository) countPending(ctx context.Context, counts []promise.Count, limit int) error {
+	var open []*promise.Count
+	var tenants []string
+	var ats []*time.Time
+	var ids []*string
+	for i := range counts {
+		c := &counts[i]
+		if c.PendingDone {
+			continue
+		}
+		open, tenants = append(open, c), append(tenants, c.TenantID.String())
+		var at *time.Time
+		var id *string
+		if after := c.PendingAfter; after != nil {
+			at, id = &after.CreatedAt, orNull(after.ID.String())
+		}
+		ats, ids = append(ats, at), append(ids, id)
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	rows, err := runAll[pendingRow](ctx, r, statement{op: "count pending", sql: countPendingSQL, args: []any{tenants, ats, ids, limit}})
+	for i, row := range rows {
+		c := open[i]
+		c.Pending += row.Counted
+		c.PendingDone = row.Counted < int64(limit)
+		if row.CreatedAt != nil {
+			c.PendingAfter = &promise.Cursor{CreatedAt: *row.CreatedAt, ID: *row.ID}
+		}
+	}
+	return err
+}
+
+func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limit int) error {
+	var open []*promise.Count
+	var tenants []string
+	var keys []*string
+	for i := range counts {
+		if c := &counts[i]; !c.HeldDone {
+			open, tenants, keys = append(open, c), append(tenants, c.TenantID.String()), append(keys, c.HeldAfter)
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	rows, err := runAll[heldRow](ctx, r, statement{op: "count held", sql: countHeldSQL, args: []any{tenants, keys, limit}})
+	for i, row := range rows {
+		c := open[i]
+		c.Held += row.Counted
+		c.HeldBytes += row.Bytes
+		c.HeldDone = row.Counted < int64(limit)
+		c.HeldAfter = row.Key
+	}
+	return err
+}
+
+// StoreCounts stores counts that are done, and returns the tenants that are full
+// now and were not, or the other way round.
+func (r *Repository) StoreCounts(ctx context.Context, counts []promise.Count) ([]promise.Full, error) {
+	n := len(counts)
+	tenants, ats := make([]string, n), make([]time.Time, n)
+	pending, held, bytes := make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, c := range counts {
+		tenants[i], ats[i], pending[i], held[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Held, c.HeldBytes
+	}
+	return runAll[promise.Full](ctx, r, statement{op: "store counts", sql: storeCountsSQL, args: []any{
+		tenants, ats, pending, held, bytes,
+		defaultOf(promise.LimitPending), defaultOf(promise.LimitHeld), defaultOf(promise.LimitHeldBytes),
+	}})
+}

@@ -1,0 +1,456 @@
+package repository_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
+)
+
+func setLimits(t testing.TB, r *repository.Repository, limits map[string]int64) {
+	t.Helper()
+	wanted := map[string]*int64{}
+	for name, n := range limits {
+		wanted[name] = &n
+	}
+	_, err := r.SetLimits(t.Context(), tenant, wanted)
+	require.NoError(t, err)
+}
+
+// countAll counts as the sweep does, with slices of that many rows.
+func countAll(t testing.TB, r *repository.Repository, limit int) (changed []promise.Full) {
+	t.Helper()
+	counts, err := r.Uncounted(t.Context())
+	require.NoError(t, err)
+	for open := true; open; {
+		require.NoError(t, r.CountMore(t.Context(), counts, limit))
+		open = false
+		for _, c := range counts {
+			open = open || !c.PendingDone || !c.HeldDone
+		}
+	}
+	changed, err = r.StoreCounts(t.Context(), counts)
+	require.NoError(t, err)
+	return changed
+}
+
+func requireQuota(t testing.TB, name string, limit int64, err error) {
+	t.Helper()
+	e := requireCode(t, promise.CodeQuotaExceeded, err)
+	require.Equal(t, &promise.Quota{Name: name, Limit: limit}, e.Quota)
+	require.Contains(t, e.Detail, fmt.Sprint(limit))
+}
+
+func TestPendingQuota(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	setLimits(t, r, map[string]int64{promise.LimitPending: 3})
+	a, b := withKey(draft("a"), "a", time.Hour), draft("b")
+	create(t, r, a)
+	p := create(t, r, b)
+	require.Empty(t, countAll(t, r, 10))
+	create(t, r, draft("c"))
+	late := create(t, r, draft("d")) // exceeded until the next count
+	require.Equal(t, []promise.Full{{Tenant: tenant, PendingFull: true}}, countAll(t, r, 10))
+	require.Empty(t, countAll(t, r, 10), "no change")
+
+	for _, d := range []promise.Draft{draft("e"), withKey(draft("e"), "e", time.Hour), {WorkflowExecutionID: p.WorkflowExecutionID, Name: "e"}} {
+		_, _, err := made(r.Create(t.Context(), tenant, d))
+		requireQuota(t, promise.LimitPending, 3, err)
+	}
+	require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM promise"))
+	require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	for _, d := range []promise.Draft{a, b} {
+		_, created, err := made(r.Create(t.Context(), tenant, d))
+		require.NoError(t, err)
+		require.False(t, created, "a retry")
+	}
+	taken := withKey(draft("taken"), "a", time.Hour)
+	_, err := r.Create(t.Context(), tenant, taken)
+	requireCode(t, promise.CodeKeyConflict, err)
+	_, err = r.Create(t.Context(), "other", draft("a"))
+	require.NoError(t, err, "another tenant")
+	hold(t, r, "early", resolved([]byte("1")), promise.OutcomeHeld)
+	born := create(t, r, withKey(draft("early"), "early", time.Hour))
+	require.Equal(t, promise.Resolved, born.State, "it was never pending")
+
+	for _, id := range []uuid.UUID{p.ID, late.ID} {
+		_, err = r.Settle(t.Context(), tenant, promise.ByID(id), resolved([]byte("1")))
+		require.NoError(t, err)
+	}
+	require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 1))
+	create(t, r, draft("e"))
+	countAll(t, r, 10)
+	_, err = r.Create(t.Context(), tenant, draft("f"))
+	requireQuota(t, promise.LimitPending, 3, err)
+	setLimits(t, r, map[string]int64{promise.LimitPending: 4})
+	create(t, r, draft("f")) // a limit that is raised is so at once
+	setLimits(t, r, map[string]int64{promise.LimitPending: 0})
+	_, err = r.Create(t.Context(), tenant, draft("g"))
+	requireQuota(t, promise.LimitPending, 0, err)
+	found, err := r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitPending: nil})
+	require.NoError(t, err)
+	require.Equal(t, promise.LimitsInForce(nil), found.Limits)
+	create(t, r, draft("g"))
+}
+
+func TestHeldQuota(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	setLimits(t, r, map[string]int64{promise.LimitHeld: 2, promise.LimitHeldBytes: 1000})
+	value := []byte(`"` + strings.Repeat("x", 40) + `"`)
+	hold(t, r, "a", resolved(value), promise.OutcomeHeld)
+	require.Empty(t, countAll(t, r, 10))
+	hold(t, r, "b", rejected("ä"), promise.OutcomeHeld)
+	require.Equal(t, []promise.Full{{Tenant: tenant, HeldFull: true}}, countAll(t, r, 1))
+	tenants, err := r.ListTenants(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1+42+1+2, tenants[0].Usage.HeldBytes)
+
+	_, err = r.SettleOrHold(t.Context(), tenant, "c", resolved(value), time.Hour)
+	requireQuota(t, promise.LimitHeld, 2, err)
+	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	hold(t, r, "a", resolved(value), promise.OutcomeDuplicate)
+	hold(t, r, "a", rejected("no"), promise.OutcomeConflict)
+	_, err = r.SettleOrHold(t.Context(), "other", "c", resolved(value), time.Hour)
+	require.NoError(t, err, "another tenant")
+	p := create(t, r, withKey(draft("p"), "p", time.Hour))
+	settled, err := r.SettleOrHold(t.Context(), tenant, "p", resolved(value), time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, settled)
+
+	create(t, r, withKey(draft("a"), "a", time.Hour))
+	require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 10))
+	large := resolved([]byte(`"` + strings.Repeat("x", 1000) + `"`))
+	hold(t, r, "c", large, promise.OutcomeHeld) // exceeded until the next count
+	setLimits(t, r, map[string]int64{promise.LimitHeld: 100})
+	countAll(t, r, 10)
+	_, err = r.SettleOrHold(t.Context(), tenant, "d", resolved(value), time.Hour)
+	requireQuota(t, promise.LimitHeldBytes, 1000, err)
+	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW(), held_until = NOW(), expires_at = NOW() WHERE key = 'c'")
+	_, err = r.ExpireKeys(t.Context(), 10)
+	require.NoError(t, err)
+	countAll(t, r, 10)
+	hold(t, r, "d", resolved(value), promise.OutcomeHeld)
+}
+
+// A settle-only key invents keys and holds a settlement under each: it is bounded by the first count that sees it.
+func TestAFloodOfHoldsIsBounded(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	const limit = 200
+	setLimits(t, r, map[string]int64{promise.LimitHeld: limit})
+	var refused, held, sent atomic.Int64
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 6 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				sent.Add(1)
+				_, err := r.SettleOrHold(context.Background(), tenant, uuid.NewString(), resolved([]byte("1")), time.Hour)
+				switch {
+				case err == nil:
+					held.Add(1)
+				case promise.AsError(err).Code == promise.CodeQuotaExceeded:
+					refused.Add(1)
+				default:
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for refused.Load() == 0 && held.Load() < 50*limit {
+		countAll(t, r, 50)
+	}
+	bound, at := held.Load()+6, sent.Load() // a hold that began before the flag was set may still be stored
+	for sent.Load() < at+100 {
+		countAll(t, r, 50)
+	}
+	close(stop)
+	wg.Wait()
+	require.NotZero(t, refused.Load())
+	assert.LessOrEqual(t, held.Load(), bound)
+	assert.GreaterOrEqual(t, held.Load(), int64(limit))
+	require.EqualValues(t, held.Load(), count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+}
+
+// Counts are those of a reference after random work, whatever the slices.
+func TestCountsAreRight(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	db.Tenant(t, "other")
+	db.Tenant(t, "empty")
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	ctx := t.Context()
+	var ids []uuid.UUID
+	for n := range 300 {
+		who := []string{tenant, "other"}[random.IntN(2)]
+		key := fmt.Sprint("k", random.IntN(60))
+		switch random.IntN(4) {
+		case 0, 1:
+			d := draft(fmt.Sprint("p", n))
+			if random.IntN(2) == 0 {
+				d = withKey(d, key, time.Hour)
+			}
+			if p, _, err := made(r.Create(ctx, who, d)); err == nil && who == tenant {
+				ids = append(ids, p.ID)
+			}
+		case 2:
+			s := rejected(strings.Repeat("ü", random.IntN(20)))
+			s.Comment = new("because")
+			_, err := r.SettleOrHold(ctx, who, key, s, time.Hour)
+			require.NoError(t, err)
+		case 3:
+			if len(ids) > 0 {
+				_, err := r.Settle(ctx, tenant, promise.ByID(ids[random.IntN(len(ids))]), resolved([]byte("1")))
+				require.NoError(t, err)
+			}
+		}
+	}
+	db.Exec(t, `UPDATE promise SET created_at = '2026-01-01' WHERE name LIKE 'p1%'`) // the same moment for many
+	for _, slice := range []int{1, 7, 1000} {
+		db.Exec(t, "DELETE FROM tenant_usage")
+		countAll(t, r, slice)
+		tenants, err := r.ListTenants(ctx)
+		require.NoError(t, err)
+		require.Len(t, tenants, 3)
+		for _, found := range tenants {
+			require.EqualValues(t, count(t, db, "SELECT COUNT(*) FROM promise WHERE tenant_id = $1 AND NOT resolved", found.ID), found.Usage.Pending)
+			require.EqualValues(t, count(t, db, "SELECT COUNT(held_at) FROM idempotency_key WHERE tenant_id = $1", found.ID), found.Usage.Held)
+			require.EqualValues(t, count(t, db, `SELECT COALESCE(SUM(LENGTH(key) + OCTET_LENGTH(held_error) + LENGTH(held_comment)), 0)
+				FROM idempotency_key WHERE tenant_id = $1`, found.ID), found.Usage.HeldBytes)
+		}
+	}
+	require.NotZero(t, count(t, db, "SELECT MIN(held) FROM tenant_usage WHERE held > 0"))
+}
+
+// An older count does not replace a newer one.
+func TestCountsOfTwoSweeps(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	setLimits(t, r, map[string]int64{promise.LimitPending: 1})
+	old, err := r.Uncounted(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.CountMore(t.Context(), old, 10))
+	create(t, r, draft("a"))
+	require.Len(t, countAll(t, r, 10), 1)
+	changed, err := r.StoreCounts(t.Context(), old)
+	require.NoError(t, err)
+	require.Empty(t, changed)
+	require.Equal(t, 1, count(t, db, "SELECT pending FROM tenant_usage"))
+}
+
+func TestWorkflowQuota(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
+	workflow := uuid.New()
+	in := func(name string) promise.Draft { return promise.Draft{WorkflowExecutionID: workflow, Name: name} }
+	minuteLater := func() {
+		db.Exec(t, "UPDATE workflow_execution SET promises_counted_at = promises_counted_at - INTERVAL '1 minute'")
+	}
+	refused := func(d promise.Draft) {
+		t.Helper()
+		_, err := r.Create(t.Context(), tenant, d)
+		requireQuota(t, promise.LimitWorkflowPromises, 3, err)
+	}
+	a := create(t, r, in("a"))
+	create(t, r, withKey(in("b"), "b", time.Hour))
+	create(t, r, in("c"))
+	last := count(t, db, "SELECT last_sequence_number FROM workflow_execution")
+	refused(in("d"))
+	refused(withKey(in("d"), "d", time.Hour))
+	require.Equal(t, 3, count(t, db, "SELECT COUNT(*) FROM promise"))
+	require.Equal(t, last, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "no number is lost")
+	_, created, err := made(r.Create(t.Context(), tenant, in("a")))
+	require.NoError(t, err)
+	require.False(t, created, "a retry")
+	create(t, r, draft("in another workflow"))
+
+	// Retention deletes one; the next recount is a minute after the last one.
+	_, err = r.Settle(t.Context(), tenant, promise.ByID(a.ID), resolved([]byte("1")))
+	require.NoError(t, err)
+	_, err = r.DeleteSettled(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM promise WHERE workflow_execution_id = $1", workflow))
+	refused(in("d"))
+	minuteLater()
+	create(t, r, in("d"))
+	refused(in("e"))
+	minuteLater()
+	refused(in("e"))
+
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 5})
+	minuteLater()
+	create(t, r, in("e"))
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
+	minuteLater()
+	for n := 0; ; n++ { // a limit that is lowered lets no more than itself through
+		_, err := r.Create(t.Context(), tenant, in(fmt.Sprint("f", n)))
+		if err != nil {
+			requireQuota(t, promise.LimitWorkflowPromises, 3, err)
+			break
+		}
+		require.Less(t, n, 3)
+	}
+	_, err = r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitWorkflowPromises: nil})
+	require.NoError(t, err)
+	minuteLater()
+	create(t, r, in("g"))
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
+	refused(in("h")) // far more than the limit is left: it is recounted
+}
+
+// An execution from before the quota goes on with its last number in place of a count, and is counted when that is too much.
+func TestWorkflowQuotaOfAnOldExecution(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 4})
+	p := create(t, r, draft("a"))
+	_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
+	require.NoError(t, err)
+	db.Exec(t, "UPDATE workflow_execution SET promises_left = NULL")
+	in := func(name string) promise.Draft {
+		return promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: name}
+	}
+	create(t, r, in("b"))
+	require.Equal(t, 1, count(t, db, "SELECT promises_left FROM workflow_execution"))
+	create(t, r, in("c"))
+	create(t, r, in("d"))
+	_, err = r.Create(t.Context(), tenant, in("e"))
+	requireQuota(t, promise.LimitWorkflowPromises, 4, err)
+	db.Exec(t, "UPDATE workflow_execution SET promises_left = NULL, promises_counted_at = NULL")
+	_, err = r.Create(t.Context(), tenant, in("e"))
+	requireQuota(t, promise.LimitWorkflowPromises, 4, err)
+}
+
+// Concurrent creates in one execution get exactly as many promises as it may have.
+func TestWorkflowQuotaAtOnce(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	const limit = 20
+	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: limit})
+	workflow := uuid.New()
+	var wg sync.WaitGroup
+	for worker := range 6 {
+		wg.Go(func() {
+			for n := range 10 {
+				d := promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(worker, "-", n)}
+				_, err := r.Create(context.Background(), tenant, d)
+				if err != nil && promise.AsError(err).Code != promise.CodeQuotaExceeded {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, limit, count(t, db, "SELECT COUNT(*) FROM promise"))
+	require.Equal(t, limit, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+}
+
+// A process forgets a tenant's id after some minutes, long before another tenant may have the slug.
+func TestATenantsIDIsForgotten(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	now := time.Now()
+	r.SetClock(func() time.Time { return now })
+	first, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
+	require.NoError(t, err)
+	db.Exec(t, "DELETE FROM tenant")
+	db.Tenant(t, tenant)
+	again, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	now = now.Add(promise.SlugRest / 2)
+	another, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
+	require.NoError(t, err)
+	require.NotEqual(t, first, another)
+}
+
+// No statement finds a suspended tenant.
+func TestNothingFindsASuspendedTenant(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := create(t, r, withKey(draft("a"), "a", time.Hour))
+	old := draft("b")
+	old.TimeoutAt = new(time.Now().Add(-time.Hour))
+	q := create(t, r, old)
+	_, err := r.SuspendTenant(t.Context(), tenant, true)
+	require.NoError(t, err)
+	ctx := t.Context()
+	before := snapshot(t, db)
+	for name, call := range map[string]func() error{
+		"create":       func() error { return errOf(r.Create(ctx, tenant, draft("b"))) },
+		"create again": func() error { return errOf(r.Create(ctx, tenant, withKey(draft("a"), "a", time.Hour))) },
+		"in its workflow": func() error {
+			return errOf(r.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: "a"}))
+		},
+		"get":           func() error { return errOf(r.Get(ctx, tenant, promise.ByID(p.ID))) },
+		"get by key":    func() error { return errOf(r.Get(ctx, tenant, byKey(t, "a"))) },
+		"get, overdue":  func() error { return errOf(r.Get(ctx, tenant, promise.ByID(q.ID))) },
+		"get by name":   func() error { return errOf(r.GetByWorkflowAndName(ctx, tenant, p.WorkflowExecutionID, "a")) },
+		"find by key":   func() error { return errOf(r.FindPromiseByKey(ctx, tenant, "a")) },
+		"settle":        func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))) },
+		"settle by key": func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "a"), resolved([]byte("1")))) },
+		"hold":          func() error { return errOf(r.SettleOrHold(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
+		"extend": func() error {
+			return errOf(r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)}))
+		},
+		"extend by key": func() error {
+			return errOf(r.Extend(ctx, tenant, byKey(t, "a"), promise.Deadline{Timeout: new(time.Hour)}))
+		},
+		"revoke tokens":  func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) },
+		"register a key": func() error { return r.CreateForPromise(ctx, tenant, "c", p.ID, time.Hour) },
+		"list events":    func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) },
+		"workflow id":    func() error { return errOf(r.WorkflowExecutionID(ctx, tenant, "order-1")) },
+		"list":           func() error { return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) },
+		"list a workflow": func() error {
+			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)))
+		},
+	} {
+		require.ErrorIs(t, call(), promise.ErrNotFound, name)
+	}
+	judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(p.ID), resolved([]byte("1")))})
+	require.NoError(t, err)
+	require.ErrorIs(t, judged[0].Err, promise.ErrNotFound)
+	require.Equal(t, before, snapshot(t, db))
+	e, err := r.Expire(ctx, 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, e.Expired, "the sweep goes on")
+	_, err = r.SuspendTenant(ctx, tenant, false)
+	require.NoError(t, err)
+	require.NoError(t, errOf(r.Get(ctx, tenant, promise.ByID(p.ID))))
+}
+
+func snapshot(t testing.TB, db *dbtest.DB) string {
+	t.Helper()
+	rows, err := db.Pool.Query(t.Context(), `SELECT (SELECT STRING_AGG(p::TEXT, ' ' ORDER BY id) FROM promise p)
+		|| (SELECT STRING_AGG(w::TEXT, ' ' ORDER BY id) FROM workflow_execution w)
+		|| (SELECT STRING_AGG(k::TEXT, ' ' ORDER BY key) FROM idempotency_key k)`)
+	require.NoError(t, err)
+	text, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return text
+}

@@ -1,0 +1,18 @@
+-- Counts the next early settlements of some tenants, and the bytes of their values, errors, comments and keys: arrays $1 tenants, $2 the last
+-- key that was counted (NULL: none), $3 how many of each tenant at most. One row for each tenant, in order, with the last key that it
+-- counted. A value is not read for its size. No lock. idx_idempotency_key_held.
+SELECT slice.counted, slice.bytes, slice.key
+FROM unnest($1::TEXT[], $2::VARCHAR[]) WITH ORDINALITY AS given (tenant_id, key, place)
+CROSS JOIN LATERAL (
+    SELECT COUNT(*) AS counted, COALESCE(SUM(held.bytes), 0)::BIGINT AS bytes, MAX(held.key) AS key
+    FROM (
+        SELECT k.key,
+               OCTET_LENGTH(k.key) + COALESCE(OCTET_LENGTH(k.held_value), 0) + COALESCE(OCTET_LENGTH(k.held_error), 0)
+                   + COALESCE(OCTET_LENGTH(k.held_comment), 0) AS bytes
+        FROM idempotency_key k
+        WHERE k.tenant_id = given.tenant_id::UUID AND k.held_at IS NOT NULL AND k.key > COALESCE(given.key, '')
+        ORDER BY k.key
+        LIMIT $3::INT
+    ) AS held
+) AS slice
+ORDER BY given.place

@@ -1,0 +1,12 @@
+-- Finds a tenant ($1 slug), as list_tenants.sql does, suspended or not. No row: there is none. No lock.
+SELECT
+    t.id, t.slug, t.suspended_at, t.deleted_at, u.pending, u.held, u.held_bytes, u.counted_at,
+    jsonb_strip_nulls(jsonb_build_object(
+        'pending', t.max_pending,
+        'workflowPromises', t.max_workflow_promises,
+        'held', t.max_held,
+        'heldBytes', t.max_held_bytes
+    )) AS limits
+FROM tenant t
+LEFT JOIN tenant_usage u ON u.tenant_id = t.id
+WHERE t.slug = $1

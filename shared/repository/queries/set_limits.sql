@@ -1,0 +1,22 @@
+-- Sets limits of a tenant ($1 slug) to those of a JSON object ($2): a number, or null for the service's own; the others stay. What
+-- is full is judged at once, by the last count and, for limits that are NULL, the service's own: $3 pending promises, $4 early
+-- settlements, $5 their bytes. One row. No row: there is no such tenant. Locks: the tenant's row. tenant_usage_pkey.
+WITH wanted AS MATERIALIZED (
+    SELECT
+        t.id,
+        CASE WHEN jsonb_exists($2::JSONB, 'pending') THEN ($2 ->> 'pending')::BIGINT ELSE t.max_pending END AS pending,
+        CASE WHEN jsonb_exists($2, 'workflowPromises') THEN ($2 ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END AS workflow_promises,
+        CASE WHEN jsonb_exists($2, 'held') THEN ($2 ->> 'held')::BIGINT ELSE t.max_held END AS held,
+        CASE WHEN jsonb_exists($2, 'heldBytes') THEN ($2 ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes
+    FROM tenant t
+    WHERE t.slug = $1
+    FOR NO KEY UPDATE
+)
+UPDATE tenant t
+SET max_pending = w.pending, max_workflow_promises = w.workflow_promises, max_held = w.held, max_held_bytes = w.held_bytes,
+    pending_full = COALESCE(u.pending, 0) >= COALESCE(w.pending, $3::BIGINT),
+    held_full = COALESCE(u.held, 0) >= COALESCE(w.held, $4::BIGINT) OR COALESCE(u.held_bytes, 0) >= COALESCE(w.held_bytes, $5::BIGINT)
+FROM wanted w
+LEFT JOIN tenant_usage u ON u.tenant_id = w.id
+WHERE t.id = w.id
+RETURNING t.id

@@ -1,0 +1,32 @@
+-- Stores what was counted of some tenants: arrays $1 tenants, $2 when each count began, $3 pending promises, $4 early settlements, $5 their
+-- bytes; $6 to $8 the service's own limits of the three. Sets the flags of those that are full, or not any more: one row for each tenant
+-- whose flags changed. A count that is the same as the one stored is stored again only a minute later; one that began before the one
+-- stored is not.
+--
+-- Locks: the tenants' rows, and those of tenant_usage. Tenants that another transaction has locked are skipped until the next count.
+-- tenant_pkey, tenant_usage_pkey.
+WITH counted AS MATERIALIZED (
+    SELECT t.id, c.counted_at, c.pending, c.held, c.held_bytes,
+           c.pending >= COALESCE(t.max_pending, $6::BIGINT) AS pending_full,
+           c.held >= COALESCE(t.max_held, $7::BIGINT) OR c.held_bytes >= COALESCE(t.max_held_bytes, $8::BIGINT) AS held_full
+    FROM unnest($1::TEXT[], $2::TIMESTAMPTZ[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[]) AS c (id, counted_at, pending, held, held_bytes)
+    JOIN tenant t ON t.id = c.id::UUID
+    LEFT JOIN tenant_usage u ON u.tenant_id = t.id
+    WHERE u.counted_at IS NULL OR u.counted_at < c.counted_at
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+),
+stored AS (
+    INSERT INTO tenant_usage AS u (tenant_id, counted_at, pending, held, held_bytes)
+    SELECT id, counted_at, pending, held, held_bytes FROM counted
+    ON CONFLICT (tenant_id) DO UPDATE
+        SET counted_at = EXCLUDED.counted_at, pending = EXCLUDED.pending, held = EXCLUDED.held, held_bytes = EXCLUDED.held_bytes
+        WHERE u.counted_at < EXCLUDED.counted_at AND (
+            (u.pending, u.held, u.held_bytes) <> (EXCLUDED.pending, EXCLUDED.held, EXCLUDED.held_bytes)
+            OR u.counted_at < EXCLUDED.counted_at - INTERVAL '1 minute'
+        )
+)
+UPDATE tenant t
+SET pending_full = c.pending_full, held_full = c.held_full
+FROM counted c
+WHERE t.id = c.id AND (t.pending_full, t.held_full) <> (c.pending_full, c.held_full)
+RETURNING t.slug AS tenant, t.pending_full, t.held_full
