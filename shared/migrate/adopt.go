@@ -266,7 +266,7 @@ SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
-	'promise_settlement', 'promise_creation', 'promise_created')
+	'promise_settlement', 'promise_creation', 'promise_created', 'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -278,7 +278,7 @@ WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata')
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
 	('workflow_execution', 'last_sequence_number'), ('workflow_execution', 'external_id'),
-	('tenant', 'suspended_at'))
+	('tenant', 'suspended_at'), ('tenant', 'max_waits'))
 UNION ALL
 SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid
@@ -294,7 +294,7 @@ FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
 WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
 	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
-	('idempotency_key', 'idempotency_key_held'))
+	('idempotency_key', 'idempotency_key_held'), ('tenant', 'tenant_max_waits'))
 UNION ALL
 SELECT 'the trigger workflow_execution_delete_events is there already'
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
