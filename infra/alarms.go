@@ -178,7 +178,7 @@ func (m measures) alarms(s settings) []alarm {
 		}
 		slow := alarm{name: f.Name + "-slow", metric: lambda.MetricDuration(options("p99", five)), above: 1000, of: 3, count: 3}
 		switch f.Name {
-		case "get-promise", "list-events": // which may wait for 25 s
+		case "wait-events", "wait-promise": // which may wait for 25 s
 			slow.above = 26_000
 		case "expire-promises", "migrate": // which run for as long as they need, and nobody calls wrongly
 			slow.above = 0.95 * float64(f.Timeout.Milliseconds())

@@ -26,10 +26,10 @@ type headersJSON struct {
 	RetryAfter  string `json:"retry-after,omitempty"` // seconds
 }
 
-func encodeResponse(status int, contentType string, body []byte) []byte {
-	r := responseJSON{StatusCode: status, Headers: headersJSON{ContentType: contentType}, Body: string(body)}
-	if status == http.StatusServiceUnavailable {
-		r.Headers.RetryAfter = "1"
+func encodeResponse(a answer, contentType string) []byte {
+	r := responseJSON{StatusCode: a.status, Headers: headersJSON{ContentType: contentType}, Body: string(a.body)}
+	if a.retryAfter > 0 {
+		r.Headers.RetryAfter = strconv.Itoa(a.retryAfter)
 	}
 	return encode(r)
 }
@@ -353,7 +353,11 @@ func cut(name string) string {
 
 func encodeProblem(e *promise.Error) []byte {
 	p := toProblem(e)
-	return encodeResponse(p.Status, "application/problem+json", encode(p))
+	a := answer{status: p.Status, body: encode(p)}
+	if p.Status == http.StatusServiceUnavailable {
+		a.retryAfter = 1
+	}
+	return encodeResponse(a, "application/problem+json")
 }
 
 func functionError(e *promise.Error) error {

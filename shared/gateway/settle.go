@@ -84,7 +84,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if s.Outcome == promise.OutcomeHeld {
 		status = http.StatusAccepted
 	}
-	return answer{status, encode(toSettledJSON(s))}, nil
+	return answer{status: status, body: encode(toSettledJSON(s))}, nil
 }
 
 // ownOutcome keeps from the holder of a token what others have done: once the
@@ -119,7 +119,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromise(p, nil)}, nil
+	return answer{status: http.StatusOK, body: encodePromise(p, nil)}, nil
 }
 
 type tokensRevokedJSON struct {
@@ -132,7 +132,7 @@ func revokeTokens(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
+	return answer{status: http.StatusOK, body: encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
 }
 
 // batchResolve answers for each item by itself: one that cannot even be read
@@ -171,7 +171,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 			judgements[places[i]] = j
 		}
 	}
-	return answer{http.StatusOK, encodeBatch(judgements)}, nil
+	return answer{status: http.StatusOK, body: encodeBatch(judgements)}, nil
 }
 
 func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
