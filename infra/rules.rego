@@ -104,6 +104,37 @@ violation contains v if {
 	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "a function has no URL of its own: it would go past the authorizer")
 }
 
+names_alias(function) if {
+	alias := resolve(function, "Properties.Environment.Variables.HTTP_ALIAS")
+	is_string(alias)
+	alias != ""
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Function")
+	not names_alias(name)
+	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "HTTP_ALIAS is set: without an alias a function believes every event")
+}
+
+# A function's ARN without a qualifier does not allow its aliases.
+qualified(resource) if {
+	is_string(resource)
+	regex.match(`(:function:[^:]+:|\*$|:http$)`, resource)
+}
+
+qualified(resource) if resource in resources_of_type("AWS::Lambda::Alias")
+
+# The managed policy is that of the engines.
+violation contains v if {
+	some name in resources_of_type("AWS::IAM::ManagedPolicy")
+	some statement in list(resolve(name, "Properties.PolicyDocument.Statement"))
+	statement.Effect == "Allow"
+	"lambda:InvokeFunction" in list(statement.Action)
+	some resource in list(statement.Resource)
+	qualified(resource)
+	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", sprintf("an engine invokes no alias, whose events a function believes: %v", [resource]))
+}
+
 # Routes whose function verifies the token of the URL itself: those of routes.SelfVerifying.
 self_verifying := {
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve",
