@@ -28,7 +28,7 @@ func TestRules(t *testing.T) {
 	joined := func(parts ...any) any { return map[string]any{"Fn::Join": []any{"", parts}} }
 	withAlias := func(name string) map[string]any {
 		return map[string]any{
-			"Role": arn, "Code": map[string]any{"ZipFile": "x"}, "Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": name}},
+			"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}, "Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": name}},
 		}
 	}
 	rings := func(property string, actions ...any) map[string]any {
@@ -86,7 +86,8 @@ func TestRules(t *testing.T) {
 		{"Alias", "AWS::Lambda::Alias", map[string]any{"FunctionName": ref("Named"), "FunctionVersion": "$LATEST", "Name": "http"}, ""},
 		{"Named", "AWS::Lambda::Function", withAlias("http"), ""},
 		{"Unnamed", "AWS::Lambda::Function", withAlias(""), "promises_http_alias"},
-		{"Forgotten", "AWS::Lambda::Function", map[string]any{"Role": arn, "Code": map[string]any{"ZipFile": "x"}}, "promises_http_alias"},
+		{"Forgotten", "AWS::Lambda::Function", map[string]any{"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}}, "promises_http_alias"},
+		{"OfTheCDK", "AWS::Lambda::Function", map[string]any{"Role": arn, "Code": map[string]any{"ZipFile": "x"}}, ""},
 		{"Inline", "AWS::IAM::Role", map[string]any{
 			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{func() any {
 				p := allow("s3:GetObject", "*")

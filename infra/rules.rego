@@ -112,17 +112,18 @@ names_alias(function) if {
 
 violation contains v if {
 	some name in resources_of_type("AWS::Lambda::Function")
+	startswith(resolve(name, "Properties.FunctionName"), "promises-") # the CDK's own have no name
 	not names_alias(name)
 	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "HTTP_ALIAS is set: without an alias a function believes every event")
 }
 
-# A function's ARN without a qualifier does not allow its aliases.
-qualified(resource) if {
+# A function's ARN without a qualifier allows none of its aliases.
+unqualified(resource) if {
 	is_string(resource)
-	regex.match(`(:function:[^:]+:|\*$|:http$)`, resource)
+	regex.match(`:function:[A-Za-z0-9_-]+$`, resource)
 }
 
-qualified(resource) if resource in resources_of_type("AWS::Lambda::Alias")
+unqualified(resource) if resource["__ref"] in resources_of_type("AWS::Lambda::Function")
 
 # The managed policy is that of the engines.
 violation contains v if {
@@ -131,8 +132,8 @@ violation contains v if {
 	statement.Effect == "Allow"
 	"lambda:InvokeFunction" in list(statement.Action)
 	some resource in list(statement.Resource)
-	qualified(resource)
-	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", sprintf("an engine invokes no alias, whose events a function believes: %v", [resource]))
+	not unqualified(resource)
+	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", "an engine invokes functions without a qualifier: never the alias whose events they believe")
 }
 
 # Routes whose function verifies the token of the URL itself: those of routes.SelfVerifying.
