@@ -2,7 +2,8 @@
 // both forms of call:
 //
 //   - an API Gateway HTTP API event (payload format 2.0), answered with status,
-//     headers and body;
+//     headers and body; only API Gateway may send it (Handler.HTTPAlias), and a
+//     function without a route takes none;
 //   - a direct invoke, {"tenant": slug, "promiseId" or "key", ...the body's
 //     fields}, answered with the HTTP body alone. Its errors are Lambda function
 //     errors: errorType is the problem's code, errorMessage the problem's JSON.

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"testing/synctest"
@@ -175,6 +176,7 @@ func invokedAs(t testing.TB, qualifier string) context.Context {
 // it, principal and all, and is refused in the direct form: nothing of it reaches the store.
 func TestWhichEventsAreBelieved(t *testing.T) {
 	t.Parallel()
+	s := &service{log: new(bytes.Buffer)}
 	routed := map[string]bool{}
 	for _, r := range routes.HTTP {
 		routed[r.Function] = true
@@ -201,7 +203,7 @@ func TestWhichEventsAreBelieved(t *testing.T) {
 			{"", t.Context(), true},
 		} {
 			store := &recorder{pending: true}
-			h := newService(t).handler(t, function)
+			h := s.handler(t, function)
 			h.Operation, h.Store, h.HTTPAlias = op, store, c.alias
 			got, err := h.Invoke(c.ctx, event)
 			if c.believed && routed[function] {
@@ -216,7 +218,7 @@ func TestWhichEventsAreBelieved(t *testing.T) {
 		}
 	}
 	// A function with the name of the alias is not the alias.
-	h := &gateway.Handler{Operation: gateway.GetPromise, Store: &recorder{}, HTTPAlias: "http", Log: newService(t).handler(t, "get-promise").Log}
+	h := &gateway.Handler{Operation: gateway.GetPromise, Store: &recorder{}, HTTPAlias: "http", Log: s.handler(t, "get-promise").Log}
 	_, err := h.Invoke(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{
 		InvokedFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:http",
 	}), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
