@@ -92,6 +92,18 @@ func TestEveryRouteHasAnAuthorizer(t *testing.T) {
 	require.Len(t, slices.Compact(names), len(routes.Authorizers))
 }
 
+// A call that waits keeps its process for as long as API Gateway waits; no other call of the API may.
+func TestOnlyWaitingTakesLong(t *testing.T) {
+	t.Parallel()
+	for _, r := range routes.HTTP {
+		i := slices.IndexFunc(routes.Functions, func(f routes.Function) bool { return f.Name == r.Function })
+		require.GreaterOrEqual(t, i, 0, r.Function)
+		waits := slices.Contains(routes.Waiting, r.Function)
+		require.Equal(t, waits, strings.HasSuffix(r.Path, "/wait"), r.Path)
+		require.Equal(t, waits, routes.Functions[i].Timeout > 10*time.Second, r.Function)
+	}
+}
+
 // What was found out of a credential serves the authorizer, then the HTTP API, and then a call that waits.
 func TestRevocationTakesLessThanAMinute(t *testing.T) {
 	t.Parallel()

@@ -177,9 +177,10 @@ func (m measures) alarms(s settings) []alarm {
 			}),
 		}
 		slow := alarm{name: f.Name + "-slow", metric: lambda.MetricDuration(options("p99", five)), above: 1000, of: 3, count: 3}
-		switch f.Name {
-		case "get-promise", "list-events": // which may wait for 25 s
+		if slices.Contains(routes.Waiting, f.Name) { // for up to 25 s
 			slow.above = 26_000
+		}
+		switch f.Name {
 		case "expire-promises", "migrate": // which run for as long as they need, and nobody calls wrongly
 			slow.above = 0.95 * float64(f.Timeout.Milliseconds())
 			slow.of, slow.count = 1, 1

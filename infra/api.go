@@ -126,9 +126,13 @@ func (a api) serve(functions map[string]awslambda.Function) {
 	limits := map[string]any{}
 	integrations := map[string]awsapigatewayv2.HttpRouteIntegration{}
 	for _, route := range routes.HTTP {
-		if integrations[route.Function] == nil {
+		first := integrations[route.Function] == nil
+		if first {
+			alias := awslambda.NewAlias(functions[route.Function], jsii.String("HttpAlias"), &awslambda.AliasProps{
+				AliasName: jsii.String(routes.HTTPAlias), Version: functions[route.Function].LatestVersion(),
+			})
 			integrations[route.Function] = awsapigatewayv2integrations.NewHttpLambdaIntegration(
-				jsii.String(route.Function), functions[route.Function], &awsapigatewayv2integrations.HttpLambdaIntegrationProps{
+				jsii.String(route.Function), alias, &awsapigatewayv2integrations.HttpLambdaIntegrationProps{
 					PayloadFormatVersion: awsapigatewayv2.PayloadFormatVersion_VERSION_2_0(),
 				})
 		}
@@ -138,6 +142,9 @@ func (a api) serve(functions map[string]awslambda.Function) {
 			Integration: integrations[route.Function],
 			Authorizer:  authorizers[route.Authorizer],
 		})
+		if first {
+			nameFunction((*added)[0], functions[route.Function])
+		}
 		if !slices.Contains(routes.SelfVerifying, route.Function) {
 			continue
 		}
@@ -151,4 +158,16 @@ func (a api) serve(functions map[string]awslambda.Function) {
 		}
 	}
 	a.stage.SetRouteSettings(limits)
+}
+
+// nameFunction writes the integration's target, the alias, as the function's ARN
+// with the alias behind it. The CDK writes a reference to the alias, in which SAM
+// CLI finds no function.
+func nameFunction(route awsapigatewayv2.HttpRoute, f awslambda.Function) {
+	for _, construct := range *route.Node().FindAll(constructs.ConstructOrder_PREORDER) {
+		if integration, ok := construct.(awsapigatewayv2.CfnIntegration); ok {
+			integration.SetIntegrationUri(awscdk.Fn_Join(jsii.String(""), &[]*string{f.FunctionArn(), jsii.String(":" + routes.HTTPAlias)}))
+			integration.AddResourceDependency(f.Node().FindChild(jsii.String("HttpAlias")).Node().DefaultChild().(awscdk.CfnResource), nil)
+		}
+	}
 }

@@ -10,12 +10,14 @@ import (
 
 // engineFunctions are those that a workflow engine invokes.
 var engineFunctions = []string{
-	"create-promise", "get-promise", "list-events", "reject", "resolve-by-id", "resolve-by-key",
+	"cancel-promise", "create-promise", "extend-promise", "get-promise", "list-events", "reject", "resolve-by-id", "resolve-by-key",
+	"wait-events", "wait-promise",
 }
 
 // newEnginePolicy is for the roles of workflow engines: it lets them invoke
 // engineFunctions and nothing else. A direct invoke names its tenant itself:
-// whoever has this policy acts for every tenant.
+// whoever has this policy acts for every tenant. The ARNs have no qualifier, so
+// that the policy does not allow the alias whose events a function believes.
 func newEnginePolicy(scope constructs.Construct, s settings, functions map[string]awslambda.Function) awsiam.ManagedPolicy {
 	var arns []string
 	for _, name := range engineFunctions {

@@ -7,11 +7,11 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// How many processes of each function may run at once in a large stage. The sum
-// leaves more than the 100 unreserved that Lambda insists on, of the 1,000 that
-// an account has to begin with. A function that is called more often than that
-// answers 429 to the SDK, 503 over HTTP, and takes nothing from the others: those that
-// wait for a promise cannot keep out those that settle it.
+// How many processes of each function may run at once in a large stage. A
+// function that is called more often than that answers 429 to the SDK, 503 over
+// HTTP, and takes nothing from the others. Only the calls of routes.Waiting last
+// for seconds, so those two functions have most of the processes, and no wait
+// keeps a read or a settlement out.
 //
 // Small stages reserve nothing: a new account may have 10 in all, of which
 // none can be reserved.
@@ -22,8 +22,8 @@ var concurrency = map[string]int{
 	"create-promise":  50,
 	"expire-promises": 3, // two overlap; one may have been left over from a deployment
 	"extend-promise":  10,
-	"get-promise":     100, // up to 25 s each
-	"list-events":     60,  // up to 25 s each
+	"get-promise":     40,
+	"list-events":     20,
 	"list-promises":   10,
 	"manage-tenants":  2,
 	"migrate":         1,
@@ -33,6 +33,29 @@ var concurrency = map[string]int{
 	"resolve-by-key":  30,
 	"revoke-tokens":   5,
 	"settle-callback": 20,
+	"wait-events":     90,  // up to 25 s each
+	"wait-promise":    150, // up to 25 s each
+}
+
+const (
+	// keptFree is how many processes the functions of the next releases may have,
+	// in all. The fleet leaves room for them and for their connections.
+	keptFree = 80
+
+	// accountConcurrency is how many executions an account may have at once to
+	// begin with, and unreserved how many of them Lambda lets no function reserve.
+	accountConcurrency = 1000
+	unreserved         = 100
+)
+
+// maxWaits is how many calls of one tenant may wait at once (MAX_WAITS), over
+// all processes. A small stage reserves nothing: its waits take the account's
+// concurrency, which is 10 in a new account, from all other calls.
+func maxWaits(s settings) int {
+	if s.Large {
+		return 20
+	}
+	return 5
 }
 
 // maxConnections is Postgres's own limit, max_connections. Each connection costs
@@ -56,23 +79,46 @@ func proxyConnections(s settings) int { return maxConnections(s) * proxyPercent 
 func fleetConnections() (n int) {
 	for _, f := range routes.Functions {
 		if f.Name != "migrate" { // which goes past the proxy
-			n += concurrency[f.Name] * database.PoolSize
+			n += concurrency[f.Name] * poolSize(f.Name)
 		}
 	}
 	return n
 }
 
-// checkFleet fails where the functions of a large stage could want more from the
-// proxy than it can get from Postgres even if it had to keep each of their
-// connections apart (pinned), so that no call ever stands in line for one.
+// poolSize is how many connections one process of the function opens at most.
+func poolSize(function string) int {
+	if function == "expire-promises" {
+		return database.SweepPoolSize
+	}
+	return database.PoolSize
+}
+
+// fleetConcurrency is how many executions the functions of a large stage reserve.
+func fleetConcurrency() (n int) {
+	for _, f := range routes.Functions {
+		n += concurrency[f.Name]
+	}
+	return n
+}
+
+// checkFleet fails if the functions of a large stage, with keptFree more
+// processes, could want more connections from the proxy than it can get from
+// Postgres, each of them pinned: no call ever waits for one. It also fails if they
+// reserve more executions than Lambda allows.
 func checkFleet(s settings) error {
 	for _, f := range routes.Functions {
 		if concurrency[f.Name] == 0 {
 			return fmt.Errorf("fleet.go: how many of %s may run at once?", f.Name)
 		}
 	}
-	if want, have := fleetConnections(), proxyConnections(s); s.Large && want > have {
-		return fmt.Errorf("fleet.go: the functions can open %d connections, RDS Proxy has %d", want, have)
+	if !s.Large {
+		return nil
+	}
+	if want, have := fleetConnections()+keptFree*database.PoolSize, proxyConnections(s); want > have {
+		return fmt.Errorf("fleet.go: the functions can open %d connections, those to come included, RDS Proxy has %d", want, have)
+	}
+	if want := fleetConcurrency() + keptFree; want > accountConcurrency-unreserved {
+		return fmt.Errorf("fleet.go: the functions reserve %d executions, those to come included, of %d", want, accountConcurrency-unreserved)
 	}
 	return nil
 }

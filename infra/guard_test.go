@@ -24,6 +24,13 @@ func TestRules(t *testing.T) {
 	const function = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 	const alarm, topic, topicPolicy, key = "AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "AWS::KMS::Key"
 	ref := func(id string) any { return map[string]any{"Ref": id} }
+	get := func(id string) any { return map[string]any{"Fn::GetAtt": []any{id, "Arn"}} }
+	joined := func(parts ...any) any { return map[string]any{"Fn::Join": []any{"", parts}} }
+	withAlias := func(name string) map[string]any {
+		return map[string]any{
+			"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}, "Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": name}},
+		}
+	}
 	rings := func(property string, actions ...any) map[string]any {
 		return map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1, property: actions}
 	}
@@ -68,9 +75,19 @@ func TestRules(t *testing.T) {
 		{"ResourceInAList", policy, allow("s3:GetObject", []any{arn, "*"}), "promises_no_wildcard_resource"},
 		{"ResourceAmongExceptions", policy, allow([]any{"xray:PutTraceSegments", "s3:GetObject"}, "*"), "promises_no_wildcard_resource"},
 		{"PartOfAResource", policy, allow("s3:GetObject", "arn:aws:s3:::x/*"), "promises_no_wildcard_resource"},
-		{"AllFunctions", policy, allow("lambda:InvokeFunction", "arn:aws:lambda:eu-west-1:123456789012:*"), "promises_no_wildcard_resource"},
+		{"AllFunctions", "AWS::IAM::Policy", allow("lambda:InvokeFunction", "arn:aws:lambda:eu-west-1:123456789012:*"), "promises_no_wildcard_resource"},
 		{"ExceptedResource", policy, allow([]any{"xray:PutTraceSegments"}, "*"), ""},
-		{"VersionsOfAFunction", policy, allow("lambda:InvokeFunction", []any{function, function + ":*"}), ""},
+		{"VersionsOfAFunction", "AWS::IAM::Policy", allow("lambda:InvokeFunction", []any{function, function + ":*"}), ""},
+		{"Engine", policy, allow("lambda:InvokeFunction", []any{function, get("Named")}), ""},
+		{"EngineOfAllVersions", policy, allow("lambda:InvokeFunction", []any{function, function + ":*"}), "promises_engines_without_alias"},
+		{"EngineOfTheAlias", policy, allow("lambda:InvokeFunction", function+":http"), "promises_engines_without_alias"},
+		{"EngineOfTheAliasJoined", policy, allow("lambda:InvokeFunction", joined(get("Named"), ":http")), "promises_engines_without_alias"},
+		{"EngineOfTheAliasReferred", policy, allow("lambda:InvokeFunction", []any{get("Named"), ref("Alias")}), "promises_engines_without_alias"},
+		{"Alias", "AWS::Lambda::Alias", map[string]any{"FunctionName": ref("Named"), "FunctionVersion": "$LATEST", "Name": "http"}, ""},
+		{"Named", "AWS::Lambda::Function", withAlias("http"), ""},
+		{"Unnamed", "AWS::Lambda::Function", withAlias(""), "promises_http_alias"},
+		{"Forgotten", "AWS::Lambda::Function", map[string]any{"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}}, "promises_http_alias"},
+		{"OfTheCDK", "AWS::Lambda::Function", map[string]any{"Role": arn, "Code": map[string]any{"ZipFile": "x"}}, ""},
 		{"Inline", "AWS::IAM::Role", map[string]any{
 			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{func() any {
 				p := allow("s3:GetObject", "*")

@@ -104,6 +104,38 @@ violation contains v if {
 	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "a function has no URL of its own: it would go past the authorizer")
 }
 
+names_alias(function) if {
+	alias := resolve(function, "Properties.Environment.Variables.HTTP_ALIAS")
+	is_string(alias)
+	alias != ""
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Function")
+	startswith(resolve(name, "Properties.FunctionName"), "promises-") # the CDK's own have no name
+	not names_alias(name)
+	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "HTTP_ALIAS is set: without an alias a function believes every event")
+}
+
+# A function's ARN without a qualifier allows none of its aliases.
+unqualified(resource) if {
+	is_string(resource)
+	regex.match(`:function:[A-Za-z0-9_-]+$`, resource)
+}
+
+unqualified(resource) if resource["__ref"] in resources_of_type("AWS::Lambda::Function")
+
+# The managed policy is that of the engines.
+violation contains v if {
+	some name in resources_of_type("AWS::IAM::ManagedPolicy")
+	some statement in list(resolve(name, "Properties.PolicyDocument.Statement"))
+	statement.Effect == "Allow"
+	"lambda:InvokeFunction" in list(statement.Action)
+	some resource in list(statement.Resource)
+	not unqualified(resource)
+	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", "an engine invokes functions without a qualifier: never the alias whose events they believe")
+}
+
 # Routes whose function verifies the token of the URL itself: those of routes.SelfVerifying.
 self_verifying := {
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve",

@@ -25,6 +25,7 @@ func (tmpl template) requireSAM(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(file, &env))
 	require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
+	require.Empty(t, env.Parameters["HTTP_ALIAS"], "SAM CLI invokes no alias")
 	_, err = auth.ParseKeys(env.Parameters["TOKEN_KEYS"])
 	require.NoError(t, err)
 	for _, f := range routes.Functions {
@@ -47,6 +48,8 @@ func (tmpl template) requireSAM(t *testing.T) {
 	}
 	for _, r := range tmpl.of("AWS::ApiGatewayV2::Integration") {
 		require.Equal(t, "AWS_PROXY", r.Properties["IntegrationType"])
-		require.NotEmpty(t, r.Properties["IntegrationUri"].(map[string]any)["Fn::GetAtt"])
+		// SAM CLI joins the parts, and finds the function by its logical ID in the ARN, before the alias.
+		parts := r.Properties["IntegrationUri"].(map[string]any)["Fn::Join"].([]any)[1].([]any)
+		require.NotEmpty(t, parts[0].(map[string]any)["Fn::GetAtt"])
 	}
 }

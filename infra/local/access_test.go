@@ -24,20 +24,22 @@ var access = map[string]struct {
 	scope, verb string // verb: what a token must allow; empty: no token opens it
 	body        string
 }{
-	"POST /api/tenants/{slug}/promises":                               {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
-	"GET /api/tenants/{slug}/promises":                                {"read", "", ""},
-	"POST /api/tenants/{slug}/promises/batch-resolve":                 {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
-	"GET /api/tenants/{slug}/promises/{identifier}":                   {"read", "", ""},
-	"POST /api/tenants/{slug}/promises/{identifier}/resolve":          {"settle", "resolve", `{"value":1}`},
-	"POST /api/tenants/{slug}/promises/{identifier}/reject":           {"settle", "reject", `{"error":"x"}`},
-	"POST /api/tenants/{slug}/promises/{identifier}/cancel":           {"create", "", ""},
-	"POST /api/tenants/{slug}/promises/{identifier}/extend":           {"create", "", `{"timeoutMs":60000}`},
-	"POST /api/tenants/{slug}/promises/{identifier}/revoke-tokens":    {"create", "", ""},
-	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events":  {"read", "", ""},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":         {"", "resolve", `{"value":1}`},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":          {"", "reject", `{"error":"x"}`},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}": {"", "resolve", `{"value":1}`},
-	"POST /api/tenants/{slug}/callbacks/{identifier}/reject/{token}":  {"", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/promises":                                   {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
+	"GET /api/tenants/{slug}/promises":                                    {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/batch-resolve":                     {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
+	"GET /api/tenants/{slug}/promises/{identifier}":                       {"read", "", ""},
+	"GET /api/tenants/{slug}/promises/{identifier}/wait":                  {"read", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/resolve":              {"settle", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/reject":               {"settle", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/cancel":               {"create", "", ""},
+	"POST /api/tenants/{slug}/promises/{identifier}/extend":               {"create", "", `{"timeoutMs":60000}`},
+	"POST /api/tenants/{slug}/promises/{identifier}/revoke-tokens":        {"create", "", ""},
+	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events":      {"read", "", ""},
+	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events/wait": {"read", "", ""},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":             {"", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":              {"", "reject", `{"error":"x"}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}":     {"", "resolve", `{"value":1}`},
+	"POST /api/tenants/{slug}/callbacks/{identifier}/reject/{token}":      {"", "reject", `{"error":"x"}`},
 }
 
 // Every route, with every kind of credential that does not open it, on the service as it ships: the exact status, and

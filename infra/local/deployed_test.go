@@ -224,8 +224,10 @@ func TestDeployed(t *testing.T) {
 	time.Sleep(400 * time.Millisecond)
 	want("timed_out")(d.http(t, "POST", "/promises/key:late/reject", key, no))
 	for _, path := range []string{
-		"/promises/" + id(p), "/promises/key:k1", "/promises/" + id(p) + "?waitSeconds=1", "/promises", "/promises?state=pending",
-		"/promises?state=timed_out&workflowExecutionId=" + workflow, "/promises?state=pending&timeoutBefore=2030-01-01T00:00:00Z", "/promises?workflowExecutionId=" + workflow + "&name=p1",
+		"/promises/" + id(p), "/promises/key:k1", "/promises/" + id(p) + "/wait?waitSeconds=1",
+		"/promises/" + id(create("")) + "/wait?waitSeconds=1", "/workflows/" + workflow + "/events/wait", "/promises", "/promises?state=pending",
+		"/promises?state=timed_out&workflowExecutionId=" + workflow, "/promises?state=pending&timeoutBefore=2030-01-01T00:00:00Z",
+		"/promises?workflowExecutionId=" + workflow + "&name=p1",
 		"/workflows/" + workflow + "/events", "/workflows/" + workflow + "/events?after=3&limit=2",
 	} {
 		status, answer := d.http(t, "GET", path, key, "")

@@ -234,7 +234,7 @@ func TestDatabaseStopped(t *testing.T) {
 	waiting := make(chan received, 1)
 	go func() {
 		waiting <- o.make(context.Background(), apiCall{name: "wait", method: "GET", credential: o.ready.APIKey,
-			url: o.promises("/promises/id:" + p.PromiseID + "?waitSeconds=25")})
+			url: o.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
 	}()
 	unknown := auth.NewKey()
 	get := func(tenant, identifier, credential string) received {

@@ -294,9 +294,13 @@ func (o *outage) work(t *testing.T) *work {
 		apiCall{name: "callback, reject", method: "POST", body: `{"error":"no"}`,
 			url: o.promises("/callbacks/id:" + id["called off"] + "/reject?token=" + token["called off"])})
 	// These wait for nothing when the database is there.
-	w.add(o, key["apiKey"].(string), "GET", "/promises/id:"+o.settled(t)+"?waitSeconds=20", "", `{"waitSeconds":20}`, "get-promise",
+	w.add(o, key["apiKey"].(string), "GET", "/promises/id:"+o.settled(t), "", "{}", "get-promise",
+		fmt.Sprintf(`"promiseId":%q`, o.settled(t)))
+	w.add(o, key["apiKey"].(string), "GET", "/promises/id:"+o.settled(t)+"/wait?waitSeconds=20", "", `{"waitSeconds":20}`, "wait-promise",
 		fmt.Sprintf(`"promiseId":%q,`, o.settled(t)))
-	w.add(o, key["apiKey"].(string), "GET", "/workflows/"+w.workflow+"/events?waitSeconds=20", "", `{"waitSeconds":20}`, "list-events",
+	w.add(o, key["apiKey"].(string), "GET", "/workflows/"+w.workflow+"/events", "", `{"limit":5}`, "list-events",
+		fmt.Sprintf(`"workflowExecutionId":%q,`, w.workflow))
+	w.add(o, key["apiKey"].(string), "GET", "/workflows/"+w.workflow+"/events/wait?waitSeconds=20", "", `{"waitSeconds":20}`, "wait-events",
 		fmt.Sprintf(`"workflowExecutionId":%q,`, w.workflow))
 	w.add(o, key["apiKey"].(string), "GET", "/promises?workflowExecutionId="+w.workflow, "", `{"limit":5}`, "list-promises", "")
 	return w

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"time"
@@ -59,7 +60,7 @@ func run(ctx context.Context, o options) (err error) {
 
 	api := httpapi.New(routes.HTTP, routes.Authorizers, service)
 	api.CORSOrigins = o.corsOrigins
-	invoke := notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName})
+	invoke := notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
 	serving, failed := errgroup.WithContext(ctx)
 	serving.Go(func() error { return serve(failed, newServer(api), listen(httpListener), service) })
 	serving.Go(func() error { return serve(failed, newServer(invoke), listen(lambdaListener), service) })
@@ -197,9 +198,16 @@ func dataDir(o options) (string, error) {
 	return dir, nil
 }
 
+// concurrency bounds the processes of one function. The functions whose calls
+// wait leave room for the others, and one tenant's waits (MAX_WAITS) leave room
+// for other tenants' in each of them.
+const concurrency = 24
+
 // functions are those of the table, each with our own settings, and for the rest
 // with those that this process was given.
 func functions(binaries string, own map[string]string) []lambda.Function {
+	own = maps.Clone(own)
+	own["HTTP_ALIAS"] = routes.HTTPAlias
 	var env []string
 	for _, name := range config.Names {
 		value, ok := own[name]
@@ -213,12 +221,11 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 	list := make([]lambda.Function, len(routes.Functions))
 	for i, f := range routes.Functions {
 		list[i] = lambda.Function{
-			Name:     f.Name,
-			Path:     build.Binary(binaries, f.Name),
-			Timeout:  f.Timeout,
-			MemoryMB: f.MemoryMB,
-			// Two of them wait for promises, and leave room for those that settle.
-			Concurrency: 24,
+			Name:        f.Name,
+			Path:        build.Binary(binaries, f.Name),
+			Timeout:     f.Timeout,
+			MemoryMB:    f.MemoryMB,
+			Concurrency: concurrency,
 			Env:         env,
 		}
 	}

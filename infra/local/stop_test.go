@@ -52,7 +52,7 @@ func (r *runner) startWaits(t *testing.T) *waits {
 		defer w.mu.Unlock()
 		*list = append(*list, answer)
 	}
-	for _, path := range []string{"/promises/id:" + id + "?waitSeconds=25", "/workflows/" + workflow + "/events?after=1&waitSeconds=25"} {
+	for _, path := range []string{"/promises/id:" + id + "/wait?waitSeconds=25", "/workflows/" + workflow + "/events/wait?after=1&waitSeconds=25"} {
 		for range waitsOfEach {
 			w.Go(func() {
 				status, body, err := r.get(path)
@@ -64,7 +64,7 @@ func (r *runner) startWaits(t *testing.T) *waits {
 	for range waitsOfEach {
 		w.Go(func() {
 			out, err := client.Invoke(t.Context(), &sdk.InvokeInput{
-				FunctionName: aws.String("get-promise"), Payload: fmt.Appendf(nil, `{"tenant":"demo","promiseId":%q,"waitSeconds":25}`, id),
+				FunctionName: aws.String("wait-promise"), Payload: fmt.Appendf(nil, `{"tenant":"demo","promiseId":%q,"waitSeconds":25}`, id),
 			})
 			if err != nil {
 				add(&w.invoked, err.Error())

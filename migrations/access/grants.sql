@@ -1,6 +1,6 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
-REVOKE ALL ON tenant, tenant_usage, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
+REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
     FROM promises_app, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
@@ -24,6 +24,8 @@ GRANT UPDATE (
     timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
 ) ON promise TO promises_app;
 GRANT UPDATE ON idempotency_key TO promises_app;
+-- Of calls that wait it counts its own and removes them. To pass over a row that another transaction has locked takes the right to update it.
+GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUID[], UUID[]),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),

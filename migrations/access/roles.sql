@@ -37,7 +37,7 @@ BEGIN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
             'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key',
-            'tenant_usage', 'deleted_tenant',
+            'tenant_usage', 'tenant_wait', 'deleted_tenant',
             'promises_schema_version'
         )
         UNION ALL

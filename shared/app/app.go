@@ -55,6 +55,8 @@ func Run(op gateway.Operation) {
 			Operation:     op,
 			Store:         s.store,
 			MaxValueBytes: s.conf.MaxValueBytes,
+			MaxWaits:      s.conf.MaxWaits,
+			HTTPAlias:     s.conf.HTTPAlias,
 			Signer:        s.signer(),
 			PublicURL:     s.conf.PublicURL,
 			Authenticate:  s.authorizer().Identify,
@@ -110,7 +112,10 @@ func (s service) authorizer() *auth.Authorizer {
 	return auth.NewAuthorizer(s.store, s.tokens, time.Now, s.log)
 }
 
-func start(handler func(service) lambda.Handler) {
+func start(handler func(service) lambda.Handler) { startWith(0, handler) }
+
+// startWith is start for a function that opens another number of connections than database.PoolSize.
+func startWith(connections int, handler func(service) lambda.Handler) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		// A call at a time has nothing to do in parallel; a second thread would be
 		// woken for each step of it, and cost a sixth more CPU.
@@ -128,7 +133,7 @@ func start(handler func(service) lambda.Handler) {
 	}
 	if err == nil {
 		var pool *pgxpool.Pool
-		if pool, err = openPool(conf); err == nil {
+		if pool, err = openPool(conf, connections); err == nil {
 			lambda.Start(handler(service{
 				conf:    conf,
 				log:     log,
@@ -153,8 +158,8 @@ func terminated() <-chan struct{} {
 }
 
 // openPool says where the database of the configuration is.
-func openPool(conf config.Config) (*pgxpool.Pool, error) {
-	o := database.Options{URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode}
+func openPool(conf config.Config, connections int) (*pgxpool.Pool, error) {
+	o := database.Options{URL: conf.DatabaseURL, Connections: connections, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode}
 	if conf.PasswordSecret != "" {
 		o.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
 	}

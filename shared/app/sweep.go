@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
+	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/sweep"
 )
 
@@ -24,7 +25,7 @@ const sweepTime = time.Minute + 5*time.Second
 // answer is a sweep.Report. Errors are Lambda function errors of the type
 // invalid_payload, with which nothing was done, or sweep_failed.
 func RunSweep() {
-	start(func(s service) lambda.Handler {
+	startWith(database.SweepPoolSize, func(s service) lambda.Handler {
 		return &sweepHandler{log: s.log, sweeper: &sweep.Sweeper{
 			Store:     s.store,
 			Metrics:   s.metrics,

@@ -261,7 +261,7 @@ func (c command) call(function string, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := openPool(conf)
+	pool, err := openPool(conf, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +17,8 @@ import (
 // Names lists the variables that Load reads. Whoever starts a function hands
 // it these and no others.
 var Names = []string{
-	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "LOG_LEVEL", "MAX_VALUE_BYTES", "PUBLIC_URL", "RETENTION_DAYS", "TOKEN_KEYS",
+	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL",
+	"RETENTION_DAYS", "TOKEN_KEYS",
 }
 
 // Config is the functions' whole configuration.
@@ -40,6 +42,12 @@ type Config struct {
 	// keeps the password of DatabaseURL's user. It excludes IAMAuth.
 	PasswordSecret string
 
+	// HTTPAlias (HTTP_ALIAS) is the alias through which API Gateway invokes the
+	// function; "http" if it is not set at all. If it is empty, the function
+	// believes every API Gateway event that it is invoked with: for SAM CLI alone,
+	// which invokes no aliases.
+	HTTPAlias string
+
 	// LogLevel (LOG_LEVEL) is debug, info (the default), warn or error.
 	LogLevel slog.Level
 
@@ -48,6 +56,10 @@ type Config struct {
 	// limit is 2 MiB: Lambda answers with at most 6 MB, and the JSON within
 	// the JSON of an answer can double.
 	MaxValueBytes int
+
+	// MaxWaits (MAX_WAITS) is how many calls of one tenant may wait at once, over
+	// all processes, if the tenant has no limit of its own; 20 if unset.
+	MaxWaits int
 
 	// RetentionDays (RETENTION_DAYS) is for how many days a promise is kept
 	// after it was settled, with its events; 90 if unset, 0 for ever.
@@ -76,13 +88,18 @@ var execModes = map[string]pgx.QueryExecMode{
 // MaxMaxValueBytes is the most that MAX_VALUE_BYTES may be.
 const MaxMaxValueBytes = 2 << 20
 
+var aliasName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// MaxMaxWaits is the most that MAX_WAITS may be.
+const MaxMaxWaits = 1000
+
 // MaxRetentionDays is the most that RETENTION_DAYS may be.
 const MaxRetentionDays = 36500
 
 // Load reads the environment. Its error names each variable that is missing or
 // unusable, and shows no secret.
 func Load() (Config, error) {
-	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), MaxValueBytes: 1 << 20, RetentionDays: 90}
+	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), HTTPAlias: "http", MaxValueBytes: 1 << 20, MaxWaits: 20, RetentionDays: 90}
 	var errs []error
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL is not set"))
@@ -117,6 +134,13 @@ func Load() (Config, error) {
 		}
 		c.MaxValueBytes = n
 	}
+	if s := os.Getenv("MAX_WAITS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > MaxMaxWaits {
+			errs = append(errs, fmt.Errorf("MAX_WAITS: %q is not a number from 0 to %d", s, MaxMaxWaits))
+		}
+		c.MaxWaits = n
+	}
 	if s := os.Getenv("RETENTION_DAYS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 || n > MaxRetentionDays {
@@ -130,6 +154,12 @@ func Load() (Config, error) {
 			errs = append(errs, errors.New("PUBLIC_URL is not of the form https://host, without a path"))
 		}
 		c.PublicURL = s
+	}
+	if s, ok := os.LookupEnv("HTTP_ALIAS"); ok {
+		if s != "" && !aliasName.MatchString(s) {
+			errs = append(errs, fmt.Errorf("HTTP_ALIAS: %q is not the name of an alias: letters, digits, - and _", s))
+		}
+		c.HTTPAlias = s
 	}
 	c.TokenKeys = os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(errs...)

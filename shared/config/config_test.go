@@ -29,15 +29,19 @@ func TestLoad(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, config.Config{
 		DatabaseURL: "postgres://h/d", QueryExecMode: pgx.QueryExecModeCacheStatement, LogLevel: slog.LevelInfo,
-		MaxValueBytes: 1 << 20, RetentionDays: 90,
+		MaxValueBytes: 1 << 20, MaxWaits: 20, RetentionDays: 90,
 	}, c)
+	require.NoError(t, os.Unsetenv("HTTP_ALIAS"))
+	c, err = config.Load()
+	require.NoError(t, err)
+	require.Equal(t, "http", c.HTTPAlias, "a starter that forgets it opens nothing")
 
-	set(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500")
+	set(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500", "HTTP_ALIAS=http", "MAX_WAITS=0")
 	c, err = config.Load()
 	require.NoError(t, err)
 	require.Equal(t, config.Config{
 		DatabaseURL: "d", QueryExecMode: pgx.QueryExecModeExec, LogLevel: slog.LevelDebug, MaxValueBytes: 2 << 20,
-		RetentionDays: 36500,
+		RetentionDays: 36500, HTTPAlias: "http",
 	}, c)
 
 	set(t, "DATABASE_URL=d", "DB_IAM_AUTH=true")
@@ -68,7 +72,7 @@ func TestLoad(t *testing.T) {
 
 func TestLoadNamesEachFault(t *testing.T) {
 	set(t, "DB_EXEC_MODE=fast", "DB_IAM_AUTH=yes", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
-		"TOKEN_KEYS=secret")
+		"TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001")
 	_, err := config.Load()
 	for _, name := range config.Names {
 		if name != "TOKEN_KEYS" && name != "DB_PASSWORD_SECRET" { // which auth.ParseKeys and Secrets Manager judge
@@ -85,6 +89,11 @@ func TestLoadNamesEachFault(t *testing.T) {
 		set(t, "DATABASE_URL=d", "MAX_VALUE_BYTES="+n)
 		_, err := config.Load()
 		require.Error(t, err)
+	}
+	for _, n := range []string{"-1", "1.5", "x"} {
+		set(t, "DATABASE_URL=d", "MAX_WAITS="+n)
+		_, err := config.Load()
+		require.ErrorContains(t, err, "MAX_WAITS")
 	}
 	for _, n := range []string{"-1", "1.5", "90d", " 1"} {
 		set(t, "DATABASE_URL=d", "RETENTION_DAYS="+n)

@@ -3,6 +3,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -24,9 +25,12 @@ import (
 )
 
 // PoolSize is how many connections one process opens at most. It answers one
-// call at a time: more than one are only ever needed while a broken one is being
-// given up, or by a sweep, which has two things to do at once.
-const PoolSize = 3
+// call at a time and needs a second connection only while a broken one is being
+// given up.
+const PoolSize = 2
+
+// SweepPoolSize is PoolSize for a sweep, which has two things to do at once.
+const SweepPoolSize = 3
 
 // connectTimeout leaves a call time to say that the database is away.
 const connectTimeout = 2 * time.Second
@@ -50,6 +54,9 @@ type Options struct {
 	// "username", which must be the user of URL, and "password".
 	Secret func(context.Context) (string, error)
 
+	// Connections bounds a pool; zero: PoolSize.
+	Connections int
+
 	// QueryExecMode is how statements are sent; the zero value is none.
 	QueryExecMode pgx.QueryExecMode
 }
@@ -70,7 +77,7 @@ func NewPool(o Options) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, errURL
 	}
-	c.MaxConns = PoolSize
+	c.MaxConns = int32(cmp.Or(o.Connections, PoolSize)) //nolint:gosec // a few
 	c.MaxConnIdleTime = 5 * time.Minute
 	c.PingTimeout = pingTimeout
 	prepare, err := o.configure(c.ConnConfig)

@@ -36,8 +36,9 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 	s.promise(t)
 	before := s.snapshot(t)
 	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
+	const tokenID = "5d2f8f0c-9a51-4f43-8f6e-3b1f6f0c7a55"
 	key, token := holder(tenant, promise.ScopeSettle).Texts(), promise.Principal{
-		By: promise.By{Kind: promise.Token, ID: "t"}, Tenant: tenant, Verbs: []promise.Verb{promise.VerbResolve},
+		By: promise.By{Kind: promise.Token, ID: tokenID}, Tenant: tenant, Verbs: []promise.Verb{promise.VerbResolve},
 	}.Texts()
 	token["promiseId"] = promiseID
 	with := func(texts map[string]string, name, value string) map[string]string {
@@ -62,6 +63,11 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 		{with(key, "kind", "Key"), 401, "unauthenticated"},
 		{with(key, "expiresAt", "2020-01-01T00:00:00Z"), 401, "unauthenticated"},
 		{with(key, "expiresAt", "never"), 401, "unauthenticated"},
+		{with(key, "id", "the CFO, in person"), 401, "unauthenticated"},
+		{with(key, "id", strings.Repeat("x", 300)), 401, "unauthenticated"},
+		{with(key, "id", ""), 401, "unauthenticated"},
+		{with(key, "id", "00000000-0000-0000-0000-000000000000"), 401, "unauthenticated"},
+		{with(token, "id", strings.Repeat("x", 300)), 401, "unauthenticated"},
 		{with(key, "tenant", "other"), 404, "not_found"},
 		{with(key, "tenant", ""), 404, "not_found"},
 		{with(key, "scopes", "create read"), 403, "forbidden"},
@@ -99,12 +105,12 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 	got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, event, token))
 	require.NoError(t, err)
 	require.Contains(t, string(got), `\"outcome\":\"duplicate\"`, "who has settled it is still told so")
-	require.Equal(t, map[string]any{"kind": "token", "id": "t"}, s.answer(t, "get-promise", named+"}")["settledBy"])
+	require.Equal(t, map[string]any{"kind": "token", "id": tokenID}, s.answer(t, "get-promise", named+"}")["settledBy"])
 
 	// Another token of the same promise is not told how it was settled, or it could try values until one is a duplicate.
 	for _, query := range []string{"", "strict=true"} {
 		other := httpEvent(t, "POST", tenant, "id:"+promiseID, query, `{"value":1}`)
-		got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, other, with(token, "id", "another")))
+		got, err = s.handler(t, "resolve").Invoke(t.Context(), as(t, other, with(token, "id", workflowID)))
 		require.NoError(t, err)
 		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
 		require.NotContains(t, string(got), "duplicate")

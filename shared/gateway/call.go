@@ -225,6 +225,9 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
 		if !slices.Contains(op.parameters, string(f.name)) {
+			if pointer, ok := op.elsewhere[string(f.name)]; ok {
+				return p, fail(promise.CodeInvalidParameter, string(f.name), pointer)
+			}
 			detail := "There is no such query parameter, and this call has none."
 			if len(op.parameters) > 0 {
 				detail = "There is no such query parameter. The parameters are: " + strings.Join(op.parameters, ", ") + "."
@@ -242,6 +245,9 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	}
 	body, err := parseObject(payload, op.directFields())
 	if err != nil {
+		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.elsewhere[e.Field] != "" {
+			err = fail(e.Code, e.Field, op.elsewhere[e.Field])
+		}
 		return nil, err
 	}
 	c := &call{principal: promise.Principal{By: promise.By{Kind: promise.Direct}}, parameters: parameters{object: body}, body: body}

@@ -125,7 +125,7 @@ func queryToken(query string) (token string, err error) {
 // do. A later call, whatever settled the promise before it and whatever its body,
 // gets 200 and learns that alone: its sender stops repeating it.
 func settleCallback(ctx context.Context, h *Handler, c *call) (answer, error) {
-	late := answer{http.StatusOK, []byte(`{"alreadyResolved":true}`)}
+	late := answer{status: http.StatusOK, body: []byte(`{"alreadyResolved":true}`)}
 	if c.malformed != nil {
 		p, err := h.Store.Get(ctx, c.tenant, c.identifier)
 		if err != nil || p.State == promise.Pending {
@@ -140,7 +140,7 @@ func settleCallback(ctx context.Context, h *Handler, c *call) (answer, error) {
 	case s.Outcome != promise.OutcomeSettled:
 		return late, nil
 	}
-	return answer{http.StatusOK, encode(toSettledJSON(s))}, nil
+	return answer{status: http.StatusOK, body: encode(toSettledJSON(s))}, nil
 }
 
 // rawResult makes a result of a whole body. A rejection's error is the body's

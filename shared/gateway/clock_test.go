@@ -23,6 +23,26 @@ type clockwork struct {
 	settledAt time.Time // zero: never
 	answers   int       // how many looks are answered; the later ones wait until they are given up
 	looks     int
+
+	full, away     bool // BeginWait counts nobody, or fails
+	counted, ended int
+	longest        time.Duration // what BeginWait was asked for last
+}
+
+func (c *clockwork) BeginWait(_ context.Context, _ string, _ uuid.UUID, longest time.Duration, _ int) (bool, error) {
+	if c.away {
+		return false, &promise.Error{Code: promise.CodeUnavailable, Detail: "read-only"}
+	}
+	if !c.full {
+		c.counted++
+	}
+	c.longest = longest
+	return !c.full, nil
+}
+
+func (c *clockwork) EndWait(ctx context.Context, _ string, _ uuid.UUID) error {
+	c.ended++
+	return ctx.Err()
 }
 
 func (c *clockwork) look(ctx context.Context) (settled bool, err error) {
@@ -69,8 +89,8 @@ const always = 1 << 30
 func TestAWaitIsAnsweredSoon(t *testing.T) {
 	t.Parallel()
 	for function, payload := range map[string]string{
-		"get-promise": named + `,"waitSeconds":25}`,
-		"list-events": `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`,
+		"wait-promise": named + `,"waitSeconds":25}`,
+		"wait-events":  `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`,
 	} {
 		for _, after := range []time.Duration{0, time.Millisecond, 1010 * time.Millisecond, 24900 * time.Millisecond} {
 			t.Run(fmt.Sprint(function, after), func(t *testing.T) {
@@ -107,7 +127,7 @@ func TestAWaitEnds(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store := &clockwork{answers: c.answers}
-				h := store.handler("get-promise")
+				h := store.handler("wait-promise")
 				h.Timeout = time.Minute
 				ctx, cancel := context.WithTimeout(t.Context(), c.functions)
 				defer cancel()
@@ -127,7 +147,7 @@ func TestAWaitEnds(t *testing.T) {
 // A caller waits for the authorizer, too: what that took is not there for the operation any more.
 func TestACallsTime(t *testing.T) {
 	t.Parallel()
-	for _, of := range []struct{ function, query string }{{"resolve", ""}, {"get-promise", ""}, {"get-promise", "waitSeconds=20"}} {
+	for _, of := range []struct{ function, query string }{{"resolve", ""}, {"get-promise", ""}, {"wait-promise", "waitSeconds=20"}} {
 		for spent, want := range map[time.Duration]time.Duration{
 			0: 2 * time.Second, 500 * time.Millisecond: 1500 * time.Millisecond, 1500 * time.Millisecond: 500 * time.Millisecond,
 			10 * time.Second: 500 * time.Millisecond, time.Hour: 2 * time.Second, -time.Minute: 2 * time.Second,

@@ -58,7 +58,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 		}
 		text = h.appendToken(text, c, *tokens, token)
 	}
-	return answer{status, text}, nil
+	return answer{status: status, body: text}, nil
 }
 
 // readDraft leaves out the workflow execution's id if the caller has named it by

@@ -30,14 +30,11 @@ type headersJSON struct {
 
 // encodeResponse forbids caches and browsers to keep an answer or to take it for
 // another type: it may hold a token or a caller's value.
-func encodeResponse(status int, contentType string, body []byte) []byte {
+func encodeResponse(a answer, contentType string) []byte {
 	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff"}
-	r := responseJSON{StatusCode: status, Headers: headers, Body: string(body)}
-	switch status {
-	case http.StatusServiceUnavailable:
-		r.Headers.RetryAfter = "1"
-	case http.StatusTooManyRequests:
-		r.Headers.RetryAfter = "5" // by then the sweep has counted again
+	r := responseJSON{StatusCode: a.status, Headers: headers, Body: string(a.body)}
+	if a.retryAfter > 0 {
+		r.Headers.RetryAfter = strconv.Itoa(a.retryAfter)
 	}
 	return encode(r)
 }
@@ -367,7 +364,14 @@ func cut(name string) string {
 
 func encodeProblem(e *promise.Error) []byte {
 	p := toProblem(e)
-	return encodeResponse(p.Status, "application/problem+json", encode(p))
+	a := answer{status: p.Status, body: encode(p)}
+	switch p.Status {
+	case http.StatusServiceUnavailable:
+		a.retryAfter = 1
+	case http.StatusTooManyRequests:
+		a.retryAfter = 5 // by then the sweep has counted again
+	}
+	return encodeResponse(a, "application/problem+json")
 }
 
 func functionError(e *promise.Error) error {

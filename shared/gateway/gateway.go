@@ -2,7 +2,8 @@
 // both forms of call:
 //
 //   - an API Gateway HTTP API event (payload format 2.0), answered with status,
-//     headers and body;
+//     headers and body; only API Gateway may send it (Handler.HTTPAlias), and a
+//     function without a route takes none;
 //   - a direct invoke, {"tenant": slug, "promiseId" or "key", ...the body's
 //     fields}, answered with the HTTP body alone. Its errors are Lambda function
 //     errors: errorType is the problem's code, errorMessage the problem's JSON.
@@ -19,6 +20,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -42,6 +44,8 @@ type Store interface {
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
 	) ([]promise.Event, error)
+	BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
+	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
 }
 
 // Operation is one thing that can be asked of the service.
@@ -52,15 +56,18 @@ type Operation struct {
 	parameters   []string // of the query; fields of the direct form
 	identifies   func(promise.Identifier) error
 	needs        promise.Need
-	callback     bool // it takes calls of callback URLs, and verifies their tokens
-	ofWorkflow   bool // it is about a workflow execution, not a promise
+	callback     bool              // it takes calls of callback URLs, and verifies their tokens
+	ofWorkflow   bool              // it is about a workflow execution, not a promise
+	unrouted     bool              // no route leads to it: it takes direct invokes alone
+	elsewhere    map[string]string // parameters of another operation, with a detail that points to it
 	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
 // answer is what a call is answered with, in either form.
 type answer struct {
-	status int
-	body   []byte
+	status     int
+	body       []byte
+	retryAfter int // HTTP form: when the caller may repeat the call, in seconds; 0: the answer does not say
 }
 
 // SignToken makes a promise token.
@@ -91,6 +98,13 @@ type Handler struct {
 	// authorizer could not, or the token of a callback URL.
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
 
+	// HTTPAlias is the alias through which API Gateway invokes the function. The caller of any other invocation has
+	// written its payload itself, so that an event in it is refused. Empty: every event is believed.
+	HTTPAlias string
+
+	// MaxWaits bounds the calls of one tenant that wait at once, over all processes, if the tenant has no limit of its own.
+	MaxWaits int
+
 	PublicURL string // where the HTTP API is reached from outside, without a slash at the end; may be empty
 
 	// Timeout is after how long a call that the database still keeps waiting is answered with CodeUnavailable: of the HTTP
@@ -113,6 +127,11 @@ type Metrics interface {
 // messages.InvokeResponse_Error, and comes with the direct form alone.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	isHTTP := isEvent(payload)
+	if isHTTP && !h.believes(ctx) {
+		e := h.Operation.refuseEvent()
+		h.log(ctx, nil, e)
+		return nil, functionError(e)
+	}
 	c, a, err := h.run(ctx, payload, isHTTP)
 	if err != nil {
 		e := promise.AsError(err)
@@ -125,7 +144,26 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if !isHTTP {
 		return a.body, nil
 	}
-	return encodeResponse(a.status, "application/json", a.body), nil
+	return encodeResponse(a, "application/json"), nil
+}
+
+// refuseEvent returns the error for an event that API Gateway did not send.
+func (op Operation) refuseEvent() *promise.Error {
+	instead := "Send an object of these fields: " + strings.Join(op.directFields(), ", ") + "."
+	if op.callback {
+		instead = "Invoke resolve-by-id or reject."
+	}
+	return promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. "+instead)
+}
+
+// believes reports whether an event that the function was invoked with is API
+// Gateway's: the operation has a route, and the invoked ARN ends in the alias.
+func (h *Handler) believes(ctx context.Context) bool {
+	if h.Operation.unrouted || h.HTTPAlias == "" {
+		return !h.Operation.unrouted
+	}
+	lc, ok := lambdacontext.FromContext(ctx)
+	return ok && strings.HasSuffix(lc.InvokedFunctionArn, ":"+h.HTTPAlias) && strings.Count(lc.InvokedFunctionArn, ":") == 7
 }
 
 // run keeps a panic, and the stack that Lambda would tell of, from the caller.

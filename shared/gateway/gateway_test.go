@@ -35,6 +35,8 @@ const (
 var operations = map[string]gateway.Operation{
 	"create-promise": gateway.CreatePromise,
 	"get-promise":    gateway.GetPromise,
+	"wait-promise":   gateway.WaitPromise,
+	"wait-events":    gateway.WaitEvents,
 	"resolve":        gateway.Resolve,
 	"resolve-by-id":  gateway.ResolveByID,
 	"resolve-by-key": gateway.ResolveByKey,
@@ -72,7 +74,7 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	op, ok := operations[function]
 	require.True(t, ok, function)
 	return &gateway.Handler{
-		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second,
+		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second, MaxWaits: 20,
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com", Authenticate: authenticate,
 		Signer: func(context.Context) (gateway.SignToken, error) {
 			return func(r gateway.TokenRequest) (string, error) {

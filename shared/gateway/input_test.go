@@ -85,7 +85,7 @@ func TestBadBodies(t *testing.T) {
 		{"create-promise", create(`,"timeoutMs":0.5`), "wrong_type", "timeoutMs"},
 		{"create-promise", create(`,"timeoutAt":"2030-01-01t00:00:60z"`), "wrong_type", "timeoutAt"},
 		{"create-promise", create(`,"timeoutAt":"2030-12-31T23:60:00Z"`), "wrong_type", "timeoutAt"},
-		{"resolve-by-key", `{"value":1,"holdSeconds":604800.5}`, "wrong_type", "holdSeconds"},
+		{"resolve by key", `{"value":1,"holdSeconds":604800.5}`, "wrong_type", "holdSeconds"},
 		{"extend-promise", `{"timeoutMs":3155328000001e-1}`, "wrong_type", "timeoutMs"},
 		{"create-promise", create(`,"timeoutMs":-1`), "out_of_range", "timeoutMs"},
 		{"create-promise", create(`,"timeoutMs":315532800001`), "out_of_range", "timeoutMs"},
@@ -125,10 +125,9 @@ func TestBadBodies(t *testing.T) {
 		{"resolve", `{"value":1,"comment":"` + strings.Repeat("ä", 1001) + `"}`, "out_of_range", "comment"},
 		{"resolve", `{"value":1,"comment":"\u0000"}`, "nul_character", "comment"},
 		{"resolve", `{"value":1,"holdSeconds":60}`, "unknown_field", "holdSeconds"},
-		{"resolve-by-id", `{"value":1,"holdSeconds":60}`, "unknown_field", "holdSeconds"},
-		{"resolve-by-key", `{"value":1,"holdSeconds":0}`, "out_of_range", "holdSeconds"},
-		{"resolve-by-key", `{"value":1,"holdSeconds":604801}`, "out_of_range", "holdSeconds"},
-		{"resolve-by-key", `{"value":1,"holdSeconds":"60"}`, "wrong_type", "holdSeconds"},
+		{"resolve by key", `{"value":1,"holdSeconds":0}`, "out_of_range", "holdSeconds"},
+		{"resolve by key", `{"value":1,"holdSeconds":604801}`, "out_of_range", "holdSeconds"},
+		{"resolve by key", `{"value":1,"holdSeconds":"60"}`, "wrong_type", "holdSeconds"},
 		{"reject", `{"error":"x","comment":7}`, "wrong_type", "comment"},
 		{"cancel-promise", `{"reason":null}`, "wrong_type", "reason"},
 		{"cancel-promise", `{"reason":"` + strings.Repeat("ä", 1001) + `"}`, "out_of_range", "reason"},
@@ -151,8 +150,8 @@ func TestBadBodies(t *testing.T) {
 	} {
 		identifier := id
 		switch c.function {
-		case "resolve-by-key":
-			identifier = "key:" + key
+		case "resolve by key":
+			c.function, identifier = "resolve", "key:"+key
 		case "batch-resolve":
 			identifier = ""
 		}
@@ -226,15 +225,21 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "key64:_w", "invalid_utf8", ""},
 		{"resolve", "key64:AA", "nul_character", ""},
 		{"resolve", "Key64:YQ", "invalid_identifier", prefix},
-		{"resolve-by-id", "key64:YQ", "invalid_identifier", ""},
-		{"resolve-by-id", "key:" + key, "invalid_identifier", ""},
-		{"resolve-by-key", "id:" + promiseID, "invalid_identifier", ""},
 	} {
 		p := requireProblem(t, 400, c.code, s.post(t, c.function, c.identifier, "", `{"value":1}`))
 		if c.detail != "" {
 			require.Equal(t, c.detail, p["detail"], c.identifier)
 		}
 	}
+	for function, payload := range map[string]string{
+		"resolve-by-id":  `{"tenant":"demo","key":"` + key + `","value":1}`,
+		"resolve-by-key": `{"tenant":"demo","promiseId":"` + promiseID + `","value":1}`,
+	} {
+		_, err := s.direct(t, function, payload)
+		requireFunctionError(t, "invalid_identifier", err)
+	}
+	_, err := s.direct(t, "resolve-by-id", `{"tenant":"demo","promiseId":"`+promiseID+`","value":1,"holdSeconds":60}`)
+	requireFunctionError(t, "unknown_field", err)
 	for payload, code := range map[string]string{
 		`{"tenant":"demo","value":1}`:                                            "invalid_identifier",
 		`{"tenant":"demo","promiseId":"` + promiseID + `","key":"k","value":1}`:  "invalid_identifier",
@@ -257,16 +262,16 @@ func TestBadIdentifiers(t *testing.T) {
 	byDeadline := promise.Cursor{TimeoutAt: new(time.Now()), ID: uuid.New()}.String()
 	newestFirst := promise.Cursor{CreatedAt: time.Now(), ID: uuid.New()}.String()
 	for _, c := range []struct{ function, query, code string }{
-		{"get-promise", "waitSeconds=26", "out_of_range"},
-		{"get-promise", "waitSeconds=-1", "invalid_parameter"},
-		{"get-promise", "waitSeconds=1.5", "invalid_parameter"},
-		{"get-promise", "waitSeconds=1e-1", "invalid_parameter"},
-		{"get-promise", "waitSeconds=1e400", "out_of_range"},
-		{"get-promise", "waitSeconds=1.", "invalid_parameter"},
-		{"get-promise", "waitSeconds=", "invalid_parameter"},
-		{"get-promise", "waitSeconds=%2B1", "invalid_parameter"},
-		{"get-promise", "waitSeconds=01", "invalid_parameter"},
-		{"get-promise", "waitSeconds=1&waitSeconds=1", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=26", "out_of_range"},
+		{"wait-promise", "waitSeconds=-1", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=1.5", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=1e-1", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=1e400", "out_of_range"},
+		{"wait-promise", "waitSeconds=1.", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=%2B1", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=01", "invalid_parameter"},
+		{"wait-promise", "waitSeconds=1&waitSeconds=1", "invalid_parameter"},
 		{"get-promise", "strict=true", "invalid_parameter"},
 		{"list-promises", "limit=0", "out_of_range"},
 		{"list-promises", "limit=101", "out_of_range"},
@@ -308,7 +313,7 @@ func TestBadIdentifiers(t *testing.T) {
 		require.NotEmpty(t, requireProblem(t, 400, c.code, decodeResponse(t, got))["field"], c.query)
 	}
 	for function, payload := range map[string]string{
-		"get-promise": named + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
+		"wait-promise": named + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
 		"list-events": `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1.5}`,
 	} {
 		_, err := s.direct(t, function, payload)
@@ -325,7 +330,7 @@ func TestBadIdentifiers(t *testing.T) {
 		requireFunctionError(t, "invalid_parameter", err)
 		require.ErrorContains(t, err, field, payload)
 	}
-	_, err := s.direct(t, "list-events", `{"tenant":"demo"}`)
+	_, err = s.direct(t, "list-events", `{"tenant":"demo"}`)
 	requireFunctionError(t, "missing_field", err)
 	requireProblem(t, 400, "invalid_uuid", s.post(t, "list-events", "x", "", ""))
 	require.Equal(t, before, s.snapshot(t))

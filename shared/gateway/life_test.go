@@ -240,7 +240,7 @@ func TestWait(t *testing.T) {
 	}
 	waiters := make(chan woken, 8)
 	for range 4 {
-		get, events := s.handler(t, "get-promise"), s.handler(t, "list-events")
+		get, events := s.handler(t, "wait-promise"), s.handler(t, "wait-events")
 		go func() {
 			a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
 			waiters <- woken{string(a), err}
@@ -257,10 +257,10 @@ func TestWait(t *testing.T) {
 		require.NoError(t, w.err)
 		require.Contains(t, w.answer, `"state":"resolved"`)
 	}
-	got := s.answer(t, "list-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
+	got := s.answer(t, "wait-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
 	require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
 	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
-	p = s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
+	p = s.answer(t, "wait-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
 	require.Equal(t, "timed_out", p["state"], "a deadline ends the wait, too")
 }
 
@@ -270,8 +270,8 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	for _, c := range []struct{ function, payload, want string }{
-		{"get-promise", named + `,"waitSeconds":25}`, `"state":"pending"`},
-		{"list-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
+		{"wait-promise", named + `,"waitSeconds":25}`, `"state":"pending"`},
+		{"wait-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
 	} {
 		h := s.handler(t, c.function)
 		looks, stopping := make(chan struct{}, 1000), make(chan struct{})
@@ -485,7 +485,7 @@ func TestWaitByAKeyThatIsOver(t *testing.T) {
 	s.promise(t)
 	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
 	looks := &looking{Store: s.store}
-	get := s.handler(t, "get-promise")
+	get := s.handler(t, "wait-promise")
 	get.Store = looks
 	woken := make(chan string, 1)
 	go func() {

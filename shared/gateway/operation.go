@@ -16,10 +16,18 @@ var CreatePromise = Operation{
 	needs: promise.Need{Scope: promise.ScopeCreate}, do: create,
 }
 
-// GetPromise reads a promise, and can wait for it to be settled.
+// GetPromise reads a promise.
 var GetPromise = Operation{
-	name: "get-promise", parameters: []string{"waitSeconds"}, identifies: anyIdentifier,
-	needs: promise.Need{Scope: promise.ScopeRead}, do: get,
+	name: "get-promise", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeRead}, do: get,
+	elsewhere: map[string]string{
+		"waitSeconds": "get-promise does not wait. Send waitSeconds to GET /promises/{identifier}/wait, or invoke wait-promise.",
+	},
+}
+
+// WaitPromise reads a promise once it is settled, or when the time is up.
+var WaitPromise = Operation{
+	name: "wait-promise", parameters: []string{"waitSeconds"}, identifies: anyIdentifier,
+	needs: promise.Need{Scope: promise.ScopeRead}, do: waitPromise,
 }
 
 // ListPromises lists a tenant's promises, newest first.
@@ -31,10 +39,20 @@ var ListPromises = Operation{
 	needs: promise.Need{Scope: promise.ScopeRead}, do: listPromises,
 }
 
-// ListEvents reads a workflow execution's log, and can wait for its next event.
+// ListEvents reads a workflow execution's log.
 var ListEvents = Operation{
-	name: "list-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true,
+	name: "list-events", parameters: []string{"after", "limit"}, ofWorkflow: true,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: listEvents,
+	elsewhere: map[string]string{
+		"waitSeconds": "list-events does not wait. Send waitSeconds to GET /workflows/{workflowExecutionId}/events/wait, or invoke wait-events.",
+	},
+}
+
+// WaitEvents reads a workflow execution's log once it has an event, or when the
+// time is up.
+var WaitEvents = Operation{
+	name: "wait-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true,
+	needs: promise.Need{Scope: promise.ScopeRead}, do: waitEvents,
 }
 
 // Resolve resolves a promise by either identifier: it hands over to
@@ -52,7 +70,7 @@ var Resolve = Operation{
 
 // ResolveByID resolves a promise by its id, and by nothing else.
 var ResolveByID = Operation{
-	name: "resolve-by-id", body: []string{"value", "comment"}, parameters: settleParameters, needs: toResolve, do: resolve,
+	name: "resolve-by-id", unrouted: true, body: []string{"value", "comment"}, parameters: settleParameters, needs: toResolve, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.ID(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key.")
@@ -63,7 +81,7 @@ var ResolveByID = Operation{
 
 // ResolveByKey resolves a promise by its idempotency key, and by nothing else.
 var ResolveByKey = Operation{
-	name: "resolve-by-key", body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
+	name: "resolve-by-key", unrouted: true, body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
 	identifies: func(i promise.Identifier) error {
 		if _, ok := i.Key(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")

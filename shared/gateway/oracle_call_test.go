@@ -23,13 +23,17 @@ func (o *oracle) calls(function string) []storeCall {
 		method, args = "Extend", []any{promise.Deadline{Timeout: timeout, At: at}}
 	case "revoke-tokens":
 		method = "RevokeTokens"
-	case "get-promise":
-		o.integer(o.query, o.isText, "waitSeconds", 0, 25)
+	case "get-promise", "wait-promise":
+		if function == "wait-promise" {
+			o.integer(o.query, o.isText, "waitSeconds", 0, 25)
+		}
 		method = "Get"
 	case "list-promises":
 		method, args = "ListPromises", []any{o.filter(), o.otherwise(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
-	case "list-events":
-		o.integer(o.query, o.isText, "waitSeconds", 0, 25)
+	case "list-events", "wait-events":
+		if function == "wait-events" {
+			o.integer(o.query, o.isText, "waitSeconds", 0, 25)
+		}
 		after := o.otherwise(o.integer(o.query, o.isText, "after", 0, 2147483647), 0)
 		method, args = "ListEvents", []any{o.workflow, after, o.otherwise(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
 	case "batch-resolve":

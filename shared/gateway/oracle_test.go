@@ -55,21 +55,28 @@ var functions = map[string]struct {
 	scope        promise.Scope
 	verb         promise.Verb
 	bodyOptional bool
+	ofWorkflow   bool
+	unrouted     bool // it reads no event
 }{
 	"create-promise": {scope: "create", body: []string{
 		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
 	}},
-	"get-promise": {scope: "read", identifier: "id: key:", query: []string{"waitSeconds"}},
+	"get-promise":  {scope: "read", identifier: "id: key:"},
+	"wait-promise": {scope: "read", identifier: "id: key:", query: []string{"waitSeconds"}},
 	"list-promises": {scope: "read", query: []string{
 		"workflowExecutionId", "workflowId", "name", "state", "timeoutBefore", "limit", "cursor",
 	}},
-	"list-events": {scope: "read", query: []string{"after", "limit", "waitSeconds"}},
+	"list-events": {scope: "read", query: []string{"after", "limit"}, ofWorkflow: true},
+	"wait-events": {scope: "read", query: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true},
 	"resolve": {
 		scope: "settle", verb: "resolve", identifier: "id: key:", body: []string{"value", "comment", "holdSeconds"}, query: []string{"strict"},
 	},
-	"resolve-by-id": {scope: "settle", verb: "resolve", identifier: "id:", body: []string{"value", "comment"}, query: []string{"strict"}},
+	"resolve-by-id": {
+		scope: "settle", verb: "resolve", identifier: "id:", body: []string{"value", "comment"}, query: []string{"strict"}, unrouted: true,
+	},
 	"resolve-by-key": {
 		scope: "settle", verb: "resolve", identifier: "key:", body: []string{"value", "comment", "holdSeconds"}, query: []string{"strict"},
+		unrouted: true,
 	},
 	"reject": {
 		scope: "settle", verb: "reject", identifier: "id: key:", body: []string{"error", "comment", "holdSeconds"}, query: []string{"strict"},
@@ -157,7 +164,7 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 		o.refuse(err != nil)
 		body = decoded
 	}
-	if function == "list-events" {
+	if functions[function].ofWorkflow {
 		segment := plain(path["workflowExecutionId"])
 		if text, ok := strings.CutPrefix(segment, "workflowId:"); ok {
 			o.external(&text)
@@ -179,6 +186,7 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 func (o *oracle) authorize(texts map[string]string, scope promise.Scope, verb promise.Verb) {
 	o.by = promise.By{Kind: promise.PrincipalKind(texts["kind"]), ID: texts["id"]}
 	o.refuse(texts["tenant"] != o.tenant || o.tenant == "")
+	o.refuse(!uuidText.MatchString(texts["id"]) || texts["id"] == uuid.Nil.String())
 	switch texts["kind"] {
 	case "key":
 		o.refuse(!slices.Contains(strings.Fields(texts["scopes"]), string(scope)))
@@ -202,7 +210,7 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 	if f.identifier != "" {
 		known = append(known, "promiseId", "key")
 	}
-	if function == "list-events" {
+	if functions[function].ofWorkflow {
 		known = append(known, "workflowExecutionId", "workflowId")
 	}
 	o.body = o.object(payload, known)
@@ -217,7 +225,7 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 			o.identify(f.identifier, "key:"+*key)
 		}
 	}
-	if function == "list-events" {
+	if functions[function].ofWorkflow {
 		o.readWorkflow()
 	}
 	return o.calls(function)

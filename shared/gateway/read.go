@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"net/http"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -12,12 +11,7 @@ import (
 )
 
 const (
-	maxWait   = 25 // seconds, so that a call is answered before API Gateway's 30 are over
-	pollEvery = 150 * time.Millisecond
-	maxPage   = 100
-
-	// lastLook is what a call that waits leaves of the function's own time.
-	lastLook = time.Second
+	maxPage = 100
 
 	// maxAnswer bounds a page in its HTTP form, with room for what is around it:
 	// Lambda answers with at most 6 MB.
@@ -25,65 +19,11 @@ const (
 )
 
 func get(ctx context.Context, h *Handler, c *call) (answer, error) {
-	wait, err := c.parameters.integer("waitSeconds", 0, 0, maxWait)
+	p, err := h.Store.Get(ctx, c.tenant, c.identifier)
 	if err != nil {
 		return answer{}, err
 	}
-	var p promise.Promise
-	err = h.await(ctx, c, wait, func(ctx context.Context) (done bool, err error) {
-		q, err := h.Store.Get(ctx, c.tenant, c.identifier)
-		if err != nil {
-			return false, err
-		}
-		p = q
-		c.identifier = promise.ByID(p.ID) // its key may be free as soon as it is settled
-		return p.State != promise.Pending, nil
-	})
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{http.StatusOK, encodePromise(c.principal, p, nil)}, nil
-}
-
-// await looks until something is done, an error ends it, or its time is over.
-// No connection to the database is used in between. A later look that the
-// function's own end cuts off is no error: the one before it stands.
-func (h *Handler) await(
-	ctx context.Context, c *call, seconds int64, look func(context.Context) (done bool, err error),
-) error {
-	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	if over := c.principal.ExpiresAt; !over.IsZero() && end.After(over) {
-		end = over
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		if end.After(deadline.Add(-lastLook)) {
-			end = deadline.Add(-lastLook)
-		}
-		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
-		defer stop()
-	}
-	latest := c.deadline // of one look
-	for looks := 0; ; looks++ {
-		looking, stop := context.WithDeadline(ctx, latest)
-		done, err := look(looking)
-		stop()
-		left := time.Until(end)
-		if err != nil && looks > 0 && ctx.Err() != nil {
-			return nil
-		}
-		if err != nil || done || left <= 0 {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-h.Stopping:
-			end = time.Now()
-		case <-time.After(min(pollEvery, left)):
-		}
-		latest = h.deadline(time.Time{})
-	}
+	return answer{status: http.StatusOK, body: encodePromise(c.principal, p, nil)}, nil
 }
 
 func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -104,7 +44,7 @@ func listPromises(ctx context.Context, h *Handler, c *call) (answer, error) {
 			return answer{}, err
 		}
 	}
-	return answer{http.StatusOK, encodePromises(c.principal, promises, more, filter)}, nil
+	return answer{status: http.StatusOK, body: encodePromises(c.principal, promises, more, filter)}, nil
 }
 
 func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, error) {
@@ -169,29 +109,37 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 }
 
 func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
-	after, err := c.parameters.integer("after", 0, 0, math.MaxInt32)
+	p, err := h.readEventPage(ctx, c)
 	if err != nil {
 		return answer{}, err
+	}
+	events, err := p.read(ctx)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: http.StatusOK, body: encodeEvents(events, p.after)}, nil
+}
+
+// eventPage is the part of a log that a call asks for.
+type eventPage struct {
+	read  func(context.Context) ([]promise.Event, error)
+	after int32
+}
+
+func (h *Handler) readEventPage(ctx context.Context, c *call) (eventPage, error) {
+	after, err := c.parameters.integer("after", 0, 0, math.MaxInt32)
+	if err != nil {
+		return eventPage{}, err
 	}
 	limit, err := c.parameters.integer("limit", maxPage, 1, maxPage)
 	if err != nil {
-		return answer{}, err
-	}
-	wait, err := c.parameters.integer("waitSeconds", 0, 0, maxWait)
-	if err != nil {
-		return answer{}, err
+		return eventPage{}, err
 	}
 	workflow, err := h.workflowExecutionID(ctx, c.tenant, c.workflow)
 	if err != nil {
-		return answer{}, err
+		return eventPage{}, err
 	}
-	var events []promise.Event
-	err = h.await(ctx, c, wait, func(ctx context.Context) (done bool, err error) {
-		events, err = h.Store.ListEvents(ctx, c.tenant, workflow, int32(after), int(limit))
-		return len(events) > 0, err
-	})
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{http.StatusOK, encodeEvents(events, int32(after))}, nil
+	return eventPage{after: int32(after), read: func(ctx context.Context) ([]promise.Event, error) {
+		return h.Store.ListEvents(ctx, c.tenant, workflow, int32(after), int(limit))
+	}}, nil
 }

@@ -85,7 +85,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if s.Outcome == promise.OutcomeHeld {
 		status = http.StatusAccepted
 	}
-	return answer{status, encode(toSettledJSON(s))}, nil
+	return answer{status: status, body: encode(toSettledJSON(s))}, nil
 }
 
 // ownOutcome fails with CodeForbidden if the principal may not see the outcome of
@@ -119,7 +119,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encodePromise(c.principal, p, nil)}, nil
+	return answer{status: http.StatusOK, body: encodePromise(c.principal, p, nil)}, nil
 }
 
 type tokensRevokedJSON struct {
@@ -132,7 +132,7 @@ func revokeTokens(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
+	return answer{status: http.StatusOK, body: encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
 }
 
 // batchResolve answers for each item by itself: one that cannot even be read
@@ -178,7 +178,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 			}
 		}
 	}
-	return answer{http.StatusOK, encodeBatch(judgements)}, nil
+	return answer{status: http.StatusOK, body: encodeBatch(judgements)}, nil
 }
 
 func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {

@@ -199,7 +199,7 @@ func TestUnknownNamesWhatThereIs(t *testing.T) {
 		require.Contains(t, p["detail"], "The fields are: "+c.fields)
 	}
 	_, err := s.direct(t, "get-promise", `{"tenant":"demo","id":"`+promiseID+`"}`)
-	require.Contains(t, requireFunctionError(t, "unknown_field", err)["detail"], "The fields are: tenant, waitSeconds, promiseId, key.")
+	require.Contains(t, requireFunctionError(t, "unknown_field", err)["detail"], "The fields are: tenant, promiseId, key.")
 	p := requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, "Strict=true", `{"value":1}`))
 	require.Contains(t, p["detail"], "The parameters are: strict.")
 	p = requireProblem(t, 400, "invalid_parameter", s.post(t, "extend-promise", "id:"+promiseID, "timeoutMs=1", `{"timeoutMs":1}`))
@@ -248,7 +248,7 @@ func TestIdentifierWorksEverywhere(t *testing.T) {
 		result := a["results"].([]any)[0].(map[string]any)
 		require.Equal(t, "settled", result["outcome"], "in a batch")
 		require.Equal(t, id, result["promiseId"])
-		require.Contains(t, s.post(t, "resolve-by-key", identifier, "", `{"value":1}`).Body, `"outcome":"duplicate"`)
+		require.Contains(t, s.post(t, "resolve", identifier, "", `{"value":1}`).Body, `"outcome":"duplicate"`)
 		require.NotContains(t, s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+id+`"}`), "identifier", "only a create answers with it")
 	}
 	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"without a key"}`)

@@ -267,7 +267,8 @@ FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
 	'promise_settlement', 'promise_creation', 'promise_created',
-	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held')
+	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
+	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -280,7 +281,7 @@ WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata')
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
 	('workflow_execution', 'last_sequence_number'), ('workflow_execution', 'external_id'),
 	('tenant', 'suspended_at'), ('tenant', 'pending_full'), ('tenant', 'held_full'), ('tenant', 'max_pending'), ('tenant', 'max_workflow_promises'),
-	('tenant', 'max_held'), ('tenant', 'max_held_bytes'), ('tenant', 'deleted_at'),
+	('tenant', 'max_held'), ('tenant', 'max_held_bytes'), ('tenant', 'deleted_at'), ('tenant', 'max_waits'),
 	('workflow_execution', 'promises_left'), ('workflow_execution', 'promises_counted_at'))
 UNION ALL
 SELECT format('the function %I is there already', p.proname)
@@ -298,7 +299,7 @@ FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
 WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
 	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
-	('idempotency_key', 'idempotency_key_held'), ('tenant', 'tenant_deleted_suspended'))
+	('idempotency_key', 'idempotency_key_held'), ('tenant', 'tenant_deleted_suspended'), ('tenant', 'tenant_max_waits'))
 UNION ALL
 SELECT 'the trigger workflow_execution_delete_events is there already'
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid

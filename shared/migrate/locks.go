@@ -25,6 +25,7 @@ var lockedBy = map[string][]string{
 	"00012_revoke_tokens.sql":                 {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 	"00013_deadlines_and_lists.sql":           {"promise: ShareLock"},
 	"00014_limits.sql":                        {"idempotency_key: AccessExclusiveLock", "tenant: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
+	"00015_waits.sql":                         {"tenant: AccessExclusiveLock"},
 }
 
 // strong lists the modes of locks that keep writers or readers out, the weakest

@@ -40,7 +40,7 @@ func TestLegacyIDsInAPath(t *testing.T) {
 		event, err := json.Marshal(map[string]any{
 			"version": "2.0", "pathParameters": map[string]string{"slug": "acme", "identifier": i.String()},
 			"requestContext": map[string]any{"authorizer": map[string]any{"lambda": promise.Principal{
-				By: promise.By{Kind: promise.APIKey}, Tenant: "acme", Scopes: promise.Scopes,
+				By: promise.By{Kind: promise.APIKey, ID: w1.String()}, Tenant: "acme", Scopes: promise.Scopes,
 			}.Texts()}},
 		})
 		require.NoError(t, err)

@@ -66,8 +66,8 @@ func join[T ~string](list []T) string {
 	return strings.Join(texts, " ")
 }
 
-// ParsePrincipal reads what Texts wrote, of a credential that is not over now.
-// Anything else is Anonymous. An Anonymous principal with an ExpiresAt had a
+// ParsePrincipal reads what Texts wrote, of a credential that is not over now;
+// the ID of both kinds is a UUID. Anything else is Anonymous. An Anonymous principal with an ExpiresAt had a
 // credential that expired then.
 func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 	nobody := Principal{By: By{Kind: Anonymous}}
@@ -82,6 +82,9 @@ func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 			return nobody
 		}
 		p.ExpiresAt = at
+	}
+	if id, err := ParseID(p.ID); err != nil || id == uuid.Nil {
+		return nobody
 	}
 	switch p.Kind {
 	case APIKey:

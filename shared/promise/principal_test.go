@@ -127,8 +127,8 @@ func TestExpired(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	need := promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
 	for _, p := range []promise.Principal{
-		{By: promise.By{Kind: promise.APIKey, ID: "1"}, Tenant: "acme", Scopes: scopes, ExpiresAt: at},
-		{By: promise.By{Kind: promise.Token, ID: "1"}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
+		{By: promise.By{Kind: promise.APIKey, ID: id}, Tenant: "acme", Scopes: scopes, ExpiresAt: at},
+		{By: promise.By{Kind: promise.Token, ID: id}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
 	} {
 		for after, expired := range map[time.Duration]bool{-time.Nanosecond: false, 0: true, time.Hour: true} {
 			err := promise.ParsePrincipal(p.Texts(), at.Add(after)).May(need, "acme", promise.ByID(uuid.MustParse(id)))
@@ -140,7 +140,7 @@ func TestExpired(t *testing.T) {
 			require.Contains(t, err.Error(), "expired at 2026-11-26T12:00:00Z", p.Kind)
 		}
 	}
-	for _, texts := range []map[string]string{nil, {"kind": "key", "tenant": "acme", "expiresAt": "never"}} {
+	for _, texts := range []map[string]string{nil, {"kind": "key", "tenant": "acme", "scopes": "settle", "id": "1"}, {"kind": "key", "tenant": "acme", "expiresAt": "never"}} {
 		err := promise.ParsePrincipal(texts, at).May(need, "acme", promise.Identifier{})
 		require.Contains(t, err.Error(), "Send an API key or a promise token")
 	}

@@ -113,6 +113,9 @@ func TestOneRoundTrip(t *testing.T) {
 		{"token active", 1, func() error {
 			return errOf(r.TokenActive(ctx, tenant, p.ID, uuid.Nil, nil))
 		}},
+		{"begin wait", 1, func() error { return errOf(r.BeginWait(ctx, tenant, uuid.New(), time.Minute, 1)) }},
+		{"begin wait, beyond the bound", 1, func() error { return errOf(r.BeginWait(ctx, tenant, uuid.New(), time.Minute, 1)) }},
+		{"end wait", 1, func() error { return r.EndWait(ctx, tenant, uuid.New()) }},
 		{"revoke tokens by id", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) }},
 		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, byKey(t, "k"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
@@ -172,6 +175,12 @@ func TestEveryQueryExecMode(t *testing.T) {
 			active, err := r.TokenActive(ctx, tenant, p.ID, uuid.Nil, &revoked.At)
 			require.NoError(t, err)
 			require.True(t, active)
+			wait := uuid.New()
+			counted, err := r.BeginWait(ctx, tenant, wait, 1500*time.Millisecond, 1)
+			require.NoError(t, err)
+			require.True(t, counted)
+			require.NoError(t, r.EndWait(ctx, tenant, wait))
+			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
 			_, err = r.ExpireKeys(ctx, 10)
 			require.NoError(t, err)
 			requireLifecycle(t, r, value)
@@ -280,6 +289,8 @@ func TestPlans(t *testing.T) {
 	db.Exec(t, `INSERT INTO api_key (tenant_id, name, hash, scopes)
 		SELECT id, 'n', sha256((id::TEXT || n)::BYTEA), '{read}' FROM tenant CROSS JOIN generate_series(1, 500) n`)
 	db.Exec(t, "INSERT INTO deleted_tenant SELECT 'gone-' || n, gen_random_uuid(), NOW() FROM generate_series(1, 2000) n")
+	db.Exec(t, `INSERT INTO tenant_wait (tenant_id, id, expires_at)
+		SELECT id, gen_random_uuid(), NOW() + random() * INTERVAL '30 seconds' FROM tenant CROSS JOIN generate_series(1, 500) n`)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements":         {}, // see TestPlansOfAwaitSettlements
@@ -295,6 +306,8 @@ func TestPlans(t *testing.T) {
 		"store_counts":              {},
 		"tenant_contents":           {"tenant_contents"},
 		"uncounted_tenants":         {},
+		"begin_wait":                {"idx_tenant_wait_expires", "tenant_wait_pkey"},
+		"end_wait":                  {"tenant_wait_pkey"},
 		"create_key":                {},
 		"create_tenant":             {},
 		"find_key":                  {"api_key_hash_key"},

@@ -22,17 +22,27 @@ var HTTP = []Route{
 	{"GET", "/api/tenants/{slug}/promises", "list-promises", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/batch-resolve", "batch-resolve", "credential"},
 	{"GET", "/api/tenants/{slug}/promises/{identifier}", "get-promise", "credential"},
+	{"GET", "/api/tenants/{slug}/promises/{identifier}/wait", "wait-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/resolve", "resolve", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/extend", "extend-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/revoke-tokens", "revoke-tokens", "credential"},
 	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events", "list-events", "credential"},
+	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events/wait", "wait-events", "credential"},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve/{token}", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject/{token}", "settle-callback", ""},
 }
+
+// HTTPAlias is the alias through which API Gateway invokes a function that has
+// a route. The function believes no other invocation's event.
+const HTTPAlias = "http"
+
+// Waiting lists the functions whose calls may wait for long. Their concurrency
+// is apart from that of every other function.
+var Waiting = []string{"wait-events", "wait-promise"}
 
 // SelfVerifying lists the functions that verify the caller's credential
 // themselves. Their routes have no authorizer, and a throttle of their own.
@@ -87,8 +97,8 @@ var Functions = []Function{
 	{"cancel-promise", 10 * time.Second, 256, app},
 	{"create-promise", 10 * time.Second, 256, app},
 	{"extend-promise", 10 * time.Second, 256, app},
-	{"get-promise", 30 * time.Second, 256, app}, // as long as API Gateway waits
-	{"list-events", 30 * time.Second, 256, app},
+	{"get-promise", 10 * time.Second, 256, app},
+	{"list-events", 10 * time.Second, 256, app},
 	{"list-promises", 10 * time.Second, 256, app},
 	{"manage-tenants", 10 * time.Second, 256, admin},
 	{"reject", 10 * time.Second, 256, app},
@@ -97,6 +107,8 @@ var Functions = []Function{
 	{"resolve-by-key", 10 * time.Second, 256, app},
 	{"revoke-tokens", 10 * time.Second, 256, app},
 	{"settle-callback", 10 * time.Second, 256, app},
+	{"wait-events", 30 * time.Second, 256, app}, // as long as API Gateway waits
+	{"wait-promise", 30 * time.Second, 256, app},
 	{"expire-promises", 75 * time.Second, 256, sweeper},
 	{"migrate", 15 * time.Minute, 256, ""},
 }

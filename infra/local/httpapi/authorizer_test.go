@@ -63,6 +63,9 @@ func (api *guardedAPI) invoke(function string, req lambda.Request) (lambda.Resul
 	api.mu.Lock()
 	api.calls[function] = append(api.calls[function], req)
 	api.mu.Unlock()
+	if want := map[bool]string{false: "http"}[function == "authorize"]; req.Qualifier != want {
+		return lambda.Result{}, fmt.Errorf("%s was invoked through %q", function, req.Qualifier)
+	}
 	if function != "authorize" {
 		return lambda.Result{Payload: []byte(`{"statusCode":204}`)}, nil
 	}

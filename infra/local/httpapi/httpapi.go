@@ -180,8 +180,9 @@ func (h *Handler) invoke(ctx context.Context, route routes.Route, q request, pay
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.Timeout)
 	defer cancel()
 	result, err := h.Invoker.Invoke(ctx, route.Function, lambda.Request{
-		Payload: payload,
-		TraceID: q.Headers["x-amzn-trace-id"],
+		Payload:   payload,
+		Qualifier: routes.HTTPAlias,
+		TraceID:   q.Headers["x-amzn-trace-id"],
 	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambda.ErrThrottled), errors.Is(err, lambda.ErrClosed):

@@ -33,6 +33,12 @@ func errNotFound(name, qualifier string) error {
 	return &apiError{status: http.StatusNotFound, code: "ResourceNotFoundException", message: "Function not found: " + arn}
 }
 
+func errDenied(name, qualifier string) error {
+	return &apiError{status: http.StatusForbidden, code: "AccessDeniedException", message: "User: arn:aws:iam::" + lambda.AccountID +
+		":user/local is not authorized to perform: lambda:InvokeFunction on resource: " + lambda.ARN(name) + ":" + qualifier +
+		" because no identity-based policy allows the lambda:InvokeFunction action"}
+}
+
 func errName(name string) error {
 	return &apiError{status: http.StatusBadRequest, code: "ValidationException", message: fmt.Sprintf(
 		"1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: Member must be a function's name or ARN", name)}

@@ -35,6 +35,9 @@ type Handler struct {
 	// Function returns the name that the service knows the called function by. The
 	// function sees the name that it was called by in its ARN. Nil: they are equal.
 	Function func(name string) string
+	// Denied is a qualifier that no caller may invoke, as if no policy allowed it:
+	// 403 AccessDeniedException. Empty: there is none.
+	Denied string
 }
 
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -58,6 +61,9 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 	name, qualifier, err := parseName(name, r.URL.Query().Get("Qualifier"))
 	if err != nil {
 		return err
+	}
+	if h.Denied != "" && qualifier == h.Denied {
+		return errDenied(name, qualifier)
 	}
 	function := name
 	if h.Function != nil {

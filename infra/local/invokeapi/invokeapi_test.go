@@ -56,7 +56,7 @@ func start(t *testing.T, o lambda.Options) string {
 		function("short", 200*time.Millisecond),
 		function("echo", time.Minute, "RETURN=event"),
 	}, o)
-	server := httptest.NewServer(invokeapi.Handler{Service: service, Function: func(name string) string {
+	server := httptest.NewServer(invokeapi.Handler{Service: service, Denied: "http", Function: func(name string) string {
 		return strings.TrimPrefix(name, "promises-dev-")
 	}})
 	t.Cleanup(func() { service.Close(); server.Close() })
@@ -209,6 +209,11 @@ func TestErrors(t *testing.T) {
 			404, "ResourceNotFoundException", "Function not found: "},
 		{sdk.InvokeInput{FunctionName: aws.String("echo:live")},
 			404, "ResourceNotFoundException", "Function not found: arn:aws:lambda:us-east-1:123456789012:function:echo:live"},
+		{sdk.InvokeInput{FunctionName: aws.String("echo:http")}, 403, "AccessDeniedException", lambda.ARN("echo") + ":http because"},
+		{sdk.InvokeInput{FunctionName: aws.String(lambda.ARN("echo") + ":http")}, 403, "AccessDeniedException", "is not authorized to perform"},
+		{sdk.InvokeInput{FunctionName: aws.String("echo"), Qualifier: aws.String("http")}, 403, "AccessDeniedException", "lambda:InvokeFunction"},
+		{sdk.InvokeInput{FunctionName: aws.String("nobody:http"), InvocationType: types.InvocationTypeDryRun}, 403, "AccessDeniedException", ""},
+		{sdk.InvokeInput{FunctionName: aws.String("echo:http"), InvocationType: types.InvocationTypeEvent}, 403, "AccessDeniedException", ""},
 		{sdk.InvokeInput{FunctionName: aws.String("echo:$LATEST"), Qualifier: aws.String("live")},
 			400, "InvalidParameterValueException", "derived qualifier"},
 		{sdk.InvokeInput{FunctionName: aws.String("no such/name")}, 400, "ValidationException", "'no such/name'"},
