@@ -1,7 +1,7 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
 REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
-    FROM promises_app, promises_sweeper, promises_admin;
+    FROM promises_app, promises_reader, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
@@ -9,29 +9,39 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_create_before(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
-    promise_settle_before(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)
-    FROM PUBLIC, promises_app;
+    promise_settle_before(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
+    promise_final(), promise_identity(), promise_erase(VARCHAR, UUID, VARCHAR)
+    FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
-GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
-GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
+-- A settled promise changes for nobody: promise_final. delete-promise erases by promise_erase alone. The functions of the previous release that only
+-- read still connect as this role during a deployment: a later release takes SELECT on workflow_event_row away.
+GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_app;
+GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id) ON workflow_execution TO promises_app;
 GRANT UPDATE (
     resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
-    timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
+    timeout_at, tokens_revoked_at
 ) ON promise TO promises_app;
-GRANT UPDATE ON idempotency_key TO promises_app;
+GRANT UPDATE (
+    promise_id, expires_at, check_at, held_until, held_at, held_outcome, held_value, held_error, held_by_kind, held_by_id, held_comment
+) ON idempotency_key TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
-    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) TO promises_app;
+    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
+    promise_erase(VARCHAR, UUID, VARCHAR) TO promises_app;
+
+-- authorize, get-promise, list-promises and list-events: they read, and write nothing.
+GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_reader;
+GRANT EXECUTE ON FUNCTION promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_reader;
 
 -- expire-promises: records deadlines, and deletes what is over.
 GRANT SELECT (id, slug) ON tenant TO promises_sweeper;
-GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_sweeper;
-GRANT INSERT ON workflow_event, workflow_event_row TO promises_sweeper;
+GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_sweeper;
+GRANT INSERT ON workflow_event_row TO promises_sweeper;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;

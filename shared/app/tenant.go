@@ -29,7 +29,7 @@ const usage = `usage: manage-tenants [--function <name>] <command>
   list                                              list all tenants
   suspend <slug>                                    none of its credentials opens anything any more
   resume <slug>                                     as before
-  create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
+  create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read,manage; expires: an RFC 3339 time
   list-keys <tenant>
   revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
   @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @-: of standard input

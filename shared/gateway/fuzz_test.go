@@ -105,6 +105,11 @@ func (r *recorder) RevokeTokens(_ context.Context, tenant string, i promise.Iden
 	return promise.TokensRevoked{PromiseID: settledPromise.ID}, nil
 }
 
+func (r *recorder) Erase(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
+	r.note("Erase", tenant, &i, promise.By{})
+	return promise.Promise{ID: settledPromise.ID, State: promise.Resolved, ErasedAt: &time.Time{}}, nil
+}
+
 func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filter, limit int) ([]promise.Promise, bool, error) {
 	r.note("ListPromises", tenant, nil, promise.By{}, f, int64(limit))
 	return []promise.Promise{settledPromise}, true, nil

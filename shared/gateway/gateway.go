@@ -36,6 +36,7 @@ type Store interface {
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
 	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
+	Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,

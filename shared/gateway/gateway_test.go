@@ -45,6 +45,7 @@ var operations = map[string]gateway.Operation{
 	"list-events":    gateway.ListEvents,
 	"batch-resolve":  gateway.BatchResolve,
 	"revoke-tokens":  gateway.RevokeTokens,
+	"delete-promise": gateway.DeletePromise,
 
 	"settle-callback": gateway.SettleCallback,
 }

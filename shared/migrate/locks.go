@@ -23,6 +23,7 @@ var lockedBy = map[string][]string{
 	"00006_settled_events.sql":                {"promise: AccessExclusiveLock", "workflow_event: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
 	"00011_expired_keys_and_external_ids.sql": {"idempotency_key: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
 	"00012_revoke_tokens.sql":                 {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
+	"00016_final_promises.sql":                {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 }
 
 // strong lists the modes of locks that keep writers or readers out, the weakest

@@ -22,6 +22,7 @@ var HTTP = []Route{
 	{"GET", "/api/tenants/{slug}/promises", "list-promises", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/batch-resolve", "batch-resolve", "credential"},
 	{"GET", "/api/tenants/{slug}/promises/{identifier}", "get-promise", "credential"},
+	{"DELETE", "/api/tenants/{slug}/promises/{identifier}", "delete-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/resolve", "resolve", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise", "credential"},
@@ -76,20 +77,22 @@ type Function struct {
 // The roles in Postgres.
 const (
 	app     = "promises_app"
+	reader  = "promises_reader"
 	sweeper = "promises_sweeper"
 	admin   = "promises_admin"
 )
 
 // Functions lists every Lambda, those without a route included.
 var Functions = []Function{
-	{"authorize", 10 * time.Second, 256, app}, // as long as API Gateway waits for an authorizer
+	{"authorize", 10 * time.Second, 256, reader}, // as long as API Gateway waits for an authorizer
 	{"batch-resolve", 10 * time.Second, 256, app},
 	{"cancel-promise", 10 * time.Second, 256, app},
 	{"create-promise", 10 * time.Second, 256, app},
+	{"delete-promise", 10 * time.Second, 256, app},
 	{"extend-promise", 10 * time.Second, 256, app},
-	{"get-promise", 30 * time.Second, 256, app}, // as long as API Gateway waits
-	{"list-events", 30 * time.Second, 256, app},
-	{"list-promises", 10 * time.Second, 256, app},
+	{"get-promise", 30 * time.Second, 256, reader}, // as long as API Gateway waits
+	{"list-events", 30 * time.Second, 256, reader},
+	{"list-promises", 10 * time.Second, 256, reader},
 	{"manage-tenants", 10 * time.Second, 256, admin},
 	{"reject", 10 * time.Second, 256, app},
 	{"resolve", 10 * time.Second, 256, app},

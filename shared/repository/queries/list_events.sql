@@ -45,7 +45,7 @@ sized AS (
 )
 SELECT
     log.last_sequence_number, e.sequence_number, e.event_type, e.promise_id, e.name, e.created_at, e.timeout_at,
-    p.outcome, p.value, p.error, p.settled_by_kind, p.settled_by_id, p.comment
+    p.outcome, p.value, p.error, p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at
 FROM log
 LEFT JOIN sized e ON e.bytes <= $5::BIGINT OR e.n = 1
 LEFT JOIN promise p ON p.id = e.promise_id AND e.settles
