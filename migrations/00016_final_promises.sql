@@ -4,7 +4,7 @@
 -- first or the second disables the trigger and enables it again in the same file, under the lock that ALTER TABLE takes.
 --   promise_final     a settled promise changes in nothing, except that its tokens can be revoked, a missing resolved_by_sequence can
 --                     be filled in once, and its contents can be erased once.
---   promise_identity  a pending promise keeps its id, tenant, workflow execution, name, key, creation time and creation number.
+--   promise_identity  a pending promise keeps its id, tenant, workflow execution, name, key and creation number.
 --   promise_erased    an erased promise is settled and has no contents.
 -- Deleting is no change: retention deletes whole promises.
 --
@@ -63,7 +63,7 @@ END $$;
 
 CREATE FUNCTION promise_identity() RETURNS TRIGGER LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION 'promise % keeps its id, tenant, workflow execution, name, key, creation time and creation number', OLD.id
+    RAISE EXCEPTION 'promise % keeps its id, tenant, workflow execution, name, key and creation number', OLD.id
         USING ERRCODE = 'restrict_violation', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $$;
 -- +goose StatementEnd
@@ -73,11 +73,11 @@ END $$;
 CREATE TRIGGER promise_final AFTER UPDATE ON promise
     FOR EACH ROW WHEN (OLD.resolved) EXECUTE FUNCTION promise_final();
 CREATE TRIGGER promise_identity
-    AFTER UPDATE OF id, workflow_execution_id, tenant_id, name, idempotency_key, created_at, created_by_sequence ON promise
+    AFTER UPDATE OF id, workflow_execution_id, tenant_id, name, idempotency_key, created_by_sequence ON promise
     FOR EACH ROW WHEN (
-        (NEW.id, NEW.workflow_execution_id, NEW.tenant_id, NEW.name, NEW.idempotency_key, NEW.created_at, NEW.created_by_sequence)
+        (NEW.id, NEW.workflow_execution_id, NEW.tenant_id, NEW.name, NEW.idempotency_key, NEW.created_by_sequence)
         IS DISTINCT FROM
-        (OLD.id, OLD.workflow_execution_id, OLD.tenant_id, OLD.name, OLD.idempotency_key, OLD.created_at, OLD.created_by_sequence)
+        (OLD.id, OLD.workflow_execution_id, OLD.tenant_id, OLD.name, OLD.idempotency_key, OLD.created_by_sequence)
     ) EXECUTE FUNCTION promise_identity();
 
 -- Erases the contents of a settled promise of the tenant of that slug, by id or, if that is NULL, by idempotency key: value, error,
