@@ -174,6 +174,7 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		{"UPDATE idempotency_key SET tenant_id = NULL, key = 'x'", []string{"promises_app", "promises_reader", "promises_admin"}},
 		{"UPDATE workflow_execution SET last_sequence_number = 1", []string{"promises_reader", "promises_admin"}},
 		{"SELECT promise_race_lost(NULL)", []string{"promises_reader", "promises_admin"}},
+		{"SET session_replication_role = replica", all},
 		{"SELECT lo_creat(-1)", all},
 		{"SELECT lo_create(0)", all},
 		{"SELECT lo_from_bytea(0, 'x')", all},
