@@ -294,7 +294,7 @@ SELECT format('the constraint %I is there already', k.conname)
 FROM pg_constraint k JOIN here ON k.connamespace = here.oid
 JOIN pg_class c ON c.oid = k.conrelid
 WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'promise_outcome_resolved'),
-	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'), ('promise', 'promise_erased'),
+	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
 	('idempotency_key', 'idempotency_key_held'))
 UNION ALL
 SELECT format('the trigger %I is there already', g.tgname)

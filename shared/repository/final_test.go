@@ -136,6 +136,9 @@ func TestASettledPromiseNeverChanges(t *testing.T) {
 				`UPDATE promise SET metadata = '{"secret": 1}' WHERE id = $1`, // equal as JSONB
 				`UPDATE promise SET erased_at = NOW(), value = NULL, error = NULL, metadata = NULL, comment = NULL, timeout_outcome = NULL,
 					timeout_value = NULL, timeout_error = NULL, name = 'x' WHERE id = $1`,
+				`UPDATE promise SET erased_at = NOW() WHERE id = $1`,
+				`UPDATE promise SET erased_at = NOW(), value = NULL, error = NULL, metadata = NULL, timeout_outcome = NULL,
+					timeout_value = NULL, timeout_error = NULL, comment = 'x' WHERE id = $1`,
 				`UPDATE promise SET resolved_by_sequence = resolved_by_sequence + 100 WHERE id = $1`,
 				`INSERT INTO promise (id, workflow_execution_id, tenant_id, name, created_by_sequence)
 					SELECT id, workflow_execution_id, tenant_id, name, 1 FROM promise WHERE id = $1
@@ -196,9 +199,9 @@ func TestAPendingPromiseKeepsItsIdentity(t *testing.T) {
 	}
 	db.Exec(t, "UPDATE promise SET name = name, created_at = created_at WHERE id = $1", p.ID.String())
 	_, err := db.Pool.Exec(t.Context(), "UPDATE promise SET erased_at = NOW() WHERE id = $1", p.ID.String())
-	var pg *pgconn.PgError
-	require.ErrorAs(t, err, &pg)
-	require.Equal(t, "promise_erased", pg.ConstraintName)
+	requireFinal(t, "promise_identity", err, "erased while pending")
+	_, err = db.Pool.Exec(t.Context(), "UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = '1', erased_at = NOW() WHERE id = $1", p.ID.String())
+	requireFinal(t, "promise_identity", err, "settled and erased at once")
 	require.Equal(t, before, rowOf(t, db, p.ID))
 }
 
