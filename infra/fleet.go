@@ -20,6 +20,7 @@ var concurrency = map[string]int{
 	"batch-resolve":   10,
 	"cancel-promise":  10,
 	"create-promise":  50,
+	"delete-promise":  5,
 	"expire-promises": 3, // two overlap; one may have been left over from a deployment
 	"extend-promise":  10,
 	"get-promise":     40,

@@ -261,7 +261,7 @@ func (tmpl template) requireFunctions(t *testing.T) {
 			policies := tmpl.policiesOf(role)
 			require.Contains(t, policies, "/"+f.Role+`"`)
 			require.Equal(t, variables["TOKEN_KEYS"] != "", strings.Contains(policies, "secretsmanager:GetSecretValue"), f.Name)
-			for _, other := range []string{"promises_app", "promises_sweeper", "promises_admin", "postgres"} {
+			for _, other := range []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "postgres"} {
 				require.Equal(t, other == f.Role, strings.Contains(policies, "/"+other+`"`), "%s as %s", f.Name, other)
 			}
 		}

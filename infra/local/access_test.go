@@ -29,6 +29,7 @@ var access = map[string]struct {
 	"POST /api/tenants/{slug}/promises/batch-resolve":                     {"settle", "", `{"items":[{"identifier":"id:{id}","value":1}]}`},
 	"GET /api/tenants/{slug}/promises/{identifier}":                       {"read", "", ""},
 	"GET /api/tenants/{slug}/promises/{identifier}/wait":                  {"read", "", ""},
+	"DELETE /api/tenants/{slug}/promises/{identifier}":                    {"manage", "", ""},
 	"POST /api/tenants/{slug}/promises/{identifier}/resolve":              {"settle", "resolve", `{"value":1}`},
 	"POST /api/tenants/{slug}/promises/{identifier}/reject":               {"settle", "reject", `{"error":"x"}`},
 	"POST /api/tenants/{slug}/promises/{identifier}/cancel":               {"create", "", ""},
@@ -61,7 +62,7 @@ func TestNobodyGetsFurther(t *testing.T) {
 	}
 	invoke("manage-tenants", `{"action":"create-tenant","slug":"other"}`)
 	invoke("manage-tenants", `{"action":"create-tenant","slug":"suspended"}`)
-	all := `"create","settle","read"`
+	all := `"create","settle","read","manage"`
 	revoked, id := key("demo", all, "")
 	invoke("manage-tenants", `{"action":"revoke-key","tenant":"demo","keyId":"`+id+`"}`)
 	expired, expires := key("demo", all, `,"expiresAt":"`+time.Now().Add(time.Hour).Format(time.RFC3339Nano)+`"`)
@@ -69,9 +70,10 @@ func TestNobodyGetsFurther(t *testing.T) {
 	suspended, _ := key("suspended", all, "")
 	invoke("manage-tenants", `{"action":"suspend-tenant","slug":"suspended"}`)
 	without := map[string]string{}
-	without["create"], _ = key("demo", `"settle","read"`, "")
-	without["settle"], _ = key("demo", `"create","read"`, "")
-	without["read"], _ = key("demo", `"create","settle"`, "")
+	without["create"], _ = key("demo", `"settle","read","manage"`, "")
+	without["settle"], _ = key("demo", `"create","read","manage"`, "")
+	without["read"], _ = key("demo", `"create","settle","manage"`, "")
+	without["manage"], _ = key("demo", `"create","settle","read"`, "")
 
 	const workflow = "0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10"
 	create := func(name, verbs, ttl string) (promiseID, token string) {

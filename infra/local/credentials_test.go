@@ -66,7 +66,7 @@ func requireTemporaryKey(t *testing.T, r *runner) {
 	require.InDelta(t, 24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
 	for _, k := range list.Keys {
 		require.Equal(t, "local runner", k.Name)
-		require.Equal(t, []string{"create", "settle", "read"}, k.Scopes)
+		require.Equal(t, []string{"create", "settle", "read", "manage"}, k.Scopes)
 	}
 }
 
@@ -344,4 +344,37 @@ func TestPagesCannotInvoke(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), req)
 		require.Equal(t, c.want, called, "%+v", c)
 	}
+}
+
+// A data folder of a release that knew fewer scopes has a key without the new one: the runner makes another, and leaves the old one as it is.
+func TestAKeptKeyWithoutAScope(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(folder(t), "data")
+	first := begin(t, "", []string{local}, "--data", data).await(t)
+	out := first.lambda(t, "manage-tenants", `{"action":"create-key","tenant":"demo","name":"old","scopes":["create","settle","read"]}`)
+	require.Nil(t, out.FunctionError, "%s", out.Payload)
+	var old struct{ APIKey string }
+	require.NoError(t, json.Unmarshal(out.Payload, &old))
+	id := first.create(t, "k")
+	status, body := request(t, "DELETE", first.promises("/promises/id:"+id), "Bearer "+old.APIKey, "")
+	require.Equal(t, 403, status, body)
+	first.end(t, syscall.SIGINT)
+	require.NoError(t, os.WriteFile(filepath.Join(data, apiKeyFile), []byte(old.APIKey+"\n"), 0o600))
+
+	second := begin(t, "", []string{local}, "--data", data).await(t)
+	require.NotEqual(t, old.APIKey, second.ready.APIKey)
+	requireSecrets(t, data, second.ready.APIKey)
+	status, problem := second.call(t, "DELETE", "/promises/id:"+id, "")
+	require.Equal(t, 409, status)
+	require.Equal(t, "conflict", problem["code"])
+	status, _ = second.call(t, "POST", "/promises/id:"+id+"/resolve", `{"value":"secret"}`)
+	require.Equal(t, 200, status)
+	status, erased := second.call(t, "DELETE", "/promises/id:"+id, "")
+	require.Equal(t, 200, status)
+	require.NotContains(t, erased, "value")
+	require.NotEmpty(t, erased["erasedAt"])
+	status, body = request(t, "GET", second.promises("/promises/id:"+id), "Bearer "+old.APIKey, "")
+	require.Equal(t, 200, status, body)
+	require.NotContains(t, body, "secret")
+	second.end(t, syscall.SIGINT)
 }

@@ -267,10 +267,10 @@ func TestDeployed(t *testing.T) {
 	must("create-promise", `{"tenant":"acme","workflowExecutionId":"`+workflow+`","name":"due","timeoutMs":1}`)
 	must("create-promise", `{"tenant":"acme","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"old","idempotencyKey":"old","timeoutMs":0}`)
 	d.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 minute', check_at = NOW() WHERE key = 'k1'")
-	d.db.Exec(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days' WHERE id = (SELECT promise_id FROM idempotency_key WHERE key = 'k1')")
+	d.db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days' WHERE id = (SELECT promise_id FROM idempotency_key WHERE key = 'k1')")
 	time.Sleep(time.Second)
 	first := must("expire-promises", `{"once":true}`)
-	d.db.Exec(t, `UPDATE promise SET created_at = created_at - INTERVAL '3 days', resolved_at = resolved_at - INTERVAL '3 days',
+	d.db.Rewrite(t, `UPDATE promise SET created_at = created_at - INTERVAL '3 days', resolved_at = resolved_at - INTERVAL '3 days',
 		timeout_at = timeout_at - INTERVAL '3 days' WHERE name = 'old'`)
 	d.db.Exec(t, "UPDATE workflow_event_row SET created_at = created_at - INTERVAL '3 days' WHERE workflow_execution_id = '7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11'")
 	second := must("expire-promises", `{"once":true}`)

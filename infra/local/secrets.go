@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	tokenKeysFile = "token-keys" // as TOKEN_KEYS
 	apiKeyFile    = "api-key"    // of the tenant
 )
+
+// keyScopes are every scope that a key can have.
+var keyScopes = []string{"create", "settle", "read", "manage"}
 
 // keyLife is how long a key is good that is not kept.
 const keyLife = 24 * time.Hour
@@ -78,7 +82,8 @@ func (s secrets) tokenKeys() (string, error) {
 }
 
 // apiKey makes the tenant, where it is not there, and returns a key of it: the
-// one that is kept, if it is still good, or a new one.
+// one that is kept, if it is still good and has every scope, or a new one. A
+// release that knows fewer scopes may have made the kept key.
 func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, error) {
 	type request map[string]any
 	if err := call(ctx, service, "manage-tenants", request{"action": "create-tenant", "slug": tenant}, nil); err != nil {
@@ -94,7 +99,7 @@ func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, e
 		}
 	}
 	create := request{
-		"action": "create-key", "tenant": tenant, "name": "local runner", "scopes": []string{"create", "settle", "read"},
+		"action": "create-key", "tenant": tenant, "name": "local runner", "scopes": keyScopes,
 	}
 	if s == "" {
 		create["expiresAt"] = time.Now().Add(keyLife).UTC().Format(time.RFC3339)
@@ -111,14 +116,14 @@ func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, e
 	return made.Key, s.keep(apiKeyFile, made.Key)
 }
 
-// opens asks the authorizer, as the HTTP API does, whether the key is one of
-// the tenant's and good.
+// opens asks the authorizer, as the HTTP API does, whether the key is valid, the
+// tenant's, and has every scope.
 func opens(ctx context.Context, service *lambda.Service, key string) (bool, error) {
 	const path = "/api/tenants/" + tenant + "/promises"
 	credential := "Bearer " + key
 	var verdict struct {
 		IsAuthorized bool
-		Context      struct{ Kind, Tenant string }
+		Context      struct{ Kind, Tenant, Scopes string }
 	}
 	err := call(ctx, service, "authorize", map[string]any{
 		"version":        "2.0",
@@ -139,6 +144,12 @@ func opens(ctx context.Context, service *lambda.Service, key string) (bool, erro
 		return false, nil
 	case verdict.Context.Kind != "key": // it lets through what it could not look up
 		return false, errors.New("authorize: the kept API key cannot be looked up")
+	}
+	granted := strings.Fields(verdict.Context.Scopes)
+	for _, scope := range keyScopes {
+		if !slices.Contains(granted, scope) {
+			return false, nil
+		}
 	}
 	return verdict.Context.Tenant == tenant, nil
 }

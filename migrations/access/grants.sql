@@ -1,7 +1,7 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
 REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
-    FROM promises_app, promises_sweeper, promises_admin;
+    FROM promises_app, promises_reader, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
@@ -11,35 +11,45 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_create_before(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_settle_before(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
-    promise_await_settlements(UUID[], UUID[])
-    FROM PUBLIC, promises_app;
-REVOKE ALL ON FUNCTION tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT) FROM PUBLIC, promises_app, promises_sweeper, promises_admin;
+    promise_await_settlements(UUID[], UUID[]), promise_final(), promise_identity(), promise_erase(VARCHAR, UUID, VARCHAR),
+    tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT)
+    FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
-GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
-GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
+-- A settled promise changes for nobody: promise_final. delete-promise erases by promise_erase alone. The functions of the previous release that only
+-- read still connect as this role during a deployment: a later release takes SELECT on workflow_event_row away.
+GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_app;
+GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id, promises_left, promises_counted_at) ON workflow_execution TO promises_app;
 GRANT UPDATE (
     resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
-    timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
+    timeout_at, tokens_revoked_at
 ) ON promise TO promises_app;
-GRANT UPDATE ON idempotency_key TO promises_app;
--- Of calls that wait it counts its own and removes them. To pass over a row that another transaction has locked takes the right to update it.
-GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_app;
+GRANT UPDATE (
+    promise_id, expires_at, check_at, held_until, held_at, held_outcome, held_value, held_error, held_by_kind, held_by_id, held_comment
+) ON idempotency_key TO promises_app;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUID[], UUID[]),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
     promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, BOOLEAN),
-    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR) TO promises_app;
+    promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
+    promise_erase(VARCHAR, UUID, VARCHAR) TO promises_app;
+
+-- authorize, and the functions that read or wait: they write nothing but the rows that count calls that wait. A function of its own waits for
+-- running settlements. To pass over a row that another transaction has locked takes the right to update it.
+GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_reader;
+GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_reader;
+GRANT EXECUTE ON FUNCTION promise_await_settlements(UUID[], UUID[]),
+    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_reader;
 
 -- expire-promises: records deadlines, deletes what is over, and counts what tenants have.
 GRANT SELECT ON tenant TO promises_sweeper;
 GRANT UPDATE (pending_full, held_full) ON tenant TO promises_sweeper;
 GRANT SELECT, INSERT, UPDATE ON tenant_usage TO promises_sweeper;
-GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_sweeper;
-GRANT INSERT ON workflow_event, workflow_event_row TO promises_sweeper;
+GRANT SELECT, DELETE ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_sweeper;
+GRANT INSERT ON workflow_event_row TO promises_sweeper;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;

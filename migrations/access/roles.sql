@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('github.com/flovyn/promises/migrations/access', 0));
 
-    FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_sweeper', 'promises_admin'] LOOP
+    FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_reader', 'promises_sweeper', 'promises_admin'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I', name);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles are the cluster's, the lock is the database's
@@ -27,9 +27,24 @@ BEGIN
 
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO promises_owner', current_schema());
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app, promises_sweeper, promises_admin', current_schema());
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app, promises_reader, promises_sweeper, promises_admin', current_schema());
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO promises_owner', current_database());
+
+    -- No large objects: a table's grants do not bound them, and nobody would delete them. The functions are the superuser's. A user
+    -- who is none, such as RDS's master user, gets a warning or a refusal, and PUBLIC keeps them. A role that needs them is granted
+    -- them by name.
+    FOR thing IN
+        SELECT oid::REGPROCEDURE::TEXT AS name FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::REGNAMESPACE AND proname IN (
+            'lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_open', 'lo_put', 'lo_truncate', 'lo_truncate64', 'lowrite'
+        ) AND has_function_privilege('public', oid, 'EXECUTE')
+    LOOP
+        BEGIN
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s FROM PUBLIC', thing.name);
+        EXCEPTION WHEN insufficient_privilege THEN NULL;
+        END;
+    END LOOP;
 
     -- What is there already becomes the owner's. Whoever comes later waits behind one who waits for a table: not for long.
     PERFORM set_config('lock_timeout', '1s', TRUE);
@@ -49,7 +64,7 @@ BEGIN
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
               'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
-              'tenant_delete', 'tenant_contents')
+              'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;
@@ -59,5 +74,6 @@ $$;
 -- RDS Proxy does not pass on a cancel request: a statement that its caller has given up must end by itself. Each limit is a little
 -- more than what the caller waits: 4 s for a call (shared/app), 10 s for a batch of the sweep (shared/sweep). The owner has none.
 ALTER ROLE promises_app SET statement_timeout = '5s';
+ALTER ROLE promises_reader SET statement_timeout = '5s';
 ALTER ROLE promises_sweeper SET statement_timeout = '12s';
 ALTER ROLE promises_admin SET statement_timeout = '5s';

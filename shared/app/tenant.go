@@ -33,7 +33,7 @@ const usage = `usage: manage-tenants [--function <name>] <command>
   resume <slug>                                     as before
   set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes; default in place of a number
   delete <slug> [confirm]                           what a tenant has; with the word confirm: delete a suspended tenant for ever
-  create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read; expires: an RFC 3339 time
+  create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read,manage; expires: an RFC 3339 time
   list-keys <tenant>
   revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
   @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @-: of standard input

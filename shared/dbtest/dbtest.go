@@ -77,6 +77,23 @@ func (db *DB) Exec(t testing.TB, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
+// Rewrite runs a statement as Exec does, without the triggers of the tables that
+// it writes: it may change settled promises, as no statement of the service can.
+// The user must be a superuser.
+func (db *DB) Rewrite(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	require.NoError(t, pgx.BeginFunc(t.Context(), db.Pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), Unbound); err != nil {
+			return err
+		}
+		_, err := tx.Exec(t.Context(), sql, args...)
+		return err
+	}))
+}
+
+// Unbound keeps triggers from firing until the transaction ends.
+const Unbound = "SET LOCAL session_replication_role = replica"
+
 // Tenant adds a tenant and returns its id. A slug can be added once.
 func (db *DB) Tenant(t testing.TB, slug string) uuid.UUID {
 	t.Helper()

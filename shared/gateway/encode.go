@@ -58,6 +58,7 @@ type promiseJSON struct {
 	Comment             *string         `json:"comment,omitempty"`
 	CreatedBySequence   int32           `json:"createdBySequence"`
 	ResolvedBySequence  *int32          `json:"resolvedBySequence,omitempty"`
+	ErasedAt            *time.Time      `json:"erasedAt,omitempty"`
 }
 
 type byJSON struct {
@@ -91,6 +92,7 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) [
 		Comment:             p.Comment,
 		CreatedBySequence:   p.CreatedBySequence,
 		ResolvedBySequence:  p.ResolvedBySequence,
+		ErasedAt:            utc(p.ErasedAt),
 	}
 	if created != nil {
 		j.Identifier = identifierOf(p, *created).String()
@@ -216,12 +218,13 @@ type eventJSON struct {
 	Comment        *string           `json:"comment,omitempty"`
 	TimeoutAt      *time.Time        `json:"timeoutAt,omitempty"`
 	CreatedAt      time.Time         `json:"createdAt"`
+	ErasedAt       *time.Time        `json:"erasedAt,omitempty"`
 }
 
 func encodeEvent(e promise.Event) []byte {
 	j := eventJSON{
 		SequenceNumber: e.SequenceNumber, EventType: e.Type, PromiseID: e.PromiseID, PromiseName: e.PromiseName,
-		TimeoutAt: utc(e.TimeoutAt), CreatedAt: e.CreatedAt.UTC(),
+		TimeoutAt: utc(e.TimeoutAt), CreatedAt: e.CreatedAt.UTC(), ErasedAt: utc(e.ErasedAt),
 	}
 	s := e.Settled
 	if s == nil {
@@ -319,7 +322,7 @@ var statuses = map[promise.Code]struct {
 	promise.CodeNotFound:             {http.StatusNotFound, "Not found"},
 	promise.CodeKeyConflict:          {http.StatusConflict, "Idempotency key in use"},
 	promise.CodeCreateConflict:       {http.StatusConflict, "Promise exists"},
-	promise.CodeConflict:             {http.StatusConflict, "Settled otherwise"},
+	promise.CodeConflict:             {http.StatusConflict, "Conflict"},
 	promise.CodeTimedOut:             {http.StatusConflict, "Timed out"},
 	promise.CodeCancelled:            {http.StatusConflict, "Cancelled"},
 	promise.CodeQuotaExceeded:        {http.StatusTooManyRequests, "Quota exceeded"},

@@ -16,6 +16,7 @@ var samples = map[string]struct {
 	status  int
 	code    string
 	created bool // the promise is not there yet
+	settled bool // it is settled before
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -123,6 +124,11 @@ var samples = map[string]struct {
 	"revoke-tokens.http":                  {status: 200},
 	"revoke-tokens.direct":                {},
 	"revoke-tokens.bad-unknown-key":       {code: "not_found"},
+	"delete-promise.http":                 {status: 200, settled: true},
+	"delete-promise.direct":               {settled: true},
+	"delete-promise.bad-pending":          {status: 409, code: "conflict"},
+	"delete-promise.bad-scope":            {status: 403, code: "forbidden", settled: true},
+	"delete-promise.bad-unknown-key":      {code: "not_found", settled: true},
 }
 
 func TestSampleEvents(t *testing.T) {
@@ -145,6 +151,9 @@ func TestSampleEvents(t *testing.T) {
 			s := newService(t)
 			if !want.created {
 				s.promise(t)
+			}
+			if want.settled {
+				s.answer(t, "resolve-by-id", named+`,"value":1}`)
 			}
 			before := s.snapshot(t)
 			payload, err := os.ReadFile(file)

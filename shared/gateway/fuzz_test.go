@@ -111,6 +111,11 @@ func (r *recorder) FindTenant(_ context.Context, slug string) (promise.Tenant, e
 	return promise.Tenant{Slug: slug}, nil
 }
 
+func (r *recorder) Erase(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
+	r.note("Erase", tenant, &i, promise.By{})
+	return promise.Promise{ID: settledPromise.ID, State: promise.Resolved, ErasedAt: &time.Time{}}, nil
+}
+
 func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filter, limit int) ([]promise.Promise, bool, error) {
 	r.note("ListPromises", tenant, nil, promise.By{}, f, int64(limit))
 	return []promise.Promise{settledPromise}, true, nil

@@ -40,6 +40,7 @@ type Store interface {
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
 	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
 	FindTenant(ctx context.Context, slug string) (promise.Tenant, error)
+	Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
 	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,

@@ -115,7 +115,7 @@ func TestExtend(t *testing.T) {
 	_, err := s.direct(t, "extend-promise", named+`,"timeoutMs":1}`)
 	requireFunctionError(t, "timed_out", err)
 	for outcome, code := range map[string]string{"resolved": "conflict", "rejected": "conflict", "cancelled": "cancelled"} {
-		s.db.Exec(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
+		s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
 		requireProblem(t, 409, code, s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
 	}
 }

@@ -119,6 +119,12 @@ var RevokeTokens = Operation{
 	name: "revoke-tokens", body: []string{}, bodyOptional: true, identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
 }
 
+// DeletePromise erases the contents of a settled promise. Its name, key, state,
+// times and numbers stay, and who settled it.
+var DeletePromise = Operation{
+	name: "delete-promise", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeManage}, do: deletePromise,
+}
+
 var (
 	toResolve        = promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
 	resolveFields    = []string{"value", "comment", "holdSeconds"}

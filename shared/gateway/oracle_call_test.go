@@ -23,6 +23,8 @@ func (o *oracle) calls(function string) []storeCall {
 		method, args = "Extend", []any{promise.Deadline{Timeout: timeout, At: at}}
 	case "revoke-tokens":
 		method = "RevokeTokens"
+	case "delete-promise":
+		method = "Erase"
 	case "get-promise", "wait-promise":
 		if function == "wait-promise" {
 			o.integer(o.query, o.isText, "waitSeconds", 0, 25)

@@ -87,6 +87,7 @@ var functions = map[string]struct {
 	"extend-promise": {scope: "create", identifier: "id: key:", body: []string{"timeoutMs", "timeoutAt"}},
 	"batch-resolve":  {scope: "settle", body: []string{"items"}},
 	"revoke-tokens":  {scope: "create", identifier: "id: key:", body: []string{}, bodyOptional: true},
+	"delete-promise": {scope: "manage", identifier: "id: key:"},
 }
 
 const uuidDigits = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`

@@ -135,6 +135,14 @@ func revokeTokens(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: encode(tokensRevokedJSON{r.PromiseID, r.At.UTC()})}, nil
 }
 
+func deletePromise(ctx context.Context, h *Handler, c *call) (answer, error) {
+	p, err := h.Store.Erase(ctx, c.tenant, c.identifier)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: http.StatusOK, body: encodePromise(c.principal, p, nil)}, nil
+}
+
 // batchResolve answers for each item by itself: one that cannot even be read
 // has its problem, and does not reach the database.
 func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {

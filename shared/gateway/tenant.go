@@ -247,12 +247,12 @@ func readScopes(o object) ([]promise.Scope, error) {
 	for _, text := range texts {
 		s := promise.Scope(text)
 		if !slices.Contains(promise.Scopes, s) || slices.Contains(scopes, s) {
-			return nil, fail(promise.CodeOutOfRange, "scopes", "A scope is create, settle or read, each once.")
+			return nil, fail(promise.CodeOutOfRange, "scopes", "A scope is create, settle, read or manage, each once.")
 		}
 		scopes = append(scopes, s)
 	}
 	if len(scopes) == 0 {
-		return nil, fail(promise.CodeOutOfRange, "scopes", "A key needs a scope: create, settle or read.")
+		return nil, fail(promise.CodeOutOfRange, "scopes", "A key needs a scope: create, settle, read or manage.")
 	}
 	return scopes, nil
 }

@@ -275,7 +275,7 @@ FROM pg_class c JOIN here ON c.relnamespace = here.oid
 JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
 WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata'), ('promise', 'idempotency_key'),
 	('promise', 'tenant_id'), ('promise', 'timeout_outcome'), ('promise', 'timeout_value'), ('promise', 'timeout_error'),
-	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'), ('promise', 'tokens_revoked_at'),
+	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'), ('promise', 'tokens_revoked_at'), ('promise', 'erased_at'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
@@ -288,7 +288,7 @@ SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid
 WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
 	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
-	'tenant_delete', 'tenant_contents')
+	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid
@@ -301,9 +301,10 @@ WHERE (c.relname, k.conname) IN (('promise', 'promise_outcome'), ('promise', 'pr
 	('promise', 'promise_times_finite'), ('promise', 'promise_timeout_outcome'), ('promise', 'promise_settled_by'),
 	('idempotency_key', 'idempotency_key_held'), ('tenant', 'tenant_deleted_suspended'), ('tenant', 'tenant_max_waits'))
 UNION ALL
-SELECT 'the trigger workflow_execution_delete_events is there already'
+SELECT format('the trigger %I is there already', g.tgname)
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
-WHERE c.relname = 'workflow_execution' AND g.tgname = 'workflow_execution_delete_events'
+WHERE (c.relname, g.tgname) IN (('workflow_execution', 'workflow_execution_delete_events'),
+	('promise', 'promise_final'), ('promise', 'promise_identity'))
 UNION ALL
 SELECT 'promise_workflow_execution_id_name_key is not a constraint on (workflow_execution_id, name) that is judged at once'
 FROM pg_class x JOIN here ON x.relnamespace = here.oid
@@ -320,7 +321,7 @@ SELECT format('%I on %s', g.tgname, g.tgrelid::REGCLASS)
 FROM pg_trigger g
 JOIN pg_class c ON c.oid = g.tgrelid
 WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND NOT g.tgisinternal
-	AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key') AND g.tgname <> 'workflow_execution_delete_events'
+	AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key') AND g.tgname NOT IN ('workflow_execution_delete_events', 'promise_final', 'promise_identity')
 ORDER BY 1`
 
 // duplicatesSQL names the rows that (workflow_execution_id, name) cannot tell

@@ -303,7 +303,7 @@ func TestWhatOthersAddedStays(t *testing.T) {
 		"SELECT col_description('promise'::REGCLASS, attnum) FROM pg_attribute WHERE attrelid = 'promise'::REGCLASS AND attname = 'id'"))
 	require.Equal(t, []string{"t t"}, lines(t, db, fmt.Sprintf(
 		"SELECT concat(has_table_privilege('%s', 'promise', 'UPDATE'), ' ', has_table_privilege('%[1]s', 'idempotency_key', 'SELECT'))", role)))
-	require.Equal(t, []string{"their_trigger"}, lines(t, db, "SELECT tgname::TEXT FROM pg_trigger WHERE tgrelid = 'promise'::REGCLASS AND NOT tgisinternal"))
+	require.Equal(t, []string{"promise_final", "promise_identity", "their_trigger"}, lines(t, db, "SELECT tgname::TEXT FROM pg_trigger WHERE tgrelid = 'promise'::REGCLASS AND NOT tgisinternal ORDER BY 1"))
 	require.Contains(t, lines(t, db, "SELECT indexname::TEXT FROM pg_indexes WHERE tablename = 'promise' AND schemaname = current_schema()"), "their_index")
 	require.Equal(t, []string{
 		"idempotency_key_held", "idempotency_key_pkey", "idempotency_key_promise_id_fkey", "idempotency_key_tenant_id_fkey", "their_unique",
@@ -331,7 +331,8 @@ func TestSchemaAfterwards(t *testing.T) {
 		require.Equal(t, lines(t, fresh, sql), lines(t, adopted, sql), what)
 	}
 	require.Equal(t, []string{
-		"comment character varying YES ", "created_at timestamp with time zone NO now()", "created_by_sequence integer NO ", "error text YES ",
+		"comment character varying YES ", "created_at timestamp with time zone NO now()", "created_by_sequence integer NO ",
+		"erased_at timestamp with time zone YES ", "error text YES ",
 		"id uuid NO gen_random_uuid()", "idempotency_key character varying YES ", "metadata jsonb YES ",
 		"name character varying NO ", "outcome character varying YES ", "resolved boolean NO false",
 		"resolved_at timestamp with time zone YES ", "resolved_by_sequence integer YES ", "settled_by_id character varying YES ",

@@ -26,6 +26,7 @@ var lockedBy = map[string][]string{
 	"00013_deadlines_and_lists.sql":           {"promise: ShareLock"},
 	"00014_limits.sql":                        {"idempotency_key: AccessExclusiveLock", "tenant: AccessExclusiveLock", "workflow_execution: AccessExclusiveLock"},
 	"00015_waits.sql":                         {"tenant: AccessExclusiveLock"},
+	"00016_final_promises.sql":                {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 }
 
 // strong lists the modes of locks that keep writers or readers out, the weakest

@@ -296,7 +296,9 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	require.NoError(t, err)
 	require.Equal(t, true, settled)
 	calls("after")
-	for _, name := range []string{"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql"} {
+	for _, name := range []string{
+		"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql",
+	} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
 		db.Exec(t, string(file), pgx.QueryExecModeSimpleProtocol)

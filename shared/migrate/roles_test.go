@@ -47,10 +47,13 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 15, result.Version)
+		require.EqualValues(t, 16, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
+	var large bool
+	require.NoError(t, master.QueryRow(t.Context(), "SELECT has_function_privilege('promises_app', 'lo_create(oid)', 'EXECUTE')").Scan(&large))
+	require.True(t, large, "only a superuser can take it away: migrations/README.md says so")
 	defer master.Close(t.Context()) //nolint:errcheck // the server stops
 	owners := func() (names []string) {
 		rows, err := master.Query(t.Context(), `SELECT DISTINCT pg_get_userbyid(relowner)::TEXT FROM pg_class
@@ -65,7 +68,7 @@ func TestRolesByAMasterUser(t *testing.T) {
 	var n int
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_auth_members m
 		WHERE m.roleid = 'rds_iam'::REGROLE AND pg_get_userbyid(m.member) LIKE 'promises\_%'`).Scan(&n))
-	require.Equal(t, 3, n, "who logs in does so with IAM tokens")
+	require.Equal(t, 4, n, "who logs in does so with IAM tokens")
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_roles
 		WHERE rolname LIKE 'promises\_%' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
 			OR rolcanlogin AND rolname = 'promises_owner')`).Scan(&n))
@@ -78,8 +81,10 @@ func TestRolesByAMasterUser(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"promises_admin tenant_contents", "promises_admin tenant_delete",
-		"promises_app promise_await_settlements", "promises_app promise_create", "promises_app promise_create", "promises_app promise_create", "promises_app promise_key_live", "promises_app promise_key_names",
-		"promises_app promise_race_lost", "promises_app promise_settle",
+		"promises_app promise_await_settlements",
+		"promises_app promise_create", "promises_app promise_create", "promises_app promise_create", "promises_app promise_erase",
+		"promises_app promise_key_live", "promises_app promise_key_names", "promises_app promise_race_lost", "promises_app promise_settle",
+		"promises_reader promise_await_settlements", "promises_reader promise_key_names",
 		"promises_sweeper promise_key_live", "promises_sweeper promise_key_names", "promises_sweeper promise_race_lost",
 	}, calls)
 }
@@ -104,7 +109,7 @@ func TestRolesEndTheirStatements(t *testing.T) {
 	require.Equal(t, "0", timeoutOf(t, admin))
 	_, err = admin.Exec(t.Context(), "RESET ROLE")
 	require.NoError(t, err)
-	settings := map[string]string{"promises_app": "5s", "promises_sweeper": "12s", "promises_admin": "5s"}
+	settings := map[string]string{"promises_app": "5s", "promises_reader": "5s", "promises_sweeper": "12s", "promises_admin": "5s"}
 	for _, f := range routes.Functions {
 		if f.Role != "" {
 			require.Contains(t, settings, f.Role, "%s: a function's role needs a statement_timeout in migrations/access/roles.sql", f.Name)

@@ -368,6 +368,7 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 4, one[bool](t, db, "SELECT to_regclass('idx_promise_due') IS NOT NULL"))
 	require.Equal(t, files >= 5, one[bool](t, db, "SELECT to_regclass('api_key') IS NOT NULL"))
 	require.Equal(t, files >= 6, one[bool](t, db, "SELECT to_regclass('workflow_event_row') IS NOT NULL"))
+	require.Equal(t, files >= 16, one[bool](t, db, "SELECT to_regproc('promise_erase') IS NOT NULL"))
 	require.Equal(t, files >= 7, one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
 	require.Equal(t, files >= 8, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE proname = 'promise_create' AND pronamespace = current_schema()::REGNAMESPACE"))
 	require.Equal(t, files >= 9, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
@@ -405,7 +406,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 15, stage(t, db))
+		require.Equal(t, 16, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "cut off in the decision")
@@ -457,7 +458,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 15, stage(t, db))
+	require.Equal(t, 16, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -114,10 +114,11 @@ const (
 	ScopeCreate Scope = "create"
 	ScopeSettle Scope = "settle"
 	ScopeRead   Scope = "read"
+	ScopeManage Scope = "manage"
 )
 
 // Scopes lists every scope.
-var Scopes = []Scope{ScopeCreate, ScopeSettle, ScopeRead}
+var Scopes = []Scope{ScopeCreate, ScopeSettle, ScopeRead, ScopeManage}
 
 // Valid says whether s is one of the scopes.
 func (s Scope) Valid() bool { return slices.Contains(Scopes, s) }

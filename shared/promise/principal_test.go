@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	scopes = []promise.Scope{promise.ScopeCreate, promise.ScopeSettle, promise.ScopeRead}
+	scopes = []promise.Scope{promise.ScopeCreate, promise.ScopeSettle, promise.ScopeRead, promise.ScopeManage}
 	verbs  = []promise.Verb{promise.VerbResolve, promise.VerbReject}
 )
 
@@ -84,7 +84,7 @@ func TestMay(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 7*8*4*5*4*4*4, checked)
+	require.Equal(t, 7*16*4*6*4*4*4, checked)
 }
 
 func TestMayFailsClosed(t *testing.T) {

@@ -50,6 +50,10 @@ type Promise struct {
 	Comment             *string    // what whoever settled it had to say
 	CreatedBySequence   int32
 	ResolvedBySequence  *int32 // nil while no event tells of the settlement
+
+	// ErasedAt is when the promise's contents were erased; nil: they were not. An erased promise has no
+	// Value, Error, Metadata, OnTimeout and Comment, whatever its State.
+	ErasedAt *time.Time
 }
 
 // Result is a final state and what it brings.
@@ -151,6 +155,8 @@ type Event struct {
 
 	// What the event settled the promise with; nil where it settled nothing.
 	Settled *Settlement
+
+	ErasedAt *time.Time // of an event that settled: when the promise's contents were erased
 }
 
 // EventType says what happened.

@@ -204,7 +204,7 @@ func TestExpireKeysWithBoth(t *testing.T) {
 			hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
 			db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 			hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld)
-			db.Exec(t, "UPDATE promise SET resolved_at = NOW() + $1::INTERVAL", c.settled)
+			db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() + $1::INTERVAL", c.settled)
 			db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() + $1::INTERVAL, check_at = NOW()", c.held)
 			expired, err := r.ExpireKeys(t.Context(), 10)
 			require.NoError(t, err)
@@ -248,7 +248,7 @@ func TestASettlementIsHeldBeforeTheSweepLocksItsKey(t *testing.T) {
 			r, db := setUp(t)
 			create(t, r, withKey(draft("old"), "k", time.Hour))
 			hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
-			db.Exec(t, "UPDATE promise SET created_at = NOW() - $1::INTERVAL, resolved_at = NOW() - $1::INTERVAL", c.settled)
+			db.Rewrite(t, "UPDATE promise SET created_at = NOW() - $1::INTERVAL, resolved_at = NOW() - $1::INTERVAL", c.settled)
 			db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour', check_at = NOW() - INTERVAL '1 hour'")
 			tx, err := db.Pool.Begin(t.Context())
 			require.NoError(t, err)
@@ -292,7 +292,7 @@ func TestRetentionKeepsEarlySettlements(t *testing.T) {
 	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 	until := hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).HeldUntil
-	db.Exec(t, "UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'")
+	db.Rewrite(t, "UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'")
 	deleted, err := r.DeleteSettled(t.Context(), 24*time.Hour, 10)
 	require.NoError(t, err)
 	require.Equal(t, 1, deleted.Promises)
@@ -416,7 +416,7 @@ func TestAWebhookAndItsPromiseAtOnceOnExpiredKeys(t *testing.T) {
 		hold(t, r, fmt.Sprint("k", n), resolved([]byte("0")), promise.OutcomeSettled)
 	}
 	// Of half of them the sweep lets the promise go.
-	db.Exec(t, `UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days' WHERE resolved_by_sequence = 2 AND random() < 0.5`)
+	db.Rewrite(t, `UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days' WHERE resolved_by_sequence = 2 AND random() < 0.5`)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour', check_at = NOW()")
 	met := make(chan struct{})
 	var sweeper sync.WaitGroup

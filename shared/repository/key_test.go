@@ -64,6 +64,8 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // all of it is taken back
+	_, err = tx.Exec(ctx, dbtest.Unbound)
+	require.NoError(t, err)
 	_, err = tx.Exec(ctx, "UPDATE promise SET resolved_at = NOW() - INTERVAL '168 hours'")
 	require.NoError(t, err)
 	later := repository.New(tx)
@@ -106,7 +108,7 @@ func TestKeyIsOverWhenThePromiseIsRead(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, again.Outcome)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = CLOCK_TIMESTAMP()")
-	db.Exec(t, "UPDATE promise SET resolved_at = CLOCK_TIMESTAMP() - INTERVAL '168 hours'")
+	db.Rewrite(t, "UPDATE promise SET resolved_at = CLOCK_TIMESTAMP() - INTERVAL '168 hours'")
 	_, err = repository.New(tx).Settle(t.Context(), tenant, byKey(t, "k"), resolved([]byte("1")))
 	require.Equal(t, error(promise.ErrNotFound), err)
 }

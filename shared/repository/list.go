@@ -170,11 +170,13 @@ type eventRow struct {
 	SettledByKind      *promise.PrincipalKind
 	SettledByID        *string
 	Comment            *string
+	ErasedAt           *time.Time
 }
 
 func (r eventRow) event() promise.Event {
 	e := promise.Event{
 		SequenceNumber: *r.SequenceNumber, Type: *r.EventType, PromiseID: *r.PromiseID, CreatedAt: *r.CreatedAt, TimeoutAt: r.TimeoutAt,
+		ErasedAt: r.ErasedAt,
 	}
 	if r.Name != nil {
 		e.PromiseName = *r.Name

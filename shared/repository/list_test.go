@@ -88,7 +88,7 @@ func randomPromises(
 			add(w, name)
 		}
 	}
-	db.Exec(t, "UPDATE promise SET created_at = DATE_TRUNC('second', created_at) WHERE id = ANY($1) AND id::TEXT < '8'", ids)
+	db.Rewrite(t, "UPDATE promise SET created_at = DATE_TRUNC('second', created_at) WHERE id = ANY($1) AND id::TEXT < '8'", ids)
 	promises := make([]promise.Promise, len(ids))
 	for n, id := range ids {
 		p, err := r.Get(ctx, slug, promise.ByID(id))

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
@@ -261,7 +263,11 @@ func (m *modelCheck) ExpireKeys(t *rapid.T) {
 
 func (m *modelCheck) MoveTheClock(t *rapid.T) {
 	by := time.Duration(rapid.SampledFrom([]int{1, 2, 3, 4, 1, 2, 3, 4, 100, 168}).Draw(t, "hours")) * time.Hour
-	_, err := m.pool.Exec(t.Context(), `
+	require.NoError(t, pgx.BeginFunc(t.Context(), m.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), dbtest.Unbound); err != nil {
+			return err
+		}
+		_, err := tx.Exec(t.Context(), `
 		WITH promises AS (
 			UPDATE promise SET timeout_at = timeout_at - $1::INTERVAL, created_at = created_at - $1, resolved_at = resolved_at - $1
 		), events AS (
@@ -269,7 +275,8 @@ func (m *modelCheck) MoveTheClock(t *rapid.T) {
 		)
 		UPDATE idempotency_key SET expires_at = expires_at - $1, held_at = held_at - $1, held_until = held_until - $1,
 			check_at = check_at - $1`, by)
-	require.NoError(t, err)
+		return err
+	}))
 	m.want.now = m.want.now.Add(by)
 }
 

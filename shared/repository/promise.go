@@ -22,6 +22,9 @@ var getByWorkflowAndNameSQL string
 //go:embed queries/extend.sql
 var extendSQL string
 
+//go:embed queries/erase.sql
+var eraseSQL string
+
 type promiseRow struct {
 	ID                  uuid.UUID
 	WorkflowExecutionID uuid.UUID
@@ -42,6 +45,7 @@ type promiseRow struct {
 	SettledByKind       *promise.PrincipalKind
 	SettledByID         *string
 	Comment             *string
+	ErasedAt            *time.Time
 	ExternalID          *string
 	ReadAt              time.Time
 }
@@ -63,6 +67,7 @@ func (r promiseRow) promise() promise.Promise {
 		ResolvedAt:          r.ResolvedAt,
 		SettledBy:           settledBy(r.SettledByKind, r.SettledByID),
 		Comment:             r.Comment,
+		ErasedAt:            r.ErasedAt,
 		CreatedBySequence:   r.CreatedBySequence,
 		ResolvedBySequence:  r.ResolvedBySequence,
 	}
@@ -113,10 +118,11 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 // New is false where (workflow execution, name) existed with the same key,
 // metadata and default outcome; the existing promise is returned, whatever its
 // state. With others it is CodeCreateConflict; a key that belongs to another
-// promise is CodeKeyConflict. Both carry ExistingPromiseID. CodeQuotaExceeded: the
-// tenant, or the workflow execution, has as many promises as it may have; an
-// existing promise is returned all the same, and one that would be born settled
-// does not count as pending.
+// promise is CodeKeyConflict. Both carry ExistingPromiseID. An erased promise has
+// neither metadata nor a default outcome to compare: its name and key decide.
+// CodeQuotaExceeded: the tenant, or the workflow execution, has as many promises
+// as it may have; an existing promise is returned all the same, and one that
+// would be born settled does not count as pending.
 func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error) {
 	var metadata *string
 	if d.Metadata != nil {
@@ -150,6 +156,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		return promise.Created{}, keyConflict(row.ID)
 	case !row.SameKey:
 		what = "idempotency key"
+	case row.ErasedAt != nil: // nothing is left to compare
 	case !row.SameMetadata:
 		what = "metadata"
 	case !row.SameOnTimeout:
@@ -246,6 +253,22 @@ func (r extendRow) overdue() (passed, bool) {
 		return passed{}, false
 	}
 	return r.promiseRow.overdue()
+}
+
+// Erase erases the contents of a settled promise: value, error, metadata,
+// comment and default outcome. It returns the promise as it is then; a promise
+// that was erased before stays as it is. A pending promise is CodeConflict, and
+// stays as it is.
+func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
+	id, key := arguments(i)
+	row, err := run[promiseRow](ctx, r, statement{op: "erase", sql: eraseSQL, args: []any{tenant, id, key}, identifies: true})
+	switch {
+	case err != nil:
+		return promise.Promise{}, err
+	case row.ErasedAt == nil:
+		return promise.Promise{}, promise.Fail(promise.CodeConflict, "The promise is pending. Cancel it first, then delete it.")
+	}
+	return row.promise(), nil
 }
 
 // arguments gives the id and the key as the statements take them: one is NULL.

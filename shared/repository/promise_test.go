@@ -176,7 +176,7 @@ func TestCreateAgain(t *testing.T) {
 
 	// Once the key's time is over and its row is gone, the same create is still the same create.
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-	db.Exec(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days'")
+	db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days'")
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
 	expired, err := r.ExpireKeys(t.Context(), 10)
 	require.NoError(t, err)

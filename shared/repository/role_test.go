@@ -4,9 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -29,13 +31,13 @@ func withRoles(t *testing.T) *dbtest.DB {
 func TestRolesMayRunTheirStatements(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
-	const app, sweeper, admin = "promises_app", "promises_sweeper", "promises_admin"
+	const app, reader, sweeper, admin = "promises_app", "promises_reader", "promises_sweeper", "promises_admin"
 	may := map[string][]string{
-		"await_settlements":         {app},
+		"await_settlements":         {app, reader},
 		"claim_recount":             {app},
-		"count_held":                {app, sweeper},
-		"count_pending":             {app, sweeper},
-		"begin_wait":                {app},
+		"count_held":                {app, reader, sweeper},
+		"count_pending":             {app, reader, sweeper},
+		"begin_wait":                {app, reader},
 		"create":                    {app},
 		"create_for_promise":        {app},
 		"create_key":                {admin},
@@ -43,24 +45,25 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"delete_empty_workflows":    {sweeper},
 		"delete_settled":            {sweeper},
 		"delete_tenant":             {admin},
-		"end_wait":                  {app},
+		"end_wait":                  {app, reader},
+		"erase":                     {app},
 		"expire":                    {app, sweeper},
 		"expire_keys":               {sweeper},
 		"expire_workflow":           {app, sweeper},
 		"extend":                    {app},
 		"find_deleted_tenant":       {admin},
-		"find_key":                  {app, admin},
-		"find_promise_by_key":       {app, sweeper},
-		"find_tenant":               {app, sweeper, admin},
-		"get":                       {app, sweeper},
-		"get_by_workflow_and_name":  {app, sweeper},
+		"find_key":                  {app, reader, admin},
+		"find_promise_by_key":       {app, reader, sweeper},
+		"find_tenant":               {app, reader, sweeper, admin},
+		"get":                       {app, reader, sweeper},
+		"get_by_workflow_and_name":  {app, reader, sweeper},
 		"hold":                      {app},
-		"list_events":               {app, sweeper},
-		"list_keys":                 {app, admin},
-		"list_promises":             {app, sweeper},
-		"list_promises_due":         {app, sweeper},
-		"list_promises_of_workflow": {app, sweeper},
-		"list_tenants":              {app, sweeper, admin},
+		"list_events":               {app, reader, sweeper},
+		"list_keys":                 {app, reader, admin},
+		"list_promises":             {app, reader, sweeper},
+		"list_promises_due":         {app, reader, sweeper},
+		"list_promises_of_workflow": {app, reader, sweeper},
+		"list_tenants":              {app, reader, sweeper, admin},
 		"mark_deleted":              {admin},
 		"recount_workflow":          {app},
 		"revoke_key":                {admin},
@@ -71,8 +74,8 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"store_counts":              {sweeper},
 		"suspend_tenant":            {admin},
 		"tenant_contents":           {admin},
-		"tenant_id":                 {app, sweeper, admin},
-		"token_active":              {app},
+		"tenant_id":                 {app, reader, sweeper, admin},
+		"token_active":              {app, reader},
 		"uncounted_tenants":         {app, sweeper, admin},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
@@ -95,7 +98,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 			nulls = ""
 		}
 		var can []string
-		for _, role := range []string{app, sweeper, admin} {
+		for _, role := range []string{app, reader, sweeper, admin} {
 			_, err := conn.Exec(t.Context(), "SET ROLE "+role)
 			require.NoError(t, err)
 			if _, err = conn.Exec(t.Context(), "EXPLAIN EXECUTE q_"+name+nulls); err == nil {
@@ -121,7 +124,7 @@ func requireForbidden(t *testing.T, err error, what string) {
 func TestRolesMayDoNothingElse(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
-	all := []string{"promises_app", "promises_sweeper", "promises_admin"}
+	all := []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin"}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
@@ -166,23 +169,47 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		{"DELETE FROM api_key", all},
 		{"UPDATE tenant_wait SET tenant_id = gen_random_uuid()", all},
 		{"SELECT * FROM tenant_wait", []string{"promises_sweeper", "promises_admin"}},
-		{"UPDATE tenant SET max_waits = 1000", []string{"promises_app", "promises_sweeper"}},
-		{"DELETE FROM promise", []string{"promises_app", "promises_admin"}},
-		{"DELETE FROM workflow_execution", []string{"promises_app", "promises_admin"}},
-		{"DELETE FROM workflow_event_row", []string{"promises_app", "promises_admin"}},
-		{"DELETE FROM idempotency_key", []string{"promises_app", "promises_admin"}},
-		{"INSERT INTO tenant (slug) VALUES ('x')", []string{"promises_app", "promises_sweeper"}},
-		{"UPDATE tenant SET suspended_at = NULL", []string{"promises_app", "promises_sweeper"}},
-		{"INSERT INTO api_key (name) VALUES ('x')", []string{"promises_app", "promises_sweeper"}},
-		{"UPDATE api_key SET revoked_at = NULL", []string{"promises_app", "promises_sweeper"}},
-		{"UPDATE api_key SET tokens_revoked_at = NULL", []string{"promises_app", "promises_sweeper"}},
-		{"UPDATE promise SET tokens_revoked_at = NULL", []string{"promises_sweeper", "promises_admin"}},
+		{"UPDATE tenant SET max_waits = 1000", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"DELETE FROM promise", []string{"promises_app", "promises_reader", "promises_admin"}},
+		{"DELETE FROM workflow_execution", []string{"promises_app", "promises_reader", "promises_admin"}},
+		{"DELETE FROM workflow_event_row", []string{"promises_app", "promises_reader", "promises_admin"}},
+		{"DELETE FROM idempotency_key", []string{"promises_app", "promises_reader", "promises_admin"}},
+		{"INSERT INTO tenant (slug) VALUES ('x')", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"UPDATE tenant SET suspended_at = NULL", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"INSERT INTO api_key (name) VALUES ('x')", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"UPDATE api_key SET revoked_at = NULL", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"UPDATE api_key SET tokens_revoked_at = NULL", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"UPDATE promise SET tokens_revoked_at = NULL", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
 		{"SELECT hash FROM api_key", []string{"promises_sweeper"}},
 		{"SELECT value FROM promise", []string{"promises_admin"}},
-		{"SELECT * FROM workflow_event", []string{"promises_admin"}},
+		{"SELECT * FROM workflow_event", all},
 		{"SELECT * FROM workflow_event_row", []string{"promises_admin"}},
-		{"UPDATE promise SET comment = 'x'", []string{"promises_sweeper", "promises_admin"}},
-		{"INSERT INTO promise (name) VALUES ('x')", []string{"promises_sweeper", "promises_admin"}},
+		{"UPDATE promise SET comment = 'x'", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
+		{"INSERT INTO promise (name) VALUES ('x')", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
+		{"UPDATE promise SET erased_at = NOW()", all},
+		{"UPDATE promise SET metadata = NULL", all},
+		{"UPDATE promise SET timeout_value = NULL", all},
+		{"UPDATE promise SET idempotency_key = 'x'", all},
+		{"SELECT promise_erase('acme', NULL, NULL)", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
+		{"SELECT FROM workflow_execution FOR SHARE", []string{"promises_reader", "promises_admin"}},
+		{"SELECT FROM tenant FOR SHARE", []string{"promises_app", "promises_reader", "promises_sweeper"}},
+		{"INSERT INTO workflow_execution (id) VALUES (gen_random_uuid())", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
+		{"INSERT INTO idempotency_key (key) VALUES ('x')", []string{"promises_reader", "promises_sweeper", "promises_admin"}},
+		{"INSERT INTO workflow_event_row (event_type) VALUES ('x')", []string{"promises_reader", "promises_admin"}},
+		{"UPDATE idempotency_key SET promise_id = NULL", []string{"promises_reader", "promises_admin"}},
+		{"UPDATE idempotency_key SET tenant_id = NULL, key = 'x'", []string{"promises_app", "promises_reader", "promises_admin"}},
+		{"UPDATE workflow_execution SET last_sequence_number = 1", []string{"promises_reader", "promises_admin"}},
+		{"SELECT promise_race_lost(NULL)", []string{"promises_reader", "promises_admin"}},
+		{"SET session_replication_role = replica", all},
+		{"SELECT lo_creat(-1)", all},
+		{"SELECT lo_create(0)", all},
+		{"SELECT lo_from_bytea(0, 'x')", all},
+		{"SELECT lo_put(1, 0, 'x')", all},
+		{"SELECT lo_import('/etc/passwd')", all},
+		{"SELECT lo_open(1, 131072)", all},
+		{"SELECT lowrite(0, 'x')", all},
+		{"SELECT lo_truncate(0, 0)", all},
+		{"SELECT lo_truncate64(0, 0)", all},
 	} {
 		for _, role := range c.roles {
 			_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION "+role)
@@ -211,5 +238,57 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		requireForbidden(t, err, sql)
 		_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
 		require.NoError(t, err)
+	}
+}
+
+// Each function of the schema is executable by exactly these roles, and by no others of the cluster. A definer function looks its
+// names up in the schema of the tables, and in pg_temp last.
+func TestWhoMayCallTheFunctions(t *testing.T) {
+	t.Parallel()
+	db := withRoles(t)
+	const app, reader, sweeper = "promises_app", "promises_reader", "promises_sweeper"
+	callers := map[string][]string{
+		"promise_await_settlements": {app, reader, sweeper},
+		"promise_create":            {app},
+		"promise_create_before":     {},
+		"promise_erase":             {app},
+		"promise_final":             {},
+		"promise_identity":          {},
+		"promise_key_live":          {app, sweeper},
+		"promise_key_names":         {app, reader, sweeper},
+		"promise_race_lost":         {app, sweeper},
+		"promise_settle":            {app},
+		"promise_settle_before":     {},
+		"workflow_event_delete":     {},
+		"workflow_event_write":      {},
+	}
+	definers := []string{"promise_await_settlements", "promise_erase"}
+	rows, err := db.Pool.Query(t.Context(), `SELECT p.proname::TEXT AS name, p.prosecdef AS definer, p.proconfig AS settings,
+			current_schema()::TEXT AS schema, has_function_privilege('public', p.oid, 'EXECUTE') AS public,
+			ARRAY(SELECT r.rolname::TEXT FROM pg_roles r WHERE has_function_privilege(r.oid, p.oid, 'EXECUTE') AND NOT r.rolsuper
+				AND r.rolname <> 'promises_owner' ORDER BY 1) AS callers
+		FROM pg_proc p WHERE p.pronamespace = current_schema()::REGNAMESPACE`)
+	require.NoError(t, err)
+	functions, err := pgx.CollectRows(rows, pgx.RowToStructByName[struct {
+		Name, Schema    string
+		Definer, Public bool
+		Settings        []string
+		Callers         []string
+	}])
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for _, f := range functions {
+		want, known := callers[f.Name]
+		assert.True(t, known, "%s has no line here", f.Name)
+		assert.Equal(t, want, f.Callers, f.Name)
+		assert.False(t, f.Public, f.Name)
+		assert.Equal(t, slices.Contains(definers, f.Name), f.Definer, f.Name)
+		if f.Definer {
+			assert.Equal(t, []string{"search_path=" + f.Schema + ", pg_temp"}, f.Settings, f.Name)
+		}
+		seen[f.Name] = true
+	}
+	for name := range callers {
+		assert.True(t, seen[name], "%s is not there", name)
 	}
 }

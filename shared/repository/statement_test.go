@@ -118,6 +118,8 @@ func TestOneRoundTrip(t *testing.T) {
 		{"end wait", 1, func() error { return r.EndWait(ctx, tenant, uuid.New()) }},
 		{"revoke tokens by id", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) }},
 		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, byKey(t, "k"))) }},
+		{"erase", 1, func() error { return errOf(r.Erase(ctx, tenant, promise.ByID(p.ID))) }},
+		{"erase again", 1, func() error { return errOf(r.Erase(ctx, tenant, byKey(t, "k"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
 		trips.n.Store(0)
@@ -321,6 +323,7 @@ func TestPlans(t *testing.T) {
 		"create_for_promise":        {"promise_pkey", "idempotency_key_pkey"},
 		"delete_settled":            {"idx_promise_tenant", "promise_pkey", "workflow_event_row_pkey", "idx_idempotency_key_promise"},
 		"delete_empty_workflows":    {"workflow_execution_pkey"},
+		"erase":                     {"promise_erase"}, // see TestPlansOfErase
 		"expire":                    {"idx_promise_due", "idx_promise_due_by_tenant", "promise_pkey", "workflow_execution_pkey"},
 		"expire_keys":               {"idx_idempotency_key_check", "idempotency_key_pkey", "promise_pkey"},
 		"expire_workflow":           {"workflow_execution_pkey", "idx_promise_due_by_tenant", "promise_pkey"},

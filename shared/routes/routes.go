@@ -23,6 +23,7 @@ var HTTP = []Route{
 	{"POST", "/api/tenants/{slug}/promises/batch-resolve", "batch-resolve", "credential"},
 	{"GET", "/api/tenants/{slug}/promises/{identifier}", "get-promise", "credential"},
 	{"GET", "/api/tenants/{slug}/promises/{identifier}/wait", "wait-promise", "credential"},
+	{"DELETE", "/api/tenants/{slug}/promises/{identifier}", "delete-promise", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/resolve", "resolve", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/reject", "reject", "credential"},
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/cancel", "cancel-promise", "credential"},
@@ -86,20 +87,22 @@ type Function struct {
 // The roles in Postgres.
 const (
 	app     = "promises_app"
+	reader  = "promises_reader"
 	sweeper = "promises_sweeper"
 	admin   = "promises_admin"
 )
 
 // Functions lists every Lambda, those without a route included.
 var Functions = []Function{
-	{"authorize", 10 * time.Second, 256, app}, // as long as API Gateway waits for an authorizer
+	{"authorize", 10 * time.Second, 256, reader}, // as long as API Gateway waits for an authorizer
 	{"batch-resolve", 10 * time.Second, 256, app},
 	{"cancel-promise", 10 * time.Second, 256, app},
 	{"create-promise", 10 * time.Second, 256, app},
+	{"delete-promise", 10 * time.Second, 256, app},
 	{"extend-promise", 10 * time.Second, 256, app},
-	{"get-promise", 10 * time.Second, 256, app},
-	{"list-events", 10 * time.Second, 256, app},
-	{"list-promises", 10 * time.Second, 256, app},
+	{"get-promise", 10 * time.Second, 256, reader},
+	{"list-events", 10 * time.Second, 256, reader},
+	{"list-promises", 10 * time.Second, 256, reader},
 	{"manage-tenants", 10 * time.Second, 256, admin},
 	{"reject", 10 * time.Second, 256, app},
 	{"resolve", 10 * time.Second, 256, app},
@@ -107,8 +110,8 @@ var Functions = []Function{
 	{"resolve-by-key", 10 * time.Second, 256, app},
 	{"revoke-tokens", 10 * time.Second, 256, app},
 	{"settle-callback", 10 * time.Second, 256, app},
-	{"wait-events", 30 * time.Second, 256, app}, // as long as API Gateway waits
-	{"wait-promise", 30 * time.Second, 256, app},
+	{"wait-events", 30 * time.Second, 256, reader}, // as long as API Gateway waits
+	{"wait-promise", 30 * time.Second, 256, reader},
 	{"expire-promises", 75 * time.Second, 256, sweeper},
 	{"migrate", 15 * time.Minute, 256, ""},
 }

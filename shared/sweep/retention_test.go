@@ -76,10 +76,10 @@ func TestRetention(t *testing.T) {
 		})
 		require.NoError(t, err)
 	}
-	s.Exec(t, "UPDATE promise SET created_at = created_at - INTERVAL '91 days', timeout_at = NULL WHERE id <> $1", young.ID)
+	s.Rewrite(t, "UPDATE promise SET created_at = created_at - INTERVAL '91 days', timeout_at = NULL WHERE id <> $1", young.ID)
 	require.Equal(t, sweep.Report{}, s.once(t), "settled only now")
-	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
-	s.Exec(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
+	s.Rewrite(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
+	s.Rewrite(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
 
 	s.sweeper.Retention = 0
 	require.Equal(t, sweep.Report{}, s.once(t), "0 keeps all")
@@ -205,7 +205,7 @@ func TestExpiredKeysAreDeleted(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	s.settled(t, 1200, 1200)
-	s.Exec(t, "UPDATE promise SET created_at = NOW() - INTERVAL '8 days', resolved_at = NOW() - INTERVAL '8 days'")
+	s.Rewrite(t, "UPDATE promise SET created_at = NOW() - INTERVAL '8 days', resolved_at = NOW() - INTERVAL '8 days'")
 	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW(), check_at = NOW()")
 	key := "pending"
 	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", IdempotencyKey: &key})

@@ -9,7 +9,7 @@ SELECT
     (it).id, (it).workflow_execution_id, (it).name, (it).outcome, (it).value, (it).error, (it).timeout_at, (it).created_at,
     (it).resolved_at, (it).created_by_sequence, (it).resolved_by_sequence, (it).metadata, (it).idempotency_key,
     (it).timeout_outcome, (it).timeout_value, (it).timeout_error, (it).settled_by_kind, (it).settled_by_id, (it).comment,
-    (it).tokens_revoked_at, external_id, CLOCK_TIMESTAMP() AS read_at, what AS found, doubtful, same_key, same_metadata,
+    (it).erased_at, (it).tokens_revoked_at, external_id, CLOCK_TIMESTAMP() AS read_at, what AS found, doubtful, same_key, same_metadata,
     same_on_timeout, lost_hold
 FROM promise_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 WHERE what IS NOT NULL

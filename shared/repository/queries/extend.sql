@@ -46,7 +46,7 @@ SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error,
     CASE WHEN extended.id IS NULL THEN p.timeout_at ELSE extended.timeout_at END AS timeout_at,
     p.created_at, p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
-    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment,
+    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at,
     (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     CLOCK_TIMESTAMP() AS read_at, target.pending, extended.id IS NOT NULL AS extended
 FROM target

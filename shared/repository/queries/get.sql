@@ -20,6 +20,7 @@ SELECT
     p.settled_by_kind,
     p.settled_by_id,
     p.comment,
+    p.erased_at,
     (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t

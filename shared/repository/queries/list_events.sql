@@ -52,7 +52,7 @@ SELECT
     p.outcome,
     CASE WHEN p.settled_by_kind = 'deadline' THEN p.timeout_value ELSE p.value END AS value,
     CASE WHEN p.settled_by_kind = 'deadline' THEN p.timeout_error ELSE p.error END AS error,
-    p.settled_by_kind, p.settled_by_id, p.comment
+    p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at
 FROM log
 LEFT JOIN sized e ON e.bytes <= $5::BIGINT OR e.n = 1
 LEFT JOIN promise p ON p.id = e.promise_id AND e.settles

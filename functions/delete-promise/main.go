@@ -1,0 +1,9 @@
+// Command delete-promise is the Lambda that erases a settled promise's contents.
+package main
+
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.DeletePromise) }

@@ -1,0 +1,12 @@
+-- Erases the contents of a settled promise, by id ($2) or, if that is NULL, by idempotency key ($3). $1 slug. One row: the promise as it
+-- is then; a pending one as it is. No row: there is no such promise for this tenant. A key is found as in get.sql.
+--
+-- migrations/ has the function, and says what it locks.
+SELECT
+    p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error, p.timeout_at, p.created_at, p.resolved_at,
+    p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
+    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at,
+    (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
+    CLOCK_TIMESTAMP() AS read_at
+FROM promise_erase($1, $2, $3) AS p
+WHERE p.id IS NOT NULL
