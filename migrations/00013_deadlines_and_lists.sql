@@ -5,8 +5,12 @@
 -- schema, but shows the promises that this release's sweep recorded without their value. So expire-promises is deployed after all
 -- other functions. If a deployment is rolled back after that, copy the values by hand:
 --
+--     BEGIN;
+--     ALTER TABLE promise DISABLE TRIGGER promise_final;
 --     UPDATE promise SET value = timeout_value, error = timeout_error
 --     WHERE settled_by_kind = 'deadline' AND (value, error) IS DISTINCT FROM (timeout_value, timeout_error);
+--     ALTER TABLE promise ENABLE TRIGGER promise_final;
+--     COMMIT;
 --
 -- Locks promise against writers, not readers, from here to the end, or gives up after a second. Two indexes are built under the lock.
 
