@@ -191,9 +191,8 @@ BEGIN
       AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = t.id AND k.key = new_key)
     ON CONFLICT (id) DO UPDATE
         SET last_sequence_number = w.last_sequence_number + 1, external_id = COALESCE(w.external_id, EXCLUDED.external_id),
-            promises_left = COALESCE(w.promises_left, EXCLUDED.promises_left + 1 - w.last_sequence_number) - 1
-        WHERE w.tenant_id = EXCLUDED.tenant_id
-            AND COALESCE(w.promises_left, EXCLUDED.promises_left + 1 - w.last_sequence_number) BETWEEN 1 AND EXCLUDED.promises_left + 1
+            promises_left = w.promises_left - 1
+        WHERE w.tenant_id = EXCLUDED.tenant_id AND w.promises_left > 0 AND w.promises_left <= EXCLUDED.promises_left + 1
     RETURNING w.tenant_id, w.last_sequence_number, w.external_id, CLOCK_TIMESTAMP() INTO caller, number, known_as, moment;
 
     IF NOT FOUND THEN
