@@ -456,7 +456,7 @@ func (tmpl template) requireFleet(t *testing.T) {
 		reserved += int(n)
 		if r.Properties["FunctionName"] != "promises-"+tmpl.stage+"-migrate" {
 			size := database.PoolSize
-			if strings.HasSuffix(r.Properties["FunctionName"].(string), "-expire-promises") {
+			if r.Properties["FunctionName"] == "promises-"+tmpl.stage+"-expire-promises" {
 				size = database.SweepPoolSize
 			}
 			fleet += int(n) * size
