@@ -1,6 +1,6 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
-REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
+REVOKE ALL ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key, signing_key
     FROM promises_app, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
@@ -13,7 +13,7 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     FROM PUBLIC, promises_app;
 
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
-GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
+GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key, signing_key TO promises_app;
 GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id) ON workflow_execution TO promises_app;
 GRANT UPDATE (

@@ -36,7 +36,7 @@ BEGIN
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
-            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key',
+            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key', 'signing_key',
             'promises_schema_version'
         )
         UNION ALL

@@ -266,7 +266,7 @@ SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
-	'promise_settlement', 'promise_creation', 'promise_created')
+	'promise_settlement', 'promise_creation', 'promise_created', 'signing_key', 'signing_key_pkey')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid

@@ -295,7 +295,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	require.NoError(t, err)
 	require.Equal(t, true, settled)
 	calls("after")
-	for _, name := range []string{"00012_revoke_tokens.sql"} {
+	for _, name := range []string{"00012_revoke_tokens.sql", "00017_signing_keys.sql"} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
 		db.Exec(t, string(file), pgx.QueryExecModeSimpleProtocol)
