@@ -75,6 +75,7 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		"MAX_VALUE_BYTES":    strconv.Itoa(1 << 20),
 		"PUBLIC_URL":         "",
 		"RETENTION_DAYS":     strconv.Itoa(s.RetentionDays),
+		"SIGNING_KEY":        "",
 		"TOKEN_KEYS":         "",
 	}
 	maps.Copy(environment, f.environment)
@@ -153,8 +154,11 @@ func newLogGroup(scope constructs.Construct, id, name string, s settings) awslog
 	})
 }
 
-func readsSecret(arn *string) awsiam.PolicyStatement {
-	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Actions: jsii.Strings("secretsmanager:GetSecretValue"), Resources: jsii.Strings(*arn),
-	})
+func readsSecret(arn *string) awsiam.PolicyStatement { return usesSecret(arn, "GetSecretValue") }
+
+func usesSecret(arn *string, actions ...string) awsiam.PolicyStatement {
+	for i, action := range actions {
+		actions[i] = "secretsmanager:" + action
+	}
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{Actions: jsii.Strings(actions...), Resources: jsii.Strings(*arn)})
 }

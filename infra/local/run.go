@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -142,6 +144,10 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 			return nil, "", err
 		}
 	}
+	signingKey, err := kept.signingKey()
+	if err != nil {
+		return nil, "", err
+	}
 	tokenKeys, err := kept.tokenKeys()
 	if err != nil {
 		return nil, "", err
@@ -149,6 +155,7 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 	service = lambda.New(functions(p.binaries, map[string]string{
 		"DATABASE_URL": p.databaseURL,
 		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"SIGNING_KEY":  signingKey,
 		"TOKEN_KEYS":   tokenKeys,
 	}), lambda.Options{
 		Output: screen.functionOutput(),
@@ -220,6 +227,9 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 			// Two of them wait for promises, and leave room for those that settle.
 			Concurrency: 24,
 			Env:         env,
+		}
+		if !slices.Contains(routes.Signing, f.Name) {
+			list[i].Env = slices.DeleteFunc(slices.Clone(env), func(variable string) bool { return strings.HasPrefix(variable, "SIGNING_KEY=") })
 		}
 	}
 	return list

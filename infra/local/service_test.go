@@ -39,7 +39,7 @@ func TestSampleEvents(t *testing.T) {
 		{"reject.direct", `"outcome":"conflict"`},
 		{"resolve.bad-base64", `"statusCode":400`},
 		{"expire-promises.once", `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`},
-		{"migrate.direct", `{"version":17,"applied":[]}`},
+		{"migrate.direct", `{"version":17,"applied":[],"signingKey":"ed25519:`},
 		{"migrate.direct-dry-run", `{"version":17,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
 		payload, err := os.ReadFile("../../events/" + c.event + ".json")
