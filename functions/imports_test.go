@@ -30,16 +30,18 @@ var allowed = map[string][]string{
 		"shared/auth", "shared/config", "shared/database", "shared/gateway", "shared/promise", "shared/repository", "shared/secret",
 		"shared/sweep", "shared/telemetry",
 	},
-	"shared/migrate":    {"migrations"},
-	"shared/dbtest":     {"shared/localpg", "shared/migrate"},
-	"shared/skip":       {},
-	"functions":         {"shared/app", "shared/gateway"},
-	"functions/migrate": {"shared/config", "shared/database", "shared/migrate", "shared/secret", "shared/telemetry"},
+	"shared/migrate": {"migrations"},
+	"shared/dbtest":  {"shared/localpg", "shared/migrate"},
+	"shared/skip":    {},
+	"functions":      {"shared/app", "shared/gateway"},
+	"functions/migrate": {
+		"shared/auth", "shared/config", "shared/database", "shared/migrate", "shared/promise", "shared/secret", "shared/telemetry",
+	},
 	"infra": {
 		"infra/build", "shared/config", "shared/database", "shared/routes", "shared/sweep", "shared/telemetry",
 	},
 	"infra/build": {"shared/routes"},
-	"infra/local": {"infra/build", "infra/local", "shared/config", "shared/localpg", "shared/routes"},
+	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes"},
 	"infra/bench": {"infra/local", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 

@@ -77,6 +77,7 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		"MAX_WAITS":          strconv.Itoa(maxWaits(s)),
 		"PUBLIC_URL":         "",
 		"RETENTION_DAYS":     strconv.Itoa(s.RetentionDays),
+		"SIGNING_KEY":        "",
 		"TOKEN_KEYS":         "",
 	}
 	maps.Copy(environment, f.environment)
@@ -155,8 +156,11 @@ func newLogGroup(scope constructs.Construct, id, name string, s settings) awslog
 	})
 }
 
-func readsSecret(arn *string) awsiam.PolicyStatement {
-	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Actions: jsii.Strings("secretsmanager:GetSecretValue"), Resources: jsii.Strings(*arn),
-	})
+func readsSecret(arn *string) awsiam.PolicyStatement { return usesSecret(arn, "GetSecretValue") }
+
+func usesSecret(arn *string, actions ...string) awsiam.PolicyStatement {
+	for i, action := range actions {
+		actions[i] = "secretsmanager:" + action
+	}
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{Actions: jsii.Strings(actions...), Resources: jsii.Strings(*arn)})
 }

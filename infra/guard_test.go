@@ -63,6 +63,20 @@ func TestRules(t *testing.T) {
 			statement("Allow", []any{"kms:Decrypt", "kms:GenerateDataKey*"}, "*", service(name), ours),
 		}}}
 	}
+	grants := func(action, secret any, roles ...string) map[string]any {
+		p := allow(action, secret)
+		var names []any
+		for _, role := range roles {
+			names = append(names, ref(role))
+		}
+		p["PolicyName"], p["Roles"] = "p", names
+		return p
+	}
+	runs := func(name, role string) map[string]any {
+		return map[string]any{"FunctionName": "promises-dev-" + name, "Role": map[string]any{"Fn::GetAtt": []any{role, "Arn"}}, "Code": map[string]any{}}
+	}
+	const secretARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:promises-dev/signing-key-AbCdEf"
+	const read, write = "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"
 	cases := []struct {
 		id, kind   string
 		properties map[string]any
@@ -140,6 +154,35 @@ func TestRules(t *testing.T) {
 		{"LockedTopic", topic, encryptedBy("LockedTopicKey"), ""},
 		{"LockedTopicPolicy", topicPolicy, published("LockedTopic", heard), ""},
 		{"LockedTopicKey", key, usedBy("events.amazonaws.com"), ""},
+		{"SigningKey", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/signing-key"}, ""},
+		{"OtherSecret", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/token-keys"}, ""},
+		{"Creates", "AWS::Lambda::Function", runs("create-promise", "CreateRole"), ""},
+		{"Migrates", "AWS::Lambda::Function", runs("migrate", "MigrateRole"), ""},
+		{"Lists", "AWS::Lambda::Function", runs("list-promises", "ListRole"), ""},
+		{"Reads", "AWS::IAM::Policy", grants(read, ref("SigningKey"), "CreateRole"), ""},
+		{"Writes", "AWS::IAM::Policy", grants([]any{write, "secretsmanager:DescribeSecret"}, ref("SigningKey"), "MigrateRole"), ""},
+		{"ReadsAnother", "AWS::IAM::Policy", grants(read, ref("OtherSecret"), "ListRole"), ""},
+		{"ListReads", "AWS::IAM::Policy", grants(read, ref("SigningKey"), "ListRole"), "promises_signing_key"},
+		{"ListReadsAmongOthers", "AWS::IAM::Policy", grants([]any{read}, []any{ref("OtherSecret"), ref("SigningKey")}, "ListRole"), "promises_signing_key"},
+		{"ListReadsByARN", "AWS::IAM::Policy", grants(read, secretARN, "ListRole"), "promises_signing_key"},
+		{"SharedRead", "AWS::IAM::Policy", grants(read, ref("SigningKey"), "CreateRole", "ListRole"), "promises_signing_key"},
+		{"MigrateReads", "AWS::IAM::Policy", grants([]any{write, read}, ref("SigningKey"), "MigrateRole"), "promises_signing_key"},
+		{"CreateWrites", "AWS::IAM::Policy", grants(write, ref("SigningKey"), "CreateRole"), "promises_signing_key"},
+		{"CreateDeletes", "AWS::IAM::Policy", grants("secretsmanager:DeleteSecret", ref("SigningKey"), "CreateRole"), "promises_signing_key"},
+		{"AnybodyReads", policy, allow(read, ref("SigningKey")), "promises_signing_key"},
+		{"UserReads", "AWS::IAM::Policy", func() map[string]any {
+			p := grants(read, ref("SigningKey"), "CreateRole")
+			p["Users"] = []any{"anna"}
+			return p
+		}(), "promises_signing_key"},
+		{"SecretPolicy", "AWS::SecretsManager::ResourcePolicy", map[string]any{"SecretId": ref("SigningKey"), "ResourcePolicy": map[string]any{}}, "promises_signing_key"},
+		{"OtherSecretPolicy", "AWS::SecretsManager::ResourcePolicy", map[string]any{"SecretId": ref("OtherSecret"), "ResourcePolicy": map[string]any{}}, ""},
+		{"KeyEndpoint", "AWS::EC2::VPCEndpoint", allow([]any{read, write}, ref("SigningKey")), ""},
+		{"CreateRole", "AWS::IAM::Role", map[string]any{"AssumeRolePolicyDocument": map[string]any{}}, ""},
+		{"MigrateRole", "AWS::IAM::Role", map[string]any{"AssumeRolePolicyDocument": map[string]any{}}, ""},
+		{"ListRole", "AWS::IAM::Role", map[string]any{
+			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{grants(read, ref("SigningKey"))},
+		}, "promises_signing_key"},
 		{"URL", "AWS::Lambda::Url", map[string]any{"AuthType": "AWS_IAM", "TargetFunctionArn": function}, "promises_no_function_url"},
 	}
 

@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -18,8 +19,9 @@ import (
 // deployment: what depends on the resource is changed after the schema, and not
 // at all if that fails.
 type migration struct {
-	function awslambda.Function
-	done     awscdk.CustomResource
+	function   awslambda.Function
+	done       awscdk.CustomResource
+	signingKey *string // the ARN of the secret
 }
 
 func newMigration(parent constructs.Construct, s settings, n network, db postgres, code binaries, f routes.Function, failed awssqs.IQueue) (migration, error) {
@@ -32,13 +34,16 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 	// To S3, of which nobody can tell the addresses. No other has a route.
 	group.AddEgressRule(awsec2.Peer_AnyIpv4(), awsec2.Port_HTTPS(), jsii.String("to the S3 gateway endpoint"), nil)
 	n.allowSecret(db.secretARN)
+	signingKey := newSigningKey(scope, s).SecretArn()
+	n.allow(usesSecret(signingKey, "DescribeSecret", "GetSecretValue", "PutSecretValue"))
 
 	migrate := newFunction(scope, s, n, code, function{
 		Function: f, group: group,
 		environment: map[string]string{
 			"DATABASE_URL": *databaseURL(masterUser, db.host), "DB_IAM_AUTH": "false", "DB_PASSWORD_SECRET": *db.secretARN,
+			"SIGNING_KEY": *signingKey,
 		},
-		may: []awsiam.PolicyStatement{readsSecret(db.secretARN)},
+		may: []awsiam.PolicyStatement{readsSecret(db.secretARN), usesSecret(signingKey, "DescribeSecret", "PutSecretValue")},
 	})
 	deadLetters(migrate, failed, 2, f.Timeout)
 
@@ -50,16 +55,29 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 		ResourceType: jsii.String("Custom::Migration"),
 		ServiceToken: migrate.FunctionArn(),
 		// CloudFormation runs it again when a property changes: with each change of
-		// migrate, the files of the schema in it included, and with another database.
+		// migrate, the files of the schema in it included, with another database, and
+		// with another secret for the signing key.
 		// migrate compares Database with what it was before: it refuses a new database
 		// in the place of a guarded one, unless Snapshot names what it was made from.
 		Properties: &map[string]any{
 			"Version": version, "Database": db.resourceID,
-			"Guarded": strconv.FormatBool(s.guarded()), "Snapshot": s.Snapshot,
+			"Guarded": strconv.FormatBool(s.guarded()), "Snapshot": s.Snapshot, "SigningKey": signingKey,
 		},
 		// migrate tells in time that it ran out of time.
 		ServiceTimeout: awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds() + 60)),
 	})
 	done.Node().AddDependency(db.construct, n.vpc, n.secrets, n.secretsGroup, n.s3, db.group, group)
-	return migration{migrate, done}, nil
+	return migration{migrate, done, signingKey}, nil
+}
+
+// newSigningKey makes the secret of the private key that signs promise tokens. It
+// is empty: migrate writes it.
+func newSigningKey(scope constructs.Construct, s settings) awssecretsmanager.Secret {
+	secret := awssecretsmanager.NewSecret(scope, jsii.String("SigningKey"), &awssecretsmanager.SecretProps{
+		SecretName:    jsii.String(s.stackName() + "/signing-key"),
+		Description:   jsii.String("SIGNING_KEY: the private key that signs promise tokens. migrate writes it, create-promise reads it"),
+		RemovalPolicy: removal(s),
+	})
+	secret.Node().DefaultChild().(awscdk.CfnResource).AddPropertyDeletionOverride(jsii.String("GenerateSecretString"))
+	return secret
 }

@@ -11,8 +11,8 @@ import (
 // network is a VPC without a way in or out: no internet gateway, no NAT. What
 // runs in it reaches Postgres and the two services that it needs:
 //
-//   - Secrets Manager: the functions read the signing keys there, migrate the
-//     master user's password
+//   - Secrets Manager: the functions read the keys of promise tokens there, migrate
+//     reads the master user's password and writes the signing key
 //   - S3, where CloudFormation wants to be told how the migration went
 //
 // Logs, metrics and traces leave Lambda by ways of its own.
@@ -79,8 +79,9 @@ func newNetwork(parent constructs.Construct, s settings) network {
 
 // allowSecret lets the secret be read through the endpoint, which lets through
 // nothing else. Who may read it is for the roles to say.
-func (n network) allowSecret(arn *string) {
-	statement := readsSecret(arn)
+func (n network) allowSecret(arn *string) { n.allow(readsSecret(arn)) }
+
+func (n network) allow(statement awsiam.PolicyStatement) {
 	statement.AddAnyPrincipal()
 	n.secrets.AddToPolicy(statement)
 }

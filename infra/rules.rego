@@ -64,6 +64,55 @@ violation contains v if {
 	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("a resource is named in full: %s", [resource]))
 }
 
+# The private key that signs promise tokens: create-promise reads it, migrate writes it without reading it, and no other role may do
+# anything with it. The endpoint of Secrets Manager lets these calls through; the roles decide who makes them.
+may_sign := {
+	"-create-promise": {"secretsmanager:GetSecretValue"},
+	"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"},
+}
+
+signing_key(resource) if {
+	some secret in resources_of_type("AWS::SecretsManager::Secret")
+	endswith(resolve(secret, "Properties.Name"), "/signing-key")
+	resource == secret
+}
+
+signing_key(resource) if contains(resource, "/signing-key")
+
+role_may(role, action) if {
+	some function in resources_of_type("AWS::Lambda::Function")
+	resolve(function, "Properties.Role") == role
+	some suffix, actions in may_sign
+	endswith(resolve(function, "Properties.FunctionName"), suffix)
+	action in actions
+}
+
+policy_may(name, action) if name in resources_of_type("AWS::EC2::VPCEndpoint")
+
+policy_may(name, action) if {
+	name in resources_of_type("AWS::IAM::Policy")
+	not resolve(name, "Properties.Users")
+	not resolve(name, "Properties.Groups")
+	every role in resolve(name, "Properties.Roles") { role_may(role, action) }
+}
+
+policy_may(name, action) if role_may(name, action)
+
+violation contains v if {
+	some [name, statement] in statements
+	some resource in list(statement.Resource)
+	signing_key(resource)
+	some action in list(statement.Action)
+	not policy_may(name, action)
+	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", sprintf("only create-promise reads the signing key, and only migrate writes it: %s", [action]))
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::SecretsManager::ResourcePolicy")
+	signing_key(resolve(name, "Properties.SecretId"))
+	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", "the roles decide who uses the signing key, and it has no policy of its own")
+}
+
 violation contains v if {
 	some type in ["AWS::RDS::DBInstance", "AWS::RDS::DBCluster"]
 	some name in resources_of_type(type)

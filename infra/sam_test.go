@@ -26,8 +26,9 @@ func (tmpl template) requireSAM(t *testing.T) {
 	require.NoError(t, json.Unmarshal(file, &env))
 	require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
 	require.Empty(t, env.Parameters["HTTP_ALIAS"], "SAM CLI invokes no alias")
-	_, err = auth.ParseKeys(env.Parameters["TOKEN_KEYS"])
+	_, err = auth.ParseSigningKey(env.Parameters["SIGNING_KEY"])
 	require.NoError(t, err)
+	require.Empty(t, env.Parameters["TOKEN_KEYS"], "there were no earlier tokens")
 	for _, f := range routes.Functions {
 		_, r := tmpl.function(t, f.Name)
 		require.Equal(t, "Code", r.Metadata["aws:asset:property"])

@@ -44,7 +44,7 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	}
 	p := newProxy(stack, s, n, db, schema, slices.Sorted(maps.Keys(roles)))
 	a := newAPI(stack, s)
-	functions := newFunctions(stack, s, n, p, a, code)
+	functions := newFunctions(stack, s, n, p, a, schema, code)
 	for _, f := range functions {
 		f.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(schema.done.Node().DefaultChild().(awscdk.CfnResource), nil)
 	}
@@ -54,6 +54,7 @@ func newService(app awscdk.App, s settings, code binaries) error {
 			sweep.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(f.Node().DefaultChild().(awscdk.CfnResource), nil)
 		}
 	}
+	signAfterVerifiers(functions)
 	a.serve(functions)
 	newSchedules(stack, functions, failed)
 	policy := newEnginePolicy(stack, s, functions)
@@ -80,8 +81,8 @@ func inRegion(scope constructs.Construct, name string) *string {
 }
 
 // newFunctions makes every function but migrate. They share a security group
-// and the signing keys; each has a role of its own.
-func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a api, code binaries) map[string]awslambda.Function {
+// and the legacy keys of tokens; each has a role of its own.
+func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a api, schema migration, code binaries) map[string]awslambda.Function {
 	scope := constructs.NewConstruct(parent, jsii.String("Functions"))
 	port := awsec2.Port_Tcp(jsii.Number(databasePort))
 	group := newSecurityGroup(scope, "SecurityGroup", n.vpc, "The functions")
@@ -102,6 +103,10 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 			environment["TOKEN_KEYS"] = *tokenKeys.SecretArn()
 			may = append(may, readsSecret(tokenKeys.SecretArn()))
 		}
+		if slices.Contains(routes.Signing, f.Name) {
+			environment["SIGNING_KEY"] = *schema.signingKey
+			may = append(may, readsSecret(schema.signingKey))
+		}
 		functions[f.Name] = newFunction(constructs.NewConstruct(scope, jsii.String(f.Name)), s, n, code, function{
 			Function: f, group: group, environment: environment, may: may,
 		})
@@ -112,8 +117,24 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 // withoutTokens neither make promise tokens nor are called with any.
 var withoutTokens = map[string]bool{"expire-promises": true, "manage-tenants": true, "resolve-by-id": true, "resolve-by-key": true}
 
-// newTokenKeys makes the first key that signs promise tokens: 64 letters and
-// digits, which is 48 bytes of base64url, as TOKEN_KEYS wants them.
+// signAfterVerifiers has the functions that sign tokens changed after those that
+// verify them: a function of the previous release does not know a new key.
+func signAfterVerifiers(functions map[string]awslambda.Function) {
+	of := func(name string) awslambda.CfnFunction {
+		return functions[name].Node().DefaultChild().(awslambda.CfnFunction)
+	}
+	for name := range functions {
+		if !withoutTokens[name] && !slices.Contains(routes.Signing, name) {
+			of("create-promise").AddResourceDependency(of(name), nil)
+		}
+	}
+}
+
+// newTokenKeys makes the secret with which earlier releases signed promise tokens,
+// as TOKEN_KEYS wants it: 64 letters and digits, which is 48 bytes of base64url. It
+// verifies their tokens, and signs none. It can go when each stage has had its
+// signing key for a year. Its properties stay as they are, so that CloudFormation
+// leaves its value alone.
 func newTokenKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
 	return awssecretsmanager.NewSecret(scope, jsii.String("TokenKeys"), &awssecretsmanager.SecretProps{
 		SecretName:  jsii.String(s.stackName() + "/token-keys"),

@@ -209,6 +209,7 @@ func TestTemplates(t *testing.T) {
 			tmpl.requireMigration(t, settings)
 			tmpl.requireNetwork(t, settings)
 			tmpl.requireFleet(t)
+			tmpl.requireSigningKey(t)
 			tmpl.requireRest(t, settings)
 			tmpl.requireSAM(t)
 		})
@@ -261,6 +262,7 @@ func (tmpl template) requireFunctions(t *testing.T) {
 			policies := tmpl.policiesOf(role)
 			require.Contains(t, policies, "/"+f.Role+`"`)
 			require.Equal(t, variables["TOKEN_KEYS"] != "", strings.Contains(policies, "secretsmanager:GetSecretValue"), f.Name)
+			require.Equal(t, f.Name == "create-promise", variables["SIGNING_KEY"] != "", f.Name)
 			for _, other := range []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "postgres"} {
 				require.Equal(t, other == f.Role, strings.Contains(policies, "/"+other+`"`), "%s as %s", f.Name, other)
 			}
@@ -268,6 +270,59 @@ func (tmpl template) requireFunctions(t *testing.T) {
 		require.NotContains(t, text(t, variables), "resolve:secretsmanager", "no secret in an environment")
 		require.Equal(t, routes.HTTPAlias, variables["HTTP_ALIAS"])
 		require.Equal(t, map[bool]string{true: "20", false: "5"}[tmpl.large], variables["MAX_WAITS"])
+	}
+}
+
+// Of all roles, only create-promise's may read the private key that signs promise tokens, and only migrate's may write it. Functions
+// that verify tokens are changed before the one that signs them: those of the previous release do not know the new key.
+func (tmpl template) requireSigningKey(t *testing.T) {
+	t.Helper()
+	secrets := map[string]string{}
+	for id, r := range tmpl.of("AWS::SecretsManager::Secret") {
+		secrets[strings.TrimPrefix(r.Properties["Name"].(string), "promises-"+tmpl.stage+"/")] = id
+		require.Equal(t, strings.HasSuffix(r.Properties["Name"].(string), "/token-keys"), r.Properties["GenerateSecretString"] != nil, "migrate writes the signing key")
+	}
+	require.Len(t, secrets, 2)
+	require.Equal(t, "FunctionsTokenKeys56C82E5C", secrets["token-keys"], "another logical ID is another secret: the tokens of earlier releases would be dead")
+	key := secrets["signing-key"]
+
+	functions, may := map[string]string{}, map[string][]string{} // by role; by function
+	for _, f := range routes.Functions {
+		_, r := tmpl.function(t, f.Name)
+		functions[target(r.Properties["Role"])] = f.Name
+	}
+	for kind := range map[string]bool{"AWS::IAM::Policy": true, "AWS::IAM::ManagedPolicy": true, "AWS::IAM::Role": true, "AWS::SecretsManager::ResourcePolicy": true} {
+		for id, r := range tmpl.of(kind) {
+			if !strings.Contains(text(t, r.Properties), key) {
+				continue
+			}
+			require.Equal(t, "AWS::IAM::Policy", kind, id)
+			require.Len(t, r.Properties["Roles"], 1)
+			function := functions[target(r.Properties["Roles"])]
+			for _, s := range r.Properties["PolicyDocument"].(map[string]any)["Statement"].([]any) {
+				if s := s.(map[string]any); strings.Contains(text(t, s["Resource"]), key) {
+					actions, ok := s["Action"].([]any)
+					if !ok {
+						actions = []any{s["Action"]}
+					}
+					for _, action := range actions {
+						may[function] = append(may[function], strings.TrimPrefix(action.(string), "secretsmanager:"))
+					}
+				}
+			}
+		}
+	}
+	require.Equal(t, map[string][]string{"create-promise": {"GetSecretValue"}, "migrate": {"DescribeSecret", "PutSecretValue"}}, may)
+
+	_, signs := tmpl.function(t, "create-promise")
+	for _, f := range routes.Functions {
+		id, r := tmpl.function(t, f.Name)
+		variables := r.Properties["Environment"].(map[string]any)["Variables"].(map[string]any)
+		require.Equal(t, slices.Contains(routes.Signing, f.Name), target(variables["SIGNING_KEY"]) == key, f.Name)
+		require.Equal(t, variables["TOKEN_KEYS"] != "" && f.Name != "create-promise", slices.Contains(signs.DependsOn, id), "%s verifies tokens", f.Name)
+	}
+	for _, r := range tmpl.of("Custom::Migration") {
+		require.Equal(t, key, target(r.Properties["SigningKey"]))
 	}
 }
 
@@ -616,7 +671,7 @@ func (tmpl template) requireMigration(t *testing.T, settings map[string]string) 
 	}
 	for id, r := range tmpl.of("Custom::Migration") {
 		p := r.Properties
-		require.ElementsMatch(t, []string{"ServiceToken", "ServiceTimeout", "Version", "Database", "Guarded", "Snapshot"}, slices.Collect(maps.Keys(p)))
+		require.ElementsMatch(t, []string{"ServiceToken", "ServiceTimeout", "Version", "Database", "Guarded", "Snapshot", "SigningKey"}, slices.Collect(maps.Keys(p)))
 		require.Len(t, p["Version"], 64)
 		require.Equal(t, database, p["Database"])
 		require.Equal(t, strconv.FormatBool(tmpl.guarded), p["Guarded"])

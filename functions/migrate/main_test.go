@@ -74,11 +74,11 @@ type function struct {
 	answers chan map[string]any
 }
 
-func newFunction(t *testing.T, databaseURL string) *function {
+func newFunction(t *testing.T, databaseURL string, env ...string) *function {
 	t.Helper()
 	f := &function{answers: make(chan map[string]any, 10)}
 	f.service = lambda.New([]lambda.Function{{
-		Name: "migrate", Path: binary, Timeout: 10 * time.Minute, MemoryMB: 256, Env: []string{"DATABASE_URL=" + databaseURL},
+		Name: "migrate", Path: binary, Timeout: 10 * time.Minute, MemoryMB: 256, Env: append(env, "DATABASE_URL="+databaseURL),
 	}}, lambda.Options{Output: &f.output, InitTimeout: time.Minute})
 	t.Cleanup(f.service.Close)
 	f.bucket = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -248,6 +248,7 @@ func TestPayloads(t *testing.T) {
 	for _, payload := range []string{
 		string(bad), `{"dryRun":null}`, `{"roles":null}`, "null", "true", "1", `"{}"`, "[]", `[{"dryRun":true}]`, "{", `{"dryRun"`, `{"dryRun":true`,
 		`{"dryRun":true,}`, "{}{}", "{} x", `{"dryRun":true} {"roles":true}`, `{"dryRun":1}`, `{"dryRun":"true"}`, `{"dryRun":[]}`, `{"dryRun":{}}`,
+		`{"rotateSigningKey":null}`, `{"rotateSigningKey":"true"}`, `{"rotatesigningkey":true}`, `{"rotateSigningKey":true,"revoke":1}`, `{"Revoke":true}`,
 		`{"DryRun":true}`, `{"dryrun":true}`, `{"dry_run":true}`, `{"dryRun ":true}`, `{"dryRun":true,"x":1}`, `{"x":null}`, `{"":true}`,
 		`{"dryRun":false,"dryRun":true}`, `{"dryRun":true,"dryRun":false}`, `{"dryRun":true,"dryRu\u006e":false}`, `{"dryRun":true,"DRYRUN":false}`,
 		`{"requesttype":"Create","responseurl":"http://127.0.0.1:9/"}`, `{"RequestType":"create","ResponseURL":"http://127.0.0.1:9/"}`,
@@ -270,7 +271,9 @@ func TestPayloads(t *testing.T) {
 		require.Contains(t, failure.ErrorMessage, says)
 	}
 	require.Zero(t, connections.Load())
-	require.Equal(t, "migration_failed", f.invoke(t, `{"dryRun":true,"roles":true}`).ErrorType)
+	for _, payload := range []string{`{"dryRun":true,"roles":true}`, `{"revoke":true}`, `{"rotateSigningKey":true}`, `{"dryRun":true,"rotateSigningKey":true}`} {
+		require.Equal(t, "migration_failed", f.invoke(t, payload).ErrorType, payload)
+	}
 	require.Zero(t, connections.Load())
 }
 
@@ -345,6 +348,9 @@ func TestShell(t *testing.T) {
 		{[]string{"dry-run"}, "postgres://u@h/d", 2, "", `there are no arguments, only flags: "dry-run"`},
 		{nil, "", 2, "", "DATABASE_URL is not set"},
 		{[]string{"-dry-run", "-roles"}, "postgres://u@h/d", 1, "", "roles cannot be rehearsed"},
+		{[]string{"-dry-run", "-rotate-signing-key"}, "postgres://u@h/d", 1, "", "cannot be rehearsed"},
+		{[]string{"-revoke"}, "postgres://u@h/d", 1, "", "it needs rotateSigningKey"},
+		{[]string{"-rotate-signing-key"}, "postgres://u@h/d", 1, "", "SIGNING_KEY must be the ARN of a secret"},
 	} {
 		cmd := exec.Command(binary, c.args...)
 		cmd.Env = []string{"DATABASE_URL=" + c.databaseURL}

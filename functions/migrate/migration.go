@@ -21,28 +21,39 @@ import (
 )
 
 type migration struct {
-	database database.Options
-	patience time.Duration // with a database that takes no connections yet
-	log      *slog.Logger
+	database   database.Options
+	signingKey string        // SIGNING_KEY
+	patience   time.Duration // with a database that takes no connections yet
+	log        *slog.Logger
+}
+
+// result is the answer of a run.
+type result struct {
+	migrate.Result
+
+	// SigningKey is the kid of the key that signs promise tokens; empty without
+	// SIGNING_KEY, and on a database of a later release.
+	SigningKey string `json:"signingKey,omitempty"`
 }
 
 // newMigration reads the environment.
 func newMigration() (migration, error) {
 	conf, err := config.Load()
-	m := migration{log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, database: database.Options{
-		URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode,
-	}}
+	m := migration{
+		log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, signingKey: conf.SigningKey,
+		database: database.Options{URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode},
+	}
 	if conf.PasswordSecret != "" {
 		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
 	}
 	return m, err
 }
 
-// run answers with a migrate.Result, or a migrate.Rehearsal. It waits for a
-// database that is still starting.
+// run answers with a result, or a migrate.Rehearsal. It waits for a database that
+// is still starting.
 func (m migration) run(ctx context.Context, o options) (answer any, err error) {
-	if o.DryRun && o.Roles {
-		return nil, errors.New("roles cannot be rehearsed: they are not the database's alone")
+	if err := errors.Join(o.check(), m.checkSigningKey(o)); err != nil {
+		return nil, err
 	}
 	err = database.Retry(ctx, m.patience, m.log, func(ctx context.Context) error {
 		conf, err := database.ConnConfig(ctx, m.database) // each time: the password may have changed
@@ -51,9 +62,13 @@ func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 		}
 		if o.DryRun {
 			answer, err = migrate.Rehearse(ctx, conf)
-		} else {
-			answer, err = migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log})
+			return err
 		}
+		var done result
+		if done.Result, err = migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log}); err == nil && m.signingKey != "" {
+			done.SigningKey, err = m.keepSigningKey(ctx, conf, o)
+		}
+		answer = done
 		return err
 	})
 	return answer, err
@@ -85,8 +100,10 @@ func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&o.DryRun, "dry-run", false, "do it all on the real data, report it, and roll it back")
 	flags.BoolVar(&o.Roles, "roles", false, "make the roles that the functions connect as, too")
+	flags.BoolVar(&o.RotateSigningKey, "rotate-signing-key", false, "make a new key in the secret of SIGNING_KEY, too; the tokens of the old one stay valid")
+	flags.BoolVar(&o.Revoke, "revoke", false, "with -rotate-signing-key: end all tokens of the keys before the new one")
 	usage := func(w io.Writer) {
-		fmt.Fprint(w, "usage: migrate [-dry-run | -roles]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
+		fmt.Fprint(w, "usage: migrate [-dry-run | -roles] [-rotate-signing-key [-revoke]]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
 		flags.SetOutput(w)
 		flags.PrintDefaults()
 	}

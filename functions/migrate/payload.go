@@ -12,8 +12,23 @@ import (
 
 // options are what a call asks for.
 type options struct {
-	DryRun bool
-	Roles  bool
+	DryRun           bool
+	Roles            bool
+	RotateSigningKey bool
+	Revoke           bool // the signing keys before the new one
+}
+
+// check returns an error if the options exclude each other.
+func (o options) check() error {
+	switch {
+	case o.DryRun && o.Roles:
+		return errors.New("roles cannot be rehearsed: they are not the database's alone")
+	case o.DryRun && o.RotateSigningKey:
+		return errors.New("a rotation of the signing key cannot be rehearsed: the secret is not the database's")
+	case o.Revoke && !o.RotateSigningKey:
+		return errors.New("revoke ends the tokens of the signing keys before the new one: it needs rotateSigningKey")
+	}
+	return nil
 }
 
 // eventFields are the fields of CloudFormation's events that are read here.
@@ -22,8 +37,9 @@ var eventFields = []string{
 	"ResourceProperties", "OldResourceProperties",
 }
 
-// readPayload reads {}, {"dryRun": true}, {"roles": true} or, with event not nil,
-// the event of a CloudFormation custom resource. It refuses everything else,
+// readPayload reads {}, {"dryRun": true}, {"roles": true}, {"rotateSigningKey": true}
+// (with {"revoke": true} or without) or, with event not nil, the event of a
+// CloudFormation custom resource. It refuses everything else,
 // because a dry run that is misspelt must not run the migration.
 func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 	fields, err := readObject(payload)
@@ -41,8 +57,12 @@ func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 			flag = &o.DryRun
 		case "roles":
 			flag = &o.Roles
+		case "rotateSigningKey":
+			flag = &o.RotateSigningKey
+		case "revoke":
+			flag = &o.Revoke
 		default:
-			return o, nil, fmt.Errorf("The payload has no field %.100q: send {}, {\"dryRun\": true} or {\"roles\": true}.", name)
+			return o, nil, fmt.Errorf("The payload has no field %.100q: its fields are dryRun, roles, rotateSigningKey and revoke.", name)
 		}
 		if string(value) != "true" && string(value) != "false" {
 			return o, nil, fmt.Errorf("The field %s must be true or false.", name)

@@ -93,7 +93,7 @@ func goTool(ctx context.Context, dir string, target Target, args ...string) (str
 	cmd.Dir = dir
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "GOOS=") || strings.HasPrefix(kv, "GOARCH=") ||
-			strings.HasPrefix(kv, "DATABASE_URL=") || strings.HasPrefix(kv, "TOKEN_KEYS=") // the go command needs no secrets
+			strings.HasPrefix(kv, "DATABASE_URL=") || strings.HasPrefix(kv, "SIGNING_KEY=") || strings.HasPrefix(kv, "TOKEN_KEYS=") // the go command needs no secrets
 	}), "CGO_ENABLED=0")
 	if target != (Target{}) {
 		cmd.Env = append(cmd.Env, "GOOS="+target.OS, "GOARCH="+target.Arch)

@@ -28,7 +28,7 @@ import (
 func requireSecrets(t *testing.T, data, apiKey string) {
 	t.Helper()
 	text := map[string]string{}
-	for _, name := range []string{tokenKeysFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, apiKeyFile} {
 		path := filepath.Join(data, name)
 		info, err := os.Stat(path)
 		require.NoError(t, err)
@@ -37,7 +37,7 @@ func requireSecrets(t *testing.T, data, apiKey string) {
 		require.NoError(t, err)
 		text[name] = strings.TrimSuffix(string(b), "\n")
 	}
-	_, err := auth.ParseKeys(text[tokenKeysFile])
+	_, err := auth.ParseSigningKey(text[signingKeyFile])
 	require.NoError(t, err)
 	require.True(t, auth.CheckKey(apiKey))
 	require.Equal(t, apiKey, text[apiKeyFile])
@@ -209,7 +209,7 @@ func fromAShell(t *testing.T, r *runner) {
 		t.Helper()
 		var stdout, errors buffer
 		cmd := exec.CommandContext(t.Context(), binary, args...)
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+r.ready.DatabaseURL, "TOKEN_KEYS=", "PUBLIC_URL=", "LOG_LEVEL=debug")
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+r.ready.DatabaseURL, "SIGNING_KEY=", "TOKEN_KEYS=", "PUBLIC_URL=", "LOG_LEVEL=debug")
 		cmd.Stdout, cmd.Stderr = &stdout, &errors
 		cmd.Run() //nolint:errcheck // see ExitCode
 		require.Equal(t, code, cmd.ProcessState.ExitCode(), "%v: %s%s", args, &stdout, &errors)

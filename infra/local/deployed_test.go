@@ -22,6 +22,7 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/dbtest/rdstest"
+	"github.com/flovyn/promises/shared/dbtest/secrettest"
 	"github.com/flovyn/promises/shared/routes"
 )
 
@@ -30,6 +31,8 @@ import (
 type deployment struct {
 	db      *dbtest.DB
 	proxy   *rdstest.Proxy
+	secrets *secrettest.Manager
+	fns     []lambda.Function
 	service *lambda.Service
 	api     *httptest.Server
 	output  buffer
@@ -43,23 +46,34 @@ func deploy(t *testing.T) *deployment {
 	d.proxy = rdstest.Start(t, d.db.URL, rdstest.Options{})
 	dir := t.TempDir()
 	require.NoError(t, build.Functions(t.Context(), dir, build.Target{}))
+	d.secrets = secrettest.Start(t, signingKeyARN, tokenKeysARN)
 	fns := functions(dir, map[string]string{
-		"DB_IAM_AUTH": "true", "DB_EXEC_MODE": "", "TOKEN_KEYS": strings.Repeat("k0", 32), "RETENTION_DAYS": "1",
+		"DB_IAM_AUTH": "true", "DB_EXEC_MODE": "", "SIGNING_KEY": signingKeyARN, "TOKEN_KEYS": tokenKeysARN, "RETENTION_DAYS": "1",
 		"PUBLIC_URL": "https://promises.example.com", "MAX_VALUE_BYTES": "", "LOG_LEVEL": "",
 	})
 	for i, f := range routes.Functions {
-		fns[i].Env = slices.Clone(fns[i].Env)
+		fns[i].Env = append(slices.Clone(fns[i].Env), d.secrets.Env()...)
 		if f.Role != "" {
 			fns[i].Env = append(fns[i].Env, "DATABASE_URL="+d.proxy.URL(f.Role, ""))
 		} else {
 			fns[i].Env = append(fns[i].Env, "DATABASE_URL="+d.db.URL, "DB_IAM_AUTH=false")
 		}
 	}
-	d.service = lambda.New(fns, lambda.Options{Output: &d.output})
+	d.fns = fns
+	d.start(t)
+	return d
+}
+
+// The secrets of a deployment.
+var signingKeyARN, tokenKeysARN = secrettest.ARN("promises-dev/signing-key"), secrettest.ARN("promises-dev/token-keys")
+
+// start runs the functions in processes of their own. Those that were started before go on, without new calls.
+func (d *deployment) start(t *testing.T) {
+	t.Helper()
+	d.service = lambda.New(d.fns, lambda.Options{Output: &d.output})
 	t.Cleanup(d.service.Close)
 	d.api = httptest.NewServer(httpapi.New(routes.HTTP, routes.Authorizers, d.service))
 	t.Cleanup(d.api.Close)
-	return d
 }
 
 // cloudFormation sends the event of a custom resource, and returns the answer that was put where it wants it.

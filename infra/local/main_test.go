@@ -98,7 +98,7 @@ func beginIn(t *testing.T, env, command []string, args ...string) *runner {
 	command = append(append(command, "--http", "127.0.0.1:0", "--lambda", "localhost:0", "--ready-file", r.readyFile), args...)
 	r.cmd = exec.Command(command[0], command[1:]...)
 	r.cmd.Env = append(os.Environ(), "DATABASE_URL=", "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1",
-		"LOG_LEVEL=", "PUBLIC_URL=", "TOKEN_KEYS=")
+		"LOG_LEVEL=", "PUBLIC_URL=", "SIGNING_KEY=", "TOKEN_KEYS=")
 	r.cmd.Env = append(r.cmd.Env, env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -232,7 +232,7 @@ func TestRunner(t *testing.T) {
 	require.Equal(t, "demo", first.ready.Tenant)
 
 	requireSecrets(t, data, first.ready.APIKey)
-	signing, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	signing, err := os.ReadFile(filepath.Join(data, signingKeyFile))
 	require.NoError(t, err)
 	callback := first.createWithToken(t)
 
@@ -307,20 +307,22 @@ func TestRunner(t *testing.T) {
 	third.create(t, key)
 	require.NotEqual(t, first.ready.APIKey, third.ready.APIKey)
 	requireSecrets(t, data, third.ready.APIKey)
-	fresh, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	fresh, err := os.ReadFile(filepath.Join(data, signingKeyFile))
 	require.NoError(t, err)
 	require.NotEqual(t, signing, fresh)
 	status, body := request(t, "GET", third.promises("/promises"), "Bearer "+first.ready.APIKey, "")
 	require.Equal(t, 403, status, body)
 	callback.post(t, third.ready.HTTPURL, `{"value":1}`, 403)
+	callback = third.createWithToken(t)
 	third.end(t, syscall.SIGINT)
 
 	require.NoError(t, os.RemoveAll(filepath.Join(data, "cluster")))
 	fourth := begin(t, "", []string{local}, "--data", data).await(t)
 	fourth.create(t, key)
+	callback.post(t, fourth.ready.HTTPURL, `{"value":1}`, 403) // of a promise that is no longer there
 	require.NotEqual(t, third.ready.APIKey, fourth.ready.APIKey, "a key is kept for as long as it is good")
 	requireSecrets(t, data, fourth.ready.APIKey)
-	kept, err := os.ReadFile(filepath.Join(data, tokenKeysFile))
+	kept, err := os.ReadFile(filepath.Join(data, signingKeyFile))
 	require.NoError(t, err)
 	require.Equal(t, fresh, kept)
 	fourth.end(t, syscall.SIGINT)

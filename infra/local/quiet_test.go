@@ -58,11 +58,14 @@ func TestQuiet(t *testing.T) {
 	t.Parallel()
 	const publicURL = "https://promises.example"
 	secrets := planted{}
-	signing := base64.RawURLEncoding.EncodeToString([]byte(secrets.plant("signing key, decoded") + rand.Text()))
+	legacy := base64.RawURLEncoding.EncodeToString([]byte(secrets.plant("legacy key, decoded") + rand.Text()))
+	secrets["legacy key"] = legacy
+	signing := auth.NewSigningKey().Text()
 	secrets["signing key"] = signing
+	secrets["signing key, encoded"] = signing[strings.Index(signing, ":")+1:]
 	data := filepath.Join(folder(t), "data")
-	r := beginIn(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "TOKEN_KEYS=k1:" + signing}, []string{local}, "--data", data).await(t)
-	require.NoFileExists(t, filepath.Join(data, tokenKeysFile), "those of the environment are used, and not kept")
+	r := beginIn(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{local}, "--data", data).await(t)
+	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "those of the environment are used, and not kept")
 	secrets["API key"] = r.ready.APIKey
 	database, err := url.Parse(r.ready.DatabaseURL)
 	require.NoError(t, err)

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -143,6 +145,10 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 			return nil, "", err
 		}
 	}
+	signingKey, err := kept.signingKey()
+	if err != nil {
+		return nil, "", err
+	}
 	tokenKeys, err := kept.tokenKeys()
 	if err != nil {
 		return nil, "", err
@@ -150,6 +156,7 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 	service = lambda.New(functions(p.binaries, map[string]string{
 		"DATABASE_URL": p.databaseURL,
 		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"SIGNING_KEY":  signingKey,
 		"TOKEN_KEYS":   tokenKeys,
 	}), lambda.Options{
 		Output: screen.functionOutput(),
@@ -227,6 +234,9 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 			MemoryMB:    f.MemoryMB,
 			Concurrency: concurrency,
 			Env:         env,
+		}
+		if !slices.Contains(routes.Signing, f.Name) {
+			list[i].Env = slices.DeleteFunc(slices.Clone(env), func(variable string) bool { return strings.HasPrefix(variable, "SIGNING_KEY=") })
 		}
 	}
 	return list

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +12,15 @@ import (
 	"time"
 
 	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/shared/auth"
 )
 
-// What the runner keeps in a data folder, beside the database. Both are
+// What the runner keeps in a data folder, beside the database. All are
 // secrets, readable by their owner only, and written whole.
 const (
-	tokenKeysFile = "token-keys" // as TOKEN_KEYS
-	apiKeyFile    = "api-key"    // of the tenant
+	signingKeyFile = "signing-key" // as SIGNING_KEY
+	tokenKeysFile  = "token-keys"  // as TOKEN_KEYS; kept by earlier releases, and no longer made
+	apiKeyFile     = "api-key"     // of the tenant
 )
 
 // keyScopes are every scope that a key can have.
@@ -38,7 +38,7 @@ func (s secrets) forget() error {
 	if s == "" {
 		return nil
 	}
-	for _, name := range []string{tokenKeysFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, tokenKeysFile, apiKeyFile} {
 		if err := os.Remove(filepath.Join(string(s), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -65,20 +65,27 @@ func (s secrets) keep(name, secret string) error {
 	return writeFile(filepath.Join(string(s), name), []byte(secret+"\n"))
 }
 
-// tokenKeys are the environment's TOKEN_KEYS, or else those that are kept: then
-// tokens stay good from start to start.
+// signingKey returns the environment's SIGNING_KEY, or else the key that is kept:
+// then tokens stay valid from start to start. migrate registers its public half.
+func (s secrets) signingKey() (string, error) {
+	if given := os.Getenv("SIGNING_KEY"); given != "" {
+		return given, nil
+	}
+	kept, err := s.read(signingKeyFile)
+	if err != nil || kept != "" {
+		return kept, err
+	}
+	made := auth.NewSigningKey().Text()
+	return made, s.keep(signingKeyFile, made)
+}
+
+// tokenKeys returns the environment's TOKEN_KEYS, or else those that an earlier
+// release kept.
 func (s secrets) tokenKeys() (string, error) {
 	if given := os.Getenv("TOKEN_KEYS"); given != "" {
 		return given, nil
 	}
-	kept, err := s.read(tokenKeysFile)
-	if err != nil || kept != "" {
-		return kept, err
-	}
-	var secret [32]byte
-	rand.Read(secret[:]) //nolint:errcheck // never fails
-	made := "local-" + rand.Text()[:8] + ":" + base64.RawURLEncoding.EncodeToString(secret[:])
-	return made, s.keep(tokenKeysFile, made)
+	return s.read(tokenKeysFile)
 }
 
 // apiKey makes the tenant, where it is not there, and returns a key of it: the

@@ -1,6 +1,7 @@
 -- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
 
-REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key
+REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key,
+    signing_key
     FROM promises_app, promises_reader, promises_sweeper, promises_admin;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
@@ -18,7 +19,7 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
 -- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
 -- A settled promise changes for nobody: promise_final. delete-promise erases by promise_erase alone. The functions of the previous release that only
 -- read still connect as this role during a deployment: a later release takes SELECT on workflow_event_row away.
-GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_app;
+GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_app;
 GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id, promises_left, promises_counted_at) ON workflow_execution TO promises_app;
 GRANT UPDATE (
@@ -39,7 +40,7 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
 
 -- authorize, and the functions that read or wait: they write nothing but the rows that count calls that wait. A function of its own waits for
 -- running settlements. To pass over a row that another transaction has locked takes the right to update it.
-GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key TO promises_reader;
+GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_reader;
 GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_reader;
 GRANT EXECUTE ON FUNCTION promise_await_settlements(UUID[], UUID[]),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_reader;

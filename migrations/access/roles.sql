@@ -51,7 +51,7 @@ BEGIN
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
-            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key',
+            'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key', 'signing_key',
             'tenant_usage', 'tenant_wait', 'deleted_tenant',
             'promises_schema_version'
         )

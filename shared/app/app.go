@@ -41,7 +41,8 @@ type service struct {
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	store   *repository.Repository
-	tokens  auth.KeySource
+	tokens  *auth.Verifier
+	signing auth.Source[auth.SigningKey] // nil: no tokens are made
 	// stopping is closed by the first SIGTERM.
 	stopping <-chan struct{}
 }
@@ -74,16 +75,16 @@ func RunAuthorize() {
 	start(func(s service) lambda.Handler { return s.authorizer() })
 }
 
-// signer is nil where there is nothing to sign with.
+// signer returns nil if there is nothing to sign with.
 func (s service) signer() func(context.Context) (gateway.SignToken, error) {
-	if s.conf.TokenKeys == "" {
+	if s.signing == nil {
 		return nil
 	}
 	return func(ctx context.Context) (gateway.SignToken, error) {
-		keys, err := s.tokens(ctx)
+		key, err := s.signing(ctx)
 		return func(r gateway.TokenRequest) (string, error) {
 			now := time.Now()
-			return keys.Sign(auth.Token{
+			return key.Sign(auth.Token{
 				ID: uuid.New(), Tenant: r.Tenant, PromiseID: r.PromiseID, Verbs: r.Verbs, ExpiresAt: now.Add(r.TTL),
 				KeyID: r.KeyID, RevokedAt: r.RevokedAt, RawBody: r.RawBody,
 			}, now)
@@ -91,21 +92,47 @@ func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 	}
 }
 
-// tokenKeys are those of the configuration, or of the secret that it names,
-// which is read when it is needed.
-func tokenKeys(conf config.Config, log *slog.Logger) (auth.KeySource, error) {
-	if secret.IsARN(conf.TokenKeys) {
-		read := func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.TokenKeys) }
-		return auth.ReadKeys(read, time.Now, log), nil
+// keys makes what verifies tokens and, if the configuration has a signing key,
+// what signs them. A secret is read when it is first needed. A key that stands in
+// the configuration itself is checked at once.
+func (s *service) keys() error {
+	legacy := auth.Always(auth.Keys{})
+	switch text := s.conf.TokenKeys; {
+	case secret.IsARN(text):
+		legacy = auth.NewCached("legacy token keys", parsed(text, auth.ParseKeys), time.Now, s.log).Get
+	case text != "":
+		keys, err := auth.ParseKeys(text)
+		if err != nil {
+			return fmt.Errorf("TOKEN_KEYS: %w", err)
+		}
+		legacy = auth.Always(keys)
 	}
-	if conf.TokenKeys == "" {
-		return auth.Keys{}.Source(), nil
+	s.tokens = auth.NewVerifier(s.store, legacy, time.Now, s.log)
+	text := s.conf.SigningKey
+	if text == "" {
+		return nil
 	}
-	keys, err := auth.ParseKeys(conf.TokenKeys)
-	if err != nil {
-		return nil, fmt.Errorf("TOKEN_KEYS: %w", err)
+	read := parsed(text, auth.ParseSigningKey)
+	if !secret.IsARN(text) {
+		key, err := auth.ParseSigningKey(text)
+		if err != nil {
+			return fmt.Errorf("SIGNING_KEY: %w", err)
+		}
+		read = auth.Always(key)
 	}
-	return keys.Source(), nil
+	s.signing = s.tokens.Signing(auth.NewCached("signing key", read, time.Now, s.log))
+	return nil
+}
+
+// parsed reads the secret of that ARN.
+func parsed[T any](arn string, parse func(string) (T, error)) func(context.Context) (T, error) {
+	return func(ctx context.Context) (none T, err error) {
+		text, err := secret.Get(ctx, arn)
+		if err != nil {
+			return none, err
+		}
+		return parse(text)
+	}
 }
 
 func (s service) authorizer() *auth.Authorizer {
@@ -127,22 +154,20 @@ func startWith(connections int, handler func(service) lambda.Handler) {
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // what aws-lambda-go says goes there, too
 	telemetry.QuietFunctionErrors()
-	var tokens auth.KeySource
-	if err == nil {
-		tokens, err = tokenKeys(conf, log)
-	}
 	if err == nil {
 		var pool *pgxpool.Pool
 		if pool, err = openPool(conf, connections); err == nil {
-			lambda.Start(handler(service{
+			s := service{
 				conf:    conf,
 				log:     log,
 				metrics: telemetry.NewMetrics(os.Stderr, lambdacontext.FunctionName),
 				store:   repository.New(pool),
-				tokens:  tokens,
 
 				stopping: stopping,
-			}))
+			}
+			if err = s.keys(); err == nil {
+				lambda.Start(handler(s))
+			}
 		}
 	}
 	log.Error("cannot start", "cause", err.Error())

@@ -47,7 +47,7 @@ type Store interface {
 // Authorizer finds out whose a credential is. It is safe for concurrent use.
 type Authorizer struct {
 	store        Store
-	signing      KeySource
+	tokens       *Verifier
 	now          func() time.Time
 	log          *slog.Logger
 	keys         *cache[promise.Key]
@@ -56,10 +56,10 @@ type Authorizer struct {
 
 // NewAuthorizer makes an Authorizer that has asked nothing yet. Why it refuses
 // a credential it tells the log alone.
-func NewAuthorizer(store Store, signing KeySource, now func() time.Time, log *slog.Logger) *Authorizer {
+func NewAuthorizer(store Store, tokens *Verifier, now func() time.Time, log *slog.Logger) *Authorizer {
 	wall := func() time.Time { return now().Round(0) } // see cache
 	return &Authorizer{
-		store: store, signing: signing, now: wall, log: log,
+		store: store, tokens: tokens, now: wall, log: log,
 		keys: newCache[promise.Key](wall), tokensActive: newCache[struct{}](wall),
 	}
 }
@@ -125,16 +125,15 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 }
 
 func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Principal, bool, error) {
-	keys, err := a.signing(ctx)
-	if err != nil {
-		return promise.Principal{}, false, err
-	}
-	t, err := keys.Verify(s, a.now())
-	if err != nil {
+	t, err := a.tokens.Verify(ctx, s, a.now())
+	switch {
+	case errors.Is(err, ErrTokenRefused):
 		a.refuse(ctx, promise.Token, slog.String("cause", causeOf(err)))
 		return promise.Principal{}, false, nil
+	case err != nil:
+		return promise.Principal{}, false, err
 	}
-	// Verify costs microseconds, so only the look-up is cached. Tokens that the database cannot tell apart share it. A token that is
+	// Verify takes less than a look-up, so only the look-up is cached. Tokens that the database cannot tell apart share it. A token that is
 	// issued after a revocation is another question than the ones before, so their cached refusal does not meet it.
 	_, ok, err := a.tokensActive.get(ctx, t.question(), func(ctx context.Context) (struct{}, bool, error) {
 		active, err := a.store.TokenActive(ctx, t.Tenant, t.PromiseID, t.KeyID, t.RevokedAt)

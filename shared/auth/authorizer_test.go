@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
@@ -100,7 +101,7 @@ type world struct {
 	*auth.Authorizer
 	t     testing.TB
 	store *store
-	keys  auth.Keys
+	keys  auth.SigningKey
 	log   bytes.Buffer
 	skew  time.Duration // of the clock that the authorizer reads
 }
@@ -108,9 +109,9 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	w := &world{
 		t: t, store: &store{keys: map[string]promise.Key{}, tenants: map[string]bool{"acme": true, "closed": false}, revoked: map[uuid.UUID]bool{}},
-		keys: parse(t, entry("old", oldSecret)),
+		keys: signingKey(t, oldPrivate),
 	}
-	w.Authorizer = auth.NewAuthorizer(w.store, w.keys.Source(), func() time.Time { return time.Now().Add(w.skew) },
+	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(t, auth.Keys{}, w.keys.Public()), func() time.Time { return time.Now().Add(w.skew) },
 		slog.New(slog.NewTextHandler(&w.log, nil)))
 	return w
 }
@@ -419,7 +420,7 @@ func TestBadCredentialsDriveOutNoGoodOne(t *testing.T) {
 
 func BenchmarkAuthorize(b *testing.B) {
 	w := newWorld(b)
-	w.Authorizer = auth.NewAuthorizer(w.store, w.keys.Source(), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(b, auth.Keys{}, w.keys.Public()), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	for name, credential := range map[string]string{
 		"key": w.store.put(nil), "token": w.token("acme", 24*time.Hour), "unknown": auth.NewKey(), "mistyped": auth.NewKey()[:50] + "!",
 	} {
@@ -433,23 +434,41 @@ func BenchmarkAuthorize(b *testing.B) {
 	}
 }
 
+// HMAC is what earlier releases signed with, for comparison.
 func BenchmarkVerify(b *testing.B) {
-	keys := parse(b, entry("old", oldSecret))
-	s := sign(b, keys, good)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := keys.Verify(s, now); err != nil {
-			b.Fatal(err)
-		}
+	for name, k := range kinds(b) {
+		s := k.forge(k.header, payload)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := k.keys.Verify(s, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
 func BenchmarkSign(b *testing.B) {
-	keys := parse(b, entry("old", oldSecret))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := keys.Sign(good, now); err != nil {
-			b.Fatal(err)
+	key := signingKey(b, oldPrivate)
+	b.Run("Ed25519", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := key.Sign(good, now); err != nil {
+				b.Fatal(err)
+			}
 		}
+	})
+	claims := jwt.MapClaims{
+		"iss": "promises", "aud": "promise", "sub": good.PromiseID.String(), "ten": good.Tenant, "vrb": good.Verbs,
+		"iat": now.Unix(), "exp": good.ExpiresAt.Unix(), "jti": good.ID.String(),
 	}
+	b.Run("HMAC", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(oldSecret); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

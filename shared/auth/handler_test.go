@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -31,11 +30,8 @@ func (failingStore) TokenActive(context.Context, string, uuid.UUID, uuid.UUID, *
 	return false, errors.New("away")
 }
 
-func tokenKeys(t testing.TB) auth.Keys {
-	t.Helper()
-	keys, err := auth.ParseKeys("k1:" + strings.Repeat("QUFB", 11))
-	require.NoError(t, err)
-	return keys
+func (failingStore) ListSigningKeys(context.Context) ([]promise.SigningKey, error) {
+	return nil, errors.New("away")
 }
 
 // authorize asks as API Gateway does, and returns the verdict; the token of a URL, as settle-callback does.
@@ -71,10 +67,12 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	db := dbtest.New(t)
 	db.Tenant(t, "acme")
 	repo := repository.New(db.Pool)
-	tokens := tokenKeys(t)
+	tokens := auth.NewSigningKey()
+	db.Exec(t, "INSERT INTO signing_key (kid, public_key) VALUES ($1, $2)", tokens.Public().KID, tokens.Public().PublicKey)
 	var log strings.Builder
 	fresh := func() *auth.Authorizer { // as another process is: it remembers nothing
-		return auth.NewAuthorizer(repo, tokens.Source(), time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+		log := slog.New(slog.NewTextHandler(&log, nil))
+		return auth.NewAuthorizer(repo, auth.NewVerifier(repo, auth.Always(auth.Keys{}), time.Now, log), time.Now, log)
 	}
 	secret := auth.NewKey()
 	k, err := repo.CreateKey(t.Context(), promise.Key{
@@ -180,7 +178,8 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 // A database that is away is nobody's 403 and nobody's 500: the operation is left to say 503.
 func TestAuthorizerWithoutADatabase(t *testing.T) {
 	t.Parallel()
-	a := auth.NewAuthorizer(failingStore{}, tokenKeys(t).Source(), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	log := slog.New(slog.DiscardHandler)
+	a := auth.NewAuthorizer(failingStore{}, auth.NewVerifier(failingStore{}, auth.Always(auth.Keys{}), time.Now, log), time.Now, log)
 	ok, texts := authorize(t, a, "Bearer "+auth.NewKey(), true)
 	require.True(t, ok)
 	require.Equal(t, map[string]string{"kind": "unverified"}, texts)

@@ -3,66 +3,201 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/flovyn/promises/shared/promise"
 )
 
-// KeySource gives the keys of this moment. Its error says that they could not be
-// read now, not that there are none. It is safe for concurrent use.
-type KeySource func(context.Context) (Keys, error)
-
-// Source always gives these keys.
-func (k Keys) Source() KeySource {
-	return func(context.Context) (Keys, error) { return k, nil }
-}
-
 const (
-	// KeysGoodFor is for how long keys that were read are used before they are
-	// read again: so long after a change, no process has the old ones.
+	// KeysGoodFor is the age at which keys are read again: a change reaches every
+	// process within it.
 	KeysGoodFor = 5 * time.Minute
 
-	// KeysServeOn is for how long keys that cannot be read again are used
-	// nevertheless.
+	// KeysServeOn is how long keys are used if they cannot be read again.
 	KeysServeOn = time.Hour
 
-	// keysRetry is how long after a failure they are read again.
+	// KeysRefresh is the age at which an unknown kid makes a process read the
+	// public keys again. A token of a key that was registered longer ago than this
+	// is never refused because its kid is unknown.
+	KeysRefresh = time.Second
+
+	// keysRetry is the pause after a failed read.
 	keysRetry = 5 * time.Second
 )
 
-// ReadKeys reads the keys by read, a value of TOKEN_KEYS, when they are first
-// needed and again when they are KeysGoodFor old. While that fails, which the log is told, those of before
-// serve on, for KeysServeOn; where there are none, it is an error. Nothing is asked more
-// often than once in a few seconds.
-func ReadKeys(read func(context.Context) (string, error), now func() time.Time, log *slog.Logger) KeySource {
-	var mu sync.Mutex // one reads, the others wait for it
-	var keys Keys
+// Source returns the keys of this moment. Its error says that they could not be
+// read now, not that there are none. It is safe for concurrent use.
+type Source[T any] func(context.Context) (T, error)
+
+// Always returns a Source of these keys.
+func Always[T any](keys T) Source[T] {
+	return func(context.Context) (T, error) { return keys, nil }
+}
+
+// Cached keeps keys that are read from elsewhere. It is safe for concurrent use.
+type Cached[T any] struct {
+	what string // for the log
+	read func(context.Context) (T, error)
+	now  func() time.Time
+	log  *slog.Logger
+
+	mu         sync.Mutex // one call reads, the others wait for it
+	keys       T
+	failure    error
+	got, tried time.Time
+}
+
+// NewCached returns a Cached that has read nothing yet.
+func NewCached[T any](what string, read func(context.Context) (T, error), now func() time.Time, log *slog.Logger) *Cached[T] {
+	return &Cached[T]{what: what, read: read, now: now, log: log}
+}
+
+// Get returns the keys, which are at most KeysGoodFor old. If they cannot be read
+// again, it logs that and returns the old ones, for up to KeysServeOn; without old
+// ones it returns the error. After a failure it waits a few seconds before it
+// reads again.
+func (c *Cached[T]) Get(ctx context.Context) (T, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.clock()
+	keys, err := c.younger(ctx, now, KeysGoodFor)
+	if err != nil && !c.got.IsZero() && now.Sub(c.got) < KeysServeOn {
+		return c.keys, nil
+	}
+	return keys, err
+}
+
+// Refresh returns keys that are at most KeysRefresh old, or an error.
+func (c *Cached[T]) Refresh(ctx context.Context) (T, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.younger(ctx, c.clock(), KeysRefresh)
+}
+
+// clock leaves the monotonic clock out: it may stand still while Lambda freezes
+// the process.
+func (c *Cached[T]) clock() time.Time { return c.now().Round(0) }
+
+func (c *Cached[T]) younger(ctx context.Context, now time.Time, age time.Duration) (keys T, err error) {
+	if !c.got.IsZero() && now.Sub(c.got) < age {
+		return c.keys, nil
+	}
+	if c.failure == nil || now.Sub(c.tried) >= keysRetry {
+		c.tried = now
+		// The read may serve other calls, so it does not end with this one.
+		read, err := c.read(context.WithoutCancel(ctx))
+		if err == nil {
+			c.keys, c.got, c.failure = read, now, nil
+			return c.keys, nil
+		}
+		c.failure = fmt.Errorf("the %s cannot be read: %w", c.what, err)
+		c.log.ErrorContext(ctx, c.what, "cause", c.failure.Error(), "serveOn", !c.got.IsZero())
+	}
+	return keys, c.failure
+}
+
+// KeyStore lists the public halves of the keys whose tokens are valid, and a row
+// of promise.LegacyKID while legacy tokens are.
+type KeyStore interface {
+	ListSigningKeys(ctx context.Context) ([]promise.SigningKey, error)
+}
+
+// Verifier verifies promise tokens with the keys of this moment. It is safe for
+// concurrent use.
+type Verifier struct {
+	public *Cached[publicKeys]
+	legacy Source[Keys]
+}
+
+type publicKeys struct {
+	Keys
+	legacy bool // legacy tokens are valid, too
+}
+
+// NewVerifier makes a Verifier that has read nothing yet. Legacy tokens are
+// verified with the keys of legacy.
+func NewVerifier(store KeyStore, legacy Source[Keys], now func() time.Time, log *slog.Logger) *Verifier {
+	read := func(ctx context.Context) (publicKeys, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+		rows, err := store.ListSigningKeys(ctx)
+		if err != nil {
+			return publicKeys{}, err
+		}
+		keys, err := PublicKeys(rows)
+		return publicKeys{keys, slices.ContainsFunc(rows, func(k promise.SigningKey) bool { return k.KID == promise.LegacyKID })}, err
+	}
+	return &Verifier{NewCached("public signing keys", read, now, log), legacy}
+}
+
+// Verify is Keys.Verify with the keys of this moment. An error that is not
+// ErrTokenRefused says that nothing was found out, because keys could not be read.
+func (v *Verifier) Verify(ctx context.Context, s string, now time.Time) (Token, error) {
 	var failure error
-	var got, tried time.Time
-	return func(ctx context.Context) (Keys, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		now := now().Round(0) // the monotonic clock may stand still while Lambda freezes the process
-		if !got.IsZero() && now.Sub(got) < KeysGoodFor {
-			return keys, nil
+	t, err := verify(s, now, func(kid string) (tokenKey, error) {
+		key, err := v.find(ctx, kid)
+		if !errors.Is(err, errUnknownKID) {
+			failure = err
 		}
-		if failure == nil || now.Sub(tried) >= keysRetry {
-			tried = now
-			// What others wait for does not end with the call that began it.
-			text, err := read(context.WithoutCancel(ctx))
-			if err == nil {
-				var parsed Keys
-				if parsed, err = ParseKeys(text); err == nil {
-					keys, got, failure = parsed, now, nil
-					return keys, nil
-				}
-			}
-			failure = errors.Join(errors.New("the signing keys cannot be read"), err)
-			log.ErrorContext(ctx, "signing keys", "cause", failure.Error(), "serveOn", !got.IsZero())
+		return key, err
+	})
+	if failure != nil {
+		return Token{}, failure
+	}
+	return t, err
+}
+
+var publicKID = regexp.MustCompile(`^` + publicPrefix + `[0-9a-f]{16}$`)
+
+func (v *Verifier) find(ctx context.Context, kid string) (tokenKey, error) {
+	known, err := v.public.Get(ctx)
+	if err != nil {
+		return tokenKey{}, err
+	}
+	if !strings.HasPrefix(kid, publicPrefix) {
+		if !known.legacy {
+			return tokenKey{}, errUnknownKID
 		}
-		if !got.IsZero() && now.Sub(got) < KeysServeOn {
-			return keys, nil
+		legacy, err := v.legacy(ctx)
+		if err != nil {
+			return tokenKey{}, err
 		}
-		return Keys{}, failure
+		return legacy.find(kid)
+	}
+	key, err := known.find(kid)
+	if err == nil || !publicKID.MatchString(kid) {
+		return key, err
+	}
+	if known, err = v.public.Refresh(ctx); err != nil {
+		return tokenKey{}, err
+	}
+	return known.find(kid)
+}
+
+// Signing returns a Source of the key that signs. It returns a key only once it
+// has read the key's public half from the store, so that no token is signed which
+// no process can verify. A revoked key is replaced by what private holds now.
+func (v *Verifier) Signing(private *Cached[SigningKey]) Source[SigningKey] {
+	return func(ctx context.Context) (SigningKey, error) {
+		key, err := private.Get(ctx)
+		if err != nil {
+			return SigningKey{}, err
+		}
+		if _, err = v.find(ctx, key.Public().KID); !errors.Is(err, errUnknownKID) {
+			return key, err
+		}
+		if key, err = private.Refresh(ctx); err != nil {
+			return SigningKey{}, err
+		}
+		if _, err = v.find(ctx, key.Public().KID); err != nil {
+			err = fmt.Errorf("signing key %s: its public half is not in signing_key, run migrate: %w", key.Public().KID, err)
+		}
+		return key, err
 	}
 }

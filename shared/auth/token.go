@@ -1,12 +1,8 @@
 package auth
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,10 +19,6 @@ const (
 
 	// MaxTokenLength is the limit of a promise token, in bytes.
 	MaxTokenLength = 2 << 10
-
-	// MinSecretBytes is how long a secret must be that signs tokens: as long as
-	// the hash, or the secret would be the easier thing to guess.
-	MinSecretBytes = 32
 )
 
 // ErrTokenRefused is the one answer for every token that is not good. What
@@ -66,90 +58,11 @@ func (t Token) check() error {
 	return nil
 }
 
-// Keys are the secrets that sign promise tokens. The first signs, all verify.
-// To rotate them, add a new one at the end; when every process has it, move it
-// to the front; when the last token of the old one is over, take that out. The
-// zero Keys signs and verifies nothing. It can be copied
-// and is safe for concurrent use.
-type Keys struct {
-	first string // the kid that signs
-	byID  map[string]tokenKey
-}
-
-type tokenKey struct {
-	secret func() []byte // within a function, where no verb of fmt and no log looks
-	header string        // of every token that it signs, as it stands in the token, with the dot
-}
-
-var keyID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-// lineBreaks are what a base64 decoder skips, even a strict one.
-const lineBreaks = "\r\n"
-
-// ParseKeys reads the value of TOKEN_KEYS: "kid:secret", separated by commas,
-// the signing one first. A kid is 1 to 64 of A-Z a-z 0-9 . _ -, a secret the
-// base64url form, padded or not, of MinSecretBytes or more. A secret can stand
-// alone: its kid is made of it then. So 64 random letters and digits, which every
-// generator of passwords makes, are a key. No kid and no secret may come twice. Its error tells the place and quotes nothing.
-func ParseKeys(s string) (Keys, error) {
-	keys := Keys{byID: map[string]tokenKey{}}
-	for i, entry := range strings.Split(s, ",") {
-		kid, encoded, named := strings.Cut(strings.TrimSpace(entry), ":")
-		if !named {
-			kid, encoded = kidOf(kid), kid
-		}
-		if !keyID.MatchString(kid) { // not quoted: the two may have changed places
-			return Keys{}, fmt.Errorf("key %d: its kid is not 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
-		}
-		secret, err := decodeSecret(encoded)
-		if err != nil {
-			return Keys{}, fmt.Errorf("key %d: %w", i+1, err)
-		}
-		for other, k := range keys.byID {
-			if other == kid || SameHash(k.secret(), secret) {
-				return Keys{}, fmt.Errorf("key %d has the kid or the secret of one before it", i+1)
-			}
-		}
-		text, err := unsigned(kid, nil).SigningString()
-		if err != nil {
-			return Keys{}, fmt.Errorf("key %d: %w", i+1, err)
-		}
-		keys.byID[kid] = tokenKey{func() []byte { return secret }, text[:strings.IndexByte(text, '.')+1]}
-		if i == 0 {
-			keys.first = kid
-		}
-	}
-	return keys, nil
-}
-
-// kidOf names a key that has no name. Who knows the name knows nothing of the
-// secret.
-func kidOf(encoded string) string {
-	sum := sha256.Sum256([]byte("promises kid:" + strings.TrimRight(encoded, "=")))
-	return hex.EncodeToString(sum[:4])
-}
-
-func decodeSecret(s string) ([]byte, error) {
-	encoding := base64.RawURLEncoding
-	if strings.HasSuffix(s, "=") {
-		encoding = base64.URLEncoding
-	}
-	secret, err := encoding.Strict().DecodeString(s)
-	if err != nil || strings.ContainsAny(s, lineBreaks) {
-		return nil, errors.New("its secret is not base64url")
-	}
-	if len(secret) < MinSecretBytes {
-		return nil, fmt.Errorf("its secret has %d bytes: %d are needed", len(secret), MinSecretBytes)
-	}
-	return secret, nil
-}
-
-// Sign writes a token that Verify reads. A part of a second of ExpiresAt is cut
-// off. It fails where there is no key, where Verify would refuse the token, and
-// where it would be over already.
-func (k Keys) Sign(t Token, now time.Time) (string, error) {
-	key, ok := k.byID[k.first]
-	if !ok {
+// Sign writes a token that the key's public half verifies. It cuts a part of a
+// second of ExpiresAt off. It fails if there is no key, if the token would be
+// refused, and if it would already have expired.
+func (k SigningKey) Sign(t Token, now time.Time) (string, error) {
+	if k.private == nil {
 		return "", errors.New("sign promise token: there is no key")
 	}
 	if err := t.check(); err != nil {
@@ -159,10 +72,10 @@ func (k Keys) Sign(t Token, now time.Time) (string, error) {
 	if !exp.After(now) {
 		return "", errors.New("sign promise token: it expires before it is made")
 	}
-	s, err := unsigned(k.first, &claims{
+	s, err := unsigned(jwt.SigningMethodEdDSA, k.Public().KID, &claims{
 		Issuer: issuer, Audience: audience, Subject: t.PromiseID.String(), Tenant: t.Tenant, Verbs: t.Verbs,
 		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: exp, ID: t.ID.String(), restriction: t.restriction(),
-	}).SignedString(key.secret())
+	}).SignedString(k.private())
 	if err != nil {
 		return "", fmt.Errorf("sign promise token: %w", err)
 	}
@@ -172,60 +85,65 @@ func (k Keys) Sign(t Token, now time.Time) (string, error) {
 	return s, nil
 }
 
-func unsigned(kid string, c *claims) *jwt.Token {
-	t := jwt.NewWithClaims(jwt.SigningMethodHS256, c)
+func unsigned(method jwt.SigningMethod, kid string, c *claims) *jwt.Token {
+	t := jwt.NewWithClaims(method, c)
 	t.Header["kid"] = kid
 	return t
 }
 
-// Verify reads a token that Sign wrote with one of the keys, and that is not
-// over. Its error is ErrTokenRefused, wrapped with the cause. Which tenant and
-// which promise the token is for, the caller must compare.
-func (k Keys) Verify(s string, now time.Time) (Token, error) {
-	t, err := k.verify(s, now)
+// Verify reads a token that one of the keys signed and that has not expired. Its
+// error is ErrTokenRefused, wrapped with the cause. The caller must compare the
+// token's tenant and promise with its own.
+func (k Keys) Verify(s string, now time.Time) (Token, error) { return verify(s, now, k.find) }
+
+// verify reads a token with the key that find returns for its kid.
+func verify(s string, now time.Time, find func(kid string) (tokenKey, error)) (Token, error) {
+	t, err := parse(s, now, find)
 	if err != nil {
 		return Token{}, fmt.Errorf("%w: %w", ErrTokenRefused, err)
 	}
 	return t, nil
 }
 
-func (k Keys) verify(s string, now time.Time) (Token, error) {
+func parse(s string, now time.Time, find func(kid string) (tokenKey, error)) (Token, error) {
 	if len(s) > MaxTokenLength {
 		return Token{}, fmt.Errorf("%d bytes", len(s))
 	}
 	if strings.ContainsAny(s, lineBreaks) {
 		return Token{}, errors.New("a line break within")
 	}
-	// Whether iat lies ahead is not asked: clocks differ, and a fresh token
-	// would be refused.
+	// iat may lie ahead: clocks differ, and a fresh token would be refused.
 	parser := jwt.NewParser(
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithStrictDecoding(),
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg(), jwt.SigningMethodHS256.Alg()}), jwt.WithStrictDecoding(),
 		jwt.WithExpirationRequired(), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
 		jwt.WithTimeFunc(func() time.Time { return now }),
 	)
 	var c claims
-	if _, err := parser.ParseWithClaims(s, &c, k.secret); err != nil {
+	if _, err := parser.ParseWithClaims(s, &c, func(t *jwt.Token) (any, error) { return keyOf(t, find) }); err != nil {
 		return Token{}, err
 	}
 	return c.token()
 }
 
-// secret finds the secret of a token's kid. The header must be the one that
-// Sign writes, byte for byte: then no second alg, no crit, and nothing else
-// that one reader overlooks and another obeys, can stand in it.
-func (k Keys) secret(t *jwt.Token) (any, error) {
+// keyOf returns what verifies the token's signature. The kid fixes the algorithm.
+// The header must be the one that Sign writes for the kid, byte for byte: a second
+// alg, crit, or anything else that one reader overlooks and another obeys cannot
+// be in it.
+func keyOf(t *jwt.Token, find func(kid string) (tokenKey, error)) (any, error) {
 	kid, ok := t.Header["kid"].(string)
 	if !ok {
 		return nil, errors.New("no kid")
 	}
-	key, ok := k.byID[kid]
+	key, err := find(kid)
 	switch {
-	case !ok:
-		return nil, errors.New("an unknown kid")
+	case err != nil:
+		return nil, err
+	case t.Method != key.method:
+		return nil, errors.New("another algorithm than its key's")
 	case !strings.HasPrefix(t.Raw, key.header):
 		return nil, errors.New("another header than ours")
 	}
-	return key.secret(), nil
+	return key.key(), nil
 }
 
 type claims struct {

@@ -15,31 +15,42 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// The headers that Sign writes.
-var headers = map[string][]byte{
-	raw.EncodeToString([]byte(header)):                                    oldSecret,
-	raw.EncodeToString([]byte(`{"alg":"HS256","kid":"new","typ":"JWT"}`)): newSecret,
-}
-
 // FuzzVerify reads any text as a token, and any header and payload as one that
-// was signed. Nothing panics; what verifies is, byte for byte, what one of the
-// keys signs of the same header and payload, as the standard library makes it,
-// and says what encoding/json reads in it.
+// was signed, by each kind of key. Nothing panics; a token that verifies is, byte
+// for byte, the one that the standard library signs of the same header and payload
+// with the key of the header, and says what encoding/json reads in it.
 func FuzzVerify(f *testing.F) {
-	keys := parse(f, entry("old", oldSecret), entry("new", newSecret))
-	s := sign(f, parse(f, entry("old", oldSecret)), good)
+	all := kinds(f)
+	signedHeader := all["Ed25519"].header
+	again := map[string]func(header, payload string) string{} // by the header, as it is written in a token
+	for _, name := range []string{"old", "new"} {
+		secret, private := oldSecret, oldPrivate
+		if name == "new" {
+			secret, private = newSecret, newPrivate
+		}
+		again[raw.EncodeToString([]byte(strings.Replace(header, "old", name, 1)))] = func(header, payload string) string {
+			return forge(header, payload, sha256.New, secret)
+		}
+		again[raw.EncodeToString([]byte(strings.Replace(signedHeader, kid(oldPrivate), kid(private), 1)))] = func(header, payload string) string {
+			return forgeSigned(header, payload, private)
+		}
+	}
+	key := signingKey(f, newPrivate)
+	verifier := newVerifier(f, all["HMAC"].keys, signingKey(f, oldPrivate).Public(), key.Public(), legacyRow)
+	s := sign(f, signingKey(f, oldPrivate), good)
 	parts := strings.Split(s, ".")
 	for _, token := range []string{
-		s, sign(f, keys, good), s[1:], s + "=", "..", "a.b.c", "", "e30.e30.e30", s[:len(s)-1], parts[0] + "." + parts[1] + ".",
-		parts[0] + "." + parts[1], parts[0] + "." + parts[1] + "." + strings.Repeat("A", 43), parts[0] + "\n." + parts[1] + "." + parts[2],
+		s, sign(f, key, good), all["HMAC"].forge(header, payload), s[1:], s + "=", "..", "a.b.c", "", "e30.e30.e30", s[:len(s)-1], parts[0] + "." + parts[1] + ".",
+		parts[0] + "." + parts[1], parts[0] + "." + parts[1] + "." + strings.Repeat("A", 86), parts[0] + "\n." + parts[1] + "." + parts[2],
 		parts[0] + "." + parts[1][1:] + "." + parts[2], strings.Replace(s, ".", "..", 1), s + "." + s, "Bearer " + s, s[:len(s)-9] + "\n" + s[len(s)-9:],
 	} {
 		f.Add(token, header, payload)
 	}
 	for c := range 64 { // among them those that a decoder which is not strict takes for the last one
-		f.Add(s[:len(s)-1]+raw.EncodeToString([]byte{byte(c << 2)})[:1], header, payload)
+		f.Add(s[:len(s)-1]+raw.EncodeToString([]byte{byte(c << 2)})[:1], signedHeader, payload)
 	}
-	for _, h := range []string{`{"alg":"none"}`, `{"alg":"HS256","kid":"old","kid":1}`, `null`, `{"alg":{},"kid":[]}`, header + " ", strings.Replace(header, "old", "new", 1)} {
+	for _, h := range []string{`{"alg":"none"}`, `{"alg":"HS256","kid":"old","kid":1}`, `null`, `{"alg":{},"kid":[]}`, header + " ", strings.Replace(header, "old", "new", 1),
+		signedHeader, strings.Replace(signedHeader, "EdDSA", "HS256", 1), strings.Replace(header, "HS256", "EdDSA", 1), strings.Replace(signedHeader, "ed25519:", "", 1)} {
 		f.Add(s, h, payload)
 	}
 	for _, p := range []string{
@@ -56,10 +67,11 @@ func FuzzVerify(f *testing.F) {
 		strings.TrimSuffix(payload, "}") + `,"rvk":9223372036854775807,"bod":""}`,
 	} {
 		f.Add(s, header, p)
+		f.Add(s, signedHeader, p)
 	}
 	f.Fuzz(func(t *testing.T, token, header, payload string) {
-		for _, s := range []string{token, forge(header, payload, sha256.New, oldSecret)} {
-			got, err := keys.Verify(s, now)
+		for _, s := range []string{token, forge(header, payload, sha256.New, oldSecret), forgeSigned(header, payload, oldPrivate)} {
+			got, err := verifier.Verify(t.Context(), s, now)
 			if err != nil {
 				require.ErrorIs(t, err, auth.ErrTokenRefused)
 				require.Zero(t, got)
@@ -68,23 +80,23 @@ func FuzzVerify(f *testing.F) {
 			require.LessOrEqual(t, len(s), auth.MaxTokenLength)
 			parts := strings.Split(s, ".")
 			require.Len(t, parts, 3, s)
-			secret, ours := headers[parts[0]]
+			sign, ours := again[parts[0]]
 			require.True(t, ours, "the header is one that Sign writes: %q", s)
 			head, err := raw.DecodeString(parts[0])
 			require.NoError(t, err)
 			body, err := raw.DecodeString(parts[1])
 			require.NoError(t, err)
-			require.Equal(t, forge(string(head), string(body), sha256.New, secret), s)
+			require.Equal(t, sign(string(head), string(body)), s)
 			requireClaims(t, string(body), got)
 
-			again, err := keys.Sign(got, now)
+			same, err := key.Sign(got, now)
 			if err != nil { // escaped, a slug can grow
 				require.ErrorContains(t, err, "bytes long")
 				continue
 			}
-			same, err := keys.Verify(again, now)
+			read, err := verifier.Verify(t.Context(), same, now)
 			require.NoError(t, err)
-			require.Equal(t, got, same)
+			require.Equal(t, got, read)
 		}
 	})
 }
@@ -134,11 +146,12 @@ func FuzzSign(f *testing.F) {
 		}
 	}
 	f.Add("acme", make([]byte, 16), "resolve", int64(60), uint16(0), byte(1), "")
-	for at := range uint16(320) {
+	for at := range uint16(420) {
 		f.Add("acme", good.PromiseID[:], "resolve", int64(math.MaxInt32), at, byte(1<<(at%8)), "\n")
 	}
 	f.Fuzz(func(t *testing.T, tenant string, id []byte, verbs string, seconds int64, at uint16, flip byte, put string) {
-		keys := parse(t, entry("new", newSecret), entry("old", oldSecret))
+		key := signingKey(t, newPrivate)
+		keys := public(t, key, signingKey(t, oldPrivate))
 		token := auth.Token{ID: uuid.UUID{15: 1}, Tenant: tenant, ExpiresAt: now.Add(time.Duration(seconds%(1<<33)) * time.Second)}
 		if seconds%2 == 0 {
 			token.KeyID, token.RevokedAt, token.RawBody = uuid.UUID{0: 1, 15: byte(at)}, new(now.Add(-time.Duration(at)*time.Microsecond)), at%3 == 0
@@ -151,7 +164,7 @@ func FuzzSign(f *testing.F) {
 		}
 		good := promise.CheckName(tenant) == nil && token.PromiseID != uuid.Nil && token.ExpiresAt.After(now) &&
 			len(token.Verbs) > 0 && known["resolve"] <= 1 && known["reject"] <= 1 && known["resolve"]+known["reject"] == len(token.Verbs)
-		s, err := keys.Sign(token, now)
+		s, err := key.Sign(token, now)
 		if err != nil {
 			require.Empty(t, s)
 			if good {
@@ -175,7 +188,6 @@ func FuzzSign(f *testing.F) {
 				refuse(t, keys, other, "%d %d %q", i, flip, put)
 			}
 		}
-		refuse(t, parse(t, entry("new", oldSecret), entry("old", newSecret)), s, "other keys under the same names")
-		refuse(t, parse(t, entry("old", oldSecret)), s, "without its key")
+		refuse(t, public(t, signingKey(t, oldPrivate)), s, "without its key")
 	})
 }

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
@@ -10,11 +11,13 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"hash"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,9 +58,36 @@ func parse(t testing.TB, entries ...string) auth.Keys {
 
 func entry(kid string, secret []byte) string { return kid + ":" + raw.EncodeToString(secret) }
 
-func sign(t testing.TB, keys auth.Keys, token auth.Token) string {
+// Two signing keys.
+var oldPrivate, newPrivate = ed25519.NewKeyFromSeed(oldSecret), ed25519.NewKeyFromSeed(newSecret[:32])
+
+func signingKey(t testing.TB, private ed25519.PrivateKey) auth.SigningKey {
 	t.Helper()
-	s, err := keys.Sign(token, now)
+	key, err := auth.ParseSigningKey("ed25519-private:" + raw.EncodeToString(private.Seed()))
+	require.NoError(t, err)
+	return key
+}
+
+// kid is made here as the database's CHECK makes it.
+func kid(private ed25519.PrivateKey) string {
+	sum := sha256.Sum256(private.Public().(ed25519.PublicKey))
+	return "ed25519:" + hex.EncodeToString(sum[:8])
+}
+
+func public(t testing.TB, signing ...auth.SigningKey) auth.Keys {
+	t.Helper()
+	var rows []promise.SigningKey
+	for _, key := range signing {
+		rows = append(rows, key.Public())
+	}
+	keys, err := auth.PublicKeys(rows)
+	require.NoError(t, err)
+	return keys
+}
+
+func sign(t testing.TB, key auth.SigningKey, token auth.Token) string {
+	t.Helper()
+	s, err := key.Sign(token, now)
 	require.NoError(t, err)
 	return s
 }
@@ -68,6 +98,34 @@ func forge(header, payload string, h func() hash.Hash, secret []byte) string {
 	mac := hmac.New(h, secret)
 	mac.Write([]byte(text))
 	return text + "." + raw.EncodeToString(mac.Sum(nil))
+}
+
+// forgeSigned writes a token of any header and payload, signed with Ed25519.
+func forgeSigned(header, payload string, private ed25519.PrivateKey) string {
+	text := raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
+	return text + "." + raw.EncodeToString(ed25519.Sign(private, []byte(text)))
+}
+
+// kind is one of the two kinds of tokens, with two keys, "old" and "new".
+type kind struct {
+	header string // of "old"
+	keys   auth.Keys
+	forge  func(header, payload string) string // with "old"
+	ours   func(header string) string          // a header of the tests for this kind
+}
+
+func kinds(t testing.TB) map[string]kind {
+	t.Helper()
+	signed := strings.NewReplacer(`"HS256"`, `"EdDSA"`, `"old"`, strconv.Quote(kid(oldPrivate)), `"new"`, strconv.Quote(kid(newPrivate)),
+		`"unknown"`, `"ed25519:0123456789abcdef"`)
+	return map[string]kind{
+		"Ed25519": {signed.Replace(header), public(t, signingKey(t, oldPrivate), signingKey(t, newPrivate)), func(header, payload string) string {
+			return forgeSigned(header, payload, oldPrivate)
+		}, signed.Replace},
+		"HMAC": {header, parse(t, entry("old", oldSecret), entry("new", newSecret)), func(header, payload string) string {
+			return forge(header, payload, sha256.New, oldSecret)
+		}, func(header string) string { return header }},
+	}
 }
 
 // refuse checks that the token is refused, and that the error does not tell it.
@@ -84,60 +142,61 @@ func refuse(t testing.TB, keys auth.Keys, token string, what ...any) {
 }
 
 // TestTokensStayReadable holds the form on the wire: tokens that are out, signed
-// by an older version, must stay good.
+// by an older version, must stay valid.
 func TestTokensStayReadable(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
-	want := forge(header, payload, sha256.New, oldSecret)
-	require.Equal(t, want, sign(t, keys, good))
-	require.True(t, strings.HasPrefix(want, goldenToken+"."))
-	got, err := keys.Verify(want, now)
-	require.NoError(t, err)
-	require.Equal(t, good, got)
-
 	restricted := good
 	restricted.KeyID = uuid.MustParse("c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90")
 	restricted.RevokedAt = new(now.Add(-time.Microsecond))
 	restricted.RawBody = true
-	want = forge(header, strings.TrimSuffix(payload, "}")+`,"key":"c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":1772366399999999,"bod":"raw"}`,
-		sha256.New, oldSecret)
-	require.Equal(t, want, sign(t, keys, restricted))
-	got, err = keys.Verify(want, now)
-	require.NoError(t, err)
-	require.Equal(t, restricted, got)
-	for _, claim := range []string{
-		`"bod":"RAW"`, `"bod":"json"`, `"bod":1`, `"key":"x"`, `"key":"00000000-0000-0000-0000-000000000000"`, `"key":1`, `"rvk":"1"`, `"rvk":1.5`, `"rvk":9223372036854775808`,
-	} {
-		refuse(t, keys, forge(header, strings.TrimSuffix(payload, "}")+","+claim+"}", sha256.New, oldSecret), claim)
+	restrictedPayload := strings.TrimSuffix(payload, "}") + `,"key":"c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":1772366399999999,"bod":"raw"}`
+	for name, k := range kinds(t) {
+		for _, c := range []struct {
+			payload string
+			want    auth.Token
+		}{{payload, good}, {restrictedPayload, restricted}} {
+			text := k.forge(k.header, c.payload)
+			got, err := k.keys.Verify(text, now)
+			require.NoError(t, err, name)
+			require.Equal(t, c.want, got)
+			if name == "Ed25519" {
+				require.Equal(t, text, sign(t, signingKey(t, oldPrivate), c.want))
+			} else {
+				require.True(t, strings.HasPrefix(text, goldenToken+"."))
+			}
+		}
+		for _, claim := range []string{
+			`"bod":"RAW"`, `"bod":"json"`, `"bod":1`, `"key":"x"`, `"key":"00000000-0000-0000-0000-000000000000"`, `"key":1`, `"rvk":"1"`, `"rvk":1.5`, `"rvk":9223372036854775808`,
+		} {
+			refuse(t, k.keys, k.forge(k.header, strings.TrimSuffix(payload, "}")+","+claim+"}"), claim)
+		}
 	}
+	require.Equal(t, kid(oldPrivate), signingKey(t, oldPrivate).Public().KID)
 }
 
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	before := parse(t, entry("old", oldSecret))
-	during := parse(t, entry("new", newSecret), entry("old", oldSecret))
-	after := parse(t, entry("new", newSecret))
-	first, second := sign(t, before, good), sign(t, during, good)
+	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
+	during := public(t, newer, older)
+	first, second := sign(t, older, good), sign(t, newer, good)
 	for _, s := range []string{first, second} {
 		got, err := during.Verify(s, now)
 		require.NoError(t, err)
 		require.Equal(t, good, got)
 	}
-	head, err := raw.DecodeString(second[:strings.IndexByte(second, '.')])
+	_, err := public(t, newer).Verify(second, now)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"alg":"HS256","kid":"new","typ":"JWT"}`, string(head), "the newest signs")
-	_, err = after.Verify(second, now)
-	require.NoError(t, err)
-	refuse(t, after, first, "its key was taken out")
-	refuse(t, before, second, "its key is not there yet")
+	refuse(t, public(t, newer), first, "its key is gone")
+	refuse(t, public(t, older), second, "its key is not there yet")
 	refuse(t, auth.Keys{}, first, "no keys")
-	refuse(t, parse(t, entry("old", newSecret)), first, "another key under the same kid")
+	refuse(t, parse(t, entry("old", newSecret)), forge(header, payload, sha256.New, oldSecret), "another key under the same kid")
+	require.NotEqual(t, auth.NewSigningKey().Text(), auth.NewSigningKey().Text())
 }
 
 func TestExpiry(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
-	s := sign(t, keys, good)
+	keys, key := public(t, signingKey(t, oldPrivate)), signingKey(t, oldPrivate)
+	s := sign(t, key, good)
 	_, err := keys.Verify(s, good.ExpiresAt.Add(-time.Nanosecond))
 	require.NoError(t, err)
 	for _, late := range []time.Duration{0, time.Second, time.Hour} {
@@ -150,7 +209,7 @@ func TestExpiry(t *testing.T) {
 
 	fraction := good
 	fraction.ExpiresAt = now.Add(1900 * time.Millisecond).In(time.FixedZone("", 3600))
-	got, err := keys.Verify(sign(t, keys, fraction), now)
+	got, err := keys.Verify(sign(t, key, fraction), now)
 	require.NoError(t, err)
 	require.Equal(t, now.Add(time.Second), got.ExpiresAt, "never later than was asked")
 }
@@ -161,8 +220,8 @@ func TestAlgorithmConfusion(t *testing.T) {
 	require.NoError(t, err)
 	der, err := x509.MarshalPKIXPublicKey(&rsaKey.PublicKey)
 	require.NoError(t, err)
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	keys := parse(t, entry("old", oldSecret), entry("rsa", public))
+	rsaPublic := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	keys := parse(t, entry("old", oldSecret), entry("rsa", rsaPublic))
 	alg := func(name, kid string) string { return fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"JWT"}`, name, kid) }
 
 	for _, name := range []string{"none", "None", "NONE", "nOnE", "", "HS384", "HS512", "RS256", "ES256", "EdDSA", "hs256", "HS256 "} {
@@ -180,21 +239,67 @@ func TestAlgorithmConfusion(t *testing.T) {
 	signature, err := rsa.SignPKCS1v15(rand.Reader, rsaKey, crypto.SHA256, digest[:])
 	require.NoError(t, err)
 	refuse(t, keys, text+"."+raw.EncodeToString(signature), "RS256")
-	refuse(t, keys, forge(alg("RS256", "rsa"), payload, sha256.New, public), "an HMAC with the public key, said to be RS256")
-	refuse(t, keys, forge(alg("HS256", "old"), payload, sha256.New, public), "an HMAC with a public key that is not the kid's")
+	refuse(t, keys, forge(alg("RS256", "rsa"), payload, sha256.New, rsaPublic), "an HMAC with the public key, said to be RS256")
+	refuse(t, keys, forge(alg("HS256", "old"), payload, sha256.New, rsaPublic), "an HMAC with a public key that is not the kid's")
 
 	// Swapped after signing: the signature covers the header.
-	s := sign(t, keys, good)
-	for _, name := range []string{"none", "HS384", "RS256"} {
+	s := forge(header, payload, sha256.New, oldSecret)
+	for _, name := range []string{"none", "HS384", "RS256", "EdDSA"} {
 		refuse(t, keys, raw.EncodeToString([]byte(alg(name, "old")))+s[strings.IndexByte(s, '.'):], name)
 	}
 }
 
+// The kid fixes the algorithm, for a process that has keys of both kinds.
+func TestAlgorithmOfTheKid(t *testing.T) {
+	t.Parallel()
+	key := signingKey(t, oldPrivate)
+	publicKey := []byte(oldPrivate.Public().(ed25519.PublicKey))
+	secret := ed25519.NewKeyFromSeed(newSecret[:32]).Seed()
+	verifier := newVerifier(t, parse(t, entry("old", oldSecret), entry("public", publicKey), entry("seed", secret)), key.Public(), legacyRow)
+	verify := func(s string) error {
+		_, err := verifier.Verify(t.Context(), s, now)
+		return err
+	}
+	alg := func(name, kid string) string { return fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"JWT"}`, name, kid) }
+	require.NoError(t, verify(forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, oldPrivate)))
+	require.NoError(t, verify(forge(alg("HS256", "old"), payload, sha256.New, oldSecret)))
+
+	text := func(header string) string {
+		return raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
+	}
+	for what, s := range map[string]string{
+		"an HMAC with the public key":                                forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, publicKey),
+		"an HMAC with the public key, said to be EdDSA":              forge(alg("EdDSA", kid(oldPrivate)), payload, sha256.New, publicKey),
+		"an HMAC with a legacy secret under the kid of a pair":       forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldSecret),
+		"an HMAC of the text of the public key":                      forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, []byte(raw.EncodeToString(publicKey))),
+		"a signature under the kid of a secret":                      forgeSigned(alg("EdDSA", "old"), payload, oldPrivate),
+		"a signature said to be HS256":                               forgeSigned(alg("HS256", kid(oldPrivate)), payload, oldPrivate),
+		"a signature said to be HS256, under the kid of a secret":    forgeSigned(alg("HS256", "old"), payload, oldPrivate),
+		"a signature by a pair made of a secret, under its kid":      forgeSigned(alg("EdDSA", "seed"), payload, newPrivate),
+		"a signature by a pair made of a secret":                     forgeSigned(alg("EdDSA", kid(newPrivate)), payload, newPrivate),
+		"a signature by another pair":                                forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, newPrivate),
+		"no signature":                                               text(alg("none", kid(oldPrivate))) + ".",
+		"no signature, said to be EdDSA":                             text(alg("EdDSA", kid(oldPrivate))) + ".",
+		"zeros":                                                      text(alg("EdDSA", kid(oldPrivate))) + "." + raw.EncodeToString(make([]byte, 64)),
+		"the kid of the row that has no key":                         forge(alg("HS256", promise.LegacyKID), payload, sha256.New, nil),
+		"an HMAC with the seed, which is the whole secret of a pair": forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldPrivate.Seed()),
+		"the signature's algorithm by another name":                  forgeSigned(alg("Ed25519", kid(oldPrivate)), payload, oldPrivate),
+		"a kid in capitals":                                          forgeSigned(alg("EdDSA", strings.ToUpper(kid(oldPrivate))), payload, oldPrivate),
+		"a kid without what says its kind":                           forgeSigned(alg("EdDSA", strings.TrimPrefix(kid(oldPrivate), "ed25519:")), payload, oldPrivate),
+	} {
+		require.ErrorIs(t, verify(s), auth.ErrTokenRefused, what)
+	}
+	// A secret that happens to be a public key is a secret all the same.
+	require.NoError(t, verify(forge(alg("HS256", "public"), payload, sha256.New, publicKey)))
+	require.ErrorIs(t, verify(forgeSigned(alg("EdDSA", "public"), payload, oldPrivate)), auth.ErrTokenRefused)
+}
+
 func TestHeaderMustBeOurs(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret), entry("new", newSecret))
-	_, err := keys.Verify(forge(header, payload, sha256.New, oldSecret), now)
-	require.NoError(t, err)
+	for _, k := range kinds(t) {
+		_, err := k.keys.Verify(k.forge(k.header, payload), now)
+		require.NoError(t, err)
+	}
 	for _, h := range []string{
 		`{"alg":"HS256","typ":"JWT"}`,
 		`{"alg":"HS256","kid":null,"typ":"JWT"}`,
@@ -216,13 +321,17 @@ func TestHeaderMustBeOurs(t *testing.T) {
 		`{"kid":"old","alg":"HS256","typ":"JWT"}`,
 		`null`, `{}`, `1`, strings.Repeat("[", 500),
 	} {
-		refuse(t, keys, forge(h, payload, sha256.New, oldSecret), h)
+		for _, k := range kinds(t) {
+			refuse(t, k.keys, k.forge(k.ours(h), payload), h)
+		}
 	}
 }
 
 func TestClaims(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
+	key := signingKey(t, oldPrivate)
+	k := kinds(t)["Ed25519"]
+	keys := k.keys
 	change := func(name string, value any) string {
 		var c map[string]any
 		require.NoError(t, json.Unmarshal([]byte(payload), &c))
@@ -233,71 +342,76 @@ func TestClaims(t *testing.T) {
 		require.NoError(t, err)
 		return string(b)
 	}
-	for name, values := range map[string][]any{
-		"iss": {nil, "", "Promises", "https://example.com", []string{"promises"}},
-		"aud": {nil, "", "promises", []string{"promise"}, []string{}},
-		"sub": {nil, "", uuid.Nil.String(), "x", good.PromiseID.URN(), strings.ReplaceAll(good.PromiseID.String(), "-", ""), 1},
-		"jti": {nil, "", uuid.Nil.String(), "x", "{" + good.ID.String() + "}"},
-		"ten": {nil, "", "a\x00b", strings.Repeat("a", 256), 1},
-		"vrb": {nil, []string{}, []string{"cancel"}, []string{"resolve", "x"}, []string{"resolve", "resolve"}, []any{nil}, "resolve", []string{"Resolve"}},
-		"exp": {nil, now.Unix(), now.Unix() - 1, 0, -1, 1e300, "tomorrow", map[string]int{}},
-	} {
-		for _, v := range values {
-			refuse(t, keys, forge(header, change(name, v), sha256.New, oldSecret), "%s %v", name, v)
+	for _, k := range kinds(t) {
+		for name, values := range map[string][]any{
+			"iss": {nil, "", "Promises", "https://example.com", []string{"promises"}},
+			"aud": {nil, "", "promises", []string{"promise"}, []string{}},
+			"sub": {nil, "", uuid.Nil.String(), "x", good.PromiseID.URN(), strings.ReplaceAll(good.PromiseID.String(), "-", ""), 1},
+			"jti": {nil, "", uuid.Nil.String(), "x", "{" + good.ID.String() + "}"},
+			"ten": {nil, "", "a\x00b", strings.Repeat("a", 256), 1},
+			"vrb": {nil, []string{}, []string{"cancel"}, []string{"resolve", "x"}, []string{"resolve", "resolve"}, []any{nil}, "resolve", []string{"Resolve"}},
+			"exp": {nil, now.Unix(), now.Unix() - 1, 0, -1, 1e300, "tomorrow", map[string]int{}},
+		} {
+			for _, v := range values {
+				refuse(t, k.keys, k.forge(k.header, change(name, v)), "%s %v", name, v)
+			}
 		}
-	}
-	for _, p := range []string{`null`, `{}`, `[]`, `1`, ``, payload + payload, payload[:len(payload)-1], "\xff", strings.Repeat("[", 900)} {
-		refuse(t, keys, forge(header, p, sha256.New, oldSecret), p)
+		for _, p := range []string{`null`, `{}`, `[]`, `1`, ``, payload + payload, payload[:len(payload)-1], "\xff", strings.Repeat("[", 900)} {
+			refuse(t, k.keys, k.forge(k.header, p), p)
+		}
 	}
 
 	// Tampered with, and signed by nobody.
-	s := strings.Split(sign(t, keys, good), ".")
+	s := strings.Split(sign(t, key, good), ".")
 	for name, v := range map[string]any{"ten": "demo", "sub": uuid.NewString(), "exp": now.Unix() + 1e6, "vrb": []string{"resolve"}} {
 		refuse(t, keys, s[0]+"."+raw.EncodeToString([]byte(change(name, v)))+"."+s[2], name)
 	}
 	// Another tenant's or promise's token is good: whose it is, the caller compares.
-	got, err := keys.Verify(forge(header, change("ten", "demo"), sha256.New, oldSecret), now)
+	got, err := keys.Verify(k.forge(k.header, change("ten", "demo")), now)
 	require.NoError(t, err)
 	require.Equal(t, "demo", got.Tenant)
 	elsewhere := uuid.New()
-	got, err = keys.Verify(forge(header, change("sub", elsewhere.String()), sha256.New, oldSecret), now)
+	got, err = keys.Verify(k.forge(k.header, change("sub", elsewhere.String())), now)
 	require.NoError(t, err)
 	require.Equal(t, elsewhere, got.PromiseID)
 }
 
 func TestOneSpelling(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
-	s := sign(t, keys, good)
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	for i := range s {
-		for _, c := range digits + ".=+/ \n\x00" {
-			if other := s[:i] + string(c) + s[i+1:]; other != s {
-				refuse(t, keys, other, "byte %d is %q", i, c)
+	spare := map[string]int{"Ed25519": 16, "HMAC": 4}
+	for name, k := range kinds(t) {
+		s := k.forge(k.header, payload)
+		for i := range s {
+			for _, c := range digits + ".=+/ \n\x00" {
+				if other := s[:i] + string(c) + s[i+1:]; other != s {
+					refuse(t, k.keys, other, "byte %d is %q", i, c)
+				}
+			}
+			for _, c := range "\n\r =." {
+				refuse(t, k.keys, s[:i]+string(c)+s[i:], "%q before byte %d", c, i)
 			}
 		}
-		for _, c := range "\n\r =." {
-			refuse(t, keys, s[:i]+string(c)+s[i:], "%q before byte %d", c, i)
+		// 32 bytes leave 2 bits of the last digit, 64 bytes 4: other values of them decode alike.
+		last := strings.IndexByte(digits, s[len(s)-1])
+		for bits := 1; bits < spare[name]; bits++ {
+			other := s[:len(s)-1] + string(digits[last|bits])
+			_, err := raw.DecodeString(other[strings.LastIndexByte(other, '.')+1:])
+			require.NoError(t, err, "a decoder that is not strict takes it")
+			refuse(t, k.keys, other)
 		}
-	}
-	// 32 bytes leave 2 bits of the last digit: other values of them decode alike.
-	last := strings.IndexByte(digits, s[len(s)-1])
-	for bits := 1; bits < 4; bits++ {
-		other := s[:len(s)-1] + string(digits[last|bits])
-		_, err := raw.DecodeString(other[strings.LastIndexByte(other, '.')+1:])
-		require.NoError(t, err, "a decoder that is not strict takes it")
-		refuse(t, keys, other)
-	}
-	for _, other := range []string{s + "=", s + "\n", s + ".", s + "." + s, "Bearer " + s, "", ".", "..", "...", "a.b.c"} {
-		refuse(t, keys, other)
+		for _, other := range []string{s + "=", s + "\n", s + ".", s + "." + s, "Bearer " + s, "", ".", "..", "...", "a.b.c"} {
+			refuse(t, k.keys, other)
+		}
 	}
 }
 
 func TestLongTokensAreNotRead(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
+	k, key := kinds(t)["Ed25519"], signingKey(t, oldPrivate)
+	keys := k.keys
 	padded := func(n int) string {
-		return forge(header, payload[:len(payload)-1]+`,"x":"`+strings.Repeat("x", n)+`"}`, sha256.New, oldSecret)
+		return k.forge(k.header, payload[:len(payload)-1]+`,"x":"`+strings.Repeat("x", n)+`"}`)
 	}
 	long := 0
 	for n := 1000; n < 1400; n++ {
@@ -313,17 +427,17 @@ func TestLongTokensAreNotRead(t *testing.T) {
 
 	widest := good
 	widest.Tenant = strings.Repeat("𐀀", 255)
-	got, err := keys.Verify(sign(t, keys, widest), now)
+	got, err := keys.Verify(sign(t, key, widest), now)
 	require.NoError(t, err, "what can be a slug fits")
 	require.Equal(t, widest, got)
 	widest.Tenant = strings.Repeat("<", 255)
-	_, err = keys.Sign(widest, now)
+	_, err = key.Sign(widest, now)
 	require.ErrorContains(t, err, "bytes long", "as \\u003c, it does not: refused while something can be done about it")
 }
 
 func TestSignRefuses(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret))
+	key := signingKey(t, oldPrivate)
 	for name, spoil := range map[string]func(*auth.Token){
 		"no id":         func(t *auth.Token) { t.ID = uuid.Nil },
 		"no tenant":     func(t *auth.Token) { t.Tenant = "" },
@@ -338,11 +452,11 @@ func TestSignRefuses(t *testing.T) {
 	} {
 		token := good
 		spoil(&token)
-		s, err := keys.Sign(token, now)
+		s, err := key.Sign(token, now)
 		require.Error(t, err, name)
 		require.Empty(t, s)
 	}
-	_, err := auth.Keys{}.Sign(good, now)
+	_, err := auth.SigningKey{}.Sign(good, now)
 	require.ErrorContains(t, err, "no key")
 }
 
@@ -355,11 +469,12 @@ func TestParseKeys(t *testing.T) {
 		"k:" + secret, "k:" + padded, " k:" + secret + "\n", "a:" + secret + ", b:" + other,
 		strings.Repeat("k", 64) + ":" + secret, "A-z_0.9:" + secret, secret, padded + "," + other,
 	} {
-		keys, err := auth.ParseKeys(s)
-		require.NoError(t, err)
-		_, err = keys.Verify(sign(t, keys, good), now)
+		_, err := auth.ParseKeys(s)
 		require.NoError(t, err)
 	}
+	keys := parse(t, "a:"+secret, "old:"+other)
+	_, err := keys.Verify(forge(header, payload, sha256.New, newSecret), now)
+	require.NoError(t, err)
 	for name, s := range map[string]string{
 		"nothing":          "",
 		"empty kid":        ":" + secret,
@@ -394,17 +509,20 @@ func TestParseKeys(t *testing.T) {
 
 func TestKeysDoNotShow(t *testing.T) {
 	t.Parallel()
-	keys := parse(t, entry("old", oldSecret), entry("new", newSecret))
+	keys, signing := parse(t, entry("old", oldSecret), entry("new", newSecret)), signingKey(t, oldPrivate)
 	wrapped := struct {
-		Keys   auth.Keys
-		hidden *auth.Keys
-		inner  auth.Keys
-	}{keys, &keys, keys}
+		Keys    auth.Keys
+		hidden  *auth.Keys
+		inner   auth.Keys
+		Signing auth.SigningKey
+		signing *auth.SigningKey
+	}{keys, &keys, keys, signing, &signing}
 	var out bytes.Buffer
-	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "keys", keys, "wrapped", wrapped)
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "keys", keys, "wrapped", wrapped)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "keys", keys, "signing", signing, "wrapped", wrapped)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "keys", keys, "signing", signing, "wrapped", wrapped)
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
 		fmt.Fprintf(&out, format, keys)
+		fmt.Fprintf(&out, format, signing)
 		fmt.Fprintf(&out, format, &keys)
 		fmt.Fprintf(&out, format, wrapped)
 	}
@@ -416,4 +534,51 @@ func TestKeysDoNotShow(t *testing.T) {
 			require.NotContains(t, out.String(), shown)
 		}
 	}
+}
+
+// The text of a signing key has one spelling, and an error quotes nothing of it.
+func TestParseSigningKey(t *testing.T) {
+	t.Parallel()
+	key := auth.NewSigningKey()
+	text := key.Text()
+	require.Regexp(t, "^"+auth.PrivateKeyPattern+"$", text)
+	for _, s := range []string{text, text + "\n", " " + text} {
+		again, err := auth.ParseSigningKey(s)
+		require.NoError(t, err)
+		require.Equal(t, key.Public(), again.Public())
+		require.Equal(t, text, again.Text())
+	}
+	encoded := strings.TrimPrefix(text, "ed25519-private:")
+	for what, s := range map[string]string{
+		"nothing":       "",
+		"no prefix":     encoded,
+		"a public kid":  "ed25519:" + encoded,
+		"31 bytes":      "ed25519-private:" + raw.EncodeToString(oldSecret[:31]),
+		"64 bytes":      "ed25519-private:" + raw.EncodeToString(oldPrivate),
+		"padding":       text + "=",
+		"trailing bits": "ed25519-private:" + strings.Repeat("A", 42) + "B",
+		"a line within": "ed25519-private:" + encoded[:20] + "\n" + encoded[20:],
+		"another":       text + "," + text,
+		"a legacy key":  entry("k", oldSecret),
+	} {
+		bad, err := auth.ParseSigningKey(s)
+		require.Error(t, err, what)
+		require.NotContains(t, err.Error(), encoded[:8])
+		_, err = bad.Sign(good, now)
+		require.Error(t, err)
+	}
+}
+
+// A row whose kid does not follow from its key verifies nothing, and a row of another kind is left to a later release.
+func TestPublicKeys(t *testing.T) {
+	t.Parallel()
+	key := signingKey(t, oldPrivate)
+	row := key.Public()
+	keys, err := auth.PublicKeys([]promise.SigningKey{
+		{KID: kid(newPrivate), PublicKey: row.PublicKey}, {KID: "mldsa:1", PublicKey: make([]byte, 1952)}, {KID: row.KID, PublicKey: row.PublicKey[:31]},
+		legacyRow, {},
+	})
+	require.NoError(t, err)
+	refuse(t, keys, sign(t, key, good))
+	refuse(t, keys, forgeSigned(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"JWT"}`, kid(newPrivate)), payload, oldPrivate))
 }

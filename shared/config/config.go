@@ -18,7 +18,7 @@ import (
 // it these and no others.
 var Names = []string{
 	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL",
-	"RETENTION_DAYS", "TOKEN_KEYS",
+	"RETENTION_DAYS", "SIGNING_KEY", "TOKEN_KEYS",
 }
 
 // Config is the functions' whole configuration.
@@ -65,9 +65,15 @@ type Config struct {
 	// after it was settled, with its events; 90 if unset, 0 for ever.
 	RetentionDays int
 
-	// TokenKeys (TOKEN_KEYS) are the secrets that sign promise tokens, for
-	// auth.ParseKeys, or the ARN of a secret in Secrets Manager that holds them;
-	// without them no tokens are made and none is good. They are never logged.
+	// SigningKey (SIGNING_KEY) is the private key that signs promise tokens, for
+	// auth.ParseSigningKey, or the ARN of a secret in Secrets Manager that holds it.
+	// Only create-promise reads it, and migrate makes it. If it is unset, no tokens
+	// are made. It is never logged.
+	SigningKey string
+
+	// TokenKeys (TOKEN_KEYS) are the HMAC secrets with which earlier releases signed
+	// promise tokens, for auth.ParseKeys, or the ARN of a secret in Secrets Manager
+	// that holds them. They verify those tokens and sign none. They are never logged.
 	TokenKeys string
 
 	// PublicURL (PUBLIC_URL) is where the HTTP API is reached from outside, for
@@ -161,6 +167,6 @@ func Load() (Config, error) {
 		}
 		c.HTTPAlias = s
 	}
-	c.TokenKeys = os.Getenv("TOKEN_KEYS")
+	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(errs...)
 }

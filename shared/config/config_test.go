@@ -62,20 +62,21 @@ func TestLoad(t *testing.T) {
 	_, err = config.Load()
 	require.ErrorContains(t, err, "exclude each other")
 
-	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0", "PUBLIC_URL=http://127.0.0.1:3000", "TOKEN_KEYS=k:s")
+	set(t, "DATABASE_URL=d", "RETENTION_DAYS=0", "PUBLIC_URL=http://127.0.0.1:3000", "SIGNING_KEY=s", "TOKEN_KEYS=k:s")
 	c, err = config.Load()
 	require.NoError(t, err)
 	require.Zero(t, c.RetentionDays)
 	require.Equal(t, "http://127.0.0.1:3000", c.PublicURL)
+	require.Equal(t, "s", c.SigningKey)
 	require.Equal(t, "k:s", c.TokenKeys)
 }
 
 func TestLoadNamesEachFault(t *testing.T) {
 	set(t, "DB_EXEC_MODE=fast", "DB_IAM_AUTH=yes", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
-		"TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001")
+		"SIGNING_KEY=secret", "TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001")
 	_, err := config.Load()
 	for _, name := range config.Names {
-		if name != "TOKEN_KEYS" && name != "DB_PASSWORD_SECRET" { // which auth.ParseKeys and Secrets Manager judge
+		if name != "SIGNING_KEY" && name != "TOKEN_KEYS" && name != "DB_PASSWORD_SECRET" { // which shared/auth and Secrets Manager judge
 			require.ErrorContains(t, err, name)
 		}
 	}

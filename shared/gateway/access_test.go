@@ -193,7 +193,7 @@ func TestTokensOfACreation(t *testing.T) {
 	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "", body))
 	require.NoError(t, err)
 	requireProblem(t, 500, "internal", decodeResponse(t, got))
-	require.Contains(t, s.log.String(), "TOKEN_KEYS is not set")
+	require.Contains(t, s.log.String(), "SIGNING_KEY is not set")
 	before := s.snapshot(t)
 	h.Signer = func(context.Context) (gateway.SignToken, error) { return nil, errors.New("the keys are away") }
 	got, err = h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "", strings.Replace(body, `"name":"`, `"name":"un`, 1)))

@@ -215,7 +215,7 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	case seconds == nil || len(r.Verbs) == 0:
 		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
 	case h.Signer == nil:
-		return nil, errors.New("TOKEN_KEYS is not set: there is nothing to sign a token with")
+		return nil, errors.New("SIGNING_KEY is not set: there is nothing to sign a token with")
 	}
 	r.TTL = time.Duration(*seconds) * time.Second
 	body, err := tokens.optionalText("body")

@@ -268,7 +268,7 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
 	'promise_settlement', 'promise_creation', 'promise_created',
 	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
-	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires')
+	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid

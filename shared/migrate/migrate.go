@@ -144,6 +144,28 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 	return result, nil
 }
 
+// Locked calls f in a session that holds the lock of Run, so that of several
+// calls at once each finds what the one before it did. It does not call f if the
+// database is of a later release. conf is that of Run.
+func Locked(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) error {
+	last, err := lastVersion(migrations.FS)
+	if err != nil {
+		return fmt.Errorf("migrate: read the files: %w", err)
+	}
+	db, err := open(ctx, conf)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	return withConn(ctx, db, func(conn *pgx.Conn) error {
+		version, err := currentVersion(ctx, conn)
+		if err != nil || version > last {
+			return err
+		}
+		return f(conn)
+	})
+}
+
 // lastVersion is the number of the last file.
 func lastVersion(files fs.FS) (last int64, err error) {
 	names, err := fs.Glob(files, "*.sql")

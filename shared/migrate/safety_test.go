@@ -406,7 +406,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 16, stage(t, db))
+		require.Equal(t, 17, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "cut off in the decision")
@@ -458,7 +458,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "cut off in the second file")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 16, stage(t, db))
+	require.Equal(t, 17, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -16,6 +16,9 @@ var tokenActiveSQL string
 //go:embed queries/revoke_tokens.sql
 var revokeTokensSQL string
 
+//go:embed queries/list_signing_keys.sql
+var listSigningKeysSQL string
+
 type existsRow struct {
 	never
 	Exists bool
@@ -54,4 +57,10 @@ type tokensRevokedRow struct {
 	never
 	PromiseID       uuid.UUID
 	TokensRevokedAt time.Time
+}
+
+// ListSigningKeys lists the public halves of the keys whose tokens are valid, and
+// a row of promise.LegacyKID while legacy tokens are.
+func (r *Repository) ListSigningKeys(ctx context.Context) ([]promise.SigningKey, error) {
+	return runAll[promise.SigningKey](ctx, r, statement{op: "list signing keys", sql: listSigningKeysSQL})
 }

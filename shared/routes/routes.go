@@ -116,6 +116,10 @@ var Functions = []Function{
 	{"migrate", 15 * time.Minute, 256, ""},
 }
 
+// Signing lists the functions that are given SIGNING_KEY, the key that signs
+// promise tokens: create-promise signs, and migrate makes the key.
+var Signing = []string{"create-promise", "migrate"}
+
 // Schedule is a Function that is invoked without being asked, again and again:
 // as an event, and whether or not its last invocation has ended. It must be
 // content with any payload that the scheduler sends, {} among them.

@@ -28,7 +28,7 @@ func manager(t *testing.T, answers ...func(http.ResponseWriter)) *atomic.Int32 {
 	calls := new(atomic.Int32)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil || r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" || !strings.Contains(string(body), `"SecretId":"`+arn+`"`) {
+		if err != nil || !strings.HasPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager.") || !strings.Contains(string(body), `"SecretId":"`+arn+`"`) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
@@ -83,6 +83,38 @@ func TestGet(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
 	_, err = secret.Get(t.Context(), arn)
 	require.ErrorContains(t, err, "403")
+}
+
+// A version is named by its writer, and can be asked for without the secret.
+func TestPut(t *testing.T) {
+	manager(t, answer(200, `{"ARN":"`+arn+`"}`))
+	version, err := secret.Version(t.Context(), arn)
+	require.NoError(t, err)
+	require.Empty(t, version, "an empty secret")
+
+	manager(t, answer(200, `{"ARN":"`+arn+`","VersionIdsToStages":{"a":["AWSPREVIOUS"],"b":["AWSCURRENT"],"c":["AWSPENDING"]}}`))
+	version, err = secret.Version(t.Context(), arn)
+	require.NoError(t, err)
+	require.Equal(t, "b", version)
+	require.NoError(t, secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2"))
+
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
+	err = secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2")
+	require.ErrorContains(t, err, "403")
+	require.NotContains(t, err.Error(), "hunter2")
+	manager(t, answer(400, `{"__type":"AccessDeniedException","Message":"no"}`))
+	require.True(t, secret.Denied(secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2")))
+	_, err = secret.Version(t.Context(), arn)
+	require.True(t, secret.Denied(err))
+	manager(t, answer(400, `{"__type":"ResourceNotFoundException","Message":"no"}`))
+	_, err = secret.Version(t.Context(), arn)
+	require.ErrorContains(t, err, "ResourceNotFoundException")
+	require.False(t, secret.Denied(err))
+	require.False(t, secret.Denied(nil))
+
+	_, err = secret.Version(t.Context(), "x")
+	require.Error(t, err)
+	require.ErrorContains(t, secret.Put(t.Context(), "hunter2", "v", "x"), "not the ARN of a secret")
 }
 
 func TestGetTriesAgain(t *testing.T) {
