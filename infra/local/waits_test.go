@@ -225,7 +225,7 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 	status, _, text, err := hostile.do("POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
 	require.NoError(t, err)
 	require.Equal(t, 200, status, text)
-	require.Eventually(t, func() bool { return r.waiting(t, "hostile") == 0 }, time.Minute, 10*time.Millisecond, "whoever waited is done")
+	require.Eventually(t, func() bool { return r.waiting(t, "hostile") == 0 }, time.Minute, 10*time.Millisecond, "every wait has ended")
 	require.Positive(t, served.Load())
 	r.end(t, syscall.SIGTERM)
 }

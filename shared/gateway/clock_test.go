@@ -24,7 +24,7 @@ type clockwork struct {
 	answers   int       // how many looks are answered; the later ones wait until they are given up
 	looks     int
 
-	full, away     bool // BeginWait counts nobody, or fails
+	full, away     bool // BeginWait counts no call, or fails
 	counted, ended int
 	longest        time.Duration // what BeginWait was asked for last
 }
