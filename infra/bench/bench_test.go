@@ -182,6 +182,36 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// Whatever a hostile tenant does, no call of an honest one fails or is refused, and its logs are complete.
+func TestNeighbour(t *testing.T) {
+	t.Parallel()
+	got := measured[neighbourReport](t, "--neighbour", "18s")
+	require.Empty(t, got.Failures)
+	var operations []string
+	for _, b := range got.Honest {
+		require.Positive(t, b.Calls[0], b.Operation)
+		require.Positive(t, b.Calls[1], b.Operation)
+		operations = append(operations, b.Operation)
+	}
+	require.Equal(t, []string{
+		"create", "deadline to event", "events", "get", "list", "settle", "settle to waiter", "wait", "wait for events",
+	}, operations)
+	acted := func(act string, statuses ...int) {
+		t.Helper()
+		for _, status := range statuses {
+			require.Positive(t, got.Hostile[act][status], "%s: %v", act, got.Hostile[act])
+		}
+	}
+	acted("large deadlines", 201)
+	acted("waits", 200)
+	acted("waits for events", 200)
+	acted("lists", 200)
+	acted("early settlements", 202, 429)
+	acted("made-up API keys", 403)
+	acted("garbage on callbacks", 403)
+	acted("slow bodies", 0)
+}
+
 // CPU time is that of a process and of those that it has started, once each.
 func TestCPUTime(t *testing.T) {
 	t.Parallel()

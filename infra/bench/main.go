@@ -4,6 +4,7 @@
 //	go run ./infra/bench --growth              # the same settlements in small and large databases and workflows
 //	go run ./infra/bench --trip 1ms            # the table, with the database so far away
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
+//	go run ./infra/bench --neighbour 2m        # an honest tenant, alone and beside a hostile one
 //
 // It starts a Postgres as the local runner does (for --growth with a quarter of the machine's memory to share), on a data folder
 // of its own that it removes, and works on loopback only.
@@ -28,17 +29,18 @@ import (
 )
 
 type options struct {
-	promises int
-	calls    int
-	clients  []int
-	data     string
-	json     bool
-	svg      string
-	growth   bool
-	load     time.Duration
-	http     bool
-	trip     time.Duration
-	only     *regexp.Regexp
+	promises  int
+	calls     int
+	clients   []int
+	data      string
+	json      bool
+	svg       string
+	growth    bool
+	load      time.Duration
+	neighbour time.Duration
+	http      bool
+	trip      time.Duration
+	only      *regexp.Regexp
 }
 
 // callsHTTP is how often each operation is called through the local runner, which takes several times as long.
@@ -80,6 +82,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
 	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000, with a quarter of the memory for Postgres to share")
 	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
+	flags.DurationVar(&o.neighbour, "neighbour", 0, "`how long` an honest tenant works, half of it beside a hostile one, in turns")
 	only := flags.String("only", "", "`regular expression`: measure only the operations whose names it matches")
 	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
 	flags.DurationVar(&o.trip, "trip", 0, "`how long` a round trip to the database takes besides, as over a network; without the local runner")
@@ -106,8 +109,10 @@ func parse(args []string) (options, error) {
 	if o.growth && o.promises < sizes[0].promises {
 		return o, fmt.Errorf("--promises %d are too few: the smallest database has %d", o.promises, sizes[0].promises)
 	}
-	if o.load != 0 && o.load < time.Second {
-		return o, fmt.Errorf("--load %v: a second or more", o.load)
+	for name, d := range map[string]time.Duration{"load": o.load, "neighbour": o.neighbour} {
+		if d != 0 && d < time.Second {
+			return o, fmt.Errorf("--%s %v: a second or more", name, d)
+		}
 	}
 	o.http = o.http && o.trip == 0
 	needed := o.promises / settledBefore
@@ -117,7 +122,7 @@ func parse(args []string) (options, error) {
 			needed += settlingHTTP * (o.callsHTTP() + notCounted(clients))
 		}
 	}
-	if !o.growth && o.load == 0 && o.promises < needed {
+	if !o.growth && o.load == 0 && o.neighbour == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)
 	}
 	return o, nil
@@ -149,6 +154,9 @@ type result interface{ table(io.Writer) error }
 func measure(ctx context.Context, c *cluster, o options, screen *progress) (result, error) {
 	if o.load > 0 {
 		return measureLoad(ctx, c, o, screen)
+	}
+	if o.neighbour > 0 {
+		return measureNeighbour(ctx, c, o, screen)
 	}
 	of := measureTable
 	if o.growth {
