@@ -145,9 +145,9 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 	require.NotEmpty(t, do("suspend", "acme").requireDone(t)["suspendedAt"])
 	require.NotContains(t, do("resume", "acme").requireDone(t), "suspendedAt")
 	require.Len(t, do("list").requireDone(t)["tenants"], 1)
-	limits := do("set-limits", "acme", "pending=7", "heldBytes=1000").requireDone(t)["limits"]
-	require.Equal(t, map[string]any{"pending": 7.0, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
-	limits = do("set-limits", "acme", "pending=default").requireDone(t)["limits"]
+	limits := do("set-limits", "acme", "pending=7", "heldBytes=1000", "waits=3").requireDone(t)["limits"]
+	require.Equal(t, map[string]any{"pending": 7.0, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0, "waits": 3.0}, limits)
+	limits = do("set-limits", "acme", "pending=default", "waits=default").requireDone(t)["limits"]
 	require.Equal(t, map[string]any{"pending": 5e6, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
 
 	do("create", "gone").requireDone(t)

@@ -60,7 +60,7 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ,
 -- manage-tenants: sees no promise. It deletes a tenant through two functions that run as the owner.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;
 GRANT SELECT ON tenant_usage, deleted_tenant TO promises_admin;
-GRANT UPDATE (suspended_at, deleted_at, pending_full, held_full, max_pending, max_workflow_promises, max_held, max_held_bytes)
+GRANT UPDATE (suspended_at, deleted_at, pending_full, held_full, max_pending, max_workflow_promises, max_held, max_held_bytes, max_waits)
     ON tenant TO promises_admin;
 GRANT EXECUTE ON FUNCTION tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT) TO promises_admin;
 GRANT UPDATE (revoked_at, tokens_revoked_at) ON api_key TO promises_admin;

@@ -31,7 +31,7 @@ const usage = `usage: manage-tenants [--function <name>] <command>
   list                                              list all tenants, with their limits and what they have
   suspend <slug>                                    none of its credentials opens anything any more
   resume <slug>                                     as before
-  set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes; default in place of a number
+  set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes, waits; default in place of a number
   delete <slug> [confirm]                           what a tenant has; with the word confirm: delete a suspended tenant for ever
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read,manage; expires: an RFC 3339 time
   list-keys <tenant>

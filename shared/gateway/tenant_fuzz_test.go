@@ -85,13 +85,13 @@ var (
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	all := []string{
 		"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens", "confirm",
-		"pending", "workflowPromises", "held", "heldBytes",
+		"pending", "workflowPromises", "held", "heldBytes", "waits",
 	}
 	o.body = o.object(payload, all)
 	action := *o.required("action")
 	fields, known := map[string][]string{
 		"create-tenant": {"slug"}, "list-tenants": {}, "suspend-tenant": {"slug"}, "resume-tenant": {"slug"},
-		"set-limits": {"slug", "pending", "workflowPromises", "held", "heldBytes"}, "delete-tenant": {"slug", "confirm"},
+		"set-limits": {"slug", "pending", "workflowPromises", "held", "heldBytes", "waits"}, "delete-tenant": {"slug", "confirm"},
 		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId", "tokens"},
 	}[action]
 	o.refuse(!known)
@@ -108,7 +108,7 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	case "set-limits":
 		limits := map[string]*int64{}
 		for name, bounds := range map[string][2]int64{
-			"pending": {0, 1e9}, "workflowPromises": {1, 1e9}, "held": {0, 1e9}, "heldBytes": {0, 1 << 40},
+			"pending": {0, 1e9}, "workflowPromises": {1, 1e9}, "held": {0, 1e9}, "heldBytes": {0, 1 << 40}, "waits": {0, 1000},
 		} {
 			if raw, ok := o.body[name]; ok && string(raw) == "null" {
 				limits[name] = nil
@@ -168,7 +168,7 @@ func FuzzManageTenants(f *testing.F) {
 	}
 	setLimits := `{"action":"set-limits","slug":"demo"`
 	for _, rest := range []string{
-		``, `,"pending":0`, `,"pending":null,"held":1e3`, `,"pending":-1`, `,"workflowPromises":0`, `,"heldBytes":1099511627777`, `,"heldBytes":1.5`,
+		``, `,"pending":0`, `,"pending":null,"held":1e3`, `,"pending":-1`, `,"workflowPromises":0`, `,"heldBytes":1099511627777`, `,"heldBytes":1.5`, `,"waits":1`, `,"waits":1001`,
 		`,"pending":"5"`, `,"confirm":true`, `,"pending":1,"pending":2`,
 	} {
 		f.Add([]byte(setLimits + rest + "}"))

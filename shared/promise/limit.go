@@ -13,12 +13,13 @@ const (
 	LimitWorkflowPromises = "workflowPromises" // promises of one workflow execution, settled ones too
 	LimitHeld             = "held"             // early settlements
 	LimitHeldBytes        = "heldBytes"        // bytes of their values, errors, comments and keys
+	LimitWaits            = "waits"            // calls that wait at once
 )
 
 // Limit bounds what a tenant may have.
 type Limit struct {
 	Name     string
-	Default  int64 // in force unless the tenant has a limit of its own
+	Default  int64 // in force unless the tenant has a limit of its own; -1: the deployment's configuration has it
 	Min, Max int64 // of a limit that a tenant may have of its own
 
 	full string // the detail of the error, before the number
@@ -31,6 +32,7 @@ var Limits = []Limit{
 	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has as many promises as it may have"},
 	{LimitHeld, 10_000, 0, 1_000_000_000, "The tenant has as many early settlements as it may have"},
 	{LimitHeldBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have as many bytes as they may have"},
+	{LimitWaits, -1, 0, 1000, ""}, // a wait beyond it is answered at once, without an error
 }
 
 // LimitOf returns the limit of that name. ok is false if there is none.
@@ -44,11 +46,14 @@ func LimitOf(name string) (l Limit, ok bool) {
 }
 
 // LimitsInForce returns each limit's value for a tenant: its own, or else the
-// default.
+// default. A limit whose default is the deployment's is in it only as the
+// tenant's own.
 func LimitsInForce(own map[string]int64) map[string]int64 {
 	inForce := map[string]int64{}
 	for _, l := range Limits {
-		inForce[l.Name] = l.Default
+		if l.Default >= 0 {
+			inForce[l.Name] = l.Default
+		}
 		if n, ok := own[l.Name]; ok {
 			inForce[l.Name] = n
 		}

@@ -5,7 +5,8 @@ SELECT
         'pending', t.max_pending,
         'workflowPromises', t.max_workflow_promises,
         'held', t.max_held,
-        'heldBytes', t.max_held_bytes
+        'heldBytes', t.max_held_bytes,
+        'waits', t.max_waits
     )) AS limits
 FROM tenant t
 LEFT JOIN tenant_usage u ON u.tenant_id = t.id

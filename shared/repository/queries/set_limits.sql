@@ -7,13 +7,15 @@ WITH wanted AS MATERIALIZED (
         CASE WHEN jsonb_exists($2::JSONB, 'pending') THEN ($2 ->> 'pending')::BIGINT ELSE t.max_pending END AS pending,
         CASE WHEN jsonb_exists($2, 'workflowPromises') THEN ($2 ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END AS workflow_promises,
         CASE WHEN jsonb_exists($2, 'held') THEN ($2 ->> 'held')::BIGINT ELSE t.max_held END AS held,
-        CASE WHEN jsonb_exists($2, 'heldBytes') THEN ($2 ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes
+        CASE WHEN jsonb_exists($2, 'heldBytes') THEN ($2 ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes,
+        CASE WHEN jsonb_exists($2, 'waits') THEN ($2 ->> 'waits')::INT ELSE t.max_waits END AS waits
     FROM tenant t
     WHERE t.slug = $1
     FOR NO KEY UPDATE
 )
 UPDATE tenant t
 SET max_pending = w.pending, max_workflow_promises = w.workflow_promises, max_held = w.held, max_held_bytes = w.held_bytes,
+    max_waits = w.waits,
     pending_full = COALESCE(u.pending, 0) >= COALESCE(w.pending, $3::BIGINT),
     held_full = COALESCE(u.held, 0) >= COALESCE(w.held, $4::BIGINT) OR COALESCE(u.held_bytes, 0) >= COALESCE(w.held_bytes, $5::BIGINT)
 FROM wanted w
