@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	},
 	"infra/build": {"shared/routes"},
 	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes"},
-	"infra/bench": {"infra/local", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
+	"infra/bench": {"infra/local", "shared/auth", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 
 // What no function may link; migrate alone may link the migration library.

@@ -43,7 +43,7 @@ CREATE INDEX idx_promise_list ON promise (outcome, workflow_execution_id NULLS F
 -- promise_pkey, workflow_execution_pkey.
 -- +goose StatementBegin
 CREATE FUNCTION promise_await_settlements(promise_ids UUID[], workflow_ids UUID[]) RETURNS VOID
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
 DECLARE
     not_swept UUID[];
@@ -61,6 +61,13 @@ BEGIN
         WHERE deadline.promise_id IS NULL OR deadline.promise_id = ANY (not_swept)
     );
     PERFORM FROM workflow_execution w WHERE w.id = ANY (awaited) ORDER BY w.id FOR SHARE;
+END $$;
+
+-- A definer function looks its names up in the schema of the tables alone, and in pg_temp last: else a caller's temporary table would
+-- come first.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION promise_await_settlements(UUID[], UUID[]) SET search_path = %I, pg_temp', current_schema());
 END $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION promise_await_settlements(UUID[], UUID[]) FROM PUBLIC;

@@ -61,7 +61,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 
 	for _, release := range []string{"this", "an earlier"} {
 		if release == "an earlier" {
-			db.Exec(t, "UPDATE promise SET value = timeout_value, error = timeout_error")
+			db.Rewrite(t, "UPDATE promise SET value = timeout_value, error = timeout_error")
 		}
 		same := func(how string, i int, p promise.Promise) {
 			t.Helper()

@@ -18,7 +18,7 @@ SELECT
     CASE WHEN p.settled_by_kind IS DISTINCT FROM 'deadline' THEN p.value END AS value,
     CASE WHEN p.settled_by_kind IS DISTINCT FROM 'deadline' THEN p.error END AS error,
     p.timeout_at, p.created_at, p.resolved_at, p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,
-    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment,
+    p.timeout_outcome, p.timeout_value, p.timeout_error, p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at,
     (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
     NOW() AS read_at,
     (SELECT COUNT(*) FROM page) AS matching
