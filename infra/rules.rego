@@ -74,14 +74,19 @@ may_sign := {
 signing_key(resource) if {
 	some secret in resources_of_type("AWS::SecretsManager::Secret")
 	endswith(resolve(secret, "Properties.Name"), "/signing-key")
-	resource == secret
+	refers(resource, secret)
 }
 
-signing_key(resource) if contains(resource, "/signing-key")
+signing_key(resource) if contains(json.marshal(resource), "/signing-key")
+
+# A reference is resolved at a property, and stands as it is within one.
+refers(value, name) if contains(json.marshal(value), concat("", ["\"", name, "\""]))
 
 role_may(role, action) if {
 	some function in resources_of_type("AWS::Lambda::Function")
-	resolve(function, "Properties.Role") == role
+	some name in resources_of_type("AWS::IAM::Role")
+	refers(role, name)
+	refers(resolve(function, "Properties.Role"), name)
 	some suffix, actions in may_sign
 	endswith(resolve(function, "Properties.FunctionName"), suffix)
 	action in actions

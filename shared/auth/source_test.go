@@ -42,9 +42,10 @@ func (t *table) ListSigningKeys(ctx context.Context) ([]promise.SigningKey, erro
 	return t.read(ctx)
 }
 
+// newVerifier returns a Verifier that reads the rows once: its clock stands still.
 func newVerifier(t testing.TB, legacy auth.Keys, rows ...promise.SigningKey) *auth.Verifier {
 	t.Helper()
-	return auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: rows}}, auth.Always(legacy), time.Now, slog.New(slog.DiscardHandler))
+	return auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: rows}}, auth.Always(legacy), func() time.Time { return now }, slog.New(slog.DiscardHandler))
 }
 
 // Keys change within KeysGoodFor, and serve on for KeysServeOn while they cannot be read.
