@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
@@ -20,7 +21,7 @@ import (
 type api struct {
 	awsapigatewayv2.HttpApi
 	stage  awsapigatewayv2.CfnStage
-	limit  throttle                   // of all routes together
+	limit  throttle                   // of the API; throttle.of has each route's part
 	domain awsapigatewayv2.DomainName // nil for API Gateway's own
 	url    *string
 }
@@ -84,8 +85,22 @@ func corsPreflight(origins []string) *awsapigatewayv2.CorsPreflightOptions {
 // throttle is how many requests a second API Gateway passes on, and how many at once.
 type throttle struct{ rate, burst int }
 
-// selfVerifyingShare divides the API's throttle: each route without an authorizer, which anybody can call, gets that part.
-const selfVerifyingShare = 10
+// of returns the throttle of one route. Every route has its own, so that a flood on
+// one leaves the others alone. Routes that settle or create may take the whole of the
+// API's; a read half of it, a wait a quarter, and a route without an authorizer,
+// which anybody can call, a tenth.
+func (t throttle) of(route routes.Route) throttle {
+	share := 1
+	switch {
+	case slices.Contains(routes.SelfVerifying, route.Function):
+		share = 10
+	case strings.HasPrefix(route.Function, "wait-"):
+		share = 4
+	case route.Method == "GET":
+		share = 2
+	}
+	return throttle{t.rate / share, t.burst / share}
+}
 
 // accessLogPrefix begins the name of the access log's group. CloudWatch Logs allows
 // all groups with the prefix /aws/vendedlogs/ at once. Any other group takes space
@@ -145,13 +160,9 @@ func (a api) serve(functions map[string]awslambda.Function) {
 		if first {
 			nameFunction((*added)[0], functions[route.Function])
 		}
-		if !slices.Contains(routes.SelfVerifying, route.Function) {
-			continue
-		}
+		limit := a.limit.of(route)
 		limits[route.Method+" "+route.Path] = map[string]any{
-			"DetailedMetricsEnabled": true,
-			"ThrottlingRateLimit":    a.limit.rate / selfVerifyingShare,
-			"ThrottlingBurstLimit":   a.limit.burst / selfVerifyingShare,
+			"DetailedMetricsEnabled": true, "ThrottlingRateLimit": limit.rate, "ThrottlingBurstLimit": limit.burst,
 		}
 		for _, r := range *added { // the stage can name only routes that exist
 			a.stage.AddResourceDependency(r.Node().DefaultChild().(awscdk.CfnResource), nil)

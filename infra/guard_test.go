@@ -73,7 +73,8 @@ func TestRules(t *testing.T) {
 		return p
 	}
 	runs := func(name, role string) map[string]any {
-		return map[string]any{"FunctionName": "promises-dev-" + name, "Role": map[string]any{"Fn::GetAtt": []any{role, "Arn"}}, "Code": map[string]any{}}
+		return map[string]any{"FunctionName": "promises-dev-" + name, "Role": map[string]any{"Fn::GetAtt": []any{role, "Arn"}}, "Code": map[string]any{},
+			"Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": "http"}}}
 	}
 	const secretARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:promises-dev/signing-key-AbCdEf"
 	const read, write = "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"

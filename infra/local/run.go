@@ -159,8 +159,9 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 		"SIGNING_KEY":  signingKey,
 		"TOKEN_KEYS":   tokenKeys,
 	}), lambda.Options{
-		Output: screen.functionOutput(),
-		Report: screen.invocation,
+		MaxEnvironments: environments,
+		Output:          screen.functionOutput(),
+		Report:          screen.invocation,
 	})
 	if err = call(ctx, service, "migrate", struct{}{}, nil); err == nil {
 		apiKey, err = kept.apiKey(ctx, service)
@@ -205,10 +206,14 @@ func dataDir(o options) (string, error) {
 	return dir, nil
 }
 
-// concurrency bounds the processes of one function. The functions whose calls
-// wait leave room for the others, and one tenant's waits (MAX_WAITS) leave room
-// for other tenants' in each of them.
-const concurrency = 24
+// concurrency bounds the processes of one function, and environments those of
+// all. The functions whose calls wait leave room for the others, and one tenant's
+// waits (MAX_WAITS) leave room for other tenants' in each of them. A process
+// opens at most database.PoolSize connections: Postgres has 200.
+const (
+	concurrency  = 32
+	environments = 84
+)
 
 // functions are those of the table, each with our own settings, and for the rest
 // with those that this process was given.

@@ -34,7 +34,7 @@ func TestWaitsLeaveRoom(t *testing.T) {
 	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"payment"}`, workflow))
 	require.Equal(t, 201, status, "%v %s", p, &r.stderr)
 	promise := "/promises/id:" + p["promiseId"].(string)
-	const each, places = 30, concurrency // those who wait in each of two functions, and those whom it has room for
+	const each, places = concurrency + 6, concurrency // those who wait in each of two functions, and those whom it has room for
 	var told, refused atomic.Int32
 	for path, news := range map[string]string{
 		promise + "/wait?waitSeconds=25":                                 `"state":"resolved"`,

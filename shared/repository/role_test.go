@@ -77,7 +77,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"tenant_contents":           {admin},
 		"tenant_id":                 {app, reader, sweeper, admin},
 		"token_active":              {app, reader},
-		"uncounted_tenants":         {app, sweeper, admin},
+		"uncounted_tenants":         {app, reader, sweeper, admin},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
