@@ -17,6 +17,7 @@ import (
 type proxy struct {
 	awsrds.DatabaseProxy
 	group awsec2.SecurityGroup
+	users awscdk.CfnResource // the policy that lets it connect to Postgres as each user
 }
 
 // newProxy puts the proxy in front of the database once that is migrated: callers
@@ -51,7 +52,8 @@ func newProxy(parent constructs.Construct, s settings, n network, db postgres, s
 		IdleClientTimeout: awscdk.Duration_Minutes(jsii.Number(15)),
 	})
 	p.Node().AddDependency(db.construct, schema.done)
-	return proxy{p, group}
+	allowed := role.Node().FindChild(jsii.String("DefaultPolicy")).Node().DefaultChild().(awscdk.CfnResource)
+	return proxy{p, group, allowed}
 }
 
 // connects lets a role connect as the user to what has that id: db-..., cluster-...

@@ -46,7 +46,9 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	a := newAPI(stack, s)
 	functions := newFunctions(stack, s, n, p, a, schema, code)
 	for _, f := range functions {
-		f.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(schema.done.Node().DefaultChild().(awscdk.CfnResource), nil)
+		changed := f.Node().DefaultChild().(awslambda.CfnFunction)
+		changed.AddResourceDependency(schema.done.Node().DefaultChild().(awscdk.CfnResource), nil)
+		changed.AddResourceDependency(p.users, nil) // or a function with a new user could not connect yet
 	}
 	// The previous release does not read a default value from where this one's sweep leaves it.
 	for _, f := range functions {

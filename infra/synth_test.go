@@ -696,9 +696,14 @@ func (tmpl template) requireMigration(t *testing.T, settings map[string]string) 
 				require.Contains(t, proxy.DependsOn, id, "callers stay with the database that they have until migrate accepts another one")
 			}
 		}
-		for _, policy := range tmpl.of("AWS::IAM::Policy") {
+		for policyID, policy := range tmpl.of("AWS::IAM::Policy") {
 			if strings.Contains(text(t, policy.Properties["PolicyDocument"]), "rds-db:connect") && strings.Contains(text(t, policy.Properties["PolicyDocument"]), "ResourceId") {
 				require.Contains(t, policy.DependsOn, id, "until then the proxy connects to the database that it has")
+				for _, f := range routes.Functions {
+					if _, function := tmpl.function(t, f.Name); f.Name != "migrate" {
+						require.Contains(t, function.DependsOn, policyID, "%s connects as a user that the proxy may have", f.Name)
+					}
+				}
 			}
 		}
 	}

@@ -131,7 +131,7 @@ func TestStatements(t *testing.T) {
 			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err
 		}},
-		"the sweep's": {0, 3, func() error {
+		"the sweep's": {0, 7, func() error {
 			_, err := (&sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: time.Hour}).Once(ctx)
 			return err
 		}},
