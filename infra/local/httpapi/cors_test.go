@@ -55,7 +55,7 @@ func TestCORS(t *testing.T) {
 	called = 0
 	preflight := map[string]string{
 		"Access-Control-Allow-Origin":  app,
-		"Access-Control-Allow-Methods": "GET,POST",
+		"Access-Control-Allow-Methods": "GET,POST,DELETE",
 		"Access-Control-Allow-Headers": "authorization,content-type",
 		"Access-Control-Max-Age":       "3600",
 	}
