@@ -184,7 +184,7 @@ func TestLoad(t *testing.T) {
 
 // Whatever a hostile tenant does, no call of an honest one fails or is refused, and its logs are complete.
 func TestNeighbour(t *testing.T) {
-	t.Parallel()
+	// Not parallel: beside the other benchmarks of this package the processors would decide.
 	got := measured[neighbourReport](t, "--neighbour", "18s")
 	require.Empty(t, got.Failures)
 	var operations []string

@@ -32,7 +32,7 @@ type hostile struct {
 	seen map[string]map[int]int // how often each act was answered with each status
 }
 
-const hostilePause = 50 * time.Millisecond
+const hostilePause = 250 * time.Millisecond
 
 func newHostile(ctx context.Context, r *runner) (*hostile, error) {
 	h := &hostile{service: r, workflow: uuid.NewString(), seen: map[string]map[int]int{}}
@@ -70,12 +70,12 @@ func (h *hostile) begin(ctx context.Context) (end func()) {
 		do      func(context.Context) (status int, err error)
 	}{
 		{"large deadlines", 4, h.largeDeadline},
-		{"waits", 40, h.wait},
-		{"waits for events", 20, h.waitForEvents},
+		{"waits", 26, h.wait}, // more than it may, and no more than the runner has room for beside the honest tenant's
+		{"waits for events", 10, h.waitForEvents},
 		{"lists", 4, h.list},
 		{"early settlements", 4, h.hold},
 		{"made-up API keys", 4, h.madeUpKey},
-		{"garbage on callbacks", 8, h.garbage},
+		{"garbage on callbacks", 4, h.garbage},
 		{"slow bodies", 40, h.slowBody},
 	} {
 		for range act.clients {

@@ -212,7 +212,7 @@ func dataDir(o options) (string, error) {
 // opens at most database.PoolSize connections: Postgres has 200.
 const (
 	concurrency  = 32
-	environments = 84
+	environments = 96
 )
 
 // functions are those of the table, each with our own settings, and for the rest
