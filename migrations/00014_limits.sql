@@ -50,6 +50,17 @@ ALTER TABLE workflow_execution
     ADD COLUMN promises_left       INT,
     ADD COLUMN promises_counted_at TIMESTAMPTZ;
 
+-- The functions of the previous release create as promises_app, by the new function. The grants come after the last file, and not at all if a later
+-- file fails.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'promises_app') THEN
+        GRANT UPDATE (promises_left, promises_counted_at) ON workflow_execution TO promises_app;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
 CREATE INDEX idx_workflow_execution_tenant ON workflow_execution (tenant_id);
 CREATE INDEX idx_idempotency_key_held ON idempotency_key (tenant_id, key) WHERE held_at IS NOT NULL;
 

@@ -97,30 +97,42 @@ func boundedBody(h http.Handler) http.Handler {
 		control := http.NewResponseController(w)
 		control.EnableFullDuplex()                      //nolint:errcheck // or an early answer waits for the body
 		control.SetReadDeadline(time.Now().Add(within)) //nolint:errcheck // a net.Conn has deadlines
-		b := &body{ReadCloser: r.Body, ended: func() {
-			control.SetReadDeadline(time.Time{}) //nolint:errcheck // or it would go on while the function runs
+		b := &body{ReadCloser: r.Body, ended: func(err error) {
+			if errors.Is(err, io.EOF) {
+				control.SetReadDeadline(time.Time{}) //nolint:errcheck // or it would go on while the function runs
+				return
+			}
+			w.Header().Set("Connection", "close") // what is left of the body is no request
 		}}
 		r.Body = b
+		expects := r.Header.Get("Expect") != ""
+		if expects { // its client may never send the body
+			w.Header().Set("Connection", "close")
+		}
 		h.ServeHTTP(w, r)
-		if b.err == nil {
+		switch {
+		case b.err != nil:
+		case expects:
+			control.SetReadDeadline(time.Now()) //nolint:errcheck // or net/http waits for the body
+		default:
 			control.Flush()                    //nolint:errcheck // a connection can be flushed
 			io.CopyN(io.Discard, b, discard+1) //nolint:errcheck // the client has left
 		}
 	})
 }
 
-// body calls ended when the request's body has been read to its end.
+// body calls ended with the first error, which is io.EOF at the body's end.
 type body struct {
 	io.ReadCloser
 	err   error
-	ended func()
+	ended func(error)
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && b.err == nil {
 		b.err = err
-		b.ended()
+		b.ended(err)
 	}
 	return n, err
 }

@@ -78,6 +78,38 @@ func TestStrangersAreRefusedBeforeTheirBody(t *testing.T) {
 	}
 }
 
+// A refusal before the body ends the connection of a client that expects 100 Continue: it may never send the body, and the next
+// request would be taken for it.
+func TestARefusedClientThatWaitsToSend(t *testing.T) {
+	t.Parallel()
+	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(string) lambda.Result {
+		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
+	})))
+	conn := dial(t, s, "POST /api/tenants/demo/promises HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	answer, err := io.ReadAll(conn) // to its end
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "HTTP/1.1 401 Unauthorized")
+	require.Contains(t, string(answer), "Connection: close")
+}
+
+// The rest of a body that was refused is no request, and a keep-alive connection goes on with the one behind it.
+func TestARefusedBodyIsNoRequest(t *testing.T) {
+	t.Parallel()
+	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(string) lambda.Result {
+		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
+	})))
+	smuggled := "GET /api/tenants/demo/promises HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+	conn := dial(t, s, fmt.Sprintf("POST /api/tenants/demo/promises HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled)+
+		"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	answers, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(answers), "HTTP/1.1 401"), "%s", answers)
+	require.LessOrEqual(t, strings.Count(string(answers), "HTTP/1.1 404"), 1, "%s", answers)
+	require.LessOrEqual(t, strings.Count(string(answers), "HTTP/1.1 "), 2, "%s", answers)
+}
+
 // Clients that send their bodies slowly take no place from another one.
 func TestSlowBodiesTakeNoPlace(t *testing.T) {
 	t.Parallel()

@@ -29,8 +29,9 @@ import (
 // given up.
 const PoolSize = 2
 
-// SweepPoolSize is PoolSize for a sweep, which has two things to do at once.
-const SweepPoolSize = 3
+// SweepPoolSize is PoolSize for a sweep, which has four things to do at once: it records deadlines, waits for a busy
+// workflow execution, deletes, and counts. The deadlines must wait for none of the others.
+const SweepPoolSize = 4
 
 // connectTimeout leaves a call time to say that the database is away.
 const connectTimeout = 2 * time.Second

@@ -25,6 +25,7 @@ type clockwork struct {
 	looks     int
 
 	full, away     bool // BeginWait counts no call, or fails
+	burst          bool // KeepWait ends each call
 	counted, ended int
 	longest        time.Duration // what BeginWait was asked for last
 }
@@ -38,6 +39,10 @@ func (c *clockwork) BeginWait(_ context.Context, _ string, _ uuid.UUID, longest 
 	}
 	c.longest = longest
 	return !c.full, nil
+}
+
+func (c *clockwork) KeepWait(context.Context, string, uuid.UUID, int) (bool, error) {
+	return !c.burst, nil
 }
 
 func (c *clockwork) EndWait(ctx context.Context, _ string, _ uuid.UUID) error {
@@ -142,6 +147,21 @@ func TestAWaitEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call that was counted beside too many others ends about a second later, and is counted no more.
+func TestABurstOfWaitsEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &clockwork{answers: always, burst: true}
+		begun := time.Now()
+		got, err := store.handler("wait-promise").Invoke(t.Context(), as(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), holder(tenant, promise.ScopeRead).Texts()))
+		require.NoError(t, err)
+		require.Equal(t, "5", decodeResponse(t, got).Headers["retry-after"])
+		require.Contains(t, string(got), `\"state\":\"pending\"`)
+		require.Equal(t, 7*150*time.Millisecond, time.Since(begun))
+		require.Equal(t, []int{1, 1}, []int{store.counted, store.ended})
+	})
 }
 
 // A caller waits for the authorizer, too: what that took is not there for the operation any more.

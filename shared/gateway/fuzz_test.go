@@ -126,6 +126,11 @@ func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, af
 	return []promise.Event{{SequenceNumber: after, PromiseID: settledPromise.ID}}, nil
 }
 
+func (r *recorder) KeepWait(_ context.Context, tenant string, _ uuid.UUID, _ int) (bool, error) {
+	r.note("KeepWait", tenant, nil, promise.By{})
+	return true, nil
+}
+
 func (r *recorder) BeginWait(_ context.Context, tenant string, _ uuid.UUID, longest time.Duration, _ int) (bool, error) {
 	r.note("BeginWait", tenant, nil, promise.By{}, longest)
 	return false, nil

@@ -46,6 +46,7 @@ type Store interface {
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
 	) ([]promise.Event, error)
 	BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
+	KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error)
 	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
 }
 
@@ -209,7 +210,7 @@ func (h *Handler) suspended(ctx context.Context, c *call) error {
 	if c.principal.Kind != promise.Direct {
 		return nil
 	}
-	ctx, stop := context.WithDeadline(ctx, c.deadline)
+	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{})) // a wait may have taken longer than the call's own
 	defer stop()
 	t, err := h.Store.FindTenant(ctx, c.tenant)
 	switch {

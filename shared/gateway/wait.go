@@ -16,6 +16,10 @@ const (
 	maxWait     = 25 // seconds, so that a call is answered before API Gateway's 30 are over
 	pollEvery   = 150 * time.Millisecond
 
+	// secondCount is the look, about a second after the first, before which a call
+	// asks whether it was counted beside too many others.
+	secondCount = 7
+
 	// lastLook is what a call that waits leaves of the function's own time.
 	lastLook = time.Second
 
@@ -92,6 +96,7 @@ func (h *Handler) await(
 		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
 		defer stop()
 	}
+	id := uuid.New()
 	latest := c.deadline // of one look
 	for looks := 0; ; looks++ {
 		looking, stop := context.WithDeadline(ctx, latest)
@@ -104,12 +109,17 @@ func (h *Handler) await(
 		if err != nil || done || left <= 0 {
 			return 0, err
 		}
-		if looks == 0 {
-			uncount, counted := h.count(ctx, c.tenant, left)
+		switch looks {
+		case 0:
+			uncount, counted := h.count(ctx, c.tenant, id, left)
 			if !counted {
 				return pollAfter, nil
 			}
 			defer uncount()
+		case secondCount:
+			if !h.keep(ctx, c.tenant, id) {
+				return pollAfter, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -125,8 +135,7 @@ func (h *Handler) await(
 // count counts a call that waits for left, and then for a last look, among
 // those of its tenant. counted is false beyond the tenant's bound. It is also
 // false if the database could not say: a call that is not counted does not wait.
-func (h *Handler) count(ctx context.Context, tenant string, left time.Duration) (uncount func(), counted bool) {
-	id := uuid.New()
+func (h *Handler) count(ctx context.Context, tenant string, id uuid.UUID, left time.Duration) (uncount func(), counted bool) {
 	function := ctx
 	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
 	defer stop()
@@ -148,4 +157,16 @@ func (h *Handler) count(ctx context.Context, tenant string, left time.Duration) 
 			h.Log.LogAttrs(ctx, slog.LevelWarn, "wait counted until it expires", slog.String("tenant", tenant), slog.String("cause", err.Error()))
 		}
 	}, counted
+}
+
+// keep reports whether a call that was counted may wait on. If the database cannot
+// say, it may: its first count stands.
+func (h *Handler) keep(ctx context.Context, tenant string, id uuid.UUID) bool {
+	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
+	defer stop()
+	kept, err := h.Store.KeepWait(ctx, tenant, id, h.MaxWaits)
+	if err == nil && !kept {
+		h.Log.LogAttrs(ctx, slog.LevelInfo, "too many waits", slog.String("tenant", tenant))
+	}
+	return err != nil || kept
 }

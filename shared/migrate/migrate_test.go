@@ -307,6 +307,60 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	}
 }
 
+// The previous release's functions create and settle after each file, with the grants that they had: the new ones come after the last file, and
+// not at all if a file fails.
+func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00013"), migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	db.Exec(t, `DO $$
+	BEGIN
+		BEGIN
+			CREATE ROLE promises_app;
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles are the cluster's
+		END;
+		EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app', current_schema());
+		GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
+		GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row TO promises_app;
+		GRANT UPDATE (last_sequence_number, external_id) ON workflow_execution TO promises_app;
+		GRANT UPDATE (
+			resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind, settled_by_id, comment,
+			timeout_at, timeout_outcome, timeout_value, timeout_error, tokens_revoked_at
+		) ON promise TO promises_app;
+		GRANT UPDATE ON idempotency_key TO promises_app;
+	END $$`)
+	workflow := uuid.NewString()
+	calls := func(after string) {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), db.URL)
+		require.NoError(t, err)
+		defer conn.Close(context.Background()) //nolint:errcheck // nothing is lost with it
+		_, err = conn.Exec(t.Context(), "SET ROLE promises_app")
+		require.NoError(t, err)
+		for _, at := range []string{workflow, uuid.NewString()} {
+			rows, _ := conn.Query(t.Context(), before(t, "create_with_external_id"), "acme", at, nil, after, after+at, time.Hour, nil, nil, nil, nil, nil, nil, false)
+			made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+			require.NoError(t, err, after)
+			require.Equal(t, "created", made["found"])
+			rows, _ = conn.Query(t.Context(), before(t, "settle"), "acme", nil, after+at, "resolved", []byte("1"), nil, "direct", nil, nil)
+			settled, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+			require.NoError(t, err, after)
+			require.Equal(t, true, settled["settled"])
+		}
+	}
+	calls("before")
+	for _, name := range []string{
+		"00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql", "00017_signing_keys.sql",
+	} {
+		file, err := fs.ReadFile(migrations.FS, name)
+		require.NoError(t, err)
+		db.Exec(t, string(file), pgx.QueryExecModeSimpleProtocol)
+		calls(name)
+	}
+}
+
 // The previous release's create, prepared before the limits came, goes on; where a limit refuses it, its error is of the class that
 // that release answers with 503, and nothing is written.
 func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {

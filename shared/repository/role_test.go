@@ -58,6 +58,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"get":                       {app, reader, sweeper},
 		"get_by_workflow_and_name":  {app, reader, sweeper},
 		"hold":                      {app},
+		"keep_wait":                 {reader},
 		"list_events":               {app, reader, sweeper},
 		"list_keys":                 {app, reader, admin},
 		"list_promises":             {app, reader, sweeper},

@@ -11,6 +11,9 @@ import (
 //go:embed queries/begin_wait.sql
 var beginWaitSQL string
 
+//go:embed queries/keep_wait.sql
+var keepWaitSQL string
+
 //go:embed queries/end_wait.sql
 var endWaitSQL string
 
@@ -23,6 +26,14 @@ func (r *Repository) BeginWait(ctx context.Context, tenant string, id uuid.UUID,
 	row, err := run[existsRow](ctx, r, statement{
 		op: "begin wait", sql: beginWaitSQL, args: []any{tenant, id.String(), longest, limit},
 	})
+	return row.Exists, err
+}
+
+// KeepWait reports whether a call that BeginWait counted may wait on. Calls that
+// begin at the same time do not see each other, so BeginWait may have counted too
+// many: of those the calls beyond the limit must end. limit is as for BeginWait.
+func (r *Repository) KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error) {
+	row, err := run[existsRow](ctx, r, statement{op: "keep wait", sql: keepWaitSQL, args: []any{tenant, id.String(), limit}})
 	return row.Exists, err
 }
 

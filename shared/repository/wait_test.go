@@ -51,6 +51,26 @@ func TestWaitsAreBoundedOverProcesses(t *testing.T) {
 	_, counted = begin(1, tenant, 5)
 	require.True(t, counted)
 
+	// Calls that began at the same time: more are counted than may wait, and exactly as many as may wait on.
+	_, err := processes[0].KeepWait(t.Context(), "nobody", uuid.New(), 5)
+	require.ErrorIs(t, err, promise.ErrNotFound)
+	var burst []uuid.UUID
+	for range 20 {
+		id := uuid.New()
+		db.Exec(t, "INSERT INTO tenant_wait SELECT id, $1::UUID, NOW() + INTERVAL '1 minute' FROM tenant WHERE slug = 'other'", id.String())
+		burst = append(burst, id)
+	}
+	kept := 0
+	for n, id := range burst {
+		ok, err := processes[n%3].KeepWait(t.Context(), "other", id, 5)
+		require.NoError(t, err)
+		if ok {
+			kept++
+		}
+	}
+	require.LessOrEqual(t, kept, 5)
+	require.GreaterOrEqual(t, kept, 4, "the fifth may be the call that was counted before")
+
 	for limit, want := range map[string]bool{"7": true, "6": false, "0": false} {
 		db.Exec(t, "UPDATE tenant SET max_waits = $1::TEXT::INT WHERE slug = $2", limit, tenant)
 		id, counted := begin(0, tenant, 5)

@@ -5,7 +5,11 @@ WITH tombstone AS MATERIALIZED (
     SELECT deleted_at + $2::INTERVAL AS free_at FROM deleted_tenant WHERE slug = $1 AND deleted_at + $2::INTERVAL > NOW()
 ),
 created AS (
-    INSERT INTO tenant (slug) SELECT $1 WHERE NOT EXISTS (SELECT FROM tombstone) ON CONFLICT (slug) DO NOTHING RETURNING id
+    INSERT INTO tenant (slug)
+    SELECT $1
+    WHERE NOT EXISTS (SELECT FROM tombstone) AND NOT EXISTS (SELECT FROM tenant WHERE slug = $1) -- or it waits for a deletion, and misses the tombstone
+    ON CONFLICT (slug) DO NOTHING
+    RETURNING id
 )
 SELECT id, TRUE AS created, NULL::TIMESTAMPTZ AS deleted_at, NULL::TIMESTAMPTZ AS free_at FROM created
 UNION ALL
