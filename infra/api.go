@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
@@ -94,7 +93,7 @@ func (t throttle) of(route routes.Route) throttle {
 	switch {
 	case slices.Contains(routes.SelfVerifying, route.Function):
 		share = 10
-	case strings.HasPrefix(route.Function, "wait-"):
+	case slices.Contains(routes.Waiting, route.Function):
 		share = 4
 	case route.Method == "GET":
 		share = 2

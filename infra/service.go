@@ -135,8 +135,8 @@ func signAfterVerifiers(functions map[string]awslambda.Function) {
 // newTokenKeys makes the secret with which earlier releases signed promise tokens,
 // as TOKEN_KEYS wants it: 64 letters and digits, which is 48 bytes of base64url. It
 // verifies their tokens, and signs none. It can go when each stage has had its
-// signing key for a year. Its properties stay as they are, so that CloudFormation
-// leaves its value alone.
+// signing key for a year. Its properties stay as they are, the description too, which
+// is of an earlier release, so that CloudFormation leaves its value alone.
 func newTokenKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
 	return awssecretsmanager.NewSecret(scope, jsii.String("TokenKeys"), &awssecretsmanager.SecretProps{
 		SecretName:  jsii.String(s.stackName() + "/token-keys"),

@@ -16,9 +16,11 @@ const (
 
 	// countRest and roundRest bound what counting costs: a tenant is not counted
 	// again for countRest times the time that its own count took, and nothing is
-	// counted for roundRest times the time that a round took.
+	// counted for roundRest times the time that a round took. longestRest bounds the
+	// first: early settlements come fast, also to a tenant with millions of promises.
 	countRest, roundRest = 20, 2
 	minRound             = time.Second
+	longestRest          = 30 * time.Second
 
 	countTenants = 100     // in one statement
 	countRows    = 100_000 // in one statement, of all tenants
@@ -104,7 +106,7 @@ func (c *call) storeCounts(counts []promise.Count, costs map[uuid.UUID]time.Dura
 			c.Log.Warn("quota", "tenant", f.Tenant, "pendingFull", f.PendingFull, "heldFull", f.HeldFull)
 		}
 		for _, count := range counts {
-			c.counts.next[count.TenantID] = time.Now().Add(max(countPause, countRest*costs[count.TenantID]))
+			c.counts.next[count.TenantID] = time.Now().Add(max(countPause, min(countRest*costs[count.TenantID], longestRest)))
 		}
 		return err
 	})
