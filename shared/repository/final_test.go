@@ -113,8 +113,7 @@ func TestASettledPromiseNeverChanges(t *testing.T) {
 					switch {
 					case mayChange[column] && value != "NULL":
 						require.NoError(t, err, what)
-						_, err = conn.Exec(t.Context(), "UPDATE promise SET tokens_revoked_at = NULL WHERE id = $1", p.ID.String())
-						require.NoError(t, err)
+						before = rowOf(t, db, p.ID)
 					case err == nil:
 						require.Equal(t, before, rowOf(t, db, p.ID), "%s: it was NULL", what)
 					default:
@@ -171,6 +170,11 @@ func TestASettledPromiseMayStill(t *testing.T) {
 	require.NoError(t, set("resolved_by_sequence = 77"))
 	requireFinal(t, "promise_final", set("resolved_by_sequence = 78"), "again")
 	requireFinal(t, "promise_final", set("resolved_by_sequence = NULL"), "again")
+
+	require.NoError(t, set("tokens_revoked_at = '2026-01-02'"))
+	require.NoError(t, set("tokens_revoked_at = '2026-01-03'"))
+	requireFinal(t, "promise_final", set("tokens_revoked_at = '2026-01-02'"), "tokens that were revoked are valid again")
+	requireFinal(t, "promise_final", set("tokens_revoked_at = NULL"), "tokens that were revoked are valid again")
 
 	db.Exec(t, "ALTER TABLE promise ADD COLUMN their_own TEXT")
 	require.NoError(t, set("their_own = 'x'"))
