@@ -220,7 +220,7 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 			require.Contains(t, text, `"state":"resolved"`)
 		}
 	}
-	require.Less(t, r.waiting(t, "hostile"), 26, "the bound, and those that began at the same time")
+	require.Eventually(t, func() bool { return r.waiting(t, "hostile") <= 20 }, time.Minute, 10*time.Millisecond, "those that began at the same time end soon")
 	close(ended)
 	status, _, text, err := hostile.do("POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
 	require.NoError(t, err)
@@ -259,7 +259,7 @@ func TestAKilledWaitExpires(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "200 5", fmt.Sprint(status, " ", retryAfter), text)
 	r.exec(t, "UPDATE tenant_wait SET expires_at = NOW()")
-	status, retryAfter, text, err = tenant.do("GET", strings.Replace(path, "25", "1", 1), "")
+	status, retryAfter, text, err = tenant.do("GET", strings.TrimSuffix(path, "25")+"1", "")
 	require.NoError(t, err)
 	require.Equal(t, "200 ", fmt.Sprint(status, " ", retryAfter), text)
 	require.Zero(t, r.rows(t, "tenant_wait"), "the wait has deleted the expired row and its own")
