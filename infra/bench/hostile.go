@@ -16,7 +16,7 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 )
 
-// hostile is a tenant that does its worst, and whoever has no credential besides. It does not try to fill the processors:
+// A hostile is a tenant that does its worst, and strangers without a credential beside it. It does not try to fill the processors:
 // between two calls each of its clients pauses.
 type hostile struct {
 	service  *runner

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -162,4 +163,15 @@ func TestADeletionInPieces(t *testing.T) {
 	require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`), `"done":true,"slugFreeAt":"20`)
 	_, err = h.Invoke(t.Context(), []byte(`{"action":"create-tenant","slug":"demo"}`))
 	require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is free again at ")
+}
+
+// The error for an unknown field lists each field of manage-tenants once, however many actions share it.
+func TestManageTenantsListsItsFieldsOnce(t *testing.T) {
+	t.Parallel()
+	h := &gateway.TenantHandler{Log: slog.New(slog.DiscardHandler), Timeout: time.Minute}
+	_, err := h.Invoke(t.Context(), []byte(`{"action":"list-tenants","place":1}`))
+	detail := requireFunctionError(t, "unknown_field", err)["detail"].(string)
+	for _, field := range []string{"action", "slug", "tenant", "keyId", "waits"} {
+		require.Equal(t, 1, len(regexp.MustCompile(`\b`+field+`\b`).FindAllString(detail, -1)), "%s in %s", field, detail)
+	}
 }

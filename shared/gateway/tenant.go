@@ -106,13 +106,15 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	return action.do(ctx, h, o)
 }
 
-// tenantFields returns the fields of all actions.
+// tenantFields returns the fields of all actions, each once and in order: an error
+// lists them.
 func tenantFields() []string {
 	all := []string{"action"}
 	for _, action := range tenantActions {
 		all = append(all, action.fields...)
 	}
-	return all
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 type tenantJSON struct {
