@@ -158,7 +158,7 @@ func (m measures) holdsExpired(period time.Duration) awscloudwatch.IMetric {
 	var terms []string
 	for i, name := range []string{"expire-promises", "reject", "resolve", "resolve-by-key"} {
 		id := fmt.Sprintf("m%d", i)
-		of[id] = m.own(name, sweep.MetricHoldsExpired, "Sum", period)
+		of[id] = m.own(name, sweep.MetricEarlyExpired, "Sum", period)
 		terms = append(terms, "FILL("+id+", 0)")
 	}
 	return math(strings.Join(terms, " + "), "Held settlements given up", period, of)

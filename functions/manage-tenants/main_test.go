@@ -138,7 +138,7 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 	require.NotEmpty(t, do("create", "acme").requireDone(t)["tenantId"])
 	require.Equal(t, false, do("create", "acme").requireDone(t)["created"])
 	key := do("create-key", "acme", "checkout service", "create,settle", "2099-01-01T00:00:00Z").requireDone(t)
-	require.True(t, auth.CheckKey(key["apiKey"].(string)))
+	require.True(t, auth.CheckAPIKey(key["apiKey"].(string)))
 	require.Equal(t, []any{"create", "settle"}, key["scopes"])
 	require.NotEmpty(t, do("list-keys", "acme").requireDone(t)["keys"])
 	require.NotEmpty(t, do("revoke-key", "acme", key["keyId"].(string)).requireDone(t)["revokedAt"])

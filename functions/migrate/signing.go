@@ -100,7 +100,7 @@ func (m migration) newKey(ctx context.Context, conn *pgx.Conn) (string, error) {
 		select {
 		case <-ctx.Done():
 			return "", ctx.Err()
-		case <-time.After(auth.KeysRefresh):
+		case <-time.After(auth.KeysRefreshInterval):
 		}
 	}
 	version := sha256.Sum256(public.PublicKey)

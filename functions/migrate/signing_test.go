@@ -81,7 +81,7 @@ func (k *keyring) verifies(t *testing.T, key auth.SigningKey) bool {
 		ID: uuid.New(), Tenant: "acme", PromiseID: uuid.New(), Verbs: []promise.Verb{promise.VerbResolve}, ExpiresAt: now.Add(365 * 24 * time.Hour),
 	}, now)
 	require.NoError(t, err)
-	_, err = auth.NewVerifier(repository.New(k.db.Pool), auth.Always(auth.Keys{}), time.Now, slog.New(slog.DiscardHandler)).Verify(t.Context(), token, now)
+	_, err = auth.NewVerifier(repository.New(k.db.Pool), auth.Always(auth.VerificationKeys{}), time.Now, slog.New(slog.DiscardHandler)).Verify(t.Context(), token, now)
 	if err != nil {
 		require.ErrorIs(t, err, auth.ErrTokenRefused)
 	}

@@ -126,7 +126,7 @@ func TestStatements(t *testing.T) {
 		"several lines":        {1, 0, func() error { _, err := pool.Exec(ctx, "SELECT $1::TEXT,\n'LOG:  statement: x\n'", "\n"); return err }},
 		"ping":                 {0, 1, func() error { return pool.Ping(ctx) }},
 		"the authorizer's": {0, 2, func() error {
-			_, keyErr := store.FindKey(ctx, []byte("k"))
+			_, keyErr := store.FindAPIKey(ctx, []byte("k"))
 			require.ErrorIs(t, keyErr, promise.ErrNotFound)
 			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err

@@ -157,7 +157,7 @@ func (h *hostile) hold(ctx context.Context) (int, error) {
 // madeUpKey calls with a well-formed API key that does not exist.
 func (h *hostile) madeUpKey(ctx context.Context) (int, error) {
 	c := h.stranger
-	c.key = auth.NewKey()
+	c.key = auth.NewAPIKey()
 	status, _, err := c.call(ctx, "GET", "/promises", "")
 	return status, err
 }

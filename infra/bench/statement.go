@@ -91,7 +91,7 @@ func background(ctx context.Context, db *loaded) (map[string]bool, error) {
 	if _, err := store.ExpireWorkflow(ctx, uuid.New(), 1); err != nil {
 		return nil, err
 	}
-	if _, err := store.FindKey(ctx, nil); !errors.Is(err, promise.ErrNotFound) {
+	if _, err := store.FindAPIKey(ctx, nil); !errors.Is(err, promise.ErrNotFound) {
 		return nil, fmt.Errorf("a key that nobody has: %w", err)
 	}
 	_, err = store.TokenActive(ctx, tenant, uuid.New(), uuid.Nil, nil)

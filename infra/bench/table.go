@@ -125,7 +125,7 @@ func settling(db *loaded, pool *pgxpool.Pool) []operation {
 			return resolve(ctx, store, promise.ByID(promiseID(db.pick(n))))
 		}},
 		{name: "settle by key", settles: true, call: func(ctx context.Context, n int) error {
-			i, err := promise.ByKey(promiseKey(db.pick(n)))
+			i, err := promise.ByIdempotencyKey(promiseKey(db.pick(n)))
 			if err != nil {
 				return err
 			}
@@ -135,8 +135,8 @@ func settling(db *loaded, pool *pgxpool.Pool) []operation {
 }
 
 func resolve(ctx context.Context, store *repository.Repository, i promise.Identifier) error {
-	got, err := store.Settle(ctx, tenant, i, promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.Direct},
+	got, err := store.Settle(ctx, tenant, i, promise.SettleRequest{
+		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.KindDirect},
 	})
 	if err == nil && got.Outcome != promise.OutcomeSettled {
 		err = fmt.Errorf("promise %s: %s", got.PromiseID, got.Outcome)

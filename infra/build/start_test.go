@@ -42,8 +42,8 @@ func BenchmarkStart(b *testing.B) {
 	db := dbtest.New(b)
 	db.Tenant(b, "acme")
 	store := repository.New(db.Pool)
-	key := auth.NewKey()
-	_, err := store.CreateKey(b.Context(), promise.Key{Tenant: "acme", Name: "n", Hash: auth.HashKey(key), Scopes: promise.Scopes})
+	key := auth.NewAPIKey()
+	_, err := store.CreateAPIKey(b.Context(), promise.APIKey{Tenant: "acme", Name: "n", Hash: auth.HashAPIKey(key), Scopes: promise.Scopes})
 	require.NoError(b, err)
 	workflow := uuid.New()
 	n := 0

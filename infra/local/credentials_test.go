@@ -39,7 +39,7 @@ func requireSecrets(t *testing.T, data, apiKey string) {
 	}
 	_, err := auth.ParseSigningKey(text[signingKeyFile])
 	require.NoError(t, err)
-	require.True(t, auth.CheckKey(apiKey))
+	require.True(t, auth.CheckAPIKey(apiKey))
 	require.Equal(t, apiKey, text[apiKeyFile])
 	half, err := filepath.Glob(filepath.Join(data, ".*"))
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestCredentials(t *testing.T) {
 	key := r.ready.APIKey
 	fill := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+uuid.NewString(), "{workflowExecutionId}", uuid.NewString())
 	garbage := []string{
-		"x", "Bearer", "Bearer x", "Basic " + key, "bearer" + key, key, "Bearer " + key[:len(key)-1], "Bearer " + key + "0", "Bearer " + auth.NewKey(),
+		"x", "Bearer", "Bearer x", "Basic " + key, "bearer" + key, key, "Bearer " + key[:len(key)-1], "Bearer " + key + "0", "Bearer " + auth.NewAPIKey(),
 	}
 	for _, route := range routes.HTTP {
 		if slices.Contains(routes.SelfVerifying, route.Function) { // access_test.go has all that they refuse
@@ -229,7 +229,7 @@ func fromAShell(t *testing.T, r *runner) {
 	tenants, _ := manage(0, "list")
 	require.Len(t, tenants.Tenants, 2)
 	creator, _ := manage(0, "create-key", "acme", "shell", "create", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-	require.True(t, auth.CheckKey(creator.APIKey))
+	require.True(t, auth.CheckAPIKey(creator.APIKey))
 	keys, _ := manage(0, "list-keys", "acme")
 	require.Len(t, keys.Keys, 1)
 	require.NotContains(t, fmt.Sprint(keys), "prk_")

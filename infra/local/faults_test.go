@@ -240,7 +240,7 @@ func TestDatabaseStopped(t *testing.T) {
 		waiting <- o.make(context.Background(), apiCall{name: "wait", method: "GET", credential: o.ready.APIKey,
 			url: o.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
 	}()
-	unknown := auth.NewKey()
+	unknown := auth.NewAPIKey()
 	get := func(tenant, identifier, credential string) received {
 		return o.make(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
 			url: o.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})

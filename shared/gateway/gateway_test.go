@@ -198,7 +198,7 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 
 // holder is who holds a key of a tenant.
 func holder(slug string, scopes ...promise.Scope) promise.Principal {
-	return promise.Principal{By: promise.By{Kind: promise.APIKey, ID: keyID}, Tenant: slug, Scopes: scopes}
+	return promise.Principal{By: promise.By{Kind: promise.KindAPIKey, ID: keyID}, Tenant: slug, Scopes: scopes}
 }
 
 func (s *service) post(t testing.TB, function, identifier, query, body string) response {

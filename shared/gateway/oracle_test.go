@@ -215,7 +215,7 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 		known = append(known, "workflowExecutionId", "workflowId")
 	}
 	o.body = o.object(payload, known)
-	o.query, o.by = o.body, promise.By{Kind: promise.Direct}
+	o.query, o.by = o.body, promise.By{Kind: promise.KindDirect}
 	o.tenant = *o.required("tenant")
 	if f.identifier != "" {
 		id, key := o.text("promiseId"), o.text("key")

@@ -224,11 +224,11 @@ func TestNoCallerIsCutOff(t *testing.T) {
 		WHERE p.tenant_id <> w.tenant_id`))
 	r := repository.New(db.Pool)
 	ctx := t.Context()
-	resolve := func(tenant, key string) (promise.Settled, error) {
-		i, err := promise.ByKey(key)
+	resolve := func(tenant, key string) (promise.SettleResult, error) {
+		i, err := promise.ByIdempotencyKey(key)
 		require.NoError(t, err)
-		return r.Settle(ctx, tenant, i, promise.Settlement{
-			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
+		return r.Settle(ctx, tenant, i, promise.SettleRequest{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect},
 		})
 	}
 	for _, c := range []struct{ tenant, key, oldID string }{
@@ -243,7 +243,7 @@ func TestNoCallerIsCutOff(t *testing.T) {
 	} {
 		got, err := resolve(c.tenant, c.key)
 		require.NoError(t, err, c.key)
-		require.Equal(t, promise.Settled{
+		require.Equal(t, promise.SettleResult{
 			PromiseID: uuid.MustParse(newID(c.oldID)), State: promise.Resolved, Outcome: promise.OutcomeSettled,
 		}, got, c.key)
 	}

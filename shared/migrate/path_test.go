@@ -32,7 +32,7 @@ func TestLegacyIDsInAPath(t *testing.T) {
 	}
 	for _, name := range []string{"pay", "a:b:c", ":", "invoices/7?draft", "../cancel"} {
 		oldID := w1.String() + ":" + name
-		i, err := promise.ByKey(oldID)
+		i, err := promise.ByIdempotencyKey(oldID)
 		require.NoError(t, err)
 		require.NotContains(t, i.String(), "/")
 		require.NotContains(t, i.String(), "?")
@@ -40,7 +40,7 @@ func TestLegacyIDsInAPath(t *testing.T) {
 		event, err := json.Marshal(map[string]any{
 			"version": "2.0", "pathParameters": map[string]string{"slug": "acme", "identifier": i.String()},
 			"requestContext": map[string]any{"authorizer": map[string]any{"lambda": promise.Principal{
-				By: promise.By{Kind: promise.APIKey, ID: w1.String()}, Tenant: "acme", Scopes: promise.Scopes,
+				By: promise.By{Kind: promise.KindAPIKey, ID: w1.String()}, Tenant: "acme", Scopes: promise.Scopes,
 			}.Texts()}},
 		})
 		require.NoError(t, err)

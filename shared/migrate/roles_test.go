@@ -157,7 +157,7 @@ func TestRolesEndTheirStatements(t *testing.T) {
 		defer pool.Close()
 		var id uuid.UUID
 		require.NoError(t, pool.QueryRow(t.Context(), "SELECT id FROM promise").Scan(&id))
-		_, err = repository.New(pool).Settle(t.Context(), "acme", promise.ByID(id), promise.Settlement{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct}})
+		_, err = repository.New(pool).Settle(t.Context(), "acme", promise.ByID(id), promise.SettleRequest{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect}})
 		failure := promise.AsError(err)
 		require.Equal(t, promise.CodeUnavailable, failure.Code)
 		require.ErrorContains(t, failure.Cause, "57014")

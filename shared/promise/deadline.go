@@ -6,18 +6,18 @@ const (
 	// MaxTimeout is how far ahead a deadline may lie: ten years.
 	MaxTimeout = 3652 * 24 * time.Hour
 
-	// DefaultKeyTTL is how long an idempotency key lives at least.
-	DefaultKeyTTL = 24 * time.Hour
+	// DefaultIdempotencyKeyTTL is how long an idempotency key lives at least.
+	DefaultIdempotencyKeyTTL = 24 * time.Hour
 
-	// MaxKeyTTL is the longest time to live that can be asked for.
-	MaxKeyTTL = MaxTimeout
+	// MaxIdempotencyKeyTTL is the longest time to live that can be asked for.
+	MaxIdempotencyKeyTTL = MaxTimeout
 
-	// KeyGrace is how long after its promise's settlement an expired idempotency
+	// IdempotencyKeyGrace is how long after its promise's settlement an expired idempotency
 	// key still names the promise, because webhook senders repeat for days.
-	KeyGrace = 7 * 24 * time.Hour
+	IdempotencyKeyGrace = 7 * 24 * time.Hour
 
-	// MaxHold is the longest that a settlement can be held for its promise.
-	MaxHold = 7 * 24 * time.Hour
+	// MaxEarlyTTL is the longest that a settlement can be held for its promise.
+	MaxEarlyTTL = 7 * 24 * time.Hour
 )
 
 // MaxMetadataBytes is the limit of a metadata, as JSON text with its numbers

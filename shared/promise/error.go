@@ -59,10 +59,10 @@ type Error struct {
 	Detail string
 	Cause  error
 
-	Field             string    // the field at fault, where there is one
-	ExistingPromiseID uuid.UUID // CodeKeyConflict, CodeCreateConflict: the promise that stands in the way
-	Settled           *Settled  // CodeConflict, CodeTimedOut, CodeCancelled: what stands
-	Quota             *Quota    // CodeQuotaExceeded: the limit
+	Field             string        // the field at fault, where there is one
+	ExistingPromiseID uuid.UUID     // CodeKeyConflict, CodeCreateConflict: the promise that stands in the way
+	SettleResult      *SettleResult // CodeConflict, CodeTimedOut, CodeCancelled: what stands
+	Quota             *Quota        // CodeQuotaExceeded: the limit
 }
 
 // Error tells the code, the detail and the cause: it is for logs.
@@ -80,13 +80,13 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Fail makes an error of a code and a detail.
 func Fail(code Code, detail string) *Error { return &Error{Code: code, Detail: detail} }
 
-// TooLate is the error of a call that found the promise settled and cannot do
+// NotPending is the error of a call that found the promise settled and cannot do
 // with that. Its code tells the outcome: CodeConflict, CodeTimedOut or
 // CodeCancelled; it carries s.
-func TooLate(s Settled) *Error {
-	e := &Error{Code: CodeConflict, Detail: "The promise had been settled otherwise.", Settled: &s}
+func NotPending(s SettleResult) *Error {
+	e := &Error{Code: CodeConflict, Detail: "The promise had been settled otherwise.", SettleResult: &s}
 	switch {
-	case s.HeldUntil != nil:
+	case s.EarlyExpiresAt != nil:
 		e.Detail = "Another settlement is held under the key."
 	case s.Outcome == OutcomeTimedOut:
 		e.Code, e.Detail = CodeTimedOut, "The promise's deadline had passed."

@@ -19,10 +19,10 @@ type Identifier struct {
 // ByID identifies a promise by its id.
 func ByID(id uuid.UUID) Identifier { return Identifier{id: id} }
 
-// ByKey identifies a promise by its idempotency key. Its error is that of
-// CheckKey.
-func ByKey(key string) (Identifier, error) {
-	if err := CheckKey(key); err != nil {
+// ByIdempotencyKey identifies a promise by its idempotency key. Its error is that of
+// CheckIdempotencyKey.
+func ByIdempotencyKey(key string) (Identifier, error) {
+	if err := CheckIdempotencyKey(key); err != nil {
 		return Identifier{}, err
 	}
 	return Identifier{key: key}, nil
@@ -32,7 +32,7 @@ func ByKey(key string) (Identifier, error) {
 func (i Identifier) ID() (id uuid.UUID, ok bool) { return i.id, i.key == "" }
 
 // Key returns the idempotency key, if it is by key.
-func (i Identifier) Key() (key string, ok bool) { return i.key, i.key != "" }
+func (i Identifier) IdempotencyKey() (key string, ok bool) { return i.key, i.key != "" }
 
 // String returns the form that works everywhere, in a URL's path too, and that
 // ParseIdentifier reads: "id:{uuid}", "key:{key}" where every character of the
@@ -74,7 +74,7 @@ func ParseIdentifier(s string) (Identifier, error) {
 		return ByID(id), err
 	}
 	if rest, ok := strings.CutPrefix(s, "key:"); ok {
-		return ByKey(rest)
+		return ByIdempotencyKey(rest)
 	}
 	if rest, ok := strings.CutPrefix(s, "key64:"); ok {
 		key, ok := decode64(rest)
@@ -82,7 +82,7 @@ func ParseIdentifier(s string) (Identifier, error) {
 			return Identifier{}, Fail(CodeInvalidIdentifier,
 				"key64: takes the key's UTF-8 bytes in base64url without padding, as in the identifier that create-promise answers with.")
 		}
-		return ByKey(key)
+		return ByIdempotencyKey(key)
 	}
 	return Identifier{}, Fail(CodeInvalidIdentifier,
 		"Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url")
@@ -127,10 +127,10 @@ const MaxLength = 255
 // unless name is 1 to MaxLength characters.
 func CheckName(name string) error { return checkText(name, CodeInvalidName, "A name") }
 
-// CheckKey fails with CodeInvalidKey, CodeNULCharacter or CodeInvalidUTF8
+// CheckIdempotencyKey fails with CodeInvalidKey, CodeNULCharacter or CodeInvalidUTF8
 // unless key is 1 to MaxLength characters. U+FFFD is refused: it stands where a
 // decoder on the way lost a character, and the key is then another one.
-func CheckKey(key string) error {
+func CheckIdempotencyKey(key string) error {
 	if strings.ContainsRune(key, utf8.RuneError) {
 		return Fail(CodeInvalidUTF8, "An idempotency key must be valid UTF-8, without U+FFFD.")
 	}

@@ -11,8 +11,8 @@ import (
 const (
 	LimitPending          = "pending"          // pending promises
 	LimitWorkflowPromises = "workflowPromises" // promises of one workflow execution, settled ones too
-	LimitHeld             = "held"             // early settlements
-	LimitHeldBytes        = "heldBytes"        // bytes of their values, errors, comments and keys
+	LimitEarly            = "held"             // early settlements
+	LimitEarlyBytes       = "heldBytes"        // bytes of their values, errors, comments and keys
 	LimitWaits            = "waits"            // calls that wait at once
 )
 
@@ -30,8 +30,8 @@ type Limit struct {
 var Limits = []Limit{
 	{LimitPending, 5_000_000, 0, 1_000_000_000, "The tenant has as many pending promises as it may have"},
 	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has as many promises as it may have"},
-	{LimitHeld, 10_000, 0, 1_000_000_000, "The tenant has as many early settlements as it may have"},
-	{LimitHeldBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have as many bytes as they may have"},
+	{LimitEarly, 10_000, 0, 1_000_000_000, "The tenant has as many early settlements as it may have"},
+	{LimitEarlyBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have as many bytes as they may have"},
 	{LimitWaits, -1, 0, 1000, ""}, // a wait beyond it is answered at once, without an error
 }
 
@@ -77,8 +77,8 @@ func QuotaExceeded(name string, limit int64) *Error {
 
 // Usage is the last count of what a tenant has.
 type Usage struct {
-	Pending, Held, HeldBytes int64
-	CountedAt                time.Time
+	Pending, Early, EarlyBytes int64
+	CountedAt                  time.Time
 }
 
 // Count is a count of what a tenant has, under way: what was counted so far,
@@ -89,14 +89,14 @@ type Count struct {
 
 	PendingAfter *Cursor
 	PendingDone  bool
-	HeldAfter    *string
-	HeldDone     bool
+	EarlyAfter   *string
+	EarlyDone    bool
 }
 
 // Full says of a tenant that it has as much as it may have, or not any more.
 type Full struct {
-	Tenant                string
-	PendingFull, HeldFull bool
+	Tenant                 string
+	PendingFull, EarlyFull bool
 }
 
 // SlugRest is how long the slug of a deleted tenant belongs to nobody: longer

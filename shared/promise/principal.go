@@ -13,15 +13,15 @@ type PrincipalKind string
 
 // The kinds. They are stored with what the principal settles.
 const (
-	Anonymous  PrincipalKind = "anonymous" // it has proven nothing
-	Direct     PrincipalKind = "direct"    // it invoked the function itself: IAM let it
-	APIKey     PrincipalKind = "key"       // it holds a key of the tenant; its ID is the key's id
-	Token      PrincipalKind = "token"     // it holds a promise token; its ID is the token's id
-	ByDeadline PrincipalKind = "deadline"  // nobody: the deadline settled the promise
+	KindAnonymous PrincipalKind = "anonymous" // it has proven nothing
+	KindDirect    PrincipalKind = "direct"    // it invoked the function itself: IAM let it
+	KindAPIKey    PrincipalKind = "key"       // it holds a key of the tenant; its ID is the key's id
+	KindToken     PrincipalKind = "token"     // it holds a promise token; its ID is the token's id
+	KindDeadline  PrincipalKind = "deadline"  // nobody: the deadline settled the promise
 
-	// Unverified stands for a credential that could not be looked up. It may do
+	// KindUnverified stands for a credential that could not be looked up. It may do
 	// nothing, and is never stored.
-	Unverified PrincipalKind = "unverified"
+	KindUnverified PrincipalKind = "unverified"
 )
 
 // By is what a settlement remembers of the principal that made it.
@@ -50,9 +50,9 @@ func (p Principal) Texts() map[string]string {
 		texts["expiresAt"] = p.ExpiresAt.UTC().Format(time.RFC3339Nano)
 	}
 	switch p.Kind {
-	case APIKey:
+	case KindAPIKey:
 		texts["scopes"] = join(p.Scopes)
-	case Token:
+	case KindToken:
 		texts["promiseId"], texts["verbs"] = p.PromiseID.String(), join(p.Verbs)
 	}
 	return texts
@@ -70,7 +70,7 @@ func join[T ~string](list []T) string {
 // the ID of both kinds is a UUID. Anything else is Anonymous. An Anonymous principal with an ExpiresAt had a
 // credential that expired then.
 func ParsePrincipal(texts map[string]string, now time.Time) Principal {
-	nobody := Principal{By: By{Kind: Anonymous}}
+	nobody := Principal{By: By{Kind: KindAnonymous}}
 	p := Principal{By: By{Kind: PrincipalKind(texts["kind"]), ID: texts["id"]}, Tenant: texts["tenant"]}
 	if s, ok := texts["expiresAt"]; ok {
 		at, err := time.Parse(time.RFC3339Nano, s)
@@ -87,12 +87,12 @@ func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 		return nobody
 	}
 	switch p.Kind {
-	case APIKey:
+	case KindAPIKey:
 		for _, s := range strings.Fields(texts["scopes"]) {
 			p.Scopes = append(p.Scopes, Scope(s))
 		}
 		return p
-	case Token:
+	case KindToken:
 		for _, v := range strings.Fields(texts["verbs"]) {
 			p.Verbs = append(p.Verbs, Verb(v))
 		}
@@ -153,9 +153,9 @@ type Need struct {
 //     promise that is, only the database could say.
 func (p Principal) May(need Need, tenant string, target Identifier) error {
 	switch p.Kind {
-	case Direct:
+	case KindDirect:
 		return nil
-	case APIKey:
+	case KindAPIKey:
 		switch {
 		case p.Tenant == "" || p.Tenant != tenant:
 			return ErrNotFound
@@ -163,7 +163,7 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 			return Fail(CodeForbidden, "The API key does not have the scope "+string(need.Scope)+".")
 		}
 		return nil
-	case Token:
+	case KindToken:
 		id, byID := target.ID()
 		switch {
 		case p.Tenant == "" || p.Tenant != tenant:
@@ -176,7 +176,7 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 			return Fail(CodeForbidden, "The promise token is for another promise.")
 		}
 		return nil
-	case Unverified:
+	case KindUnverified:
 		return Fail(CodeUnavailable, "The credential cannot be checked at the moment. Repeat the call.")
 	default:
 		if !p.ExpiresAt.IsZero() {
@@ -191,10 +191,10 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 // comment, metadata, OnTimeout) are for direct invokes and for API keys with
 // ScopeRead. Every other principal sees the promise without them.
 func (p Principal) See(x Promise) Promise {
-	if p.Kind == Direct || p.Kind == APIKey && slices.Contains(p.Scopes, ScopeRead) {
+	if p.Kind == KindDirect || p.Kind == KindAPIKey && slices.Contains(p.Scopes, ScopeRead) {
 		return x
 	}
-	x.Value, x.Error, x.Comment, x.Metadata, x.OnTimeout = nil, nil, nil, nil, nil
+	x.Value, x.Message, x.Comment, x.Metadata, x.OnTimeout = nil, nil, nil, nil, nil
 	return x
 }
 
@@ -203,5 +203,5 @@ func (p Principal) See(x Promise) Promise {
 // token sees only the outcome of its own settlement: its holder could find out a
 // value by trying.
 func (p Principal) SeesOutcome(settledBy *By) bool {
-	return p.Kind != Token || settledBy != nil && *settledBy == p.By
+	return p.Kind != KindToken || settledBy != nil && *settledBy == p.By
 }

@@ -34,13 +34,13 @@ func subsets[T any](all []T) [][]T {
 func TestMay(t *testing.T) {
 	t.Parallel()
 	own, other := uuid.MustParse(id), uuid.MustParse("00000000-0000-4000-8000-000000000001")
-	byKey, err := promise.ByKey(id)
+	byKey, err := promise.ByIdempotencyKey(id)
 	require.NoError(t, err)
 	targets := map[string]promise.Identifier{
 		"own": promise.ByID(own), "other": promise.ByID(other), "key": byKey, "none": {},
 	}
 	kinds := []promise.PrincipalKind{
-		"", promise.Anonymous, promise.Direct, promise.APIKey, promise.Token, promise.ByDeadline, "root",
+		"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, "root",
 	}
 	checked := 0
 	for _, kind := range kinds {
@@ -56,14 +56,14 @@ func TestMay(t *testing.T) {
 							for name, target := range targets {
 								var want promise.Code
 								switch {
-								case kind == promise.Direct:
-								case kind != promise.APIKey && kind != promise.Token:
+								case kind == promise.KindDirect:
+								case kind != promise.KindAPIKey && kind != promise.KindToken:
 									want = promise.CodeUnauthenticated
 								case tenant != "acme":
 									want = promise.CodeNotFound
-								case kind == promise.APIKey && !slices.Contains(granted, scope):
+								case kind == promise.KindAPIKey && !slices.Contains(granted, scope):
 									want = promise.CodeForbidden
-								case kind == promise.Token && (!slices.Contains(allowed, verb) || name != "own"):
+								case kind == promise.KindToken && (!slices.Contains(allowed, verb) || name != "own"):
 									want = promise.CodeForbidden
 								}
 								err := p.May(promise.Need{Scope: scope, Verb: verb}, tenant, target)
@@ -89,8 +89,8 @@ func TestMay(t *testing.T) {
 
 func TestMayFailsClosed(t *testing.T) {
 	t.Parallel()
-	key := promise.Principal{By: promise.By{Kind: promise.APIKey}, Scopes: []promise.Scope{"", "admin", promise.ScopeRead}}
-	token := promise.Principal{By: promise.By{Kind: promise.Token}, Verbs: []promise.Verb{"", "cancel", promise.VerbResolve}}
+	key := promise.Principal{By: promise.By{Kind: promise.KindAPIKey}, Scopes: []promise.Scope{"", "admin", promise.ScopeRead}}
+	token := promise.Principal{By: promise.By{Kind: promise.KindToken}, Verbs: []promise.Verb{"", "cancel", promise.VerbResolve}}
 	for _, p := range []promise.Principal{key, token} {
 		err := p.May(promise.Need{Scope: promise.ScopeRead, Verb: promise.VerbResolve}, "", promise.Identifier{})
 		require.Equal(t, promise.ErrNotFound, err, "no tenant is nobody's tenant")
@@ -127,8 +127,8 @@ func TestExpired(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	need := promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
 	for _, p := range []promise.Principal{
-		{By: promise.By{Kind: promise.APIKey, ID: id}, Tenant: "acme", Scopes: scopes, ExpiresAt: at},
-		{By: promise.By{Kind: promise.Token, ID: id}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
+		{By: promise.By{Kind: promise.KindAPIKey, ID: id}, Tenant: "acme", Scopes: scopes, ExpiresAt: at},
+		{By: promise.By{Kind: promise.KindToken, ID: id}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
 	} {
 		for after, expired := range map[time.Duration]bool{-time.Nanosecond: false, 0: true, time.Hour: true} {
 			err := promise.ParsePrincipal(p.Texts(), at.Add(after)).May(need, "acme", promise.ByID(uuid.MustParse(id)))
@@ -150,15 +150,15 @@ func TestSee(t *testing.T) {
 	t.Parallel()
 	text := "text"
 	all := promise.Promise{
-		ID: uuid.MustParse(id), Name: "payment", State: promise.Rejected, Value: []byte("1"), Error: &text, Comment: &text,
-		Metadata: []byte("{}"), OnTimeout: &promise.Result{}, IdempotencyKey: &text, SettledBy: &promise.By{Kind: promise.Direct},
+		ID: uuid.MustParse(id), Name: "payment", State: promise.Rejected, Value: []byte("1"), Message: &text, Comment: &text,
+		Metadata: []byte("{}"), OnTimeout: &promise.Result{}, IdempotencyKey: &text, SettledBy: &promise.By{Kind: promise.KindDirect},
 	}
 	bare := promise.Promise{ID: all.ID, Name: all.Name, State: all.State, IdempotencyKey: &text, SettledBy: all.SettledBy}
-	for _, kind := range []promise.PrincipalKind{"", promise.Anonymous, promise.Direct, promise.APIKey, promise.Token, promise.ByDeadline, "root"} {
+	for _, kind := range []promise.PrincipalKind{"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, "root"} {
 		for _, granted := range subsets(scopes) {
 			p := promise.Principal{By: promise.By{Kind: kind}, Scopes: granted}
 			want := bare
-			if kind == promise.Direct || kind == promise.APIKey && slices.Contains(granted, promise.ScopeRead) {
+			if kind == promise.KindDirect || kind == promise.KindAPIKey && slices.Contains(granted, promise.ScopeRead) {
 				want = all
 			}
 			require.Equal(t, want, p.See(all), "%s %v", kind, granted)
@@ -168,11 +168,11 @@ func TestSee(t *testing.T) {
 
 func TestSeesOutcome(t *testing.T) {
 	t.Parallel()
-	token := promise.Principal{By: promise.By{Kind: promise.Token, ID: "1"}}
-	require.True(t, token.SeesOutcome(&promise.By{Kind: promise.Token, ID: "1"}))
-	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.Token, ID: "2"}))
-	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.APIKey, ID: "1"}))
+	token := promise.Principal{By: promise.By{Kind: promise.KindToken, ID: "1"}}
+	require.True(t, token.SeesOutcome(&promise.By{Kind: promise.KindToken, ID: "1"}))
+	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.KindToken, ID: "2"}))
+	require.False(t, token.SeesOutcome(&promise.By{Kind: promise.KindAPIKey, ID: "1"}))
 	require.False(t, token.SeesOutcome(nil))
-	require.True(t, promise.Principal{By: promise.By{Kind: promise.APIKey}}.SeesOutcome(nil))
-	require.True(t, promise.Principal{By: promise.By{Kind: promise.Direct}}.SeesOutcome(nil))
+	require.True(t, promise.Principal{By: promise.By{Kind: promise.KindAPIKey}}.SeesOutcome(nil))
+	require.True(t, promise.Principal{By: promise.By{Kind: promise.KindDirect}}.SeesOutcome(nil))
 }

@@ -39,7 +39,7 @@ type Promise struct {
 	Name                string
 	State               State
 	Value               []byte  // the JSON text it was resolved with, byte for byte; nil unless Resolved
-	Error               *string // the text it was Rejected with, or the reason it was Cancelled for, if there was one
+	Message             *string // the text it was Rejected with, or the reason it was Cancelled for, if there was one
 	Metadata            []byte  // a JSON object, or nil
 	IdempotencyKey      *string // the key it was created with, which may have passed on since
 	TimeoutAt           *time.Time
@@ -58,19 +58,19 @@ type Promise struct {
 
 // Result is a final state and what it brings.
 type Result struct {
-	State State
-	Value []byte  // a JSON text; only if Resolved, and then always
-	Error *string // the error if Rejected, the reason (or nil) if Cancelled
+	State   State
+	Value   []byte  // a JSON text; only if Resolved, and then always
+	Message *string // the error if Rejected, the reason (or nil) if Cancelled
 }
 
 // Same says whether two results are the same, byte for byte.
 func (r Result) Same(other Result) bool {
 	return r.State == other.State && bytes.Equal(r.Value, other.Value) &&
-		(r.Error == nil) == (other.Error == nil) && (r.Error == nil || *r.Error == *other.Error)
+		(r.Message == nil) == (other.Message == nil) && (r.Message == nil || *r.Message == *other.Message)
 }
 
-// Settlement is what somebody settles a promise with.
-type Settlement struct {
+// SettleRequest is what somebody settles a promise with.
+type SettleRequest struct {
 	Result  // Resolved, Rejected or Cancelled
 	By      By
 	Comment *string // 1 to MaxCommentLength characters, or nil
@@ -89,14 +89,14 @@ type Draft struct {
 	Metadata            []byte  // a JSON object, or nil
 }
 
-// Created answers a creation.
-type Created struct {
+// CreateResult answers a creation.
+type CreateResult struct {
 	Promise Promise
 	New     bool // false: it had been created before
 
-	// LostHold says that the key held a settlement which did not settle the
+	// EarlyExpired says that the key held a settlement which did not settle the
 	// promise, because its time was over or it came after the deadline. It is gone.
-	LostHold bool
+	EarlyExpired bool
 
 	TokensRevokedAt *time.Time // when the promise's tokens were last revoked; nil: never
 }
@@ -120,15 +120,15 @@ const (
 	OutcomeHeld      Outcome = "held"      // there is none yet: the settlement waits for the promise to be created
 )
 
-// Settled answers a settle call: the stored truth, and what this call did.
-type Settled struct {
+// SettleResult answers a settle call: the stored truth, and what this call did.
+type SettleResult struct {
 	PromiseID uuid.UUID // uuid.Nil where the settlement is held, since there is no promise yet
 	State     State
 	Outcome   Outcome
 
-	HeldUntil *time.Time // OutcomeHeld, and whatever the call did to a settlement that is held
-	HeldUnder Identifier // the key that HeldUntil is about; a Store leaves it to its caller, who named the key
-	LostHold  bool       // another settlement was held under the key, and its time was over: it is gone
+	EarlyExpiresAt *time.Time // OutcomeHeld, and whatever the call did to a settlement that is held
+	EarlyKey       Identifier // the key that EarlyExpiresAt is about; a Store leaves it to its caller, who named the key
+	EarlyExpired   bool       // another settlement was held under the key, and its time was over: it is gone
 }
 
 // Item is one of the settlements of a batch.
@@ -138,10 +138,10 @@ type Item struct {
 	Comment *string
 }
 
-// Judgement is what became of one item of a batch: Settled, or Err.
-type Judgement struct {
-	Settled Settled
-	Err     error
+// ItemResult is what became of one item of a batch: Settled, or Err.
+type ItemResult struct {
+	SettleResult SettleResult
+	Err          error
 }
 
 // Event is one row of a workflow execution's log.
@@ -154,7 +154,7 @@ type Event struct {
 	TimeoutAt      *time.Time // Extended: the deadline since then
 
 	// What the event settled the promise with; nil where it settled nothing.
-	Settled *Settlement
+	Settlement *SettleRequest
 
 	ErasedAt *time.Time // of an event that settled: when the promise's contents were erased
 }

@@ -89,7 +89,7 @@ func FuzzParseIdentifier(f *testing.F) {
 			return
 		}
 		u, byID := i.ID()
-		key, byKey := i.Key()
+		key, byKey := i.IdempotencyKey()
 		require.Equal(t, want[2] != "", byKey)
 		require.Equal(t, want[2], key)
 		require.Equal(t, want[1] != "", byID)
@@ -133,11 +133,11 @@ func TestNamesAndKeys(t *testing.T) {
 		if code == promise.CodeInvalidName {
 			code = promise.CodeInvalidKey
 		}
-		require.Equal(t, code, promise.AsError(promise.CheckKey(s)).Code, "%q", s)
+		require.Equal(t, code, promise.AsError(promise.CheckIdempotencyKey(s)).Code, "%q", s)
 	}
 	for _, s := range []string{"a", " ", "a:b/c?d=%20", strings.Repeat("ä", 255), "\u202e"} {
 		require.NoError(t, promise.CheckName(s))
-		require.NoError(t, promise.CheckKey(s))
+		require.NoError(t, promise.CheckIdempotencyKey(s))
 	}
 }
 
@@ -173,38 +173,38 @@ func TestLate(t *testing.T) {
 		{promise.Resolved, true, true, promise.OutcomeTimedOut},
 		{promise.Rejected, true, false, promise.OutcomeTimedOut},
 	} {
-		require.Equal(t, c.want, promise.Late(c.stored, c.byDeadline, c.same))
+		require.Equal(t, c.want, promise.OutcomeAgainst(c.stored, c.byDeadline, c.same))
 	}
 }
 
 func TestKeyLives(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	require.True(t, promise.KeyLives(now.Add(1), promise.Resolved, now))
-	require.True(t, promise.KeyLives(now.Add(-time.Hour), promise.Pending, now), "a late webhook finds the promise that its key was for")
-	require.False(t, promise.KeyLives(now, promise.TimedOut, now))
+	require.True(t, promise.IdempotencyKeyIsLive(now.Add(1), promise.Resolved, now))
+	require.True(t, promise.IdempotencyKeyIsLive(now.Add(-time.Hour), promise.Pending, now), "a late webhook finds the promise that its key was for")
+	require.False(t, promise.IdempotencyKeyIsLive(now, promise.TimedOut, now))
 }
 
 func TestKeyNames(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	week, less := now.Add(-promise.KeyGrace), now.Add(-promise.KeyGrace+1)
-	require.True(t, promise.KeyNames(now.Add(1), promise.Resolved, &week, now))
-	require.True(t, promise.KeyNames(now, promise.Pending, nil, now))
-	require.True(t, promise.KeyNames(now, promise.TimedOut, &less, now))
-	require.False(t, promise.KeyNames(now, promise.Resolved, &week, now))
-	require.False(t, promise.KeyNames(now, promise.Resolved, nil, now), "settled at a time that nobody recorded")
+	week, less := now.Add(-promise.IdempotencyKeyGrace), now.Add(-promise.IdempotencyKeyGrace+1)
+	require.True(t, promise.IdempotencyKeyNamesPromise(now.Add(1), promise.Resolved, &week, now))
+	require.True(t, promise.IdempotencyKeyNamesPromise(now, promise.Pending, nil, now))
+	require.True(t, promise.IdempotencyKeyNamesPromise(now, promise.TimedOut, &less, now))
+	require.False(t, promise.IdempotencyKeyNamesPromise(now, promise.Resolved, &week, now))
+	require.False(t, promise.IdempotencyKeyNamesPromise(now, promise.Resolved, nil, now), "settled at a time that nobody recorded")
 }
 
 func TestHoldSettles(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	held, before, after := now.Add(-time.Minute), now.Add(-2*time.Minute), now.Add(time.Minute)
-	require.True(t, promise.HoldSettles(held, after, nil, now))
-	require.True(t, promise.HoldSettles(held, after, &now, now), "it came before the deadline, the creation after")
-	require.False(t, promise.HoldSettles(held, after, &before, now))
-	require.False(t, promise.HoldSettles(held, after, &held, now))
-	require.False(t, promise.HoldSettles(held, now, nil, now))
+	require.True(t, promise.EarlySettles(held, after, nil, now))
+	require.True(t, promise.EarlySettles(held, after, &now, now), "it came before the deadline, the creation after")
+	require.False(t, promise.EarlySettles(held, after, &before, now))
+	require.False(t, promise.EarlySettles(held, after, &held, now))
+	require.False(t, promise.EarlySettles(held, now, nil, now))
 }
 
 func TestSame(t *testing.T) {
@@ -213,17 +213,17 @@ func TestSame(t *testing.T) {
 	for i, x := range []promise.Result{
 		{State: promise.Resolved, Value: []byte("1")},
 		{State: promise.Resolved, Value: []byte("1.0")},
-		{State: promise.Rejected, Error: &a},
-		{State: promise.Rejected, Error: &b},
-		{State: promise.Cancelled, Error: &a},
+		{State: promise.Rejected, Message: &a},
+		{State: promise.Rejected, Message: &b},
+		{State: promise.Cancelled, Message: &a},
 		{State: promise.Cancelled},
 	} {
 		for j, y := range []promise.Result{
 			{State: promise.Resolved, Value: []byte("1")},
 			{State: promise.Resolved, Value: []byte("1.0")},
-			{State: promise.Rejected, Error: &a},
-			{State: promise.Rejected, Error: &b},
-			{State: promise.Cancelled, Error: &a},
+			{State: promise.Rejected, Message: &a},
+			{State: promise.Rejected, Message: &b},
+			{State: promise.Cancelled, Message: &a},
 			{State: promise.Cancelled},
 		} {
 			require.Equal(t, i == j, x.Same(y), "%v %v", x, y)

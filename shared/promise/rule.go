@@ -20,10 +20,10 @@ func Judge(stored *State, timeoutAt *time.Time, onTimeout *Result, now time.Time
 	}
 }
 
-// Late is the outcome of a settle call that found the promise in a final state.
+// OutcomeAgainst is the outcome of a settle call that found the promise in a final state.
 // byDeadline says that it was the deadline that settled it; same, that the
 // stored settlement is the call's own, byte for byte.
-func Late(stored State, byDeadline, same bool) Outcome {
+func OutcomeAgainst(stored State, byDeadline, same bool) Outcome {
 	switch {
 	case byDeadline || stored == TimedOut:
 		return OutcomeTimedOut
@@ -36,30 +36,30 @@ func Late(stored State, byDeadline, same bool) Outcome {
 	}
 }
 
-// KeyLives reports whether an idempotency key belongs to its promise, so that no
+// IdempotencyKeyIsLive reports whether an idempotency key belongs to its promise, so that no
 // create may take it over: until the key expires and, in any case, for as long
 // as the promise is pending.
-func KeyLives(expiresAt time.Time, state State, now time.Time) bool {
+func IdempotencyKeyIsLive(expiresAt time.Time, state State, now time.Time) bool {
 	return expiresAt.After(now) || state == Pending
 }
 
-// KeyNames reports whether an idempotency key still names its promise in calls
-// that settle or read it: while the key lives, and for KeyGrace after the
+// IdempotencyKeyNamesPromise reports whether an idempotency key still names its promise in calls
+// that settle or read it: while the key lives, and for IdempotencyKeyGrace after the
 // settlement. A create may take over a key that does not live.
-func KeyNames(expiresAt time.Time, state State, settledAt *time.Time, now time.Time) bool {
-	return KeyLives(expiresAt, state, now) || settledAt != nil && settledAt.After(now.Add(-KeyGrace))
+func IdempotencyKeyNamesPromise(expiresAt time.Time, state State, settledAt *time.Time, now time.Time) bool {
+	return IdempotencyKeyIsLive(expiresAt, state, now) || settledAt != nil && settledAt.After(now.Add(-IdempotencyKeyGrace))
 }
 
-// HoldSettles says whether a settlement that was held settles the promise that
+// EarlySettles says whether a settlement that was held settles the promise that
 // is created with its key: while it is held, and if it came before the
 // deadline.
-func HoldSettles(heldAt, expiresAt time.Time, timeoutAt *time.Time, now time.Time) bool {
+func EarlySettles(heldAt, expiresAt time.Time, timeoutAt *time.Time, now time.Time) bool {
 	return expiresAt.After(now) && (timeoutAt == nil || timeoutAt.After(heldAt))
 }
 
-// EventOf is the type of the event that tells of a settlement by anybody but
+// EventTypeOf is the type of the event that tells of a settlement by anybody but
 // the deadline.
-func EventOf(s State) EventType {
+func EventTypeOf(s State) EventType {
 	switch s {
 	case Resolved:
 		return EventResolved

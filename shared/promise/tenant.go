@@ -18,8 +18,8 @@ type Tenant struct {
 	Usage  *Usage           // nil: not counted yet
 }
 
-// Key is what is kept of a tenant's API key: never the key itself.
-type Key struct {
+// APIKey is what is kept of a tenant's API key: never the key itself.
+type APIKey struct {
 	ID              uuid.UUID
 	Tenant          string // its slug
 	Name            string

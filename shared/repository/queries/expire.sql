@@ -99,4 +99,4 @@ SELECT
         WHERE c.id NOT IN (SELECT id FROM ordered)
         ORDER BY c.since
         LIMIT 1
-    ) AS passed_over
+    ) AS skipped

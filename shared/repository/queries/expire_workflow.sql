@@ -59,4 +59,4 @@ SELECT
     (SELECT COALESCE(CLOCK_TIMESTAMP() - MIN(GREATEST(timeout_at, created_at)), INTERVAL '0') FROM ordered) AS lateness,
     NULL::INTERVAL AS next,
     FALSE AS more,
-    NULL::UUID AS passed_over
+    NULL::UUID AS skipped

@@ -29,4 +29,4 @@ UPDATE tenant t
 SET pending_full = c.pending_full, held_full = c.held_full
 FROM counted c
 WHERE t.id = c.id AND (t.pending_full, t.held_full) <> (c.pending_full, c.held_full)
-RETURNING t.slug AS tenant, t.pending_full, t.held_full
+RETURNING t.slug AS tenant, t.pending_full, t.held_full AS early_full
