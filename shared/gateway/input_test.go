@@ -212,7 +212,7 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "id:" + strings.ReplaceAll(promiseID, "-", ""), "invalid_uuid", format},
 		{"resolve", "id:" + promiseID[:35] + "g", "invalid_uuid", format},
 		{"resolve", "id:" + workflowID + ":payment", "invalid_uuid", format +
-			". This is an id of the form before UUIDs: it is an idempotency key now. Put key: before it, not id:."},
+			". This is a pre-UUID id, which is an idempotency key now. Send key:<id> instead of id:<id>."},
 		{"resolve", "key:", "invalid_key", ""},
 		{"resolve", "key:" + strings.Repeat("k", 256), "invalid_key", ""},
 		{"resolve", "key:a\x00", "nul_character", ""},
