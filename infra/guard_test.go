@@ -197,7 +197,7 @@ func TestRules(t *testing.T) {
 		r := awscdk.NewCfnResource(stack, jsii.String(c.id), &awscdk.CfnResourceProps{Type: jsii.String(c.kind), Properties: &c.properties})
 		r.OverrideLogicalId(jsii.String(c.id))
 	}
-	guard(app)
+	addValidationRules(app)
 	require.Panics(t, func() { app.Synth(nil) }, "what breaks a rule is not synthesised")
 
 	text, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
