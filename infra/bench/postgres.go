@@ -84,7 +84,7 @@ type dataset struct {
 	perWorkflow int
 	reserved    int // promises that are settled, or reserved for a turn
 	created     atomic.Int64
-	roundTrip   time.Duration // what a round trip takes besides
+	roundTrip   time.Duration // added to each round trip
 }
 
 // nextCreated returns the number of the next promise that an operation creates.
