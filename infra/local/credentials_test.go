@@ -327,7 +327,7 @@ func spelling(word string, bits int) string {
 func TestPagesCannotInvoke(t *testing.T) {
 	t.Parallel()
 	called := false
-	h := notFromPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
+	h := rejectBrowserPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	for _, c := range []struct {
 		host, origin string
 		want         bool

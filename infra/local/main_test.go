@@ -419,13 +419,13 @@ func TestInterruptWhileStarting(t *testing.T) {
 	require.Empty(t, left)
 }
 
-func TestCommandOf(t *testing.T) {
+func TestCommandName(t *testing.T) {
 	t.Parallel()
-	require.NotEmpty(t, commandOf(os.Getpid()))
+	require.NotEmpty(t, commandName(os.Getpid()))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	select {
-	case <-goRunEnds():
+	case <-goRunEnded():
 		t.Error("go test is still there")
 	case <-ctx.Done():
 	}

@@ -44,7 +44,7 @@ func dial(t *testing.T, s *httptest.Server, text string) net.Conn {
 // A page's request is refused before its body has come: it must not fill the memory.
 func TestPagesAreRefusedBeforeTheirBody(t *testing.T) {
 	t.Parallel()
-	s := listening(t, notFromPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("called") })))
+	s := listening(t, rejectBrowserPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("called") })))
 	conn := dial(t, s, "POST /2015-03-31/functions/resolve/invocations HTTP/1.1\r\nHost: 127.0.0.1\r\n"+
 		"Origin: https://evil.example\r\nContent-Length: 10000000\r\n\r\n"+strings.Repeat("x", 1<<20))
 	answer := make([]byte, len("HTTP/1.1 403 Forbidden"))
@@ -140,7 +140,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })) //nolint:errcheck // a test
-	s.Listener = listen(s.Listener)
+	s.Listener = limitConnections(s.Listener)
 	s.Start()
 	t.Cleanup(s.Close)
 	const request = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
