@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,7 +46,7 @@ var access = map[string]struct {
 // not one row changed.
 func TestNobodyGetsFurther(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	invoke := func(function, payload string) map[string]any {
 		t.Helper()
 		out := r.lambda(t, function, payload)
@@ -226,5 +225,5 @@ func TestNobodyGetsFurther(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, string(body), fmt.Sprintf(`"outcome":%q`, c.want), c.path)
 	}
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,7 +25,7 @@ import (
 // alias that API Gateway invokes is out of a caller's reach, in each way to write it.
 func TestForgedEvents(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	id := r.create(t, "forged")
 	event := func(caller map[string]string) string {
 		text, err := json.Marshal(map[string]any{
@@ -52,7 +51,7 @@ func TestForgedEvents(t *testing.T) {
 	tables := []string{"promise", "tenant", "api_key", "workflow_event_row", "idempotency_key", "promise WHERE resolved"}
 	count := func() (n []int) {
 		for _, table := range tables {
-			n = append(n, r.rows(t, table))
+			n = append(n, r.rowCount(t, table))
 		}
 		return n
 	}
@@ -97,7 +96,7 @@ func TestForgedEvents(t *testing.T) {
 	status, p = r.call(t, "POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
 	require.Equal(t, 200, status)
 	require.Equal(t, "settled", p["outcome"], "through the HTTP API it can be settled")
-	r.end(t, syscall.SIGTERM)
+	r.stop(t, syscall.SIGTERM)
 }
 
 // SAM CLI invokes no alias: with HTTP_ALIAS empty a function believes every event.

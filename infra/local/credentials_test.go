@@ -24,81 +24,10 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// requireSecrets checks the files of a data folder.
-func requireSecrets(t *testing.T, data, apiKey string) {
-	t.Helper()
-	text := map[string]string{}
-	for _, name := range []string{signingKeyFile, apiKeyFile} {
-		path := filepath.Join(data, name)
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), info.Mode(), name)
-		b, err := os.ReadFile(path)
-		require.NoError(t, err)
-		text[name] = strings.TrimSuffix(string(b), "\n")
-	}
-	_, err := auth.ParseSigningKey(text[signingKeyFile])
-	require.NoError(t, err)
-	require.True(t, auth.CheckKey(apiKey))
-	require.Equal(t, apiKey, text[apiKeyFile])
-	half, err := filepath.Glob(filepath.Join(data, ".*"))
-	require.NoError(t, err)
-	require.Empty(t, half)
-}
-
-// requireTemporaryKey checks that the runner's key ends by itself.
-func requireTemporaryKey(t *testing.T, r *runner) {
-	t.Helper()
-	var list struct {
-		Keys []struct {
-			Name      string
-			Scopes    []string
-			CreatedAt time.Time
-			ExpiresAt *time.Time
-		}
-	}
-	out := r.lambda(t, "manage-tenants", `{"action":"list-keys","tenant":"demo"}`)
-	require.Nil(t, out.FunctionError, "%s", out.Payload)
-	require.NoError(t, json.Unmarshal(out.Payload, &list))
-	require.Len(t, list.Keys, 2, "the data folder's, and this one")
-	require.Nil(t, list.Keys[0].ExpiresAt)
-	require.NotNil(t, list.Keys[1].ExpiresAt)
-	require.InDelta(t, 24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
-	for _, k := range list.Keys {
-		require.Equal(t, "local runner", k.Name)
-		require.Equal(t, []string{"create", "settle", "read", "manage"}, k.Scopes)
-	}
-}
-
-// callback is a promise that somebody may resolve who has a URL and nothing else.
-type callback struct{ promiseID, token, resolveURL, path string }
-
-func (r *runner) createWithToken(t *testing.T) callback {
-	t.Helper()
-	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(
-		`{"workflowExecutionId":%q,"name":"approval","tokens":{"verbs":["resolve"],"ttlSeconds":600}}`, uuid.NewString()))
-	require.Equal(t, 201, status, "%v %s", p, &r.stderr)
-	require.NotContains(t, p, "rejectUrl")
-	c := callback{promiseID: p["promiseId"].(string), token: p["token"].(string), resolveURL: p["resolveUrl"].(string)}
-	u, err := url.Parse(c.resolveURL)
-	require.NoError(t, err)
-	require.Equal(t, c.token, u.Query().Get("token"))
-	c.path = u.RequestURI()
-	return c
-}
-
-// post follows the URL on the runner at base.
-func (c callback) post(t *testing.T, base, body string, want int) string {
-	t.Helper()
-	status, text := request(t, "POST", base+c.path, "", body)
-	require.Equal(t, want, status, text)
-	return text
-}
-
 // Nothing of the HTTP API answers without a credential.
 func TestCredentials(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	key := r.ready.APIKey
 	fill := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+uuid.NewString(), "{workflowExecutionId}", uuid.NewString())
 	garbage := []string{
@@ -132,7 +61,7 @@ func TestCredentials(t *testing.T) {
 	t.Run("token", func(t *testing.T) { onAToken(t, r) })
 	t.Run("welcome", func(t *testing.T) { asItSays(t, r) })
 	t.Run("shell", func(t *testing.T) { fromAShell(t, r) })
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }
 
 func onAToken(t *testing.T, r *runner) {
@@ -272,7 +201,7 @@ func TestRevokedKey(t *testing.T) {
 	if testing.Short() {
 		skip.Now(t, "it takes a minute, and -short was asked for")
 	}
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	out := r.lambda(t, "manage-tenants", `{"action":"create-key","tenant":"demo","name":"short-lived","scopes":["read"]}`)
 	require.Nil(t, out.FunctionError, "%s", out.Payload)
 	var key struct{ KeyID, APIKey string }
@@ -311,7 +240,7 @@ func TestRevokedKey(t *testing.T) {
 	}
 	status, _ := r.call(t, "GET", "/promises", "")
 	require.Equal(t, 200, status, "the other key is as before")
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }
 
 // spelling makes those letters capitals that have a 1 in bits.
@@ -349,8 +278,8 @@ func TestPagesCannotInvoke(t *testing.T) {
 // A data folder of a release that knew fewer scopes has a key without the new one: the runner makes another, and leaves the old one as it is.
 func TestAKeptKeyWithoutAScope(t *testing.T) {
 	t.Parallel()
-	data := filepath.Join(folder(t), "data")
-	first := begin(t, "", []string{local}, "--data", data).await(t)
+	data := filepath.Join(tempFolder(t), "data")
+	first := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 	out := first.lambda(t, "manage-tenants", `{"action":"create-key","tenant":"demo","name":"old","scopes":["create","settle","read"]}`)
 	require.Nil(t, out.FunctionError, "%s", out.Payload)
 	var old struct{ APIKey string }
@@ -358,10 +287,10 @@ func TestAKeptKeyWithoutAScope(t *testing.T) {
 	id := first.create(t, "k")
 	status, body := request(t, "DELETE", first.promises("/promises/id:"+id), "Bearer "+old.APIKey, "")
 	require.Equal(t, 403, status, body)
-	first.end(t, syscall.SIGINT)
+	first.stop(t, syscall.SIGINT)
 	require.NoError(t, os.WriteFile(filepath.Join(data, apiKeyFile), []byte(old.APIKey+"\n"), 0o600))
 
-	second := begin(t, "", []string{local}, "--data", data).await(t)
+	second := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 	require.NotEqual(t, old.APIKey, second.ready.APIKey)
 	requireSecrets(t, data, second.ready.APIKey)
 	status, problem := second.call(t, "DELETE", "/promises/id:"+id, "")
@@ -376,5 +305,5 @@ func TestAKeptKeyWithoutAScope(t *testing.T) {
 	status, body = request(t, "GET", second.promises("/promises/id:"+id), "Bearer "+old.APIKey, "")
 	require.Equal(t, 200, status, body)
 	require.NotContains(t, body, "secret")
-	second.end(t, syscall.SIGINT)
+	second.stop(t, syscall.SIGINT)
 }

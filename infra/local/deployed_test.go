@@ -1,15 +1,9 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,144 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/infra/build"
-	"github.com/flovyn/promises/infra/local/httpapi"
 	"github.com/flovyn/promises/infra/local/lambda"
-	"github.com/flovyn/promises/shared/dbtest"
-	"github.com/flovyn/promises/shared/dbtest/rdstest"
-	"github.com/flovyn/promises/shared/dbtest/secrettest"
 	"github.com/flovyn/promises/shared/routes"
 )
-
-// deployment is the service as it is deployed: each function in its own process, connecting to what stands in for RDS
-// Proxy with IAM tokens, as the role that it has in production, in the query mode that it has there.
-type deployment struct {
-	db      *dbtest.DB
-	proxy   *rdstest.Proxy
-	secrets *secrettest.Manager
-	fns     []lambda.Function
-	service *lambda.Service
-	api     *httptest.Server
-	output  buffer
-	answers chan map[string]any // what CloudFormation is told
-	refuse  func() bool         // whether it does not listen
-}
-
-func deploy(t *testing.T) *deployment {
-	t.Helper()
-	d := &deployment{db: dbtest.Bare(t), answers: make(chan map[string]any, 100), refuse: func() bool { return false }}
-	d.proxy = rdstest.Start(t, d.db.URL, rdstest.Options{})
-	dir := t.TempDir()
-	require.NoError(t, build.Functions(t.Context(), dir, build.Target{}))
-	d.secrets = secrettest.Start(t, signingKeyARN, tokenKeysARN)
-	fns := functions(dir, map[string]string{
-		"DB_IAM_AUTH": "true", "DB_EXEC_MODE": "", "SIGNING_KEY": signingKeyARN, "TOKEN_KEYS": tokenKeysARN, "RETENTION_DAYS": "1",
-		"PUBLIC_URL": "https://promises.example.com", "MAX_VALUE_BYTES": "", "LOG_LEVEL": "",
-	})
-	for i, f := range routes.Functions {
-		fns[i].Env = append(slices.Clone(fns[i].Env), d.secrets.Env()...)
-		if f.Role != "" {
-			fns[i].Env = append(fns[i].Env, "DATABASE_URL="+d.proxy.URL(f.Role, ""))
-		} else {
-			fns[i].Env = append(fns[i].Env, "DATABASE_URL="+d.db.URL, "DB_IAM_AUTH=false")
-		}
-	}
-	d.fns = fns
-	d.start(t)
-	return d
-}
-
-// The secrets of a deployment.
-var signingKeyARN, tokenKeysARN = secrettest.ARN("promises-dev/signing-key"), secrettest.ARN("promises-dev/token-keys")
-
-// start runs the functions in processes of their own. Those that were started before go on, without new calls.
-func (d *deployment) start(t *testing.T) {
-	t.Helper()
-	d.service = lambda.New(d.fns, lambda.Options{Output: &d.output})
-	t.Cleanup(d.service.Close)
-	d.api = httptest.NewServer(httpapi.New(routes.HTTP, routes.Authorizers, d.service))
-	t.Cleanup(d.api.Close)
-}
-
-// cloudFormation sends the event of a custom resource, and returns the answer that was put where it wants it.
-func (d *deployment) cloudFormation(t *testing.T, kind string) map[string]any {
-	t.Helper()
-	bucket := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		var answer map[string]any
-		if err != nil || r.Method != http.MethodPut || r.Header.Get("Content-Type") != "" || len(body) > 4096 ||
-			r.URL.RawQuery != "X-Amz-Signature=hunter2" || json.Unmarshal(body, &answer) != nil || d.refuse() {
-			w.WriteHeader(http.StatusForbidden)
-			return
-		}
-		d.answers <- answer
-	}))
-	defer bucket.Close()
-	event, err := os.ReadFile("../../events/migrate.cloudformation-" + kind + ".json")
-	require.NoError(t, err)
-	payload := strings.Replace(string(event), "http://127.0.0.1:9/", bucket.URL+"/", 1)
-	require.Contains(t, payload, bucket.URL)
-	result, err := d.service.Invoke(t.Context(), "migrate", lambda.Request{Payload: []byte(payload)})
-	require.NoError(t, err)
-	require.Empty(t, result.ErrorType, "%s", result.Payload)
-	answer := <-d.answers
-	for name, want := range map[string]string{
-		"StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/promises-dev/6f1c5a10", "LogicalResourceId": "MigrateDone",
-		"RequestId": "7d6a2f2e-0c40-4a56-9f0e-2c2f6f1f4a11", "PhysicalResourceId": "migration/db-ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-	} {
-		require.Equal(t, want, answer[name])
-	}
-	require.NotContains(t, d.output.String(), "hunter2", "whoever knows the URL can answer")
-	return answer
-}
-
-// A busy machine can take longer than a call may. Callers are told so, and repeat it, which is always safe.
-const repeats = 8
-
-// invoke calls a function directly; an error is the problem that it answers.
-func (d *deployment) invoke(t *testing.T, function, payload string) (answer map[string]any, problem string) {
-	t.Helper()
-	for range repeats {
-		result, err := d.service.Invoke(t.Context(), function, lambda.Request{Payload: []byte(payload)})
-		require.NoError(t, err)
-		if problem = result.ErrorType; problem == "" {
-			require.NoError(t, json.Unmarshal(result.Payload, &answer), "%s", result.Payload)
-		}
-		if problem != "unavailable" {
-			break
-		}
-	}
-	return answer, problem
-}
-
-// http calls a route.
-func (d *deployment) http(t *testing.T, method, path, credential, body string) (int, map[string]any) {
-	t.Helper()
-	for range repeats {
-		status, answer := d.httpOnce(t, method, path, credential, body)
-		if status != http.StatusServiceUnavailable {
-			return status, answer
-		}
-	}
-	require.Fail(t, "unavailable", "%s %s\n%s", method, path, d.output.String())
-	return 0, nil
-}
-
-func (d *deployment) httpOnce(t *testing.T, method, path, credential, body string) (int, map[string]any) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, d.api.URL+"/api/tenants/acme"+path, bytes.NewReader([]byte(body)))
-	require.NoError(t, err)
-	req.Header.Set("Content-Type", "application/json")
-	if credential != "" {
-		req.Header.Set("Authorization", "Bearer "+credential)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	var answer map[string]any
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer), "%s %s: %d", method, path, resp.StatusCode)
-	return resp.StatusCode, answer
-}
 
 // The whole API, every function of it, with no more rights in Postgres than its role has, over IAM tokens and TLS, and
 // without anything for which RDS Proxy would pin a connection.

@@ -11,7 +11,7 @@ import (
 // smallDisk mounts a file system of its own, in memory, on a folder. It returns an empty path where that is not allowed.
 func smallDisk(t *testing.T) (data string) {
 	t.Helper()
-	dir := folder(t)
+	dir := tempFolder(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=200m,mode=0711"); err != nil {
 		t.Log("mount:", err)
 		return ""

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,13 +29,13 @@ type database struct {
 
 func startDatabase(t *testing.T) *database {
 	t.Helper()
-	d := &database{data: filepath.Join(folder(t), "data")}
+	d := &database{data: filepath.Join(tempFolder(t), "data")}
 	require.NoError(t, d.start(t.Context()))
 	t.Cleanup(func() { d.server.Stop() }) //nolint:errcheck // the test has ended
 	u, err := url.Parse(d.server.URL())
 	require.NoError(t, err)
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	d.proxy = toxiproxy.NewProxy(server, "postgres", lastingAddress(t), u.Host)
+	d.proxy = toxiproxy.NewProxy(server, "postgres", stableAddress(t), u.Host)
 	require.NoError(t, d.proxy.Start())
 	t.Cleanup(d.proxy.Stop)
 	u.Host = d.proxy.Listen
@@ -57,15 +56,6 @@ func (d *database) start(ctx context.Context) (err error) {
 	return d.proxy.Update(&toxiproxy.Proxy{Listen: d.proxy.Listen, Upstream: u.Host, Enabled: true})
 }
 
-// postmaster is the process of the server on a data folder.
-func postmaster(data string) (pid int, err error) {
-	text, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
-}
-
 // fault disturbs until ctx ends, counts how often it has, and leaves everything as it was.
 type fault func(ctx context.Context, t *testing.T, r *runner, d *database, struck *atomic.Int64)
 
@@ -83,7 +73,7 @@ func pause(ctx context.Context, from, to time.Duration) bool {
 
 func killFunctions(ctx context.Context, _ *testing.T, r *runner, _ *database, struck *atomic.Int64) {
 	for pause(ctx, 10*time.Millisecond, 50*time.Millisecond) {
-		if pids := r.functions(); len(pids) > 0 {
+		if pids := r.functionPIDs(); len(pids) > 0 {
 			if syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) == nil {
 				struck.Add(1)
 			}

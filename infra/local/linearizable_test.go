@@ -45,7 +45,7 @@ func TestLinearizable(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			d := startDatabase(t)
-			r := begin(t, d.url, []string{local}).await(t)
+			r := startWith(t, d.url, []string{localBinary}).awaitReady(t)
 			s := newSession(r)
 			result := porcupine.Ok
 			t.Cleanup(func() { // also where it did not come to the check
@@ -87,7 +87,7 @@ func TestLinearizable(t *testing.T) {
 func TestLinearizableCatches(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)
-	r := begin(t, d.url, []string{local}).await(t)
+	r := startWith(t, d.url, []string{localBinary}).awaitReady(t)
 	conn, err := pgx.Connect(t.Context(), d.url)
 	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,7 +11,7 @@ import (
 // A path leads where it leads on AWS, whatever the caller meant by it.
 func TestPathsAsOnAWS(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	ids := map[string]string{}
 	for _, key := range []string{"a", "a/b", "a?b", "a%2Fb", "order", "order?1", "café 100% #1+1"} {
 		ids[key] = r.create(t, key)
@@ -58,5 +57,5 @@ func TestPathsAsOnAWS(t *testing.T) {
 	status, body := request(t, "GET", r.promises("/promises?name="+strings.Repeat("x", 11_000)), "Bearer "+r.ready.APIKey, "")
 	require.Equal(t, 413, status)
 	require.Equal(t, "HTTP header is larger than 10240 bytes.", body)
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -63,8 +62,8 @@ func TestQuiet(t *testing.T) {
 	signing := auth.NewSigningKey().Text()
 	secrets["signing key"] = signing
 	secrets["signing key, encoded"] = signing[strings.Index(signing, ":")+1:]
-	data := filepath.Join(folder(t), "data")
-	r := beginIn(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{local}, "--data", data).await(t)
+	data := filepath.Join(tempFolder(t), "data")
+	r := startCommand(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{localBinary}, "--data", data).awaitReady(t)
 	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "those of the environment are used, and not kept")
 	secrets["API key"] = r.ready.APIKey
 	database, err := url.Parse(r.ready.DatabaseURL)
@@ -262,9 +261,7 @@ func TestQuiet(t *testing.T) {
 // crash ends a runner's Postgres as no shutdown does.
 func crash(t *testing.T, data string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
+	pid, err := postmaster(data)
 	require.NoError(t, err)
-	postmaster, err := strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGQUIT))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +18,7 @@ import (
 // keep Ctrl-C waiting.
 func TestSchedule(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	ready := time.Now()
 	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"approval","timeoutMs":1500}`, uuid.NewString()))
 	require.Equal(t, 201, status, p)
@@ -45,7 +44,7 @@ func TestSchedule(t *testing.T) {
 	status, _ = r.call(t, "GET", "/promises/id:"+p["promiseId"].(string), "")
 	require.Equal(t, 404, status)
 
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 	begun := 1 + int(time.Since(ready)/routes.Schedules[0].Every)
 	require.Less(t, strings.Count(r.stderr.String(), `"msg":"swept","once":false`), begun, "one of them was cut off")
 	require.NotContains(t, r.stdout.String(), "Runtime.ExitError", "its end is no failure")

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +27,7 @@ import (
 // The sample events that need no promise made by hand, in an order that makes sense, on the functions as they ship.
 func TestSampleEvents(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	for _, c := range []struct{ event, want string }{
 		{"create-promise.http", `"errorType":"forbidden"`},
 		{"create-promise.direct", `"created":true`},
@@ -52,21 +51,7 @@ func TestSampleEvents(t *testing.T) {
 		require.Contains(t, string(r.lambda(t, "migrate", payload).Payload), `"errorType":"invalid_payload"`, payload)
 		require.Contains(t, string(r.lambda(t, "expire-promises", payload).Payload), `"errorType":"invalid_payload"`, payload)
 	}
-	r.end(t, syscall.SIGINT)
-}
-
-// functions lists the processes of a runner's functions.
-func (r *runner) functions() []int {
-	var pids []int
-	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
-	for _, exe := range exes {
-		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, r.tmp) {
-			if pid, err := strconv.Atoi(strings.Split(exe, "/")[2]); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
+	r.stop(t, syscall.SIGINT)
 }
 
 // TestKilled settles promises while functions are killed, and in the end the database: whatever was answered stands,
@@ -76,8 +61,8 @@ func TestKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
-	data := filepath.Join(folder(t), "data")
-	r := begin(t, "", []string{local}, "--data", data).await(t)
+	data := filepath.Join(tempFolder(t), "data")
+	r := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 
 	type settlement struct{ id, value string }
 	var mu sync.Mutex
@@ -138,7 +123,7 @@ func TestKilled(t *testing.T) {
 		before := soFar()
 		time.Sleep(20 * time.Millisecond)
 		require.Eventually(t, func() bool { return soFar() > before }, time.Minute, time.Millisecond, "nothing is done between two deaths")
-		if pids := r.functions(); len(pids) > 0 {
+		if pids := r.functionPIDs(); len(pids) > 0 {
 			syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) //nolint:errcheck // it may just have gone
 		}
 	}
@@ -155,7 +140,7 @@ func TestKilled(t *testing.T) {
 	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
 	<-r.exited
 
-	r = begin(t, "", []string{local}, "--data", data).await(t)
+	r = startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
@@ -182,5 +167,5 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d settlements answered, %d calls cut off", len(answered), unanswered.Load())
 	require.NotEmpty(t, answered)
 	require.NotZero(t, unanswered.Load())
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }

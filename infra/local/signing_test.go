@@ -41,10 +41,10 @@ func headerOf(t *testing.T, token string) (header struct{ Alg, Kid string }) {
 // the previous release never used, the same secret opens nothing.
 func TestADataFolderOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
-	data := filepath.Join(folder(t), "data")
+	data := filepath.Join(tempFolder(t), "data")
 	secret := []byte(strings.Repeat("s", 32))
 	keys := "old:" + base64.RawURLEncoding.EncodeToString(secret)
-	first := beginIn(t, []string{"TOKEN_KEYS=" + keys}, []string{local}, "--data", data).await(t)
+	first := startCommand(t, []string{"TOKEN_KEYS=" + keys}, []string{localBinary}, "--data", data).awaitReady(t)
 	made := first.createWithToken(t)
 	require.Equal(t, "EdDSA", headerOf(t, made.token).Alg)
 	old := callback{path: strings.Replace(made.path, made.token, legacyToken(t, secret, "demo", made.promiseID), 1)}
@@ -55,17 +55,17 @@ func TestADataFolderOfThePreviousRelease(t *testing.T) {
 	_, err = conn.Exec(t.Context(), "DROP TABLE signing_key; DELETE FROM promises_schema_version WHERE version_id = 17", pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	require.NoError(t, conn.Close(t.Context()))
-	first.end(t, syscall.SIGINT)
+	first.stop(t, syscall.SIGINT)
 	require.NoError(t, os.Remove(filepath.Join(data, signingKeyFile)))
 	require.NoError(t, os.WriteFile(filepath.Join(data, tokenKeysFile), []byte(keys+"\n"), 0o600))
 
-	second := begin(t, "", []string{local}, "--data", data).await(t)
+	second := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 	made.post(t, second.ready.HTTPURL, `{"value":1}`, 403) // the key that signed it is gone
 	require.Contains(t, old.post(t, second.ready.HTTPURL, `{"value":1}`, 200), `"outcome":"settled"`)
 	again := second.createWithToken(t)
 	require.Equal(t, "EdDSA", headerOf(t, again.token).Alg)
 	require.Contains(t, again.post(t, second.ready.HTTPURL, `{"value":1}`, 200), `"outcome":"settled"`)
-	second.end(t, syscall.SIGINT)
+	second.stop(t, syscall.SIGINT)
 }
 
 // The signing key of a deployment is rotated while its functions run: tokens of the old key stay valid, those of the new one are at

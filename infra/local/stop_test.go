@@ -98,9 +98,9 @@ func firstLine(t *testing.T, name string) string {
 // A call that waits when the runner is stopped is answered with what is so.
 func TestStopAnswersWaits(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	w := r.startWaits(t)
-	r.end(t, syscall.SIGTERM)
+	r.stop(t, syscall.SIGTERM)
 	w.Wait()
 	require.Len(t, w.http, 2*waitsOfEach)
 	for _, answer := range w.http {
@@ -120,12 +120,12 @@ func TestStopAnswersForFunctions(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	w := r.startWaits(t)
-	for _, pid := range r.functions() {
+	for _, pid := range r.functionPIDs() {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	}
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 	w.Wait()
 	for _, answer := range w.http {
 		require.Equal(t, `503 {"message":"`+http.StatusText(http.StatusServiceUnavailable)+`"}`, answer)
@@ -139,12 +139,12 @@ func TestStopAnswersForFunctions(t *testing.T) {
 // A killed runner's folders are removed by the next one; those of one that runs are not.
 func TestKilledRunnerLeavesNothing(t *testing.T) {
 	t.Parallel()
-	dir := folder(t)
+	dir := tempFolder(t)
 	data, tmp := filepath.Join(dir, "data"), filepath.Join(dir, "tmp")
-	require.NoError(t, os.Mkdir(tmp, 0o711)) //nolint:gosec // see folder
+	require.NoError(t, os.Mkdir(tmp, 0o711)) //nolint:gosec // see tempFolder
 	env := []string{"TMPDIR=" + tmp}
 	start := func(databaseURL string) *runner {
-		r := beginIn(t, append(env, "DATABASE_URL="+databaseURL), []string{local}, "--data", data)
+		r := startCommand(t, append(env, "DATABASE_URL="+databaseURL), []string{localBinary}, "--data", data)
 		r.tmp = tmp
 		return r
 	}
@@ -156,7 +156,7 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 		}
 		return names
 	}
-	killed := start("").await(t)
+	killed := start("").awaitReady(t)
 	left := entries(tmp)
 	require.Len(t, left, 1, "the functions' binaries")
 	inData := entries(data)
@@ -164,11 +164,11 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 	<-killed.exited
 	require.Equal(t, left, entries(tmp), "a killed process removes nothing")
 
-	second := start("").await(t)
+	second := start("").awaitReady(t)
 	require.NotContains(t, entries(tmp), left[0])
 	require.Equal(t, inData, entries(data), "Postgres's files are the same again")
 	both := entries(tmp)
-	third := start(second.ready.DatabaseURL).await(t)
+	third := start(second.ready.DatabaseURL).awaitReady(t)
 	require.Len(t, entries(tmp), 2)
 	require.Subset(t, entries(tmp), both, "the second runner goes on")
 	status, p := second.call(t, "POST", "/promises/key:a/cancel", "") // a function that has not run yet
@@ -177,6 +177,6 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 	require.NoError(t, third.cmd.Process.Signal(syscall.SIGTERM))
 	<-third.exited
 	require.Equal(t, both, entries(tmp))
-	second.end(t, syscall.SIGTERM)
+	second.stop(t, syscall.SIGTERM)
 	require.Contains(t, second.stdout.String(), "Building the functions.")
 }

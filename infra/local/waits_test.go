@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -28,7 +27,7 @@ func TestWaitsLeaveRoom(t *testing.T) {
 	t.Parallel()
 	var waiting sync.WaitGroup
 	t.Cleanup(waiting.Wait) // when the runner has gone
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	r.exec(t, "UPDATE tenant SET max_waits = 1000")
 	workflow := uuid.NewString()
 	status, p := r.call(t, "POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"payment"}`, workflow))
@@ -70,23 +69,7 @@ func TestWaitsLeaveRoom(t *testing.T) {
 	require.Equal(t, "settled", p["outcome"])
 	waiting.Wait()
 	require.EqualValues(t, 2*places, told.Load())
-	r.end(t, syscall.SIGTERM)
-}
-
-// get reads a path of the demo tenant.
-func (r *runner) get(path string) (status int, body string, err error) {
-	req, err := http.NewRequest(http.MethodGet, r.promises(path), nil)
-	if err != nil {
-		return 0, "", err
-	}
-	req.Header.Set("Authorization", "Bearer "+r.ready.APIKey)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b), err
+	r.stop(t, syscall.SIGTERM)
 }
 
 // exec runs a statement in the runner's database.
@@ -100,7 +83,7 @@ func (r *runner) exec(t *testing.T, sql string, args ...any) {
 }
 
 // waiting is how many of the tenant's calls are counted as waiting.
-func (r *runner) waiting(t *testing.T, slug string) (n int) {
+func (r *runner) waitCount(t *testing.T, slug string) (n int) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
@@ -111,20 +94,20 @@ func (r *runner) waiting(t *testing.T, slug string) (n int) {
 }
 
 // as makes the same runner's calls those of another tenant, with a key of its own.
-func (r *runner) as(t *testing.T, slug string) *neighbour {
+func (r *runner) newTenant(t *testing.T, slug string) *tenantClient {
 	t.Helper()
 	require.Nil(t, r.lambda(t, "manage-tenants", `{"action":"create-tenant","slug":"`+slug+`"}`).FunctionError)
 	var key struct{ APIKey string }
 	made := r.lambda(t, "manage-tenants", `{"action":"create-key","tenant":"`+slug+`","name":"test","scopes":["create","settle","read"]}`)
 	require.NoError(t, json.Unmarshal(made.Payload, &key))
-	return &neighbour{url: r.ready.HTTPURL + "/api/tenants/" + slug, key: key.APIKey}
+	return &tenantClient{url: r.ready.HTTPURL + "/api/tenants/" + slug, key: key.APIKey}
 }
 
-// neighbour is a tenant beside others.
-type neighbour struct{ url, key string }
+// tenantClient is a tenant beside others.
+type tenantClient struct{ url, key string }
 
 // do makes a call and returns the status, the Retry-After header and the body.
-func (n *neighbour) do(method, path, body string) (status int, retryAfter, text string, err error) {
+func (n *tenantClient) do(method, path, body string) (status int, retryAfter, text string, err error) {
 	req, err := http.NewRequest(method, n.url+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", "", err
@@ -141,7 +124,7 @@ func (n *neighbour) do(method, path, body string) (status int, retryAfter, text 
 }
 
 // create makes a pending promise in a workflow execution of its own.
-func (n *neighbour) create(t *testing.T) (id, workflow string) {
+func (n *tenantClient) create(t *testing.T) (id, workflow string) {
 	t.Helper()
 	workflow = uuid.NewString()
 	status, _, text, err := n.do("POST", "/promises", fmt.Sprintf(`{"workflowExecutionId":%q,"name":"payment"}`, workflow))
@@ -158,8 +141,8 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 	t.Parallel()
 	var waits sync.WaitGroup
 	t.Cleanup(waits.Wait) // when the runner has gone
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
-	hostile, honest := r.as(t, "hostile"), r.as(t, "honest")
+	r := startRunner(t)
+	hostile, honest := r.newTenant(t, "hostile"), r.newTenant(t, "honest")
 	id, workflow := hostile.create(t)
 	ended := make(chan struct{})
 	var atOnce, served atomic.Int32
@@ -189,7 +172,7 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return r.waiting(t, "hostile") >= 20 && atOnce.Load() > 0 }, 2*time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return r.waitCount(t, "hostile") >= 20 && atOnce.Load() > 0 }, 2*time.Minute, 10*time.Millisecond)
 	for range 5 {
 		promise, workflow := honest.create(t)
 		woken := make(chan string, 2)
@@ -205,7 +188,7 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 				}
 			}()
 		}
-		require.Eventually(t, func() bool { return r.waiting(t, "honest") == 2 }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return r.waitCount(t, "honest") == 2 }, time.Minute, 10*time.Millisecond)
 		for _, path := range []string{"/promises/id:" + promise, "/workflows/" + workflow + "/events", "/promises?state=pending"} {
 			status, _, text, err := honest.do("GET", path, "")
 			require.NoError(t, err)
@@ -220,14 +203,14 @@ func TestOneTenantsWaitsLeaveRoomForAnother(t *testing.T) {
 			require.Contains(t, text, `"state":"resolved"`)
 		}
 	}
-	require.Eventually(t, func() bool { return r.waiting(t, "hostile") <= 20 }, time.Minute, 10*time.Millisecond, "those that began at the same time end soon")
+	require.Eventually(t, func() bool { return r.waitCount(t, "hostile") <= 20 }, time.Minute, 10*time.Millisecond, "those that began at the same time end soon")
 	close(ended)
 	status, _, text, err := hostile.do("POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
 	require.NoError(t, err)
 	require.Equal(t, 200, status, text)
-	require.Eventually(t, func() bool { return r.waiting(t, "hostile") == 0 }, time.Minute, 10*time.Millisecond, "every wait has ended")
+	require.Eventually(t, func() bool { return r.waitCount(t, "hostile") == 0 }, time.Minute, 10*time.Millisecond, "every wait has ended")
 	require.Positive(t, served.Load())
-	r.end(t, syscall.SIGTERM)
+	r.stop(t, syscall.SIGTERM)
 }
 
 // A process that is killed while it waits leaves its row, which counts until it expires and is deleted by a later wait.
@@ -236,8 +219,8 @@ func TestAKilledWaitExpires(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
-	tenant := r.as(t, "acme")
+	r := startRunner(t)
+	tenant := r.newTenant(t, "acme")
 	r.exec(t, "UPDATE tenant SET max_waits = 1")
 	id, _ := tenant.create(t)
 	path := "/promises/id:" + id + "/wait?waitSeconds=25"
@@ -247,14 +230,14 @@ func TestAKilledWaitExpires(t *testing.T) {
 		assert.NoError(t, err)
 		killed <- status
 	}()
-	require.Eventually(t, func() bool { return r.waiting(t, "acme") == 1 }, time.Minute, 10*time.Millisecond)
-	for _, pid := range r.functions() {
+	require.Eventually(t, func() bool { return r.waitCount(t, "acme") == 1 }, time.Minute, 10*time.Millisecond)
+	for _, pid := range r.functionPIDs() {
 		if target, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && strings.Contains(target, "wait-promise") {
 			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 		}
 	}
 	require.Equal(t, 500, <-killed)
-	require.Equal(t, 1, r.waiting(t, "acme"))
+	require.Equal(t, 1, r.waitCount(t, "acme"))
 	status, retryAfter, text, err := tenant.do("GET", path, "")
 	require.NoError(t, err)
 	require.Equal(t, "200 5", fmt.Sprint(status, " ", retryAfter), text)
@@ -262,16 +245,6 @@ func TestAKilledWaitExpires(t *testing.T) {
 	status, retryAfter, text, err = tenant.do("GET", strings.TrimSuffix(path, "25")+"1", "")
 	require.NoError(t, err)
 	require.Equal(t, "200 ", fmt.Sprint(status, " ", retryAfter), text)
-	require.Zero(t, r.rows(t, "tenant_wait"), "the wait has deleted the expired row and its own")
-	r.end(t, syscall.SIGTERM)
-}
-
-// rows is how many rows a table has.
-func (r *runner) rows(t *testing.T, table string) (n int) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
-	require.NoError(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
-	require.NoError(t, conn.QueryRow(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n))
-	return n
+	require.Zero(t, r.rowCount(t, "tenant_wait"), "the wait has deleted the expired row and its own")
+	r.stop(t, syscall.SIGTERM)
 }

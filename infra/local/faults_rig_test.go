@@ -6,16 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -42,35 +38,17 @@ type outage struct {
 func newOutage(t *testing.T, dir string) *outage {
 	t.Helper()
 	o := &outage{dir: dir, client: http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
-	o.proxy = toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", lastingAddress(t), "")
+	o.proxy = toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", stableAddress(t), "")
 	o.startServer(t)
 	t.Cleanup(func() { o.server.Stop() }) //nolint:errcheck // it may have been crashed
 	t.Cleanup(o.client.CloseIdleConnections)
 	o.sql(t, "CREATE ROLE service LOGIN PASSWORD 'of today'", "CREATE DATABASE service OWNER service")
 	require.NoError(t, o.proxy.Start())
 	t.Cleanup(o.proxy.Stop)
-	o.runner = begin(t, "postgres://service:of%20today@"+o.proxy.Listen+"/service?sslmode=disable", []string{local}).await(t)
+	o.runner = startWith(t, "postgres://service:of%20today@"+o.proxy.Listen+"/service?sslmode=disable", []string{localBinary}).awaitReady(t)
 
 	o.healthy(t, o.work(t), "") // which starts processes
 	return o
-}
-
-// ports are handed out one by one, from a place of this process's own.
-var ports atomic.Uint32
-
-func init() { ports.Store(rand.Uint32()) }
-
-// lastingAddress returns an address that stays free while nothing listens there. Its port is below those that the system gives
-// to clients, and to listeners on port 0: one of them would be in the way when a proxy that was stopped starts again.
-func lastingAddress(t *testing.T) string {
-	t.Helper()
-	for {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+ports.Add(1)%12_000)
-		if l, err := net.Listen("tcp", address); err == nil {
-			require.NoError(t, l.Close())
-			return address
-		}
-	}
 }
 
 // startServer starts the server of the folder, which has a new port each time.
@@ -148,9 +126,7 @@ func signalAll(pids []int, s syscall.Signal) {
 // signal sends a signal to the server.
 func (o *outage) signal(t *testing.T, s syscall.Signal) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(o.dir, "cluster", "postmaster.pid"))
-	require.NoError(t, err)
-	pid, err := strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
+	pid, err := postmaster(o.dir)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(pid, s))
 }
@@ -470,9 +446,9 @@ func memory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "promises-local-test-")
 	if err != nil {
-		return filepath.Join(folder(t), "data")
+		return filepath.Join(tempFolder(t), "data")
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // see folder
+	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // see tempFolder
 	return filepath.Join(dir, "data")
 }
