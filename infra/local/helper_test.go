@@ -456,6 +456,14 @@ func (d *deployment) invoke(t *testing.T, function, payload string) (answer map[
 	return answer, problem
 }
 
+// must invokes a function directly and requires an answer.
+func (d *deployment) must(t *testing.T, function, payload string) map[string]any {
+	t.Helper()
+	answer, problem := d.invoke(t, function, payload)
+	require.Empty(t, problem, "%s %s\n%s", function, payload, d.output.String())
+	return answer
+}
+
 // http calls a route of the tenant acme, and repeats the call while it is unavailable.
 func (d *deployment) http(t *testing.T, method, path, credential, body string) (int, map[string]any) {
 	t.Helper()
