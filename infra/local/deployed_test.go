@@ -160,7 +160,7 @@ func (a *deployedAPI) testDeadlines(t *testing.T) {
 	t.Run("a deadline that has just passed", func(t *testing.T) { a.settle(t, "/promises/key:late/reject", a.key, failure, "timed_out") })
 }
 
-// testReads reads promises and events. The key k1 and the name p1 are those of testSettle.
+// testReads reads promises and events. testSettle has created the promise p1 with the key k1.
 func (a *deployedAPI) testReads(t *testing.T) {
 	_, settled := a.create(t, `,"timeoutMs":0`)
 	_, pending := a.create(t, "")
@@ -207,8 +207,8 @@ func (a *deployedAPI) testRace(t *testing.T) {
 	require.Equal(t, 1, won)
 }
 
-// testDeployedSweep makes due deadlines, keys, early settlements and old promises, and runs the sweep twice. The key k1 is that of
-// testSettle.
+// testDeployedSweep makes due deadlines, keys, early settlements and old promises, and runs the sweep twice. testSettle has
+// created the key k1.
 func testDeployedSweep(t *testing.T, d *deployment) {
 	const oldWorkflow = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"
 	d.must(t, "reject", `{"tenant":"acme","key":"never","error":"no","holdSeconds":1}`)

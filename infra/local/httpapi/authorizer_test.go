@@ -284,8 +284,8 @@ func TestAuthorizerRunsBeforeTheBodyIsChecked(t *testing.T) {
 // If a client disconnects while the authorizer runs, the authorizer and the route's function still run to their end.
 func TestClientDisconnects_FunctionsRunOn(t *testing.T) {
 	t.Parallel()
-	ctx, leave := context.WithCancel(context.Background())
-	i := &leaving{leave: leave}
+	ctx, disconnect := context.WithCancel(context.Background())
+	i := &disconnectingInvoker{disconnect: disconnect}
 	h := httpapi.New(guarded, guards, i)
 	r := httptest.NewRequestWithContext(ctx, "POST", "/promises/id:1/resolve", strings.NewReader("{}"))
 	r.Header.Set("Authorization", "a")
@@ -294,13 +294,13 @@ func TestClientDisconnects_FunctionsRunOn(t *testing.T) {
 	require.Equal(t, []string{"authorize", "resolve"}, i.ran)
 }
 
-type leaving struct {
-	leave func()
-	ran   []string
+type disconnectingInvoker struct {
+	disconnect func()
+	ran        []string
 }
 
-func (l *leaving) Invoke(ctx context.Context, function string, _ lambda.Request) (lambda.Result, error) {
-	l.leave()
+func (l *disconnectingInvoker) Invoke(ctx context.Context, function string, _ lambda.Request) (lambda.Result, error) {
+	l.disconnect()
 	if ctx.Err() != nil {
 		return lambda.Result{}, ctx.Err()
 	}

@@ -466,10 +466,10 @@ func TestSizes(t *testing.T) {
 
 func TestTooManyRequests(t *testing.T) {
 	t.Parallel()
-	entered, leave := make(chan struct{}), make(chan struct{})
+	entered, release := make(chan struct{}), make(chan struct{})
 	s := httptest.NewServer(httpapi.New(table, nil, invoker(func(string, lambda.Request) (lambda.Result, error) {
 		entered <- struct{}{}
-		<-leave
+		<-release
 		return lambda.Result{Payload: []byte(`{}`)}, nil
 	})))
 	t.Cleanup(s.Close)
@@ -497,7 +497,7 @@ func TestTooManyRequests(t *testing.T) {
 		}
 	}()
 	defer close(entered)
-	close(leave)
+	close(release)
 	for range httpapi.MaxRequests {
 		require.Equal(t, http.StatusOK, <-answers)
 	}
