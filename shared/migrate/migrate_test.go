@@ -431,5 +431,5 @@ func TestSchemaMustExist(t *testing.T) {
 	db := dbtest.Bare(t)
 	nowhere := strings.ReplaceAll(db.URL, one[string](t, db, "SELECT current_schema()::text"), "nowhere")
 	_, err := migrate.Run(t.Context(), config(t, nowhere), migrate.Options{})
-	require.ErrorContains(t, err, "the search_path names no schema that exists")
+	require.ErrorContains(t, err, "search_path names no existing schema")
 }

@@ -54,7 +54,7 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE promise ALTER COLUMN value TYPE TEXT", []string{"promise.value is text, not bytea"}},
 		{"ALTER TABLE promise ALTER COLUMN created_by_sequence TYPE BIGINT", []string{"promise.created_by_sequence is bigint, not integer"}},
 		{"ALTER TABLE promise DROP CONSTRAINT promise_pkey", []string{"promise(id) is neither a primary key nor unique"}},
-		{"ALTER TABLE promise ADD COLUMN theirs TEXT NOT NULL", []string{"promise.theirs, of which nothing is known here, takes no NULL and has no default"}},
+		{"ALTER TABLE promise ADD COLUMN theirs TEXT NOT NULL", []string{"promise.theirs is an unknown column that takes no NULL and has no default"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN kind INT NOT NULL", []string{"workflow_execution.kind"}},
 		{"ALTER TABLE tenant DROP CONSTRAINT tenant_slug_key", []string{"tenant(slug) is neither"}},
 		{"ALTER TABLE tenant ALTER COLUMN slug TYPE INT USING 1", []string{"tenant.slug is integer, not text"}},
@@ -175,7 +175,7 @@ func TestCheckedAgainAfterAFirstTry(t *testing.T) {
 	fillLegacy(t, db)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'pay', 9)", w2)
 	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.ErrorContains(t, err, "several promises have one name")
+	require.ErrorContains(t, err, "several promises of a workflow have the same name")
 	db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
 	db.Exec(t, "CREATE TABLE workflow_event (x INT)")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
@@ -191,7 +191,7 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 	fillLegacy(t, db)
 	db.Exec(t, "UPDATE promise SET timeout_at = 'infinity' WHERE id = 'long'")
 	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.ErrorContains(t, err, "promises with an infinite time, set it or make it NULL: ids: 'long'")
+	require.ErrorContains(t, err, "promises have an infinite time, set a finite one or NULL: ids: 'long'")
 	db.Exec(t, "UPDATE promise SET timeout_at = NULL WHERE id = 'long'")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
@@ -205,7 +205,7 @@ func TestTwoPromisesOfOneNameAreRefused(t *testing.T) {
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'it''s', 1), ('other twin', $1, 'it''s', 2)", w2)
 	rehearsal, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 	require.NoError(t, err)
-	const says = `several promises have one name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
+	const says = `several promises of a workflow have the same name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
 	require.Contains(t, rehearsal.Refused, says)
 	before := everything(t, db)
 	result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
@@ -240,7 +240,7 @@ func TestABusyTable(t *testing.T) {
 	_, err = tx.Exec(t.Context(), "SELECT COUNT(*) FROM promise") // a long report
 	require.NoError(t, err)
 	before := everything(t, db)
-	const inUse = "00002_promise_uuid.sql: the tables are in use by others: nothing of this file was changed, repeat the call"
+	const inUse = "00002_promise_uuid.sql: the tables are in use by other transactions: this file changed nothing, repeat the call"
 	for waits := false; !waits; { // a migration may have given up before anyone looked
 		failed := make(chan error, 1)
 		go func() {
