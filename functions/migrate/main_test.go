@@ -261,7 +261,7 @@ func TestPayloads(t *testing.T) {
 	}
 	for payload, says := range map[string]string{
 		`{"dryRun":null}`:              "The field dryRun must be true or false.",
-		`{"dryrun":true}`:              `no field "dryrun"`,
+		`{"dryrun":true}`:              `unknown field "dryrun"`,
 		`{"roles":true,"roles":false}`: `"roles" twice`,
 		`{"dryRun":true} x`:            "nothing after it",
 		`{"RequestType":"create"}`:     "Create, Update or Delete",
@@ -345,7 +345,7 @@ func TestShell(t *testing.T) {
 		{[]string{"-h"}, "", 0, "usage: migrate [-dry-run | -roles]", ""},
 		{[]string{"--help"}, "", 0, "-dry-run", ""},
 		{[]string{"-dryrun"}, "postgres://u@h/d", 2, "", "flag provided but not defined: -dryrun"},
-		{[]string{"dry-run"}, "postgres://u@h/d", 2, "", `there are no arguments, only flags: "dry-run"`},
+		{[]string{"dry-run"}, "postgres://u@h/d", 2, "", `unexpected argument "dry-run": migrate takes flags only`},
 		{nil, "", 2, "", "DATABASE_URL is not set"},
 		{[]string{"-dry-run", "-roles"}, "postgres://u@h/d", 1, "", "roles cannot be rehearsed"},
 		{[]string{"-dry-run", "-rotate-signing-key"}, "postgres://u@h/d", 1, "", "cannot be rehearsed"},

@@ -278,7 +278,7 @@ func TestPermissionsThatAreLate(t *testing.T) {
 	status, _, reason := k.event(t, sample(t, "cloudformation-create"))
 	require.Equal(t, "SUCCESS", status, reason)
 	require.EqualValues(t, 4, calls.Load())
-	require.Contains(t, k.output.String(), "denies the call yet")
+	require.Contains(t, k.output.String(), "still denies the call")
 	k.current(t)
 
 	k.manager.Hook(func(string, string) string { return "ResourceNotFoundException" }, nil)

@@ -65,11 +65,11 @@ func TestFind(t *testing.T) {
 		{"the cluster's own", source{search: list("path/16"), globs: globs, download: none}, 15, at("lib/15/bin"), ""},
 		{"then a download", source{search: list("path/9", "path/14"), download: downloads(at("downloaded"))}, 0, at("downloaded"), ""},
 		{"none", source{search: list("path/14"), download: none}, 0, "",
-			"no Postgres 15 or later: install one (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
-				"or set DATABASE_URL; downloading one failed: no network"},
+			"found no Postgres 15 or later: install one (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
+				"or set DATABASE_URL; the download failed: no network"},
 		{"none of the cluster's", source{search: list("path/16"), download: none}, 15, "",
-			"no Postgres 15, which made the data folder's cluster: install it, or set DATABASE_URL; downloading one failed: no network"},
-		{"downloaded, and unfit", source{download: downloads(at("old"))}, 0, "", "does not run here"},
+			"found no Postgres 15, which created the data folder's cluster: install it, or set DATABASE_URL; the download failed: no network"},
+		{"downloaded, and unfit", source{download: downloads(at("old"))}, 0, "", "do not run here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -125,8 +125,8 @@ func TestDownloadFails(t *testing.T) {
 	src := source{port: freePort, download: a.download}
 	var log bytes.Buffer
 	_, err := start(t.Context(), Options{Log: &log}, src)
-	require.ErrorContains(t, err, "no Postgres 15 or later: install one (Debian: apt-get install postgresql; "+
-		"macOS: brew install postgresql), or set DATABASE_URL; downloading one failed: "+a.url)
+	require.ErrorContains(t, err, "found no Postgres 15 or later: install one (Debian: apt-get install postgresql; "+
+		"macOS: brew install postgresql), or set DATABASE_URL; the download failed: "+a.url)
 	require.ErrorContains(t, err, "404 Not Found")
 	require.Equal(t, "Postgres 17.10.0-beta.17: downloading\n", log.String())
 	requireOnly(t, a.cache)

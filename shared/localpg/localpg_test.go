@@ -282,7 +282,7 @@ func TestFolderOfOthers(t *testing.T) {
 	require.NoError(t, err)
 	for _, fresh := range []bool{false, true} {
 		_, err := Start(t.Context(), Options{Dir: dir, Fresh: fresh})
-		require.ErrorContains(t, err, dir+" holds something else (cluster): choose an empty one")
+		require.ErrorContains(t, err, dir+" contains files of another program (cluster): choose an empty folder")
 	}
 	require.FileExists(t, precious)
 	after, err := os.Stat(dir)

@@ -144,10 +144,10 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 	return result, nil
 }
 
-// Locked calls f in a session that has Run's lock, so that concurrent calls run
-// one after another. If a later release has migrated the database, Locked returns
+// WithLock calls f in a session that has Run's lock, so that concurrent calls run
+// one after another. If a later release has migrated the database, WithLock returns
 // nil and does not call f. conf has the same requirements as in Run.
-func Locked(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) error {
+func WithLock(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) error {
 	last, err := lastVersion(migrations.FS)
 	if err != nil {
 		return fmt.Errorf("migrate: read the files: %w", err)

@@ -336,7 +336,7 @@ func TestCommand(t *testing.T) {
 	wrong.Stderr = &stderr
 	require.Error(t, wrong.Run())
 	require.Contains(t, stderr.String(), "-dryrun")
-	require.Error(t, run(db.URL, "dry-run").Run(), "there are no arguments")
+	require.Error(t, run(db.URL, "dry-run").Run(), "the command takes flags only")
 	require.Equal(t, before, everything(t, db), "what is misspelt is not the real thing")
 
 	out, err = run(db.URL).Output()
