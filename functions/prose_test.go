@@ -344,7 +344,7 @@ func commentsOf(pattern *regexp.Regexp) func(*testing.T, string, string) []sente
 				fenced = !fenced
 			}
 			if m := pattern.FindStringSubmatch(line); m != nil && strings.TrimSpace(m[1]) != "" &&
-				!fenced && !(isDocument(file) && strings.HasPrefix(line, "    ")) &&
+				!fenced && (!isDocument(file) || !strings.HasPrefix(line, "    ")) &&
 				!strings.HasPrefix(m[1], "\t") && !strings.Contains(line, "nolint") {
 				paragraph = append(paragraph, part{i + 1, strings.TrimSpace(m[1])})
 				continue

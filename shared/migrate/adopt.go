@@ -77,11 +77,11 @@ var legacy = []legacyTable{
 func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
 	var differences, present []string
 	for _, table := range legacy {
-		there, found, err := table.differences(ctx, conn)
+		exists, found, err := table.differences(ctx, conn)
 		if err != nil {
 			return fmt.Errorf("read the table %s: %w", table.name, err)
 		}
-		if there {
+		if exists {
 			present = append(present, table.name)
 		}
 		differences = append(differences, found...)
@@ -107,21 +107,24 @@ func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there bool, found []string, err error) {
+// An actualColumn is a row of columnsSQL.
+type actualColumn struct {
+	Name       string
+	DataType   string
+	NotNull    bool
+	HasDefault bool
+	Computed   bool
+	IsTable    bool
+	Hidden     bool
+}
+
+// differences reports whether the table exists, and lists how it differs from t.
+func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (exists bool, found []string, err error) {
 	rows, err := conn.Query(ctx, columnsSQL, t.name)
 	if err != nil {
 		return false, nil, err
 	}
-	type actual struct {
-		Name       string
-		DataType   string
-		NotNull    bool
-		HasDefault bool
-		Computed   bool
-		IsTable    bool
-		Hidden     bool
-	}
-	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[actual])
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[actualColumn])
 	if err != nil || len(columns) == 0 {
 		return false, nil, err
 	}
@@ -131,7 +134,22 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there boo
 	if columns[0].Hidden {
 		found = append(found, t.name+" has row-level security, which hides rows from this user")
 	}
-	byName := map[string]actual{}
+	found = append(found, t.columnDifferences(columns)...)
+	unique, err := column(ctx, conn, uniqueSQL, t.name)
+	if err != nil {
+		return true, nil, err
+	}
+	for _, want := range t.unique {
+		if !slices.Contains(unique, want) {
+			found = append(found, fmt.Sprintf("%s(%s) is neither a primary key nor unique", t.name, want))
+		}
+	}
+	return true, found, nil
+}
+
+// columnDifferences lists how the columns differ from those of t.
+func (t legacyTable) columnDifferences(columns []actualColumn) (found []string) {
+	byName := map[string]actualColumn{}
 	for _, c := range columns {
 		byName[c.Name] = c
 	}
@@ -165,16 +183,7 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there boo
 			found = append(found, fmt.Sprintf("%s.%s is an unknown column that takes no NULL and has no default: inserts would fail", t.name, c.Name))
 		}
 	}
-	unique, err := column(ctx, conn, uniqueSQL, t.name)
-	if err != nil {
-		return true, nil, err
-	}
-	for _, want := range t.unique {
-		if !slices.Contains(unique, want) {
-			found = append(found, fmt.Sprintf("%s(%s) is neither a primary key nor unique", t.name, want))
-		}
-	}
-	return true, found, nil
+	return found
 }
 
 const columnsSQL = `

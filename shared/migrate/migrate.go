@@ -2,6 +2,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -113,10 +114,23 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 		return result, nil
 	}
 
+	err = result.apply(ctx, db, files, o.Log)
+	if err == nil && o.Roles {
+		err = withConn(ctx, db, func(conn *pgx.Conn) error { return grant(ctx, conn) })
+	}
+	if err != nil {
+		return result, fmt.Errorf("migrate: %w", err)
+	}
+	return result, nil
+}
+
+// apply applies the missing files. It records them and the version that the schema
+// has afterwards.
+func (r *Result) apply(ctx context.Context, db *sql.DB, files fs.FS, log *slog.Logger) error {
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(historyTable),
 		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return result, fmt.Errorf("migrate: read the files: %w", err)
+		return fmt.Errorf("read the files: %w", err)
 	}
 	done, err := provider.Up(ctx)
 	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
@@ -125,23 +139,14 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 	}
 	for _, file := range done {
 		name := path.Base(file.Source.Path)
-		result.Applied = append(result.Applied, name)
-		if o.Log != nil {
-			o.Log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
+		r.Applied = append(r.Applied, name)
+		if log != nil {
+			log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
 		}
 	}
 	var versionErr error
-	result.Version, versionErr = provider.GetDBVersion(ctx)
-	if err == nil {
-		err = versionErr
-	}
-	if err == nil && o.Roles {
-		err = withConn(ctx, db, func(conn *pgx.Conn) error { return grant(ctx, conn) })
-	}
-	if err != nil {
-		return result, fmt.Errorf("migrate: %w", err)
-	}
-	return result, nil
+	r.Version, versionErr = provider.GetDBVersion(ctx)
+	return cmp.Or(err, versionErr)
 }
 
 // WithLock calls f in a session that has Run's lock, so that concurrent calls run
