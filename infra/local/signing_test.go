@@ -52,7 +52,11 @@ func TestADataFolderOfThePreviousRelease(t *testing.T) {
 
 	conn, err := pgx.Connect(t.Context(), first.ready.DatabaseURL)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), "DROP TABLE signing_key; DELETE FROM promises_schema_version WHERE version_id = 17", pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.Exec(t.Context(), `
+		DROP TABLE signing_key;
+		DROP DOMAIN promise_settlement;
+		ALTER TYPE settle_result RENAME TO promise_settlement;
+		DELETE FROM promises_schema_version WHERE version_id >= 17`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	require.NoError(t, conn.Close(t.Context()))
 	first.end(t, syscall.SIGINT)
