@@ -276,7 +276,7 @@ SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
-	'promise_settlement', 'promise_creation', 'promise_created',
+	'promise_settlement', 'promise_creation', 'promise_created', 'settle_result',
 	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
 	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey')
 UNION ALL
@@ -302,7 +302,7 @@ WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_even
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid
-WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation', 'promise_created')
+WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation', 'promise_created', 'settle_result')
 UNION ALL
 SELECT format('the constraint %I is there already', k.conname)
 FROM pg_constraint k JOIN here ON k.connamespace = here.oid

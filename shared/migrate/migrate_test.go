@@ -275,7 +275,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	calls("after 00011")
 	for _, name := range []string{
 		"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql",
-		"00017_signing_keys.sql",
+		"00017_signing_keys.sql", "00018_plain_names.sql",
 	} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
@@ -332,6 +332,7 @@ func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 	calls("00012")
 	for _, name := range []string{
 		"00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql", "00017_signing_keys.sql",
+		"00018_plain_names.sql",
 	} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)

@@ -82,6 +82,8 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"CREATE FUNCTION promise_settle_before() RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_settle_before is there already"}},
 		{"CREATE TYPE promise_creation AS ENUM ('x')", []string{"the type promise_creation is there already"}},
 		{"CREATE TYPE promise_settlement AS (x INT)", []string{"the relation promise_settlement is there already"}},
+		{"CREATE TYPE settle_result AS (x INT)", []string{"the relation settle_result is there already"}},
+		{"CREATE DOMAIN settle_result AS INT", []string{"the type settle_result is there already"}},
 		{"CREATE UNIQUE INDEX promise_workflow_execution_id_name_key ON promise (workflow_execution_id, name)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name, id)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT c CHECK (id LIKE workflow_execution_id::TEXT || ':%') NOT VALID", []string{"the constraint c of promise takes promise.id for text"}},
@@ -421,7 +423,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 17, stage(t, db))
+		require.Equal(t, 18, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "killed during 00002")
@@ -473,7 +475,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "killed during 00002")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 17, stage(t, db))
+	require.Equal(t, 18, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }
