@@ -53,7 +53,7 @@ func testInvalidCredentials(t *testing.T, r *runner) {
 	key := r.ready.APIKey
 	fill := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+uuid.NewString(), "{workflowExecutionId}", uuid.NewString())
 	invalid := []string{
-		"x", "Bearer", "Bearer x", "Basic " + key, "bearer" + key, key, "Bearer " + key[:len(key)-1], "Bearer " + key + "0", "Bearer " + auth.NewKey(),
+		"x", "Bearer", "Bearer x", "Basic " + key, "bearer" + key, key, "Bearer " + key[:len(key)-1], "Bearer " + key + "0", "Bearer " + auth.NewAPIKey(),
 	}
 	for _, route := range routes.HTTP {
 		if slices.Contains(routes.SelfVerifying, route.Function) { // TestAccess covers these with every invalid credential
@@ -207,7 +207,7 @@ func testManageTenantsCommand(t *testing.T, r *runner) {
 		require.Len(t, tenants.Tenants, 2)
 	})
 	creator, _ := manage(t, 0, "create-key", "acme", "shell", "create", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-	t.Run("create-key", func(t *testing.T) { require.True(t, auth.CheckKey(creator.APIKey)) })
+	t.Run("create-key", func(t *testing.T) { require.True(t, auth.CheckAPIKey(creator.APIKey)) })
 	t.Run("list-keys shows no secret", func(t *testing.T) {
 		keys, _ := manage(t, 0, "list-keys", "acme")
 		require.Len(t, keys.Keys, 1)

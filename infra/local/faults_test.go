@@ -244,7 +244,7 @@ func TestDatabaseStopped(t *testing.T) {
 		waiting <- rig.do(context.Background(), apiCall{name: "wait", method: "GET", credential: rig.ready.APIKey,
 			url: rig.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
 	}()
-	unknown := auth.NewKey()
+	unknown := auth.NewAPIKey()
 	get := func(tenant, identifier, credential string) callResult {
 		return rig.do(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
 			url: rig.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})

@@ -189,7 +189,7 @@ func (s *session) pick() *subject {
 	for i := range on.creates {
 		d := operation{Subject: on.index, Action: create, Target: i, Keyed: rand.IntN(10) < 8, TTL: keyTTL}
 		if rand.IntN(4) == 0 {
-			d.TTL = promise.DefaultKeyTTL
+			d.TTL = promise.DefaultIdempotencyKeyTTL
 		}
 		if on.longLived {
 			d.Timeout = new(keyTTL + time.Duration(rand.IntN(1000))*time.Millisecond)

@@ -103,7 +103,7 @@ func (s *session) finish(t *testing.T) map[int]*[2]witness {
 			on.ids[which] = p.PromiseID
 			w := &witnesses[on.index][which]
 			w.createdAt, w.keyed = p.CreatedAt.UnixMicro(), p.IdempotencyKey != nil
-			if p.SettledBy != nil && p.SettledBy.Kind != promise.ByDeadline {
+			if p.SettledBy != nil && p.SettledBy.Kind != promise.KindDeadline {
 				w.state, w.text = p.State, p.text()
 			}
 			for _, e := range log {
@@ -171,8 +171,8 @@ func (e end) requireConsistentLog(t *testing.T) {
 			require.NotEmpty(t, events, "%+v", p)
 			end := events[len(events)-1]
 			events = events[:len(events)-1]
-			want := promise.EventOf(p.State)
-			if p.SettledBy.Kind == promise.ByDeadline {
+			want := promise.EventTypeOf(p.State)
+			if p.SettledBy.Kind == promise.KindDeadline {
 				want = promise.EventTimeout
 				require.Equal(t, p.TimeoutAt, p.ResolvedAt)
 			} else if p.TimeoutAt != nil {

@@ -150,7 +150,7 @@ func (s subjectState) foundByKey(now int64) int {
 	if r.stored != "" {
 		settledAt = moment(r.settled)
 	}
-	if !promise.KeyNames(moment(r.expiresAt), state, &settledAt, moment(now)) {
+	if !promise.IdempotencyKeyNamesPromise(moment(r.expiresAt), state, &settledAt, moment(now)) {
 		return noPromise
 	}
 	return s.holder
@@ -162,7 +162,7 @@ func (s subjectState) keyOwner(now int64) int {
 		return noPromise
 	}
 	r := s.promises[s.holder]
-	if state, _ := r.judge(now); !promise.KeyLives(moment(r.expiresAt), state, moment(now)) {
+	if state, _ := r.judge(now); !promise.IdempotencyKeyIsLive(moment(r.expiresAt), state, moment(now)) {
 		return noPromise
 	}
 	return s.holder
@@ -249,9 +249,9 @@ func (s subjectState) apply(o *operation, target int, now, deadline int64) (subj
 	}
 	if state != promise.Pending {
 		same := o.Action == settle && r.stored == o.State && r.text == o.Text
-		expected.State, expected.Outcome = state, promise.Late(state, r.stored == "", same)
+		expected.State, expected.Outcome = state, promise.OutcomeAgainst(state, r.stored == "", same)
 		if o.Action == extend {
-			expected.Code = promise.TooLate(promise.Settled{State: state, Outcome: expected.Outcome}).Code
+			expected.Code = promise.NotPending(promise.SettleResult{State: state, Outcome: expected.Outcome}).Code
 		}
 		return s, expected, complete
 	}

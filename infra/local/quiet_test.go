@@ -39,7 +39,7 @@ func (p planted) requireAbsent(t *testing.T, where, text string) {
 			"the end":       secret[len(secret)/2:],
 			"in base64":     strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)), "=")[:len(secret)],
 			"in hex":        hex.EncodeToString([]byte(secret)),
-			"as a hash":     hex.EncodeToString(auth.HashKey(secret)),
+			"as a hash":     hex.EncodeToString(auth.HashAPIKey(secret)),
 			"in a URL":      url.QueryEscape(secret),
 		} {
 			if at := strings.Index(text, s); at >= 0 {
@@ -94,7 +94,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			invoke("manage-tenants", fmt.Sprintf(`{"action":"revoke-key","tenant":"demo","keyId":%q}`, answer["keyId"]))
 		}
 	}
-	secrets["unknown key"] = auth.NewKey()
+	secrets["unknown key"] = auth.NewAPIKey()
 	invoke("manage-tenants", `{"action":"list-keys","tenant":"demo"}`)
 	for _, invalid := range []string{
 		`{"action":%q}`, `{"action":"create-tenant","slug":%q}`, `{"action":"revoke-key","tenant":"demo","keyId":%q}`,

@@ -53,7 +53,11 @@ func TestDataFolderOfThePreviousRelease(t *testing.T) {
 
 	conn, err := pgx.Connect(t.Context(), first.ready.DatabaseURL)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), "DROP TABLE signing_key; DELETE FROM promises_schema_version WHERE version_id = 17", pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.Exec(t.Context(), `
+		DROP TABLE signing_key;
+		DROP DOMAIN promise_settlement;
+		ALTER TYPE settle_result RENAME TO promise_settlement;
+		DELETE FROM promises_schema_version WHERE version_id >= 17`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	require.NoError(t, conn.Close(t.Context()))
 	first.stop(t, syscall.SIGINT)

@@ -86,7 +86,7 @@ func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 			now := time.Now()
 			return key.Sign(auth.Token{
 				ID: uuid.New(), Tenant: r.Tenant, PromiseID: r.PromiseID, Verbs: r.Verbs, ExpiresAt: now.Add(r.TTL),
-				KeyID: r.KeyID, RevokedAt: r.RevokedAt, RawBody: r.RawBody,
+				APIKeyID: r.APIKeyID, RevokedAt: r.RevokedAt, RawBody: r.RawBody,
 			}, now)
 		}, err
 	}
@@ -96,12 +96,12 @@ func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 // what signs them. A secret is read when it is first needed. A key that stands in
 // the configuration itself is checked at once.
 func (s *service) keys() error {
-	legacy := auth.Always(auth.Keys{})
+	legacy := auth.Always(auth.VerificationKeys{})
 	switch text := s.conf.TokenKeys; {
 	case secret.IsARN(text):
-		legacy = auth.NewCached("legacy token keys", parsed(text, auth.ParseKeys), time.Now, s.log).Get
+		legacy = auth.NewCached("legacy token keys", parsed(text, auth.ParseLegacySecrets), time.Now, s.log).Get
 	case text != "":
-		keys, err := auth.ParseKeys(text)
+		keys, err := auth.ParseLegacySecrets(text)
 		if err != nil {
 			return fmt.Errorf("TOKEN_KEYS: %w", err)
 		}

@@ -33,16 +33,16 @@ func newSweepHandler(t *testing.T) (*sweepHandler, *dbtest.DB) {
 // nothingDue is a store in which nothing falls due.
 type nothingDue struct{}
 
-func (nothingDue) Expire(context.Context, int) (promise.Expired, error) {
-	return promise.Expired{}, nil
+func (nothingDue) Expire(context.Context, int) (promise.ExpireResult, error) {
+	return promise.ExpireResult{}, nil
 }
 
-func (nothingDue) ExpireWorkflow(context.Context, uuid.UUID, int) (promise.Expired, error) {
-	return promise.Expired{}, nil
+func (nothingDue) ExpireWorkflow(context.Context, uuid.UUID, int) (promise.ExpireResult, error) {
+	return promise.ExpireResult{}, nil
 }
 
-func (nothingDue) ExpireKeys(context.Context, int) (promise.ExpiredKeys, error) {
-	return promise.ExpiredKeys{}, nil
+func (nothingDue) ExpireIdempotencyKeys(context.Context, int) (promise.ExpireKeysResult, error) {
+	return promise.ExpireKeysResult{}, nil
 }
 
 func (nothingDue) DeleteSettled(context.Context, time.Duration, int) (promise.Deleted, error) {

@@ -63,9 +63,9 @@ func RunManageTenants(connect Connect) {
 }
 
 func tenantHandler(store gateway.TenantStore, log *slog.Logger) lambda.Handler {
-	return &gateway.TenantHandler{Store: store, Timeout: callTimeout, Log: log, NewKey: func() (string, []byte) {
-		secret := auth.NewKey()
-		return secret, auth.HashKey(secret)
+	return &gateway.TenantHandler{Store: store, Timeout: callTimeout, Log: log, NewAPIKey: func() (string, []byte) {
+		secret := auth.NewAPIKey()
+		return secret, auth.HashAPIKey(secret)
 	}}
 }
 

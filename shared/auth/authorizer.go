@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// GoodFor is for how long an answer that lets in is used again. The HTTP API
+	// PositiveTTL is for how long an answer that lets in is used again. The HTTP API
 	// in front may keep what it was told for 15 s more, and a call may wait for 25:
 	// within a minute of its revocation a key is told nothing any more.
-	GoodFor = 15 * time.Second
+	PositiveTTL = 15 * time.Second
 
-	// BadFor is for how long an answer that keeps out is used again.
-	BadFor = 60 * time.Second
+	// NegativeTTL is for how long an answer that keeps out is used again.
+	NegativeTTL = 60 * time.Second
 
 	// CacheSize is how many answers of each kind are kept.
 	CacheSize = 10_000
@@ -39,7 +39,7 @@ const (
 // Store knows keys and tenants. Of what is unknown it says promise.ErrNotFound;
 // every other error is a fault of its own.
 type Store interface {
-	FindKey(ctx context.Context, hash []byte) (promise.Key, error)
+	FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error)
 	// TokenActive reports whether a promise token is in force: see Token for keyID and revokedAt.
 	TokenActive(ctx context.Context, tenant string, promiseID, keyID uuid.UUID, revokedAt *time.Time) (bool, error)
 }
@@ -50,7 +50,7 @@ type Authorizer struct {
 	tokens       *Verifier
 	now          func() time.Time
 	log          *slog.Logger
-	keys         *cache[promise.Key]
+	keys         *cache[promise.APIKey]
 	tokensActive *cache[struct{}]
 }
 
@@ -60,7 +60,7 @@ func NewAuthorizer(store Store, tokens *Verifier, now func() time.Time, log *slo
 	wall := func() time.Time { return now().Round(0) } // see cache
 	return &Authorizer{
 		store: store, tokens: tokens, now: wall, log: log,
-		keys: newCache[promise.Key](wall), tokensActive: newCache[struct{}](wall),
+		keys: newCache[promise.APIKey](wall), tokensActive: newCache[struct{}](wall),
 	}
 }
 
@@ -70,29 +70,29 @@ func NewAuthorizer(store Store, tokens *Verifier, now func() time.Time, log *slo
 // or the keys' source failed or ctx ended: repeat the call.
 //
 // A credential that was revoked, or whose tenant was suspended, is let in for up
-// to GoodFor; one that expires, never.
+// to PositiveTTL; one that expires, never.
 func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promise.Principal, ok bool, err error) {
-	if LooksLikeKey(credential) {
+	if LooksLikeAPIKey(credential) {
 		p, ok, err = a.authorizeKey(ctx, credential)
 	} else {
 		p, ok, err = a.authorizeToken(ctx, credential)
 	}
 	if err != nil || !ok {
-		return promise.Principal{By: promise.By{Kind: promise.Anonymous}, ExpiresAt: p.ExpiresAt}, false, err
+		return promise.Principal{By: promise.By{Kind: promise.KindAnonymous}, ExpiresAt: p.ExpiresAt}, false, err
 	}
 	return p, true, nil
 }
 
 func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.Principal, bool, error) {
-	if !CheckKey(secret) {
-		a.refuse(ctx, promise.APIKey, slog.String("cause", "not of the form of a key"))
+	if !CheckAPIKey(secret) {
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "not of the form of a key"))
 		return promise.Principal{}, false, nil
 	}
-	hash := HashKey(secret)
-	key, ok, err := a.keys.get(ctx, [sha256.Size]byte(hash), func(ctx context.Context) (promise.Key, bool, error) {
-		key, err := a.store.FindKey(ctx, hash)
+	hash := HashAPIKey(secret)
+	key, ok, err := a.keys.get(ctx, [sha256.Size]byte(hash), func(ctx context.Context) (promise.APIKey, bool, error) {
+		key, err := a.store.FindAPIKey(ctx, hash)
 		if errors.Is(err, promise.ErrNotFound) || err == nil && !SameHash(key.Hash, hash) {
-			return promise.Key{}, false, nil
+			return promise.APIKey{}, false, nil
 		}
 		return key, err == nil && key.RevokedAt == nil && !key.TenantSuspended && !a.over(key), err
 	})
@@ -102,20 +102,20 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 	id := slog.String("id", key.ID.String())
 	switch {
 	case key.RevokedAt != nil:
-		a.refuse(ctx, promise.APIKey, slog.String("cause", "revoked"), id)
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "revoked"), id)
 		return promise.Principal{}, false, nil
 	case key.TenantSuspended:
-		a.refuse(ctx, promise.APIKey, slog.String("cause", "tenant suspended"), id)
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "tenant suspended"), id)
 		return promise.Principal{}, false, nil
 	case a.over(key):
-		a.refuse(ctx, promise.APIKey, slog.String("cause", "expired"), id)
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "expired"), id)
 		return promise.Principal{ExpiresAt: *key.ExpiresAt}, false, nil
 	case !ok:
-		a.refuse(ctx, promise.APIKey, slog.String("cause", "unknown"))
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "unknown"))
 		return promise.Principal{}, false, nil
 	}
 	p := promise.Principal{
-		By:     promise.By{Kind: promise.APIKey, ID: key.ID.String()},
+		By:     promise.By{Kind: promise.KindAPIKey, ID: key.ID.String()},
 		Tenant: key.Tenant, Scopes: slices.Clone(key.Scopes), // the key stays in the cache
 	}
 	if key.ExpiresAt != nil {
@@ -128,7 +128,7 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 	t, err := a.tokens.Verify(ctx, s, a.now())
 	switch {
 	case errors.Is(err, ErrTokenRefused):
-		a.refuse(ctx, promise.Token, slog.String("cause", causeOf(err)))
+		a.refuse(ctx, promise.KindToken, slog.String("cause", causeOf(err)))
 		return promise.Principal{}, false, nil
 	case err != nil:
 		return promise.Principal{}, false, err
@@ -136,7 +136,7 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 	// Verify takes less than a look-up, so only the look-up is cached. Tokens that the database cannot tell apart share it. A token that is
 	// issued after a revocation is another question than the ones before, so their cached refusal does not meet it.
 	_, ok, err := a.tokensActive.get(ctx, t.question(), func(ctx context.Context) (struct{}, bool, error) {
-		active, err := a.store.TokenActive(ctx, t.Tenant, t.PromiseID, t.KeyID, t.RevokedAt)
+		active, err := a.store.TokenActive(ctx, t.Tenant, t.PromiseID, t.APIKeyID, t.RevokedAt)
 		if errors.Is(err, promise.ErrNotFound) {
 			return struct{}{}, false, nil
 		}
@@ -146,11 +146,11 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 		return promise.Principal{}, false, err
 	}
 	if !ok {
-		a.refuse(ctx, promise.Token, slog.String("cause", "revoked, or tenant or promise unknown, or tenant suspended"), slog.String("id", t.ID.String()))
+		a.refuse(ctx, promise.KindToken, slog.String("cause", "revoked, or tenant or promise unknown, or tenant suspended"), slog.String("id", t.ID.String()))
 		return promise.Principal{}, false, nil
 	}
 	return promise.Principal{
-		By:     promise.By{Kind: promise.Token, ID: t.ID.String()},
+		By:     promise.By{Kind: promise.KindToken, ID: t.ID.String()},
 		Tenant: t.Tenant, PromiseID: t.PromiseID, Verbs: t.Verbs, RawBody: t.RawBody, ExpiresAt: t.ExpiresAt,
 	}, true, nil
 }
@@ -158,7 +158,7 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 // question identifies what TokenActive is asked about a token. A slug is at the
 // end, because the other parts have fixed lengths.
 func (t Token) question() [sha256.Size]byte {
-	text := slices.Concat(t.PromiseID[:], t.KeyID[:])
+	text := slices.Concat(t.PromiseID[:], t.APIKeyID[:])
 	at := int64(0)
 	if t.RevokedAt != nil {
 		at = t.RevokedAt.UnixMicro()
@@ -167,7 +167,7 @@ func (t Token) question() [sha256.Size]byte {
 	return sha256.Sum256(append(text, t.Tenant...))
 }
 
-func (a *Authorizer) over(k promise.Key) bool {
+func (a *Authorizer) over(k promise.APIKey) bool {
 	return k.ExpiresAt != nil && !a.now().Before(*k.ExpiresAt)
 }
 

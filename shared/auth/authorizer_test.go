@@ -23,7 +23,7 @@ import (
 // store is a database that counts what it is asked.
 type store struct {
 	mu      sync.Mutex
-	keys    map[string]promise.Key // by hash
+	keys    map[string]promise.APIKey // by hash
 	tenants map[string]bool
 	revoked map[uuid.UUID]bool // API keys whose tokens are revoked
 	last    *time.Time         // the last revocation of the promise's tokens
@@ -49,9 +49,9 @@ func (s *store) ask(ctx context.Context) error {
 	return s.err
 }
 
-func (s *store) FindKey(ctx context.Context, hash []byte) (promise.Key, error) {
+func (s *store) FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error) {
 	if err := s.ask(ctx); err != nil {
-		return promise.Key{}, err
+		return promise.APIKey{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,24 +77,24 @@ func (s *store) TokenActive(ctx context.Context, slug string, promiseID, keyID u
 }
 
 // put stores a key of "acme", changed as told, and returns its secret.
-func (s *store) put(change func(*promise.Key)) string {
-	secret := auth.NewKey()
-	k := promise.Key{
-		ID: uuid.New(), Tenant: "acme", Scopes: []promise.Scope{promise.ScopeSettle}, Hash: auth.HashKey(secret),
+func (s *store) put(change func(*promise.APIKey)) string {
+	secret := auth.NewAPIKey()
+	k := promise.APIKey{
+		ID: uuid.New(), Tenant: "acme", Scopes: []promise.Scope{promise.ScopeSettle}, Hash: auth.HashAPIKey(secret),
 	}
 	if change != nil {
 		change(&k)
 	}
-	s.keys[string(auth.HashKey(secret))] = k
+	s.keys[string(auth.HashAPIKey(secret))] = k
 	return secret
 }
 
-func (s *store) change(secret string, change func(*promise.Key)) {
+func (s *store) change(secret string, change func(*promise.APIKey)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.keys[string(auth.HashKey(secret))]
+	k := s.keys[string(auth.HashAPIKey(secret))]
 	change(&k)
-	s.keys[string(auth.HashKey(secret))] = k
+	s.keys[string(auth.HashAPIKey(secret))] = k
 }
 
 type world struct {
@@ -108,10 +108,10 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	w := &world{
-		t: t, store: &store{keys: map[string]promise.Key{}, tenants: map[string]bool{"acme": true, "closed": false}, revoked: map[uuid.UUID]bool{}},
+		t: t, store: &store{keys: map[string]promise.APIKey{}, tenants: map[string]bool{"acme": true, "closed": false}, revoked: map[uuid.UUID]bool{}},
 		keys: signingKey(t, oldPrivate),
 	}
-	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(t, auth.Keys{}, w.keys.Public()), func() time.Time { return time.Now().Add(w.skew) },
+	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(t, auth.VerificationKeys{}, w.keys.Public()), func() time.Time { return time.Now().Add(w.skew) },
 		slog.New(slog.NewTextHandler(&w.log, nil)))
 	return w
 }
@@ -121,9 +121,9 @@ func (w *world) authorize(credential string) (promise.Principal, bool) {
 	w.t.Helper()
 	p, ok, err := w.Authorize(w.t.Context(), credential)
 	require.NoError(w.t, err)
-	require.Equal(w.t, ok, p.Kind == promise.APIKey || p.Kind == promise.Token)
+	require.Equal(w.t, ok, p.Kind == promise.KindAPIKey || p.Kind == promise.KindToken)
 	if !ok {
-		require.Equal(w.t, promise.Principal{By: promise.By{Kind: promise.Anonymous}, ExpiresAt: p.ExpiresAt}, p)
+		require.Equal(w.t, promise.Principal{By: promise.By{Kind: promise.KindAnonymous}, ExpiresAt: p.ExpiresAt}, p)
 		require.False(w.t, p.ExpiresAt.After(time.Now().Add(w.skew)), "only of a key that has expired")
 	}
 	if len(credential) > 12 {
@@ -161,12 +161,12 @@ func inTime(t *testing.T, f func(t *testing.T, w *world)) {
 func TestAuthorizeKey(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		secret := w.store.put(nil)
-		stored := w.store.keys[string(auth.HashKey(secret))]
+		stored := w.store.keys[string(auth.HashAPIKey(secret))]
 		for range 2 {
 			p, ok := w.authorize(secret)
 			require.True(t, ok)
 			require.Equal(t, promise.Principal{
-				By: promise.By{Kind: promise.APIKey, ID: stored.ID.String()}, Tenant: "acme", Scopes: stored.Scopes,
+				By: promise.By{Kind: promise.KindAPIKey, ID: stored.ID.String()}, Tenant: "acme", Scopes: stored.Scopes,
 			}, p)
 			p.Scopes[0] = promise.ScopeCreate // the caller's own
 		}
@@ -174,11 +174,11 @@ func TestAuthorizeKey(t *testing.T) {
 		require.Empty(t, w.log.String())
 
 		past := time.Now()
-		w.requireAuthorized(false, 1, w.store.put(func(k *promise.Key) { k.RevokedAt = new(time.Time) }))
-		w.requireAuthorized(false, 1, w.store.put(func(k *promise.Key) { k.TenantSuspended = true }))
-		w.requireAuthorized(false, 1, w.store.put(func(k *promise.Key) { k.ExpiresAt = &past }))
-		w.requireAuthorized(false, 1, w.store.put(func(k *promise.Key) { k.Hash = nil }), "another key than was asked for")
-		w.requireAuthorized(false, 1, auth.NewKey(), "unknown")
+		w.requireAuthorized(false, 1, w.store.put(func(k *promise.APIKey) { k.RevokedAt = new(time.Time) }))
+		w.requireAuthorized(false, 1, w.store.put(func(k *promise.APIKey) { k.TenantSuspended = true }))
+		w.requireAuthorized(false, 1, w.store.put(func(k *promise.APIKey) { k.ExpiresAt = &past }))
+		w.requireAuthorized(false, 1, w.store.put(func(k *promise.APIKey) { k.Hash = nil }), "another key than was asked for")
+		w.requireAuthorized(false, 1, auth.NewAPIKey(), "unknown")
 		for _, cause := range []string{"revoked", `"tenant suspended"`, "expired", "unknown"} {
 			require.Contains(t, w.log.String(), "cause="+cause)
 		}
@@ -202,7 +202,7 @@ func TestNoCredentialAsksTheDatabase(t *testing.T) {
 func TestExpiredKeyIsNotLookedUpAgain(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		past := time.Now().Add(-time.Second)
-		secret := w.store.put(func(k *promise.Key) { k.ExpiresAt = &past })
+		secret := w.store.put(func(k *promise.APIKey) { k.ExpiresAt = &past })
 		w.requireAuthorized(false, 1, secret)
 		p, _ := w.authorize(secret)
 		err := p.May(promise.Need{Scope: promise.ScopeRead}, "acme", promise.Identifier{})
@@ -221,7 +221,7 @@ func TestAuthorizeToken(t *testing.T) {
 		require.WithinDuration(t, time.Now().Add(time.Hour), p.ExpiresAt, time.Minute)
 		p.ExpiresAt = time.Time{}
 		require.Equal(t, promise.Principal{
-			By: promise.By{Kind: promise.Token, ID: good.ID.String()}, Tenant: "acme", PromiseID: good.PromiseID, Verbs: good.Verbs,
+			By: promise.By{Kind: promise.KindToken, ID: good.ID.String()}, Tenant: "acme", PromiseID: good.PromiseID, Verbs: good.Verbs,
 		}, p)
 		w.requireAuthorized(true, 0, w.token("acme", time.Minute), "the tenant is known")
 		for _, tenant := range []string{"closed", "unknown"} {
@@ -233,7 +233,7 @@ func TestAuthorizeToken(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		w.requireAuthorized(false, 0, s, "it is over although the tenant is cached")
 		w.store.tenants["acme"] = false
-		time.Sleep(auth.GoodFor - 10*time.Second)
+		time.Sleep(auth.PositiveTTL - 10*time.Second)
 		w.requireAuthorized(false, 1, w.token("acme", time.Hour), "suspended")
 	})
 }
@@ -248,7 +248,7 @@ func TestRevokedTokens(t *testing.T) {
 		after := good
 		after.RevokedAt = &first
 		w.requireAuthorized(true, 1, w.sign(after, time.Hour), "at once, in the same second")
-		time.Sleep(auth.GoodFor)
+		time.Sleep(auth.PositiveTTL)
 		w.requireAuthorized(false, 1, before, "revoked")
 		w.requireAuthorized(false, 0, w.token("acme", time.Hour), "all of them")
 		w.requireAuthorized(true, 1, w.sign(after, time.Hour))
@@ -257,19 +257,19 @@ func TestRevokedTokens(t *testing.T) {
 		again := good
 		again.RevokedAt = &second
 		w.requireAuthorized(true, 1, w.sign(again, time.Hour))
-		time.Sleep(auth.GoodFor)
+		time.Sleep(auth.PositiveTTL)
 		w.requireAuthorized(false, 1, w.sign(after, time.Hour))
 		require.Contains(t, w.log.String(), "revoked")
 
 		asked := again
-		asked.KeyID = uuid.New()
+		asked.APIKeyID = uuid.New()
 		w.requireAuthorized(true, 1, w.sign(asked, time.Hour))
-		w.store.revoked[asked.KeyID] = true
+		w.store.revoked[asked.APIKeyID] = true
 		w.requireAuthorized(true, 0, w.sign(asked, time.Hour), "for as long as a key")
-		time.Sleep(auth.GoodFor)
+		time.Sleep(auth.PositiveTTL)
 		w.requireAuthorized(false, 1, w.sign(asked, time.Hour))
 		w.requireAuthorized(true, 1, w.sign(again, time.Hour), "another key asked for it, or none")
-		asked.KeyID = uuid.New()
+		asked.APIKeyID = uuid.New()
 		w.requireAuthorized(true, 1, w.sign(asked, time.Hour))
 		asked.PromiseID = uuid.New()
 		w.requireAuthorized(false, 1, w.sign(asked, time.Hour), "no such promise")
@@ -287,14 +287,14 @@ func TestRevokedKeyIsDeadInTime(t *testing.T) {
 		w.store.takes = time.Second // what was found out may be as old as the question
 		secret := w.store.put(nil)
 		w.requireAuthorized(true, 1, secret)
-		w.store.change(secret, func(k *promise.Key) { k.RevokedAt = new(time.Time) })
-		time.Sleep(auth.GoodFor - time.Second - time.Nanosecond)
+		w.store.change(secret, func(k *promise.APIKey) { k.RevokedAt = new(time.Time) })
+		time.Sleep(auth.PositiveTTL - time.Second - time.Nanosecond)
 		w.requireAuthorized(true, 0, secret)
 		time.Sleep(time.Nanosecond)
 		w.requireAuthorized(false, 1, secret)
 
-		w.store.change(secret, func(k *promise.Key) { k.RevokedAt = nil })
-		time.Sleep(auth.BadFor - time.Second - time.Nanosecond)
+		w.store.change(secret, func(k *promise.APIKey) { k.RevokedAt = nil })
+		time.Sleep(auth.NegativeTTL - time.Second - time.Nanosecond)
 		w.requireAuthorized(false, 0, secret)
 		time.Sleep(time.Nanosecond)
 		w.requireAuthorized(true, 1, secret)
@@ -304,7 +304,7 @@ func TestRevokedKeyIsDeadInTime(t *testing.T) {
 func TestCachedKeyExpires(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		end := time.Now().Add(10 * time.Second)
-		secret := w.store.put(func(k *promise.Key) { k.ExpiresAt = &end })
+		secret := w.store.put(func(k *promise.APIKey) { k.ExpiresAt = &end })
 		w.requireAuthorized(true, 1, secret)
 		time.Sleep(10*time.Second - time.Nanosecond)
 		w.requireAuthorized(true, 0, secret)
@@ -322,10 +322,10 @@ func TestClockSetBack(t *testing.T) {
 		w.skew = 0
 		secret = w.store.put(nil)
 		w.requireAuthorized(true, 1, secret)
-		w.store.change(secret, func(k *promise.Key) { k.RevokedAt = new(time.Time) })
-		time.Sleep(auth.GoodFor)
+		w.store.change(secret, func(k *promise.APIKey) { k.RevokedAt = new(time.Time) })
+		time.Sleep(auth.PositiveTTL)
 		w.requireAuthorized(false, 1, secret)
-		w.skew = -auth.GoodFor
+		w.skew = -auth.PositiveTTL
 		w.requireAuthorized(false, 1, secret, "an answer that was overruled does not come back")
 	})
 }
@@ -340,14 +340,14 @@ func TestFaultsAreNotKept(t *testing.T) {
 				require.ErrorIs(t, err, fault)
 				require.NotContains(t, err.Error(), credential)
 				require.False(t, ok)
-				require.Equal(t, promise.Anonymous, p.Kind)
+				require.Equal(t, promise.KindAnonymous, p.Kind)
 			}
 			w.store.err = nil
 			w.requireAuthorized(true, 1, credential)
 
 			w.store.err = fault
 			w.requireAuthorized(true, 0, credential, "what is known needs no database")
-			time.Sleep(auth.GoodFor)
+			time.Sleep(auth.PositiveTTL)
 			_, ok, err := w.Authorize(t.Context(), credential)
 			require.ErrorIs(t, err, fault, "but not for longer")
 			require.False(t, ok)
@@ -358,7 +358,7 @@ func TestFaultsAreNotKept(t *testing.T) {
 func TestOneLookupForAll(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		w.store.takes = time.Second
-		for _, credential := range []string{w.store.put(nil), auth.NewKey(), w.token("acme", time.Hour), w.token("closed", time.Hour)} {
+		for _, credential := range []string{w.store.put(nil), auth.NewAPIKey(), w.token("acme", time.Hour), w.token("closed", time.Hour)} {
 			w.store.asked = 0
 			var wg sync.WaitGroup
 			for i := range 50 {
@@ -397,7 +397,7 @@ func TestLookupOutlivesWhoBeganIt(t *testing.T) {
 
 		w.store.takes = time.Hour
 		start := time.Now()
-		_, _, err := w.Authorize(t.Context(), auth.NewKey())
+		_, _, err := w.Authorize(t.Context(), auth.NewAPIKey())
 		require.ErrorIs(t, err, context.DeadlineExceeded, "and it ends")
 		require.LessOrEqual(t, time.Since(start), 1500*time.Millisecond, "and leaves the operation most of the time that a caller waits")
 	})
@@ -405,11 +405,11 @@ func TestLookupOutlivesWhoBeganIt(t *testing.T) {
 
 func TestBadCredentialsDriveOutNoGoodOne(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
-		secret, first := w.store.put(nil), auth.NewKey()
+		secret, first := w.store.put(nil), auth.NewAPIKey()
 		w.requireAuthorized(true, 1, secret)
 		w.requireAuthorized(false, 1, first)
 		for range auth.CacheSize {
-			_, ok, err := w.Authorize(t.Context(), auth.NewKey())
+			_, ok, err := w.Authorize(t.Context(), auth.NewAPIKey())
 			require.NoError(t, err)
 			require.False(t, ok)
 		}
@@ -420,9 +420,9 @@ func TestBadCredentialsDriveOutNoGoodOne(t *testing.T) {
 
 func BenchmarkAuthorize(b *testing.B) {
 	w := newWorld(b)
-	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(b, auth.Keys{}, w.keys.Public()), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.Authorizer = auth.NewAuthorizer(w.store, newVerifier(b, auth.VerificationKeys{}, w.keys.Public()), time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	for name, credential := range map[string]string{
-		"key": w.store.put(nil), "token": w.token("acme", 24*time.Hour), "unknown": auth.NewKey(), "mistyped": auth.NewKey()[:50] + "!",
+		"key": w.store.put(nil), "token": w.token("acme", 24*time.Hour), "unknown": auth.NewAPIKey(), "mistyped": auth.NewAPIKey()[:50] + "!",
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

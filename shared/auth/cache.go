@@ -79,11 +79,11 @@ func (c *cache[V]) get(
 }
 
 func (c *cache[V]) kept(question [sha256.Size]byte) (answer[V], bool) {
-	if a, found := c.good.Get(question); found && c.fresh(a, GoodFor) {
+	if a, found := c.good.Get(question); found && c.fresh(a, PositiveTTL) {
 		return a, true
 	}
 	a, found := c.bad.Get(question)
-	return a, found && c.fresh(a, BadFor)
+	return a, found && c.fresh(a, NegativeTTL)
 }
 
 // fresh takes no answer from the future: there the clock was set back.

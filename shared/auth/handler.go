@@ -13,7 +13,7 @@ import (
 // because URLs end up in logs. The principal is promise.Anonymous if the
 // credential is invalid; the error is Authorize's.
 func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool) (promise.Principal, error) {
-	nobody := promise.Principal{By: promise.By{Kind: promise.Anonymous}}
+	nobody := promise.Principal{By: promise.By{Kind: promise.KindAnonymous}}
 	credential := source
 	if inHeader {
 		scheme, rest, ok := strings.Cut(source, " ")
@@ -21,7 +21,7 @@ func (a *Authorizer) Identify(ctx context.Context, source string, inHeader bool)
 			return nobody, nil
 		}
 		credential = strings.TrimLeft(rest, " ")
-	} else if LooksLikeKey(credential) {
+	} else if LooksLikeAPIKey(credential) {
 		return nobody, nil
 	}
 	p, ok, err := a.Authorize(ctx, credential)
@@ -48,7 +48,7 @@ type verdict struct {
 // of the authorizer.
 //
 // Where a credential cannot be looked up it lets the call through as
-// promise.Unverified: an error would be the caller's 500. The operation then
+// promise.KindUnverified: an error would be the caller's 500. The operation then
 // asks again, or answers 503.
 func (a *Authorizer) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	var r request
@@ -59,8 +59,8 @@ func (a *Authorizer) Invoke(ctx context.Context, payload []byte) ([]byte, error)
 	switch {
 	case err != nil:
 		a.log.ErrorContext(ctx, "credential not looked up", "cause", err.Error())
-		return json.Marshal(verdict{IsAuthorized: true, Context: map[string]string{"kind": string(promise.Unverified)}})
-	case p.Kind == promise.Anonymous:
+		return json.Marshal(verdict{IsAuthorized: true, Context: map[string]string{"kind": string(promise.KindUnverified)}})
+	case p.Kind == promise.KindAnonymous:
 		return json.Marshal(verdict{})
 	}
 	return json.Marshal(verdict{IsAuthorized: true, Context: p.Texts()})

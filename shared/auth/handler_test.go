@@ -23,8 +23,8 @@ import (
 // failingStore is a database that is away.
 type failingStore struct{}
 
-func (failingStore) FindKey(context.Context, []byte) (promise.Key, error) {
-	return promise.Key{}, errors.New("away")
+func (failingStore) FindAPIKey(context.Context, []byte) (promise.APIKey, error) {
+	return promise.APIKey{}, errors.New("away")
 }
 func (failingStore) TokenActive(context.Context, string, uuid.UUID, uuid.UUID, *time.Time) (bool, error) {
 	return false, errors.New("away")
@@ -40,7 +40,7 @@ func authorize(t testing.TB, a *auth.Authorizer, source string, inHeader bool) (
 	if !inHeader {
 		p, err := a.Identify(t.Context(), source, false)
 		require.NoError(t, err)
-		if p.Kind == promise.Anonymous {
+		if p.Kind == promise.KindAnonymous {
 			return false, nil
 		}
 		return true, p.Texts()
@@ -72,24 +72,24 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	var log strings.Builder
 	fresh := func() *auth.Authorizer { // as another process is: it remembers nothing
 		log := slog.New(slog.NewTextHandler(&log, nil))
-		return auth.NewAuthorizer(repo, auth.NewVerifier(repo, auth.Always(auth.Keys{}), time.Now, log), time.Now, log)
+		return auth.NewAuthorizer(repo, auth.NewVerifier(repo, auth.Always(auth.VerificationKeys{}), time.Now, log), time.Now, log)
 	}
-	secret := auth.NewKey()
-	k, err := repo.CreateKey(t.Context(), promise.Key{
-		Tenant: "acme", Name: "n", Hash: auth.HashKey(secret), Scopes: []promise.Scope{promise.ScopeSettle, promise.ScopeRead},
+	secret := auth.NewAPIKey()
+	k, err := repo.CreateAPIKey(t.Context(), promise.APIKey{
+		Tenant: "acme", Name: "n", Hash: auth.HashAPIKey(secret), Scopes: []promise.Scope{promise.ScopeSettle, promise.ScopeRead},
 	})
 	require.NoError(t, err)
 	ok, texts := authorize(t, fresh(), "Bearer "+secret, true)
 	require.True(t, ok)
 	require.Equal(t, map[string]string{"kind": "key", "id": k.ID.String(), "tenant": "acme", "scopes": "settle read"}, texts)
 	require.Equal(t, promise.Principal{
-		By: promise.By{Kind: promise.APIKey, ID: k.ID.String()}, Tenant: "acme", Scopes: k.Scopes,
+		By: promise.By{Kind: promise.KindAPIKey, ID: k.ID.String()}, Tenant: "acme", Scopes: k.Scopes,
 	}, promise.ParsePrincipal(texts, time.Now()))
 
 	made, err := repo.Create(t.Context(), "acme", promise.Draft{WorkflowExecutionID: uuid.New(), Name: "n"})
 	require.NoError(t, err)
 	token := auth.Token{
-		ID: uuid.New(), Tenant: "acme", PromiseID: made.Promise.ID, Verbs: []promise.Verb{promise.VerbResolve}, KeyID: k.ID,
+		ID: uuid.New(), Tenant: "acme", PromiseID: made.Promise.ID, Verbs: []promise.Verb{promise.VerbResolve}, APIKeyID: k.ID,
 		ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Second),
 	}
 	signed, err := tokens.Sign(token, time.Now())
@@ -105,16 +105,16 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 		require.True(t, token.ExpiresAt.Equal(p.ExpiresAt))
 		p.ExpiresAt = time.Time{}
 		require.Equal(t, promise.Principal{
-			By: promise.By{Kind: promise.Token, ID: token.ID.String()}, Tenant: "acme", PromiseID: token.PromiseID, Verbs: token.Verbs,
+			By: promise.By{Kind: promise.KindToken, ID: token.ID.String()}, Tenant: "acme", PromiseID: token.PromiseID, Verbs: token.Verbs,
 		}, p)
-		require.Equal(t, promise.Anonymous, promise.ParsePrincipal(texts, token.ExpiresAt).Kind, "however long the answer is kept")
+		require.Equal(t, promise.KindAnonymous, promise.ParsePrincipal(texts, token.ExpiresAt).Kind, "however long the answer is kept")
 	}
 	for _, c := range []struct {
 		source   string
 		inHeader bool
 	}{
 		{secret, false}, {"Bearer " + secret, false}, {"Bearer " + signed, false}, {secret, true}, {signed, true}, {"Basic " + secret, true}, {"Bearer" + secret, true}, {"Bearer " + secret + " ", true},
-		{"Bearer " + secret + ",Bearer " + secret, true}, {"Bearer " + auth.NewKey(), true}, {"Bearer ", true}, {"", true}, {"Bearer " + signed + "x", true},
+		{"Bearer " + secret + ",Bearer " + secret, true}, {"Bearer " + auth.NewAPIKey(), true}, {"Bearer ", true}, {"", true}, {"Bearer " + signed + "x", true},
 	} {
 		ok, _ := authorize(t, fresh(), c.source, c.inHeader)
 		require.False(t, ok, c.source)
@@ -142,17 +142,17 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
 	require.True(t, ok)
-	_, _, err = repo.RevokeKey(t.Context(), "acme", k.ID, false)
+	_, _, err = repo.RevokeAPIKey(t.Context(), "acme", k.ID, false)
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), "Bearer "+secret, true)
 	require.False(t, ok)
 	ok, _ = authorize(t, fresh(), signed, false)
 	require.True(t, ok, "its tokens stay")
-	_, _, err = repo.RevokeKey(t.Context(), "acme", k.ID, true)
+	_, _, err = repo.RevokeAPIKey(t.Context(), "acme", k.ID, true)
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), signed, false)
 	require.False(t, ok, "it has leaked")
-	token.KeyID = uuid.Nil
+	token.APIKeyID = uuid.Nil
 	signed, err = tokens.Sign(token, time.Now())
 	require.NoError(t, err)
 	ok, _ = authorize(t, fresh(), signed, false)
@@ -179,12 +179,12 @@ func TestAuthorizerOnADatabase(t *testing.T) {
 func TestAuthorizerWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
-	a := auth.NewAuthorizer(failingStore{}, auth.NewVerifier(failingStore{}, auth.Always(auth.Keys{}), time.Now, log), time.Now, log)
-	ok, texts := authorize(t, a, "Bearer "+auth.NewKey(), true)
+	a := auth.NewAuthorizer(failingStore{}, auth.NewVerifier(failingStore{}, auth.Always(auth.VerificationKeys{}), time.Now, log), time.Now, log)
+	ok, texts := authorize(t, a, "Bearer "+auth.NewAPIKey(), true)
 	require.True(t, ok)
 	require.Equal(t, map[string]string{"kind": "unverified"}, texts)
-	p := promise.Principal{By: promise.By{Kind: promise.Unverified}}
+	p := promise.Principal{By: promise.By{Kind: promise.KindUnverified}}
 	err := p.May(promise.Need{Scope: promise.ScopeRead}, "acme", promise.Identifier{})
 	require.Equal(t, promise.CodeUnavailable, promise.AsError(err).Code)
-	require.Equal(t, promise.Anonymous, promise.ParsePrincipal(texts, time.Now()).Kind)
+	require.Equal(t, promise.KindAnonymous, promise.ParsePrincipal(texts, time.Now()).Kind)
 }

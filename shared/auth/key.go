@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// KeyPattern finds API keys in text: it is for secret scanners (RE2; PCRE reads
+// APIKeyPattern finds API keys in text: it is for secret scanners (RE2; PCRE reads
 // it alike). What it finds is certainly a key if CheckKey says so, too.
-const KeyPattern = `prk_[0-9a-hjkmnp-tv-z]{40}[0-3][0-9a-hjkmnp-tv-z]{6}`
+const APIKeyPattern = `prk_[0-9a-hjkmnp-tv-z]{40}[0-3][0-9a-hjkmnp-tv-z]{6}`
 
 const (
 	keyPrefix      = "prk_"
@@ -24,10 +24,10 @@ const (
 // No i, l, o and u: they are taken for 1, 1, 0 and v.
 var keyEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// NewKey makes an API key: "prk_", 40 characters of 200 random bits, and 7 of a
+// NewAPIKey makes an API key: "prk_", 40 characters of 200 random bits, and 7 of a
 // checksum. Whoever holds it is let in, so it is told once and never kept: what
-// is kept is its HashKey.
-func NewKey() (secret string) {
+// is kept is its HashAPIKey.
+func NewAPIKey() (secret string) {
 	random := make([]byte, keyRandomBytes)
 	rand.Read(random) // never fails: it ends the process instead
 	s := keyPrefix + keyEncoding.EncodeToString(random)
@@ -41,15 +41,15 @@ func checksum(s string) string {
 	return keyEncoding.EncodeToString(b[3:])[1:] // 40 bits are 8 digits, and the first is 0
 }
 
-// LooksLikeKey says whether s is meant as an API key, right or wrong. A promise
+// LooksLikeAPIKey says whether s is meant as an API key, right or wrong. A promise
 // token never is.
-func LooksLikeKey(s string) bool { return strings.HasPrefix(s, keyPrefix) }
+func LooksLikeAPIKey(s string) bool { return strings.HasPrefix(s, keyPrefix) }
 
-// CheckKey says whether NewKey can have made s: the one spelling of its form,
+// CheckAPIKey says whether NewAPIKey can have made s: the one spelling of its form,
 // with the right checksum. It spares the database what was mistyped or cut off;
 // it proves nothing.
-func CheckKey(s string) bool {
-	if len(s) != keyLength || !LooksLikeKey(s) {
+func CheckAPIKey(s string) bool {
+	if len(s) != keyLength || !LooksLikeAPIKey(s) {
 		return false
 	}
 	body, sum := s[:keyLength-checksumLength], s[keyLength-checksumLength:]
@@ -59,9 +59,9 @@ func CheckKey(s string) bool {
 	return err == nil && len(random) == keyRandomBytes && checksum(body) == sum
 }
 
-// HashKey is what is stored of an API key: its SHA-256. Neither salt nor a slow
+// HashAPIKey is what is stored of an API key: its SHA-256. Neither salt nor a slow
 // hash is needed where nobody can guess among 2^200 keys.
-func HashKey(s string) []byte {
+func HashAPIKey(s string) []byte {
 	h := sha256.Sum256([]byte(s))
 	return h[:]
 }

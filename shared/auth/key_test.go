@@ -18,16 +18,16 @@ const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 // goldenKey was made once: keys that are out must stay good.
 const goldenKey = "prk_0123456789abcdefghjkmnpqrstvwxyz01234567" + "1d2b0rg"
 
-var keyPattern = regexp.MustCompile(`^(?:` + auth.KeyPattern + `)$`)
+var keyPattern = regexp.MustCompile(`^(?:` + auth.APIKeyPattern + `)$`)
 
 func TestNewKey(t *testing.T) {
 	t.Parallel()
 	seen, positions := map[string]bool{}, make([]map[byte]bool, 40)
 	for range 2000 {
-		s := auth.NewKey()
+		s := auth.NewAPIKey()
 		require.Len(t, s, 51)
-		require.True(t, auth.CheckKey(s), s)
-		require.True(t, auth.LooksLikeKey(s))
+		require.True(t, auth.CheckAPIKey(s), s)
+		require.True(t, auth.LooksLikeAPIKey(s))
 		require.Regexp(t, keyPattern, s)
 		require.False(t, seen[s])
 		seen[s] = true
@@ -48,24 +48,24 @@ func TestNewKey(t *testing.T) {
 
 func TestCheckKeyFindsTypos(t *testing.T) {
 	t.Parallel()
-	require.True(t, auth.CheckKey(goldenKey))
-	for _, s := range []string{goldenKey, auth.NewKey(), auth.NewKey(), auth.NewKey()} {
+	require.True(t, auth.CheckAPIKey(goldenKey))
+	for _, s := range []string{goldenKey, auth.NewAPIKey(), auth.NewAPIKey(), auth.NewAPIKey()} {
 		for i := range s {
 			for c := range 256 {
 				typo := s[:i] + string([]byte{byte(c)}) + s[i+1:]
-				require.Equal(t, typo == s, auth.CheckKey(typo), "%q", typo)
+				require.Equal(t, typo == s, auth.CheckAPIKey(typo), "%q", typo)
 			}
-			require.False(t, auth.CheckKey(s[:i]), "cut off")
-			require.False(t, auth.CheckKey(s[:i]+s[i+1:]), "left out")
-			require.False(t, auth.CheckKey(s[:i]+s[i:i+1]+s[i:]), "doubled")
-			require.False(t, auth.CheckKey(s[:i]+"\n"+s[i:]))
+			require.False(t, auth.CheckAPIKey(s[:i]), "cut off")
+			require.False(t, auth.CheckAPIKey(s[:i]+s[i+1:]), "left out")
+			require.False(t, auth.CheckAPIKey(s[:i]+s[i:i+1]+s[i:]), "doubled")
+			require.False(t, auth.CheckAPIKey(s[:i]+"\n"+s[i:]))
 		}
 	}
 	for range 2000 {
-		s := auth.NewKey()
+		s := auth.NewAPIKey()
 		for i := range len(s) - 1 {
 			swapped := s[:i] + s[i+1:i+2] + s[i:i+1] + s[i+2:]
-			require.Equal(t, swapped == s, auth.CheckKey(swapped), "%q", swapped)
+			require.Equal(t, swapped == s, auth.CheckAPIKey(swapped), "%q", swapped)
 		}
 	}
 }
@@ -77,14 +77,14 @@ func TestCheckKeyIsCanonical(t *testing.T) {
 		strings.Replace(goldenKey, "0", "o", 1), strings.Replace(goldenKey, "1", "l", 1), "Bearer " + goldenKey,
 		goldenKey[:20] + "\r\n" + goldenKey[22:], strings.Repeat("prk_", 1<<16),
 	} {
-		require.False(t, auth.CheckKey(s), "%.60q", s)
+		require.False(t, auth.CheckAPIKey(s), "%.60q", s)
 	}
 }
 
 func TestKeyPatternFindsKeysInText(t *testing.T) {
 	t.Parallel()
-	s := auth.NewKey()
-	find := regexp.MustCompile(auth.KeyPattern)
+	s := auth.NewAPIKey()
+	find := regexp.MustCompile(auth.APIKeyPattern)
 	require.Equal(t, s, find.FindString(`PROMISES_KEY="`+s+`"`))
 	require.Equal(t, s, find.FindString("curl -H 'Authorization: Bearer "+s+"' x"))
 	require.Empty(t, find.FindString(strings.ToUpper(s)))
@@ -93,10 +93,10 @@ func TestKeyPatternFindsKeysInText(t *testing.T) {
 
 func TestHashKey(t *testing.T) {
 	t.Parallel()
-	h := auth.HashKey("abc") // FIPS 180-2, B.1
+	h := auth.HashAPIKey("abc") // FIPS 180-2, B.1
 	require.Equal(t, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", hex.EncodeToString(h))
-	require.True(t, auth.SameHash(h, auth.HashKey("abc")))
-	require.False(t, auth.SameHash(h, auth.HashKey("abd")))
+	require.True(t, auth.SameHash(h, auth.HashAPIKey("abc")))
+	require.False(t, auth.SameHash(h, auth.HashAPIKey("abd")))
 	require.False(t, auth.SameHash(h, h[:31]))
 	require.False(t, auth.SameHash(h, nil))
 }
@@ -120,7 +120,7 @@ func FuzzCheckKey(f *testing.F) {
 		for shift := 30; shift >= 0; shift -= 5 {
 			form += string(alphabet[sum>>shift&31])
 		}
-		require.True(t, auth.CheckKey(form), form)
+		require.True(t, auth.CheckAPIKey(form), form)
 
 		good := keyPattern.MatchString(s)
 		if good {
@@ -129,7 +129,7 @@ func FuzzCheckKey(f *testing.F) {
 				good = good && s[i] == alphabet[sum>>shift&31]
 			}
 		}
-		require.Equal(t, good, auth.CheckKey(s), "%q", s)
-		require.True(t, !good || auth.LooksLikeKey(s))
+		require.Equal(t, good, auth.CheckAPIKey(s), "%q", s)
+		require.True(t, !good || auth.LooksLikeAPIKey(s))
 	})
 }

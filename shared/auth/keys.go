@@ -82,10 +82,10 @@ func kidOf(public []byte) string {
 	return publicPrefix + hex.EncodeToString(sum[:8])
 }
 
-// Keys verify promise tokens. A kid has one algorithm. The zero Keys verifies
+// VerificationKeys verify promise tokens. A kid has one algorithm. The zero Keys verifies
 // nothing. It can be copied, it is safe for concurrent use, and neither fmt nor a
 // log shows a secret in it.
-type Keys struct{ byID map[string]tokenKey }
+type VerificationKeys struct{ byID map[string]tokenKey }
 
 // tokenKey verifies the tokens of one kid.
 type tokenKey struct {
@@ -94,22 +94,22 @@ type tokenKey struct {
 	header string     // of each token of the key, as it is written in the token, with the dot
 }
 
-// PublicKeys returns the keys of the rows. It ignores a row whose kid does not
+// ParsePublicKeys returns the keys of the rows. It ignores a row whose kid does not
 // follow from its key: a later release may have other kinds.
-func PublicKeys(rows []promise.SigningKey) (Keys, error) {
-	keys := Keys{byID: map[string]tokenKey{}}
+func ParsePublicKeys(rows []promise.SigningKey) (VerificationKeys, error) {
+	keys := VerificationKeys{byID: map[string]tokenKey{}}
 	for _, row := range rows {
 		if len(row.PublicKey) != ed25519.PublicKeySize || row.KID != kidOf(row.PublicKey) {
 			continue
 		}
 		if err := keys.add(row.KID, jwt.SigningMethodEdDSA, ed25519.PublicKey(row.PublicKey)); err != nil {
-			return Keys{}, err
+			return VerificationKeys{}, err
 		}
 	}
 	return keys, nil
 }
 
-func (k Keys) add(kid string, method jwt.SigningMethod, key any) error {
+func (k VerificationKeys) add(kid string, method jwt.SigningMethod, key any) error {
 	text, err := unsigned(method, kid, nil).SigningString()
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (k Keys) add(kid string, method jwt.SigningMethod, key any) error {
 }
 
 // find returns the key of the kid.
-func (k Keys) find(kid string) (tokenKey, error) {
+func (k VerificationKeys) find(kid string) (tokenKey, error) {
 	key, ok := k.byID[kid]
 	if !ok {
 		return tokenKey{}, errUnknownKID
@@ -134,32 +134,32 @@ var legacyKID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // lineBreaks are what a base64 decoder skips, even a strict one.
 const lineBreaks = "\r\n"
 
-// ParseKeys reads TOKEN_KEYS, the HMAC secrets with which earlier releases signed
+// ParseLegacySecrets reads TOKEN_KEYS, the HMAC secrets with which earlier releases signed
 // tokens: "kid:secret", separated by commas. A kid is 1 to 64 of A-Z a-z 0-9 . _ -,
 // a secret the base64url form, padded or not, of MinSecretBytes or more. A secret
 // can stand alone: its kid is then made of it. No kid and no secret may come
 // twice. The error names the place and quotes nothing.
-func ParseKeys(s string) (Keys, error) {
-	keys := Keys{byID: map[string]tokenKey{}}
+func ParseLegacySecrets(s string) (VerificationKeys, error) {
+	keys := VerificationKeys{byID: map[string]tokenKey{}}
 	for i, entry := range strings.Split(s, ",") {
 		kid, encoded, named := strings.Cut(strings.TrimSpace(entry), ":")
 		if !named {
 			kid, encoded = legacyKIDOf(kid), kid
 		}
 		if !legacyKID.MatchString(kid) { // not quoted: the two may have changed places
-			return Keys{}, fmt.Errorf("key %d: its kid is not 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
+			return VerificationKeys{}, fmt.Errorf("key %d: its kid is not 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
 		}
 		secret, err := decodeSecret(encoded)
 		if err != nil {
-			return Keys{}, fmt.Errorf("key %d: %w", i+1, err)
+			return VerificationKeys{}, fmt.Errorf("key %d: %w", i+1, err)
 		}
 		for other, k := range keys.byID {
 			if same, _ := k.key().([]byte); other == kid || SameHash(same, secret) {
-				return Keys{}, fmt.Errorf("key %d has the kid or the secret of one before it", i+1)
+				return VerificationKeys{}, fmt.Errorf("key %d has the kid or the secret of one before it", i+1)
 			}
 		}
 		if err := keys.add(kid, jwt.SigningMethodHS256, secret); err != nil {
-			return Keys{}, fmt.Errorf("key %d: %w", i+1, err)
+			return VerificationKeys{}, fmt.Errorf("key %d: %w", i+1, err)
 		}
 	}
 	return keys, nil

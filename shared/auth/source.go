@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// KeysGoodFor is the age at which keys are read again: a change reaches every
+	// KeysMaxAge is the age at which keys are read again: a change reaches every
 	// process within it.
-	KeysGoodFor = 5 * time.Minute
+	KeysMaxAge = 5 * time.Minute
 
-	// KeysServeOn is how long keys are used if they cannot be read again.
-	KeysServeOn = time.Hour
+	// KeysMaxStale is how long keys are used if they cannot be read again.
+	KeysMaxStale = time.Hour
 
-	// KeysRefresh is the age at which an unknown kid makes a process read the
+	// KeysRefreshInterval is the age at which an unknown kid makes a process read the
 	// public keys again. A token of a key that was registered longer ago than this
 	// is never refused because its kid is unknown.
-	KeysRefresh = time.Second
+	KeysRefreshInterval = time.Second
 
 	// keysRetry is the pause after a failed read.
 	keysRetry = 5 * time.Second
@@ -58,26 +58,26 @@ func NewCached[T any](what string, read func(context.Context) (T, error), now fu
 	return &Cached[T]{what: what, read: read, now: now, log: log}
 }
 
-// Get returns the keys, which are at most KeysGoodFor old. If they cannot be read
-// again, it logs that and returns the old ones, for up to KeysServeOn; without old
+// Get returns the keys, which are at most KeysMaxAge old. If they cannot be read
+// again, it logs that and returns the old ones, for up to KeysMaxStale; without old
 // ones it returns the error. After a failure it waits a few seconds before it
 // reads again.
 func (c *Cached[T]) Get(ctx context.Context) (T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock()
-	keys, err := c.younger(ctx, now, KeysGoodFor)
-	if err != nil && !c.got.IsZero() && now.Sub(c.got) < KeysServeOn {
+	keys, err := c.younger(ctx, now, KeysMaxAge)
+	if err != nil && !c.got.IsZero() && now.Sub(c.got) < KeysMaxStale {
 		return c.keys, nil
 	}
 	return keys, err
 }
 
-// Refresh returns keys that are at most KeysRefresh old, or an error.
+// Refresh returns keys that are at most KeysRefreshInterval old, or an error.
 func (c *Cached[T]) Refresh(ctx context.Context) (T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.younger(ctx, c.clock(), KeysRefresh)
+	return c.younger(ctx, c.clock(), KeysRefreshInterval)
 }
 
 // clock leaves the monotonic clock out: it may stand still while Lambda freezes
@@ -102,9 +102,9 @@ func (c *Cached[T]) younger(ctx context.Context, now time.Time, age time.Duratio
 	return keys, c.failure
 }
 
-// KeyStore lists the public halves of the keys whose tokens are valid, and a row
+// SigningKeyStore lists the public halves of the keys whose tokens are valid, and a row
 // of promise.LegacyKID while legacy tokens are.
-type KeyStore interface {
+type SigningKeyStore interface {
 	ListSigningKeys(ctx context.Context) ([]promise.SigningKey, error)
 }
 
@@ -112,17 +112,17 @@ type KeyStore interface {
 // concurrent use.
 type Verifier struct {
 	public *Cached[publicKeys]
-	legacy Source[Keys]
+	legacy Source[VerificationKeys]
 }
 
 type publicKeys struct {
-	Keys
+	VerificationKeys
 	legacy bool // legacy tokens are valid, too
 }
 
 // NewVerifier makes a Verifier that has read nothing yet. Legacy tokens are
 // verified with the keys of legacy.
-func NewVerifier(store KeyStore, legacy Source[Keys], now func() time.Time, log *slog.Logger) *Verifier {
+func NewVerifier(store SigningKeyStore, legacy Source[VerificationKeys], now func() time.Time, log *slog.Logger) *Verifier {
 	read := func(ctx context.Context) (publicKeys, error) {
 		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 		defer cancel()
@@ -130,7 +130,7 @@ func NewVerifier(store KeyStore, legacy Source[Keys], now func() time.Time, log 
 		if err != nil {
 			return publicKeys{}, err
 		}
-		keys, err := PublicKeys(rows)
+		keys, err := ParsePublicKeys(rows)
 		return publicKeys{keys, slices.ContainsFunc(rows, func(k promise.SigningKey) bool { return k.KID == promise.LegacyKID })}, err
 	}
 	return &Verifier{NewCached("public signing keys", read, now, log), legacy}

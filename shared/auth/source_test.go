@@ -43,23 +43,23 @@ func (t *table) ListSigningKeys(ctx context.Context) ([]promise.SigningKey, erro
 }
 
 // newVerifier returns a Verifier that reads the rows once: its clock stands still.
-func newVerifier(t testing.TB, legacy auth.Keys, rows ...promise.SigningKey) *auth.Verifier {
+func newVerifier(t testing.TB, legacy auth.VerificationKeys, rows ...promise.SigningKey) *auth.Verifier {
 	t.Helper()
 	return auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: rows}}, auth.Always(legacy), func() time.Time { return now }, slog.New(slog.DiscardHandler))
 }
 
-// Keys change within KeysGoodFor, and serve on for KeysServeOn while they cannot be read.
+// Keys change within KeysMaxAge, and serve on for KeysMaxStale while they cannot be read.
 func TestCached(t *testing.T) {
 	t.Parallel()
 	clock := now
 	var log bytes.Buffer
 	s := &kept[string]{value: entry("old", oldSecret)}
-	read := func(ctx context.Context) (auth.Keys, error) {
+	read := func(ctx context.Context) (auth.VerificationKeys, error) {
 		text, err := s.read(ctx)
 		if err != nil {
-			return auth.Keys{}, err
+			return auth.VerificationKeys{}, err
 		}
-		return auth.ParseKeys(text)
+		return auth.ParseLegacySecrets(text)
 	}
 	keys := auth.NewCached("keys", read, func() time.Time { return clock }, slog.New(slog.NewTextHandler(&log, nil)))
 	verifies := func(token string) bool {
@@ -81,7 +81,7 @@ func TestCached(t *testing.T) {
 	require.Equal(t, 1, s.reads)
 
 	s.value = entry("old", oldSecret) + "," + entry("new", newSecret)
-	clock = clock.Add(auth.KeysGoodFor - time.Second)
+	clock = clock.Add(auth.KeysMaxAge - time.Second)
 	require.False(t, verifies(made))
 	clock = clock.Add(time.Second)
 	require.True(t, verifies(made))
@@ -89,12 +89,12 @@ func TestCached(t *testing.T) {
 	require.Equal(t, 2, s.reads)
 
 	s.value = entry("new", newSecret)
-	clock = clock.Add(auth.KeysGoodFor)
+	clock = clock.Add(auth.KeysMaxAge)
 	require.False(t, verifies(old), "a key that was taken out is dead")
 	require.Equal(t, 3, s.reads)
 
 	s.err = errors.New("away")
-	clock = clock.Add(auth.KeysGoodFor)
+	clock = clock.Add(auth.KeysMaxAge)
 	for range 3 {
 		require.True(t, verifies(made))
 	}
@@ -102,7 +102,7 @@ func TestCached(t *testing.T) {
 	require.Contains(t, log.String(), "away")
 	_, err = keys.Refresh(t.Context())
 	require.ErrorIs(t, err, s.err, "old keys are no answer to what new ones would say")
-	clock = clock.Add(auth.KeysServeOn - auth.KeysGoodFor)
+	clock = clock.Add(auth.KeysMaxStale - auth.KeysMaxAge)
 	_, err = keys.Get(t.Context())
 	require.ErrorIs(t, err, s.err)
 	s.err = nil
@@ -110,18 +110,18 @@ func TestCached(t *testing.T) {
 	require.True(t, verifies(made))
 
 	s.value = "no keys: hunter2"
-	clock = clock.Add(auth.KeysGoodFor)
+	clock = clock.Add(auth.KeysMaxAge)
 	require.True(t, verifies(made), "what is no list of keys replaces none")
 	require.NotContains(t, log.String(), "hunter2")
 }
 
-// A fresh key verifies at once; made-up kids make a process read no more than once in KeysRefresh.
+// A fresh key verifies at once; made-up kids make a process read no more than once in KeysRefreshInterval.
 func TestAnUnknownKidReadsTheKeysAgain(t *testing.T) {
 	t.Parallel()
 	clock := now
 	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
 	rows := &table{kept[[]promise.SigningKey]{value: []promise.SigningKey{older.Public()}}}
-	verifier := auth.NewVerifier(rows, auth.Always(auth.Keys{}), func() time.Time { return clock }, slog.New(slog.DiscardHandler))
+	verifier := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), func() time.Time { return clock }, slog.New(slog.DiscardHandler))
 	verify := func(s string) error {
 		_, err := verifier.Verify(t.Context(), s, now)
 		return err
@@ -131,17 +131,17 @@ func TestAnUnknownKidReadsTheKeysAgain(t *testing.T) {
 	require.Equal(t, 1, rows.reads)
 
 	rows.value = append(rows.value, newer.Public())
-	clock = clock.Add(auth.KeysRefresh)
+	clock = clock.Add(auth.KeysRefreshInterval)
 	require.NoError(t, verify(sign(t, newer, good)))
 	require.Equal(t, 2, rows.reads)
 
-	clock = clock.Add(auth.KeysRefresh)
+	clock = clock.Add(auth.KeysRefreshInterval)
 	for range 100 {
 		require.ErrorIs(t, verify(sign(t, auth.NewSigningKey(), good)), auth.ErrTokenRefused)
 	}
 	require.Equal(t, 3, rows.reads)
 	require.NoError(t, verify(sign(t, older, good)))
-	clock = clock.Add(auth.KeysRefresh)
+	clock = clock.Add(auth.KeysRefreshInterval)
 	for _, kid := range []string{"old", "", "ed25519:", "ed25519:0123456789ABCDEF", "ed25519:0123456789abcdef0", "ed25519:../../etc/passwd"} {
 		require.ErrorIs(t, verify(forgeSigned(`{"alg":"EdDSA","kid":"`+kid+`","typ":"JWT"}`, payload, oldPrivate)), auth.ErrTokenRefused)
 	}
@@ -153,7 +153,7 @@ func TestAnUnknownKidReadsTheKeysAgain(t *testing.T) {
 	require.NotErrorIs(t, err, auth.ErrTokenRefused)
 	require.NoError(t, verify(sign(t, older, good)))
 	rows.err, rows.value = nil, rows.value[1:]
-	clock = clock.Add(auth.KeysGoodFor)
+	clock = clock.Add(auth.KeysMaxAge)
 	require.ErrorIs(t, verify(sign(t, older, good)), auth.ErrTokenRefused, "a key that was revoked")
 }
 
@@ -170,7 +170,7 @@ func TestLegacyTokens(t *testing.T) {
 
 	away := errors.New("away")
 	verifier := auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: []promise.SigningKey{legacyRow, key.Public()}}},
-		func(context.Context) (auth.Keys, error) { return auth.Keys{}, away }, time.Now, slog.New(slog.DiscardHandler))
+		func(context.Context) (auth.VerificationKeys, error) { return auth.VerificationKeys{}, away }, time.Now, slog.New(slog.DiscardHandler))
 	_, err = verifier.Verify(t.Context(), sign(t, key, good), now)
 	require.NoError(t, err)
 	_, err = verifier.Verify(t.Context(), legacy, now)
@@ -186,7 +186,7 @@ func TestSigning(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
 	rows, private := new(table), &kept[auth.SigningKey]{value: older}
-	signing := auth.NewVerifier(rows, auth.Always(auth.Keys{}), tick, log).Signing(auth.NewCached("signing key", private.read, tick, log))
+	signing := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), tick, log).Signing(auth.NewCached("signing key", private.read, tick, log))
 	kid := func() string {
 		t.Helper()
 		key, err := signing(t.Context())
@@ -197,12 +197,12 @@ func TestSigning(t *testing.T) {
 	require.ErrorContains(t, err, older.Public().KID)
 	require.ErrorContains(t, err, "run migrate")
 	rows.value = []promise.SigningKey{older.Public()}
-	clock = clock.Add(auth.KeysRefresh)
+	clock = clock.Add(auth.KeysRefreshInterval)
 	require.Equal(t, older.Public().KID, kid())
 
 	reads := private.reads
 	rows.value, private.value = append(rows.value, newer.Public()), newer // a rotation
-	clock = clock.Add(auth.KeysGoodFor - auth.KeysRefresh - time.Second)
+	clock = clock.Add(auth.KeysMaxAge - auth.KeysRefreshInterval - time.Second)
 	require.Equal(t, older.Public().KID, kid())
 	require.Equal(t, reads, private.reads)
 	clock = clock.Add(time.Second)
@@ -211,19 +211,19 @@ func TestSigning(t *testing.T) {
 	revoking := auth.NewSigningKey()
 	rows.value, private.value = []promise.SigningKey{revoking.Public()}, revoking
 	rows.reads = 0
-	verifiers := auth.NewVerifier(rows, auth.Always(auth.Keys{}), tick, log)
+	verifiers := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), tick, log)
 	private.value = newer
 	fresh := verifiers.Signing(auth.NewCached("signing key", private.read, tick, log))
 	_, err = fresh(t.Context())
 	require.Error(t, err, "it is revoked")
 	private.value = revoking
-	clock = clock.Add(auth.KeysRefresh)
+	clock = clock.Add(auth.KeysRefreshInterval)
 	key, err := fresh(t.Context())
 	require.NoError(t, err, "the secret is read again at once")
 	require.Equal(t, revoking.Public(), key.Public())
 
 	private.err = errors.New("away")
-	clock = clock.Add(auth.KeysServeOn)
+	clock = clock.Add(auth.KeysMaxStale)
 	_, err = fresh(t.Context())
 	require.ErrorIs(t, err, private.err)
 }
@@ -232,7 +232,7 @@ func TestKeysThatAreAway(t *testing.T) {
 	t.Parallel()
 	rows := &table{kept[[]promise.SigningKey]{err: errors.New("away")}}
 	w := newWorld(t)
-	verifier := auth.NewVerifier(rows, auth.Always(auth.Keys{}), time.Now, slog.New(slog.DiscardHandler))
+	verifier := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), time.Now, slog.New(slog.DiscardHandler))
 	w.Authorizer = auth.NewAuthorizer(w.store, verifier, time.Now, slog.New(slog.DiscardHandler))
 	for range 2 {
 		_, ok, err := w.Authorize(t.Context(), sign(t, w.keys, good))
@@ -255,7 +255,7 @@ func TestKeyWithoutAName(t *testing.T) {
 	_, err = parse(t, raw.EncodeToString(newSecret)).Verify(token, now)
 	require.Error(t, err)
 	for _, twice := range []string{made + "," + made, made + ",k:" + made} {
-		_, err := auth.ParseKeys(twice)
+		_, err := auth.ParseLegacySecrets(twice)
 		require.Error(t, err)
 	}
 }

@@ -34,7 +34,7 @@ type Token struct {
 	Verbs     []promise.Verb
 	ExpiresAt time.Time // in whole seconds; the token is good before it, no longer at it
 
-	KeyID     uuid.UUID  // the API key that asked for the token; uuid.Nil: none did
+	APIKeyID  uuid.UUID  // the API key that asked for the token; uuid.Nil: none did
 	RevokedAt *time.Time // the last revocation of the promise's tokens when this one was issued, in microseconds; nil: none
 	RawBody   bool       // see promise.Principal
 }
@@ -94,7 +94,9 @@ func unsigned(method jwt.SigningMethod, kid string, c *claims) *jwt.Token {
 // Verify reads a token that one of the keys signed and that has not expired. Its
 // error is ErrTokenRefused, wrapped with the cause. The caller must compare the
 // token's tenant and promise with its own.
-func (k Keys) Verify(s string, now time.Time) (Token, error) { return verify(s, now, k.find) }
+func (k VerificationKeys) Verify(s string, now time.Time) (Token, error) {
+	return verify(s, now, k.find)
+}
 
 // verify reads a token with the key that find returns for its kid.
 func verify(s string, now time.Time, find func(kid string) (tokenKey, error)) (Token, error) {
@@ -170,8 +172,8 @@ const bodyRaw = "raw"
 
 func (t Token) restriction() restriction {
 	var r restriction
-	if t.KeyID != uuid.Nil {
-		r.Key = t.KeyID.String()
+	if t.APIKeyID != uuid.Nil {
+		r.Key = t.APIKeyID.String()
 	}
 	if t.RevokedAt != nil {
 		r.Revoked = t.RevokedAt.UnixMicro()
@@ -185,7 +187,7 @@ func (t Token) restriction() restriction {
 // read reads into t what Token.restriction wrote.
 func (r restriction) read(t *Token) (err error) {
 	if r.Key != "" {
-		if t.KeyID, err = promise.ParseID(r.Key); err != nil || t.KeyID == uuid.Nil {
+		if t.APIKeyID, err = promise.ParseID(r.Key); err != nil || t.APIKeyID == uuid.Nil {
 			return errors.New("key is no UUID")
 		}
 	}

@@ -125,9 +125,9 @@ func requireClaims(t *testing.T, payload string, got auth.Token) {
 	if got.RevokedAt != nil {
 		require.Equal(t, c.Rvk, got.RevokedAt.UnixMicro())
 	}
-	require.Equal(t, c.Key != "", got.KeyID != uuid.Nil)
+	require.Equal(t, c.Key != "", got.APIKeyID != uuid.Nil)
 	if c.Key != "" {
-		require.Equal(t, strings.ToLower(c.Key), got.KeyID.String())
+		require.Equal(t, strings.ToLower(c.Key), got.APIKeyID.String())
 	}
 	require.NotEmpty(t, got.Verbs)
 	exp, err := c.Exp.Float64()
@@ -154,7 +154,7 @@ func FuzzSign(f *testing.F) {
 		keys := public(t, key, signingKey(t, oldPrivate))
 		token := auth.Token{ID: uuid.UUID{15: 1}, Tenant: tenant, ExpiresAt: now.Add(time.Duration(seconds%(1<<33)) * time.Second)}
 		if seconds%2 == 0 {
-			token.KeyID, token.RevokedAt, token.RawBody = uuid.UUID{0: 1, 15: byte(at)}, new(now.Add(-time.Duration(at)*time.Microsecond)), at%3 == 0
+			token.APIKeyID, token.RevokedAt, token.RawBody = uuid.UUID{0: 1, 15: byte(at)}, new(now.Add(-time.Duration(at)*time.Microsecond)), at%3 == 0
 		}
 		copy(token.PromiseID[:], id)
 		known := map[string]int{}

@@ -49,9 +49,9 @@ const (
 	goldenToken = "eyJhbGciOiJIUzI1NiIsImtpZCI6Im9sZCIsInR5cCI6IkpXVCJ9"
 )
 
-func parse(t testing.TB, entries ...string) auth.Keys {
+func parse(t testing.TB, entries ...string) auth.VerificationKeys {
 	t.Helper()
-	keys, err := auth.ParseKeys(strings.Join(entries, ","))
+	keys, err := auth.ParseLegacySecrets(strings.Join(entries, ","))
 	require.NoError(t, err)
 	return keys
 }
@@ -74,13 +74,13 @@ func kid(private ed25519.PrivateKey) string {
 	return "ed25519:" + hex.EncodeToString(sum[:8])
 }
 
-func public(t testing.TB, signing ...auth.SigningKey) auth.Keys {
+func public(t testing.TB, signing ...auth.SigningKey) auth.VerificationKeys {
 	t.Helper()
 	var rows []promise.SigningKey
 	for _, key := range signing {
 		rows = append(rows, key.Public())
 	}
-	keys, err := auth.PublicKeys(rows)
+	keys, err := auth.ParsePublicKeys(rows)
 	require.NoError(t, err)
 	return keys
 }
@@ -109,7 +109,7 @@ func forgeSigned(header, payload string, private ed25519.PrivateKey) string {
 // kind is one of the two kinds of tokens, with two keys, "old" and "new".
 type kind struct {
 	header string // of "old"
-	keys   auth.Keys
+	keys   auth.VerificationKeys
 	forge  func(header, payload string) string // with "old"
 	ours   func(header string) string          // a header of the tests for this kind
 }
@@ -129,7 +129,7 @@ func kinds(t testing.TB) map[string]kind {
 }
 
 // refuse checks that the token is refused, and that the error does not tell it.
-func refuse(t testing.TB, keys auth.Keys, token string, what ...any) {
+func refuse(t testing.TB, keys auth.VerificationKeys, token string, what ...any) {
 	t.Helper()
 	got, err := keys.Verify(token, now)
 	require.ErrorIs(t, err, auth.ErrTokenRefused, what...)
@@ -146,7 +146,7 @@ func refuse(t testing.TB, keys auth.Keys, token string, what ...any) {
 func TestTokensStayReadable(t *testing.T) {
 	t.Parallel()
 	restricted := good
-	restricted.KeyID = uuid.MustParse("c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90")
+	restricted.APIKeyID = uuid.MustParse("c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90")
 	restricted.RevokedAt = new(now.Add(-time.Microsecond))
 	restricted.RawBody = true
 	restrictedPayload := strings.TrimSuffix(payload, "}") + `,"key":"c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":1772366399999999,"bod":"raw"}`
@@ -188,7 +188,7 @@ func TestRotation(t *testing.T) {
 	require.NoError(t, err)
 	refuse(t, public(t, newer), first, "its key is gone")
 	refuse(t, public(t, older), second, "its key is not there yet")
-	refuse(t, auth.Keys{}, first, "no keys")
+	refuse(t, auth.VerificationKeys{}, first, "no keys")
 	refuse(t, parse(t, entry("old", newSecret)), forge(header, payload, sha256.New, oldSecret), "another key under the same kid")
 	require.NotEqual(t, auth.NewSigningKey().Text(), auth.NewSigningKey().Text())
 }
@@ -469,7 +469,7 @@ func TestParseKeys(t *testing.T) {
 		"k:" + secret, "k:" + padded, " k:" + secret + "\n", "a:" + secret + ", b:" + other,
 		strings.Repeat("k", 64) + ":" + secret, "A-z_0.9:" + secret, secret, padded + "," + other,
 	} {
-		_, err := auth.ParseKeys(s)
+		_, err := auth.ParseLegacySecrets(s)
 		require.NoError(t, err)
 	}
 	keys := parse(t, "a:"+secret, "old:"+other)
@@ -497,7 +497,7 @@ func TestParseKeys(t *testing.T) {
 		"same secret":      "a:" + secret + ",b:" + padded,
 		"bad second":       "a:" + secret + ",b:" + other + "!",
 	} {
-		keys, err := auth.ParseKeys(s)
+		keys, err := auth.ParseLegacySecrets(s)
 		require.Error(t, err, name)
 		require.Zero(t, keys)
 		require.Regexp(t, `^key \d+`, err.Error(), "it tells the place")
@@ -511,9 +511,9 @@ func TestKeysDoNotShow(t *testing.T) {
 	t.Parallel()
 	keys, signing := parse(t, entry("old", oldSecret), entry("new", newSecret)), signingKey(t, oldPrivate)
 	wrapped := struct {
-		Keys    auth.Keys
-		hidden  *auth.Keys
-		inner   auth.Keys
+		Keys    auth.VerificationKeys
+		hidden  *auth.VerificationKeys
+		inner   auth.VerificationKeys
 		Signing auth.SigningKey
 		signing *auth.SigningKey
 	}{keys, &keys, keys, signing, &signing}
@@ -574,7 +574,7 @@ func TestPublicKeys(t *testing.T) {
 	t.Parallel()
 	key := signingKey(t, oldPrivate)
 	row := key.Public()
-	keys, err := auth.PublicKeys([]promise.SigningKey{
+	keys, err := auth.ParsePublicKeys([]promise.SigningKey{
 		{KID: kid(newPrivate), PublicKey: row.PublicKey}, {KID: "mldsa:1", PublicKey: make([]byte, 1952)}, {KID: row.KID, PublicKey: row.PublicKey[:31]},
 		legacyRow, {},
 	})

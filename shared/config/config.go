@@ -72,7 +72,7 @@ type Config struct {
 	SigningKey string
 
 	// TokenKeys (TOKEN_KEYS) are the HMAC secrets with which earlier releases signed
-	// promise tokens, for auth.ParseKeys, or the ARN of a secret in Secrets Manager
+	// promise tokens, for auth.ParseLegacySecrets, or the ARN of a secret in Secrets Manager
 	// that holds them. They verify those tokens and sign none. They are never logged.
 	TokenKeys string
 

@@ -38,7 +38,7 @@ func TestPrincipalOfAnEvent(t *testing.T) {
 	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
 	const tokenID = "5d2f8f0c-9a51-4f43-8f6e-3b1f6f0c7a55"
 	key, token := holder(tenant, promise.ScopeSettle).Texts(), promise.Principal{
-		By: promise.By{Kind: promise.Token, ID: tokenID}, Tenant: tenant, Verbs: []promise.Verb{promise.VerbResolve},
+		By: promise.By{Kind: promise.KindToken, ID: tokenID}, Tenant: tenant, Verbs: []promise.Verb{promise.VerbResolve},
 	}.Texts()
 	token["promiseId"] = promiseID
 	with := func(texts map[string]string, name, value string) map[string]string {
@@ -146,7 +146,7 @@ func TestUnverified(t *testing.T) {
 	h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
 		require.Equal(t, "Basic x", source)
 		require.True(t, inHeader)
-		return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, nil
+		return promise.Principal{By: promise.By{Kind: promise.KindAnonymous}}, nil
 	}
 	got, err = h.Invoke(t.Context(), as(t, event, unverified))
 	require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestManageTenants(t *testing.T) {
 	n := byte(0)
 	h := &gateway.TenantHandler{
 		Store: repository.New(s.db.Pool), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(s.log, nil)),
-		NewKey: func() (string, []byte) { n++; return "prk_secret", append(make([]byte, 31), n) },
+		NewAPIKey: func() (string, []byte) { n++; return "prk_secret", append(make([]byte, 31), n) },
 	}
 	manage := func(payload string) map[string]any {
 		t.Helper()
@@ -324,7 +324,7 @@ func TestSampleTenantCalls(t *testing.T) {
 		s.db.Exec(t, "INSERT INTO api_key (id, tenant_id, name, hash, scopes) SELECT $1::UUID, id, 'n', sha256('k'), '{read}' FROM tenant", keyID)
 		h := &gateway.TenantHandler{
 			Store: repository.New(s.db.Pool), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(s.log, nil)),
-			NewKey: func() (string, []byte) { return "prk_secret", make([]byte, 32) },
+			NewAPIKey: func() (string, []byte) { return "prk_secret", make([]byte, 32) },
 		}
 		payload, err := os.ReadFile(file)
 		require.NoError(t, err)

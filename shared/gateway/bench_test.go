@@ -28,8 +28,8 @@ func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promi
 // settling stands in for the database where its time is not what is measured.
 type settling struct{ gateway.Store }
 
-func (settling) Settle(context.Context, string, promise.Identifier, promise.Settlement) (promise.Settled, error) {
-	return promise.Settled{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
+func (settling) Settle(context.Context, string, promise.Identifier, promise.SettleRequest) (promise.SettleResult, error) {
+	return promise.SettleResult{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
 }
 
 func settlingHandler() *gateway.Handler {

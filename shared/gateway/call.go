@@ -134,8 +134,8 @@ func readPrincipal(authorizer json.RawMessage) promise.Principal {
 			}
 		}
 	}
-	if texts["kind"] == string(promise.Unverified) {
-		return promise.Principal{By: promise.By{Kind: promise.Unverified}}
+	if texts["kind"] == string(promise.KindUnverified) {
+		return promise.Principal{By: promise.By{Kind: promise.KindUnverified}}
 	}
 	return promise.ParsePrincipal(texts, time.Now())
 }
@@ -149,16 +149,16 @@ type call struct {
 	workflow   promise.Workflow
 	parameters parameters
 	body       object
-	deadline   time.Time          // see Handler.Timeout
-	settlement promise.Settlement // of a callback,
-	malformed  error              // or why it cannot be read
+	deadline   time.Time             // see Handler.Timeout
+	settlement promise.SettleRequest // of a callback,
+	malformed  error                 // or why it cannot be read
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	op := h.Operation
 	ev, err := readEvent(payload)
 	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, deadline: h.deadline(ev.received)}
-	if c.principal.Kind == promise.Unverified {
+	if c.principal.Kind == promise.KindUnverified {
 		p, away := h.authenticate(ctx, ev.authorization, true, c.deadline)
 		if away != nil {
 			return c, away
@@ -250,7 +250,7 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 		}
 		return nil, err
 	}
-	c := &call{principal: promise.Principal{By: promise.By{Kind: promise.Direct}}, parameters: parameters{object: body}, body: body}
+	c := &call{principal: promise.Principal{By: promise.By{Kind: promise.KindDirect}}, parameters: parameters{object: body}, body: body}
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}

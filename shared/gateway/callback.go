@@ -50,7 +50,7 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	if c.principal, err = h.authenticate(ctx, token, false, c.deadline); err != nil {
 		return c, err
 	}
-	if c.principal.Kind != promise.Token {
+	if c.principal.Kind != promise.KindToken {
 		return c, errInvalidToken
 	}
 	identifier, err := promise.ParseIdentifier(ev.identifier)
@@ -94,7 +94,7 @@ func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err er
 	}
 	if verb == promise.VerbReject {
 		message, err := h.readError(c.body, "error")
-		c.settlement.Result = promise.Result{State: promise.Rejected, Error: &message}
+		c.settlement.Result = promise.Result{State: promise.Rejected, Message: &message}
 		return err
 	}
 	value, err := h.readValue(c.body)
@@ -152,7 +152,7 @@ func (h *Handler) rawResult(verb promise.Verb, contentType *string, body []byte)
 	}
 	if verb == promise.VerbReject {
 		message := string(body)
-		r := promise.Result{State: promise.Rejected, Error: &message}
+		r := promise.Result{State: promise.Rejected, Message: &message}
 		return r, checkSize("error", len(encode(message)), h.MaxValueBytes)
 	}
 	value, err := h.rawValue(contentType, body)

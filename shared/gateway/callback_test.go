@@ -96,8 +96,8 @@ func TestCallbackURLs(t *testing.T) {
 		require.Equal(t, 200, got.StatusCode, "%q: %s", c, got.Body)
 		require.Contains(t, got.Body, `"outcome":"settled"`)
 		require.Equal(t, []storeCall{{
-			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.Token, ID: keyID},
-			args: []any{promise.Settlement{
+			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.KindToken, ID: keyID},
+			args: []any{promise.SettleRequest{
 				Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, Comment: new("c"),
 			}},
 		}}, calls)
@@ -159,8 +159,8 @@ func TestCallbackBodies(t *testing.T) {
 	requireProblem(t, 415, "unsupported_media_type", got)
 	got, calls := callback{verb: "reject", path: sampleToken, body: []byte(`{"error":"no","comment":"c"}`)}.settle(t)
 	require.Equal(t, 200, got.StatusCode, got.Body)
-	require.Equal(t, []any{promise.Settlement{
-		Result: promise.Result{State: promise.Rejected, Error: new("no")}, Comment: new("c"),
+	require.Equal(t, []any{promise.SettleRequest{
+		Result: promise.Result{State: promise.Rejected, Message: new("no")}, Comment: new("c"),
 	}}, calls[0].args)
 }
 
@@ -234,7 +234,7 @@ func TestRawBodies(t *testing.T) {
 			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
 		default:
 			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
-			s := calls[0].args[0].(promise.Settlement)
+			s := calls[0].args[0].(promise.SettleRequest)
 			require.Equal(t, promise.Resolved, s.State)
 			require.Equal(t, c.value, string(s.Value), name)
 			require.True(t, json.Valid(s.Value), name)
@@ -262,7 +262,7 @@ func TestRawErrors(t *testing.T) {
 			continue
 		}
 		require.Equal(t, 200, got.StatusCode, got.Body)
-		require.Equal(t, []any{promise.Settlement{Result: promise.Result{State: promise.Rejected, Error: &c.text}}}, calls[0].args)
+		require.Equal(t, []any{promise.SettleRequest{Result: promise.Result{State: promise.Rejected, Message: &c.text}}}, calls[0].args)
 	}
 	got, calls := callback{verb: "reject", path: sampleToken + "raw", body: bytes.Repeat([]byte("\""), 1<<19)}.settle(t)
 	requireProblem(t, 413, "value_too_large", got)
@@ -272,8 +272,8 @@ func TestRawErrors(t *testing.T) {
 // A late call gets the same answer, and writes nothing, whatever settled the promise.
 func TestLateCallbacks(t *testing.T) {
 	t.Parallel()
-	by := func(r promise.Result) promise.Settlement {
-		return promise.Settlement{Result: r, By: promise.By{Kind: promise.APIKey, ID: keyID}}
+	by := func(r promise.Result) promise.SettleRequest {
+		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: keyID}}
 	}
 	for name, settle := range map[string]func(s *service) error{
 		"another value": func(s *service) error {
@@ -283,10 +283,10 @@ func TestLateCallbacks(t *testing.T) {
 			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Resolved, Value: []byte("1")})))
 		},
 		"rejected": func(s *service) error {
-			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Rejected, Error: new("first")})))
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Rejected, Message: new("first")})))
 		},
 		"cancelled": func(s *service) error {
-			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Cancelled, Error: new("first")})))
+			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Cancelled, Message: new("first")})))
 		},
 		"by its deadline": func(s *service) error {
 			return errOf(s.store.Extend(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), promise.Deadline{Timeout: new(time.Duration)}))
@@ -358,7 +358,7 @@ func TestCallbackUnavailable(t *testing.T) {
 		requireProblem(t, 503, "unavailable", a)
 		require.Equal(t, "1", a.Headers["retry-after"])
 	}
-	for _, p := range []promise.Principal{holder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.Direct}}, {}} { // a token alone
+	for _, p := range []promise.Principal{holder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.KindDirect}}, {}} { // a token alone
 		h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
 			require.Equal(t, sampleToken, source)
 			require.False(t, inHeader)
@@ -423,9 +423,9 @@ func TestTokenRequests(t *testing.T) {
 		}
 	}
 	require.Equal(t, []gateway.TokenRequest{
-		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, KeyID: of},
+		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, APIKeyID: of},
 		{Tenant: tenant, PromiseID: id, Verbs: both, TTL: time.Minute, RevokedAt: &first, RawBody: true},
-		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, KeyID: of, RevokedAt: &second},
+		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, APIKeyID: of, RevokedAt: &second},
 	}, asked)
 
 	// A key that may not settle makes nobody else settle, and no promise is created.
@@ -461,7 +461,7 @@ func FuzzRawBody(f *testing.F) {
 			require.True(t, !utf8.ValidString(text) || strings.ContainsRune(text, 0) || len(text) > 1000 || isForm, "%q: %s", body, got.Body)
 			return
 		}
-		value := calls[0].args[0].(promise.Settlement).Value
+		value := calls[0].args[0].(promise.SettleRequest).Value
 		require.True(t, json.Valid(value), "%q", value)
 		if json.Valid([]byte(text)) && string(value) == text || text == "" && string(value) == "null" {
 			return

@@ -67,9 +67,9 @@ func (c *clockwork) Get(ctx context.Context, _ string, _ promise.Identifier) (pr
 	return p, err
 }
 
-func (c *clockwork) Settle(ctx context.Context, _ string, _ promise.Identifier, _ promise.Settlement) (promise.Settled, error) {
+func (c *clockwork) Settle(ctx context.Context, _ string, _ promise.Identifier, _ promise.SettleRequest) (promise.SettleResult, error) {
 	_, err := c.look(ctx)
-	return promise.Settled{PromiseID: uuid.MustParse(promiseID), State: promise.Resolved, Outcome: promise.OutcomeSettled}, err
+	return promise.SettleResult{PromiseID: uuid.MustParse(promiseID), State: promise.Resolved, Outcome: promise.OutcomeSettled}, err
 }
 
 func (c *clockwork) ListEvents(ctx context.Context, _ string, _ uuid.UUID, after int32, _ int) ([]promise.Event, error) {
@@ -77,8 +77,8 @@ func (c *clockwork) ListEvents(ctx context.Context, _ string, _ uuid.UUID, after
 	if !settled || after > 1 {
 		return nil, err
 	}
-	by := promise.Settlement{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct}}
-	return []promise.Event{{SequenceNumber: 2, Type: promise.EventResolved, PromiseID: uuid.MustParse(promiseID), Settled: &by}}, err
+	by := promise.SettleRequest{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect}}
+	return []promise.Event{{SequenceNumber: 2, Type: promise.EventResolved, PromiseID: uuid.MustParse(promiseID), Settlement: &by}}, err
 }
 
 func (c *clockwork) handler(function string) *gateway.Handler {

@@ -38,7 +38,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if made.LostHold {
+	if made.EarlyExpired {
 		h.lostHold(ctx, c.tenant, *d.IdempotencyKey)
 	}
 	status := http.StatusOK
@@ -97,7 +97,7 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 }
 
 func draftKey(o object, d *promise.Draft) error {
-	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxKeyTTL/time.Second))
+	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxIdempotencyKeyTTL/time.Second))
 	if err != nil {
 		return err
 	}
@@ -110,11 +110,11 @@ func draftKey(o object, d *promise.Draft) error {
 		}
 		return nil
 	}
-	d.IdempotencyKeyTTL = promise.DefaultKeyTTL
+	d.IdempotencyKeyTTL = promise.DefaultIdempotencyKeyTTL
 	if ttl != nil {
 		d.IdempotencyKeyTTL = time.Duration(*ttl) * time.Second
 	}
-	return within("idempotencyKey", promise.CheckKey(*d.IdempotencyKey))
+	return within("idempotencyKey", promise.CheckIdempotencyKey(*d.IdempotencyKey))
 }
 
 // readDeadline reads timeoutMs or timeoutAt, or neither.
@@ -166,7 +166,7 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 		return &promise.Result{State: promise.Resolved, Value: value}, h.checkValue(name, value)
 	}
 	message, err := h.readError(outcome, "reject")
-	return &promise.Result{State: promise.Rejected, Error: &message}, within(name, err)
+	return &promise.Result{State: promise.Rejected, Message: &message}, within(name, err)
 }
 
 // maxTokenTTL is the longest that a promise token can be good for: a year.
@@ -181,12 +181,12 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 		return nil, nil
 	}
 	r := TokenRequest{Tenant: c.tenant}
-	if p := c.principal; p.Kind == promise.APIKey {
+	if p := c.principal; p.Kind == promise.KindAPIKey {
 		if !slices.Contains(p.Scopes, promise.ScopeSettle) {
 			return nil, fail(promise.CodeForbidden, name, "The API key does not have the scope settle, which tokens need.")
 		}
 		var err error
-		if r.KeyID, err = promise.ParseID(p.ID); err != nil {
+		if r.APIKeyID, err = promise.ParseID(p.ID); err != nil {
 			return nil, promise.Fail(promise.CodeUnauthenticated, "The API key has no id.")
 		}
 	}

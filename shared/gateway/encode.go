@@ -25,13 +25,14 @@ type headersJSON struct {
 	ContentType  string `json:"content-type"`
 	CacheControl string `json:"cache-control"`
 	Sniffing     string `json:"x-content-type-options"`
+	Version      string `json:"promises-version"`
 	RetryAfter   string `json:"retry-after,omitempty"` // seconds
 }
 
 // encodeResponse forbids caches and browsers to keep an answer or to take it for
 // another type: it may hold a token or a caller's value.
 func encodeResponse(a answer, contentType string) []byte {
-	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff"}
+	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff", Version: Version}
 	r := responseJSON{StatusCode: a.status, Headers: headers, Body: string(a.body)}
 	if a.retryAfter > 0 {
 		r.Headers.RetryAfter = strconv.Itoa(a.retryAfter)
@@ -97,13 +98,13 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) [
 	if created != nil {
 		j.Identifier = identifierOf(p, *created).String()
 	}
-	j.Error, j.Reason = errorOrReason(p.State, p.Error)
+	j.Error, j.Reason = errorOrReason(p.State, p.Message)
 	if p.SettledBy != nil {
 		j.SettledBy = toByJSON(*p.SettledBy)
 	}
 	text := appendValue(encode(j), "value", p.Value)
 	if d := p.OnTimeout; d != nil && p.State == promise.Pending {
-		outcome := encode(onTimeoutJSON{Reject: d.Error})
+		outcome := encode(onTimeoutJSON{Reject: d.Message})
 		text = appendField(text, "onTimeout", appendValue(outcome, "resolve", d.Value))
 	}
 	return text
@@ -115,7 +116,7 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) [
 // key of a promise that was settled before the call may belong to another promise.
 func identifierOf(p promise.Promise, created bool) promise.Identifier {
 	if p.IdempotencyKey != nil && (created || p.State == promise.Pending) {
-		if i, err := promise.ByKey(*p.IdempotencyKey); err == nil {
+		if i, err := promise.ByIdempotencyKey(*p.IdempotencyKey); err == nil {
 			return i
 		}
 	}
@@ -226,12 +227,12 @@ func encodeEvent(e promise.Event) []byte {
 		SequenceNumber: e.SequenceNumber, EventType: e.Type, PromiseID: e.PromiseID, PromiseName: e.PromiseName,
 		TimeoutAt: utc(e.TimeoutAt), CreatedAt: e.CreatedAt.UTC(), ErasedAt: utc(e.ErasedAt),
 	}
-	s := e.Settled
+	s := e.Settlement
 	if s == nil {
 		return encode(j)
 	}
 	j.State, j.SettledBy, j.Comment = s.State, toByJSON(s.By), s.Comment
-	j.Error, j.Reason = errorOrReason(s.State, s.Error)
+	j.Error, j.Reason = errorOrReason(s.State, s.Message)
 	return appendValue(encode(j), "value", s.Value)
 }
 
@@ -258,27 +259,31 @@ type settledJSON struct {
 	ExpiresAt       *time.Time      `json:"expiresAt,omitempty"`
 }
 
-func toSettledJSON(s promise.Settled) settledJSON {
-	if s.HeldUntil != nil {
-		key, _ := s.HeldUnder.Key()
-		return settledJSON{Outcome: s.Outcome, IdempotencyKey: key, Identifier: s.HeldUnder.String(), ExpiresAt: utc(s.HeldUntil)}
+func toSettledJSON(s promise.SettleResult) settledJSON {
+	if s.EarlyExpiresAt != nil {
+		key, _ := s.EarlyKey.IdempotencyKey()
+		return settledJSON{Outcome: s.Outcome, IdempotencyKey: key, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
 	}
 	now := s.Outcome == promise.OutcomeSettled
 	already := !now
 	return settledJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already}
 }
 
-func encodeBatch(judgements []promise.Judgement) []byte {
+func encodeBatch(judgements []promise.ItemResult) []byte {
 	var results []any
 	for _, j := range judgements {
 		if j.Err != nil {
 			results = append(results, toProblem(promise.AsError(j.Err)))
 		} else {
-			results = append(results, toSettledJSON(j.Settled))
+			results = append(results, toSettledJSON(j.SettleResult))
 		}
 	}
 	return encode(map[string]any{"results": results})
 }
+
+// typeBase is the beginning of a problem's type. The code follows it: the URI
+// leads to the code's row in the API reference.
+const typeBase = "https://github.com/flovyn/promises/blob/main/functions/README.md#"
 
 // problemJSON is RFC 9457's problem details, with members of our own.
 type problemJSON struct {
@@ -333,7 +338,7 @@ var statuses = map[promise.Code]struct {
 func toProblem(e *promise.Error) problemJSON {
 	s := statuses[e.Code]
 	p := problemJSON{
-		Type:   "https://github.com/flovyn/promises#" + string(e.Code),
+		Type:   typeBase + string(e.Code),
 		Title:  s.title,
 		Status: s.status,
 		Detail: e.Detail,
@@ -346,8 +351,8 @@ func toProblem(e *promise.Error) problemJSON {
 	if e.Quota != nil {
 		p.Quota, p.Limit = e.Quota.Name, &e.Quota.Limit
 	}
-	if e.Settled != nil {
-		settled := toSettledJSON(*e.Settled)
+	if e.SettleResult != nil {
+		settled := toSettledJSON(*e.SettleResult)
 		p.settledJSON = &settled
 	}
 	return p

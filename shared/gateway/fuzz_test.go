@@ -40,7 +40,7 @@ type recorder struct {
 func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {
 	c := storeCall{method: method, tenant: tenant, by: by, args: args}
 	if i != nil {
-		if key, ok := i.Key(); ok {
+		if key, ok := i.IdempotencyKey(); ok {
 			c.target = "key:" + key
 		} else {
 			c.target = i.String()
@@ -51,9 +51,9 @@ func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise
 
 var settledPromise = promise.Promise{ID: uuid.UUID{1}, State: promise.Resolved, Value: []byte(`1`)}
 
-func (r *recorder) Create(_ context.Context, tenant string, d promise.Draft) (promise.Created, error) {
+func (r *recorder) Create(_ context.Context, tenant string, d promise.Draft) (promise.CreateResult, error) {
 	r.note("Create", tenant, nil, promise.By{}, d)
-	return promise.Created{Promise: settledPromise, New: true}, nil
+	return promise.CreateResult{Promise: settledPromise, New: true}, nil
 }
 
 // WorkflowExecutionID derives another id for each tenant and text.
@@ -73,26 +73,26 @@ func (r *recorder) Get(_ context.Context, tenant string, i promise.Identifier) (
 	return settledPromise, nil
 }
 
-func (r *recorder) Settle(_ context.Context, tenant string, i promise.Identifier, s promise.Settlement) (promise.Settled, error) {
+func (r *recorder) Settle(_ context.Context, tenant string, i promise.Identifier, s promise.SettleRequest) (promise.SettleResult, error) {
 	by := s.By
 	s.By = promise.By{}
 	r.note("Settle", tenant, &i, by, s)
-	return promise.Settled{PromiseID: settledPromise.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+	return promise.SettleResult{PromiseID: settledPromise.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 }
 
-func (r *recorder) SettleOrHold(
-	_ context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
-) (promise.Settled, error) {
+func (r *recorder) SettleEarly(
+	_ context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration,
+) (promise.SettleResult, error) {
 	by, until := s.By, time.Now()
 	s.By = promise.By{}
-	i, err := promise.ByKey(key)
-	r.note("SettleOrHold", tenant, &i, by, s, hold)
-	return promise.Settled{Outcome: promise.OutcomeHeld, HeldUntil: &until}, err
+	i, err := promise.ByIdempotencyKey(key)
+	r.note("SettleEarly", tenant, &i, by, s, hold)
+	return promise.SettleResult{Outcome: promise.OutcomeHeld, EarlyExpiresAt: &until}, err
 }
 
-func (r *recorder) SettleBatch(_ context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error) {
+func (r *recorder) SettleBatch(_ context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.ItemResult, error) {
 	r.note("SettleBatch", tenant, nil, by, items)
-	return make([]promise.Judgement, len(items)), nil
+	return make([]promise.ItemResult, len(items)), nil
 }
 
 func (r *recorder) Extend(_ context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error) {
@@ -151,11 +151,11 @@ func authenticate(_ context.Context, source string, inHeader bool) (promise.Prin
 		return holder(tenant, promise.Scopes...), nil
 	case !inHeader && (source == sampleToken || source == sampleToken+"raw"):
 		return promise.Principal{
-			By: promise.By{Kind: promise.Token, ID: keyID}, Tenant: tenant, PromiseID: uuid.MustParse(promiseID),
+			By: promise.By{Kind: promise.KindToken, ID: keyID}, Tenant: tenant, PromiseID: uuid.MustParse(promiseID),
 			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject}, RawBody: source != sampleToken,
 		}, nil
 	}
-	return promise.Principal{By: promise.By{Kind: promise.Anonymous}}, nil
+	return promise.Principal{By: promise.By{Kind: promise.KindAnonymous}}, nil
 }
 
 // invoke makes a call, and holds what must hold of every one: no panic and no
@@ -332,7 +332,7 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	p := holder(slug, promise.Scopes...)
 	if r.how&byToken != 0 {
 		p = promise.Principal{
-			By: promise.By{Kind: promise.Token, ID: keyID}, Tenant: slug, PromiseID: uuid.MustParse(promiseID),
+			By: promise.By{Kind: promise.KindToken, ID: keyID}, Tenant: slug, PromiseID: uuid.MustParse(promiseID),
 			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject},
 		}
 	}
@@ -346,7 +346,7 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 		p.ExpiresAt = time.Now().Add(-time.Second)
 	}
 	if r.how&unverified != 0 {
-		p.Kind = promise.Unverified
+		p.Kind = promise.KindUnverified
 	}
 	headers, parameters := map[string]string{"authorization": "Bearer prk_…"}, map[string]string{}
 	for name, values := range query {

@@ -31,11 +31,11 @@ import (
 
 // Store keeps the promises. Its errors are *promise.Error, or faults.
 type Store interface {
-	Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error)
+	Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error)
 	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
-	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement) (promise.Settled, error)
-	SettleOrHold(ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration) (promise.Settled, error)
-	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.Judgement, error)
+	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest) (promise.SettleResult, error)
+	SettleEarly(ctx context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration) (promise.SettleResult, error)
+	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.ItemResult, error)
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
 	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
@@ -81,7 +81,7 @@ type TokenRequest struct {
 	PromiseID uuid.UUID
 	Verbs     []promise.Verb
 	TTL       time.Duration
-	KeyID     uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke did
+	APIKeyID  uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke did
 	RevokedAt *time.Time // promise.Created's TokensRevokedAt
 	RawBody   bool       // see promise.Principal
 }
@@ -207,7 +207,7 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 // suspended: no statement finds such a tenant. The other forms of call have a
 // credential, which was refused before.
 func (h *Handler) suspended(ctx context.Context, c *call) error {
-	if c.principal.Kind != promise.Direct {
+	if c.principal.Kind != promise.KindDirect {
 		return nil
 	}
 	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{})) // a wait may have taken longer than the call's own
@@ -244,7 +244,7 @@ const gatewayTimeout = 30 * time.Second
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
-		if p := c.principal; p.Kind == promise.Direct || p.Tenant == c.tenant { // or it is whatever the caller has written
+		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // or it is whatever the caller has written
 			attrs = append(attrs, slog.String("tenant", c.tenant))
 		}
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {

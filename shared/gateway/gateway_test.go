@@ -136,6 +136,7 @@ func decodeResponse(t testing.TB, text []byte) response {
 	require.NoError(t, json.Unmarshal(text, &r), "%s", text)
 	require.Equal(t, "no-store", r.Headers["cache-control"])
 	require.Equal(t, "nosniff", r.Headers["x-content-type-options"])
+	require.Equal(t, gateway.Version, r.Headers["promises-version"])
 	return r
 }
 
@@ -160,7 +161,7 @@ func checkProblem(t testing.TB, status int, code, text string) map[string]any {
 	var p map[string]any
 	require.NoError(t, json.Unmarshal([]byte(text), &p), text)
 	require.Equal(t, code, p["code"], text)
-	require.Equal(t, "https://github.com/flovyn/promises#"+code, p["type"])
+	require.Equal(t, "https://github.com/flovyn/promises/blob/main/"+reference+"#"+code, p["type"])
 	require.NotEmpty(t, p["title"])
 	require.NotEmpty(t, p["detail"])
 	require.NotContains(t, text, "SQLSTATE")
@@ -198,7 +199,7 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 
 // holder is who holds a key of a tenant.
 func holder(slug string, scopes ...promise.Scope) promise.Principal {
-	return promise.Principal{By: promise.By{Kind: promise.APIKey, ID: keyID}, Tenant: slug, Scopes: scopes}
+	return promise.Principal{By: promise.By{Kind: promise.KindAPIKey, ID: keyID}, Tenant: slug, Scopes: scopes}
 }
 
 func (s *service) post(t testing.TB, function, identifier, query, body string) response {

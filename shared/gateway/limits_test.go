@@ -90,7 +90,7 @@ func TestQuotaExceeded(t *testing.T) {
 	s.promise(t)
 	store := repository.New(s.db.Pool)
 	_, err := store.SetLimits(t.Context(), tenant, map[string]*int64{
-		promise.LimitPending: new(int64(1)), promise.LimitHeld: new(int64(0)), promise.LimitWorkflowPromises: new(int64(1)),
+		promise.LimitPending: new(int64(1)), promise.LimitEarly: new(int64(0)), promise.LimitWorkflowPromises: new(int64(1)),
 	})
 	require.NoError(t, err)
 	requireFull := func(p map[string]any, quota string, limit float64) {

@@ -265,7 +265,7 @@ func (o object) identifier() (promise.Identifier, error) {
 	case (id == nil) == (key == nil):
 		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Give promiseId or key, and not both.")
 	case key != nil:
-		return promise.ByKey(*key)
+		return promise.ByIdempotencyKey(*key)
 	}
 	var u uuid.UUID
 	if u, err = promise.ParseID(*id); err != nil {

@@ -83,7 +83,7 @@ var ResolveByID = Operation{
 var ResolveByKey = Operation{
 	name: "resolve-by-key", unrouted: true, body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
 	identifies: func(i promise.Identifier) error {
-		if _, ok := i.Key(); !ok {
+		if _, ok := i.IdempotencyKey(); !ok {
 			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")
 		}
 		return nil

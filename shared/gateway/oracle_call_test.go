@@ -57,13 +57,13 @@ func (o *oracle) calls(function string) []storeCall {
 }
 
 func (o *oracle) settlement(function string) (method string, args []any) {
-	s := promise.Settlement{Comment: o.comment("comment")}
+	s := promise.SettleRequest{Comment: o.comment("comment")}
 	switch function {
 	case "reject":
-		s.Result = promise.Result{State: promise.Rejected, Error: o.required("error")}
+		s.Result = promise.Result{State: promise.Rejected, Message: o.required("error")}
 		o.refuse(len(o.body["error"]) > o.limit)
 	case "cancel-promise":
-		s.Result = promise.Result{State: promise.Cancelled, Error: o.comment("reason")}
+		s.Result = promise.Result{State: promise.Cancelled, Message: o.comment("reason")}
 	default:
 		s.Result = promise.Result{State: promise.Resolved, Value: o.value("value")}
 	}
@@ -73,7 +73,7 @@ func (o *oracle) settlement(function string) (method string, args []any) {
 	}
 	if hold := o.integer(o.body, false, "holdSeconds", 1, 604800); hold != nil {
 		o.refuse(!strings.HasPrefix(o.target, "key:"))
-		return "SettleOrHold", []any{s, time.Duration(*hold) * time.Second}
+		return "SettleEarly", []any{s, time.Duration(*hold) * time.Second}
 	}
 	return "Settle", []any{s}
 }
@@ -99,7 +99,7 @@ func (o *oracle) draft() promise.Draft {
 		if in.body["resolve"] != nil {
 			d.OnTimeout = &promise.Result{State: promise.Resolved, Value: in.value("resolve")}
 		} else {
-			d.OnTimeout = &promise.Result{State: promise.Rejected, Error: in.required("reject")}
+			d.OnTimeout = &promise.Result{State: promise.Rejected, Message: in.required("reject")}
 			in.refuse(len(in.body["reject"]) > o.limit)
 		}
 		o.refuse(in.refused)
@@ -175,7 +175,7 @@ func (o *oracle) items() []promise.Item {
 		in.identify("id: key:", *in.required("identifier"))
 		item := promise.Item{Comment: in.comment("comment")}
 		if _, ok := in.body["error"]; ok {
-			item.Result = promise.Result{State: promise.Rejected, Error: in.required("error")}
+			item.Result = promise.Result{State: promise.Rejected, Message: in.required("error")}
 			in.refuse(in.body["value"] != nil || len(in.body["error"]) > o.limit)
 		} else {
 			item.Result = promise.Result{State: promise.Resolved, Value: in.value("value")}

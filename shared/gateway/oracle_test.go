@@ -28,9 +28,9 @@ type storeCall struct {
 	args                   []any
 }
 
-// oracle reads a call a second time, with encoding/json, regular expressions
-// and README.md in place of this package: what must reach the store, or that
-// the call is refused, and nothing does. It tells no codes.
+// oracle reads a call a second time, with encoding/json and regular expressions in
+// place of this package, as functions/README.md describes the call: it holds the
+// store call that must follow, or that the call is refused. It knows no codes.
 type oracle struct {
 	refused bool
 	limit   int // of a value
@@ -215,7 +215,7 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 		known = append(known, "workflowExecutionId", "workflowId")
 	}
 	o.body = o.object(payload, known)
-	o.query, o.by = o.body, promise.By{Kind: promise.Direct}
+	o.query, o.by = o.body, promise.By{Kind: promise.KindDirect}
 	o.tenant = *o.required("tenant")
 	if f.identifier != "" {
 		id, key := o.text("promiseId"), o.text("key")

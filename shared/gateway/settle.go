@@ -30,7 +30,7 @@ func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return h.settle(ctx, c, promise.Result{State: promise.Rejected, Error: &message})
+	return h.settle(ctx, c, promise.Result{State: promise.Rejected, Message: &message})
 }
 
 func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -38,7 +38,7 @@ func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return h.settle(ctx, c, promise.Result{State: promise.Cancelled, Error: reason})
+	return h.settle(ctx, c, promise.Result{State: promise.Cancelled, Message: reason})
 }
 
 // settle settles the call's promise, or holds the settlement if that is asked
@@ -53,22 +53,22 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	hold, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxHold/time.Second))
+	hold, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxEarlyTTL/time.Second))
 	if err != nil {
 		return answer{}, err
 	}
-	settlement := promise.Settlement{Result: r, By: c.principal.By, Comment: comment}
-	var s promise.Settled
+	settlement := promise.SettleRequest{Result: r, By: c.principal.By, Comment: comment}
+	var s promise.SettleResult
 	if hold == nil {
 		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, settlement)
 	} else {
-		key, ok := c.identifier.Key()
+		key, ok := c.identifier.IdempotencyKey()
 		if !ok {
 			return answer{}, fail(promise.CodeUnknownField, "holdSeconds", "A settlement is held under a key, not under an id.")
 		}
-		s, err = h.Store.SettleOrHold(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
-		s.HeldUnder = c.identifier
-		if s.LostHold {
+		s, err = h.Store.SettleEarly(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
+		s.EarlyKey = c.identifier
+		if s.EarlyExpired {
 			h.lostHold(ctx, c.tenant, key)
 		}
 	}
@@ -79,7 +79,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 		return answer{}, err
 	}
 	if strict && s.Outcome != promise.OutcomeSettled && s.Outcome != promise.OutcomeDuplicate && s.Outcome != promise.OutcomeHeld {
-		return answer{}, promise.TooLate(s)
+		return answer{}, promise.NotPending(s)
 	}
 	status := http.StatusOK
 	if s.Outcome == promise.OutcomeHeld {
@@ -90,7 +90,7 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 
 // ownOutcome fails with CodeForbidden if the principal may not see the outcome of
 // its call. It asks the database only for a token that found the promise settled.
-func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.Settled) error {
+func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.SettleResult) error {
 	if c.principal.SeesOutcome(nil) || s.Outcome == promise.OutcomeSettled {
 		return nil
 	}
@@ -153,7 +153,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if raw[0] != '[' {
 		return answer{}, fail(promise.CodeWrongType, "items", "The field must be an array.")
 	}
-	var judgements []promise.Judgement
+	var judgements []promise.ItemResult
 	var items []promise.Item
 	var places []int // of the items among the judgements
 	for text := range elements(raw) {
@@ -165,7 +165,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 			items = append(items, item)
 			places = append(places, len(judgements))
 		}
-		judgements = append(judgements, promise.Judgement{Err: err})
+		judgements = append(judgements, promise.ItemResult{Err: err})
 	}
 	if len(judgements) == 0 {
 		return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
@@ -214,7 +214,7 @@ func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
 		return item, fail(promise.CodeDuplicateField, "error", "Give value or error, and not both.")
 	}
 	message, err := h.readError(o, "error")
-	item.Result = promise.Result{State: promise.Rejected, Error: &message}
+	item.Result = promise.Result{State: promise.Rejected, Message: &message}
 	return item, err
 }
 

@@ -27,9 +27,9 @@ type TenantStore interface {
 	FindTenant(ctx context.Context, slug string) (promise.Tenant, error)
 	TenantContents(ctx context.Context, slug string, bound int) (promise.Contents, error)
 	DeleteTenant(ctx context.Context, slug string, limit int) (promise.Deletion, error)
-	CreateKey(ctx context.Context, k promise.Key) (promise.Key, error)
-	ListKeys(ctx context.Context, tenant string) ([]promise.Key, error)
-	RevokeKey(
+	CreateAPIKey(ctx context.Context, k promise.APIKey) (promise.APIKey, error)
+	ListAPIKeys(ctx context.Context, tenant string) ([]promise.APIKey, error)
+	RevokeAPIKey(
 		ctx context.Context, tenant string, id uuid.UUID, tokens bool,
 	) (revokedAt time.Time, tokensRevokedAt *time.Time, err error)
 }
@@ -41,10 +41,10 @@ type TenantStore interface {
 // A key's secret is in the answer to create-key and nowhere else, ever. That
 // call makes another key each time; all others can be repeated safely.
 type TenantHandler struct {
-	Store   TenantStore
-	NewKey  func() (secret string, hash []byte)
-	Timeout time.Duration
-	Log     *slog.Logger
+	Store     TenantStore
+	NewAPIKey func() (secret string, hash []byte)
+	Timeout   time.Duration
+	Log       *slog.Logger
 }
 
 // tenantAction is what can be done, with the fields that it must and may have.
@@ -138,7 +138,7 @@ type countsJSON struct {
 func toTenantJSON(t promise.Tenant) tenantJSON {
 	j := tenantJSON{TenantID: t.ID, Slug: t.Slug, SuspendedAt: utc(t.SuspendedAt), DeletedAt: utc(t.DeletedAt), Limits: t.Limits}
 	if u := t.Usage; u != nil {
-		j.Counts = &countsJSON{Pending: u.Pending, Held: u.Held, HeldBytes: u.HeldBytes, CountedAt: u.CountedAt.UTC()}
+		j.Counts = &countsJSON{Pending: u.Pending, Held: u.Early, HeldBytes: u.EarlyBytes, CountedAt: u.CountedAt.UTC()}
 	}
 	return j
 }
@@ -190,7 +190,7 @@ type keyJSON struct {
 	TokensRevokedAt *time.Time `json:"tokensRevokedAt,omitempty"`
 }
 
-func toKeyJSON(k promise.Key) keyJSON {
+func toKeyJSON(k promise.APIKey) keyJSON {
 	return keyJSON{
 		KeyID: k.ID, Tenant: k.Tenant, Name: k.Name, Scopes: k.Scopes, CreatedAt: k.CreatedAt.UTC(),
 		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), TokensRevokedAt: utc(k.TokensRevokedAt),
@@ -198,7 +198,7 @@ func toKeyJSON(k promise.Key) keyJSON {
 }
 
 func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
-	var k promise.Key
+	var k promise.APIKey
 	var err error
 	if k.Tenant, err = o.requiredText("tenant"); err != nil {
 		return nil, err
@@ -226,9 +226,9 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 		}
 		k.ExpiresAt = &t
 	}
-	secret, hash := h.NewKey()
+	secret, hash := h.NewAPIKey()
 	k.Hash = hash
-	if k, err = h.Store.CreateKey(ctx, k); err != nil {
+	if k, err = h.Store.CreateAPIKey(ctx, k); err != nil {
 		return nil, unknownTenant("tenant", err)
 	}
 	j := toKeyJSON(k)
@@ -264,7 +264,7 @@ func listKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := h.Store.ListKeys(ctx, tenant)
+	keys, err := h.Store.ListAPIKeys(ctx, tenant)
 	list := make([]keyJSON, len(keys))
 	for i, k := range keys {
 		list[i] = toKeyJSON(k)
@@ -289,9 +289,9 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, tokensAt, err := h.Store.RevokeKey(ctx, tenant, id, tokens)
+	at, tokensAt, err := h.Store.RevokeAPIKey(ctx, tenant, id, tokens)
 	if errors.Is(err, promise.ErrNotFound) { // the tenant, or its key
-		if _, err = h.Store.ListKeys(ctx, tenant); err == nil {
+		if _, err = h.Store.ListAPIKeys(ctx, tenant); err == nil {
 			err = fail(promise.CodeNotFound, "keyId", "The tenant has no such key. List its keys to see their ids.")
 		}
 	}

@@ -61,17 +61,17 @@ func (r *tenantRecorder) DeleteTenant(_ context.Context, slug string, limit int)
 	return promise.Deletion{Done: true}, nil
 }
 
-func (r *tenantRecorder) CreateKey(_ context.Context, k promise.Key) (promise.Key, error) {
+func (r *tenantRecorder) CreateAPIKey(_ context.Context, k promise.APIKey) (promise.APIKey, error) {
 	r.note("CreateKey", k.Tenant, k)
 	return k, nil
 }
 
-func (r *tenantRecorder) ListKeys(_ context.Context, tenant string) ([]promise.Key, error) {
+func (r *tenantRecorder) ListAPIKeys(_ context.Context, tenant string) ([]promise.APIKey, error) {
 	r.note("ListKeys", tenant)
 	return nil, nil
 }
 
-func (r *tenantRecorder) RevokeKey(_ context.Context, tenant string, id uuid.UUID, tokens bool) (time.Time, *time.Time, error) {
+func (r *tenantRecorder) RevokeAPIKey(_ context.Context, tenant string, id uuid.UUID, tokens bool) (time.Time, *time.Time, error) {
 	r.note("RevokeKey", tenant, id, tokens)
 	return time.Now(), nil, nil
 }
@@ -135,7 +135,7 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 		o.refuse(tokens != "" && tokens != "true" && tokens != "false")
 		c = storeCall{method: "RevokeKey", tenant: *o.required("tenant"), args: []any{o.uuid(id), tokens == "true"}}
 	case "create-key":
-		k := promise.Key{Tenant: *o.required("tenant"), Name: *o.required("name"), Hash: []byte{1}}
+		k := promise.APIKey{Tenant: *o.required("tenant"), Name: *o.required("name"), Hash: []byte{1}}
 		o.refuse(!nameText.MatchString(k.Name))
 		o.refuse(json.Unmarshal(o.body["scopes"], &k.Scopes) != nil || len(k.Scopes) == 0)
 		seen := map[promise.Scope]bool{}
@@ -191,7 +191,7 @@ func FuzzManageTenants(f *testing.F) {
 		store := &tenantRecorder{}
 		h := &gateway.TenantHandler{
 			Store: store, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler),
-			NewKey: func() (string, []byte) { return "prk_", []byte{1} },
+			NewAPIKey: func() (string, []byte) { return "prk_", []byte{1} },
 		}
 		out, err := h.Invoke(t.Context(), payload)
 		var o oracle

@@ -15,9 +15,9 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-var byDirect = promise.By{Kind: promise.Direct, ID: "importer"}
+var byDirect = promise.By{Kind: promise.KindDirect, ID: "importer"}
 
-func item(i promise.Identifier, s promise.Settlement) promise.Item {
+func item(i promise.Identifier, s promise.SettleRequest) promise.Item {
 	return promise.Item{Promise: i, Result: s.Result, Comment: s.Comment}
 }
 
@@ -33,7 +33,7 @@ func TestBatch(t *testing.T) {
 		return create(t, r, promise.Draft{WorkflowExecutionID: w, Name: name, TimeoutAt: &past, OnTimeout: onTimeout})
 	}
 	var items []promise.Item
-	var want []promise.Judgement
+	var want []promise.ItemResult
 	var order []uuid.UUID // of what this batch settles
 	workflows := map[uuid.UUID]bool{}
 	for group := range 5 {
@@ -53,7 +53,7 @@ func TestBatch(t *testing.T) {
 		e, _ := pending("earlier")
 		f, fKey := pending("failed")
 		x, _ := pending("cancelled")
-		for p, s := range map[*promise.Promise]promise.Settlement{&e: resolved([]byte("1")), &f: rejected("no"), &x: cancelled("")} {
+		for p, s := range map[*promise.Promise]promise.SettleRequest{&e: resolved([]byte("1")), &f: rejected("no"), &x: cancelled("")} {
 			_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), s)
 			require.NoError(t, err)
 		}
@@ -64,7 +64,7 @@ func TestBatch(t *testing.T) {
 		commented.Comment = &comment
 		for _, c := range []struct {
 			i       promise.Identifier
-			s       promise.Settlement
+			s       promise.SettleRequest
 			id      uuid.UUID
 			state   promise.State
 			outcome promise.Outcome
@@ -91,7 +91,7 @@ func TestBatch(t *testing.T) {
 			{promise.ByID(unrecorded.ID), resolved([]byte("1")), unrecorded.ID, promise.TimedOut, promise.OutcomeTimedOut},
 		} {
 			items = append(items, item(c.i, c.s))
-			j := promise.Judgement{Settled: promise.Settled{PromiseID: c.id, State: c.state, Outcome: c.outcome}}
+			j := promise.ItemResult{SettleResult: promise.SettleResult{PromiseID: c.id, State: c.state, Outcome: c.outcome}}
 			if c.id == uuid.Nil {
 				j.Err = promise.ErrNotFound
 			}
@@ -115,19 +115,19 @@ func TestBatch(t *testing.T) {
 		require.NoError(t, err)
 		for _, e := range log[len(log)-3:] {
 			logged = append(logged, e.PromiseID)
-			require.Equal(t, byDirect, e.Settled.By)
+			require.Equal(t, byDirect, e.Settlement.By)
 		}
 		at := slices.Index(order, logged[len(logged)-3])
 		require.Equal(t, order[at:at+3], logged[len(logged)-3:], "the log has them in the batch's order")
 	}
 	require.ElementsMatch(t, order, logged)
 	for n, i := range items {
-		if got[n].Settled.Outcome != promise.OutcomeSettled {
+		if got[n].SettleResult.Outcome != promise.OutcomeSettled {
 			continue
 		}
-		p, err := r.Get(ctx, tenant, promise.ByID(got[n].Settled.PromiseID))
+		p, err := r.Get(ctx, tenant, promise.ByID(got[n].SettleResult.PromiseID))
 		require.NoError(t, err)
-		require.Equal(t, i.Result, promise.Result{State: p.State, Value: p.Value, Error: p.Error})
+		require.Equal(t, i.Result, promise.Result{State: p.State, Value: p.Value, Message: p.Message})
 		require.Equal(t, i.Comment, p.Comment)
 		require.Equal(t, &byDirect, p.SettledBy)
 	}
@@ -136,8 +136,8 @@ func TestBatch(t *testing.T) {
 	again, err := r.SettleBatch(ctx, tenant, byDirect, items)
 	require.NoError(t, err)
 	for n := range again {
-		if want[n].Settled.Outcome == promise.OutcomeSettled {
-			want[n].Settled.Outcome = promise.OutcomeDuplicate
+		if want[n].SettleResult.Outcome == promise.OutcomeSettled {
+			want[n].SettleResult.Outcome = promise.OutcomeDuplicate
 		}
 	}
 	require.Equal(t, want, again)
@@ -151,7 +151,7 @@ func TestBatchOfNothing(t *testing.T) {
 	for _, slug := range []string{tenant, "nobody"} {
 		got, err := r.SettleBatch(t.Context(), slug, byDirect, nothing)
 		require.NoError(t, err)
-		require.Equal(t, []promise.Judgement{{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound}}, got)
+		require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound}}, got)
 		got, err = r.SettleBatch(t.Context(), slug, byDirect, nil)
 		require.NoError(t, err)
 		require.Empty(t, got)
@@ -159,7 +159,7 @@ func TestBatchOfNothing(t *testing.T) {
 	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
 	got, err := r.SettleBatch(t.Context(), tenant, byDirect, nothing[1:])
 	require.NoError(t, err)
-	require.Equal(t, []promise.Judgement{{Err: promise.ErrNotFound}}, got, "a batch holds nothing")
+	require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}}, got, "a batch holds nothing")
 }
 
 // Batches that name the same promises in opposite order, and single calls in between: none waits in a circle, and each
@@ -179,8 +179,8 @@ func TestBatchesInOppositeOrder(t *testing.T) {
 		upside := slices.Clone(ids)
 		slices.Reverse(upside)
 		const batches = 4
-		answers, errs := make([][]promise.Settled, batches), make([]error, 2*batches)
-		var singles [batches]promise.Settled
+		answers, errs := make([][]promise.SettleResult, batches), make([]error, 2*batches)
+		var singles [batches]promise.SettleResult
 		var wg sync.WaitGroup
 		for n := range batches {
 			wg.Go(func() {
@@ -194,7 +194,7 @@ func TestBatchesInOppositeOrder(t *testing.T) {
 					if j.Err != nil {
 						errs[n] = j.Err
 					}
-					answers[n] = append(answers[n], j.Settled)
+					answers[n] = append(answers[n], j.SettleResult)
 				}
 			})
 			wg.Go(func() {
@@ -251,7 +251,7 @@ func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
 	require.NoError(t, err)
 	_, err = first.Extend(ctx, tenant, sooner, promise.Deadline{At: new(time.Now().Add(-time.Minute))})
 	require.NoError(t, err)
-	var got []promise.Judgement
+	var got []promise.ItemResult
 	var batchErr error
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -274,7 +274,7 @@ func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
 	var answers []answer
 	for _, j := range got {
 		require.NoError(t, j.Err)
-		answers = append(answers, answer{j.Settled.State, j.Settled.Outcome})
+		answers = append(answers, answer{j.SettleResult.State, j.SettleResult.Outcome})
 	}
 	require.Equal(t, []answer{
 		{promise.Resolved, promise.OutcomeTimedOut},

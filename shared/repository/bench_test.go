@@ -25,7 +25,7 @@ func BenchmarkNotFound(b *testing.B) {
 		create(b, r, withKey(draft("own"), strconv.Itoa(i), time.Hour))
 	}
 	db.Exec(b, "VACUUM ANALYZE")
-	key := func(k string) promise.Identifier { i, _ := promise.ByKey(k); return i }
+	key := func(k string) promise.Identifier { i, _ := promise.ByIdempotencyKey(k); return i }
 	cases := []struct {
 		name, tenant string
 		promise      promise.Identifier

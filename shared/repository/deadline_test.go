@@ -43,7 +43,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 		}
 		want[i] = promise.Result{State: promise.Resolved, Value: []byte(" \"" + value.String()[:size] + "\" ")}
 		if i == n-1 {
-			want[i] = promise.Result{State: promise.Rejected, Error: &message}
+			want[i] = promise.Result{State: promise.Rejected, Message: &message}
 		}
 		drafts[i] = promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i), OnTimeout: &want[i]}
 		p := overdue(t, r, tenant, drafts[i], time.Hour)
@@ -66,8 +66,8 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 		same := func(how string, i int, p promise.Promise) {
 			t.Helper()
 			require.Equal(t, ids[i], p.ID)
-			require.True(t, want[i].Same(promise.Result{State: p.State, Value: p.Value, Error: p.Error}), "%s release, %s", release, how)
-			require.Equal(t, &promise.By{Kind: promise.ByDeadline}, p.SettledBy)
+			require.True(t, want[i].Same(promise.Result{State: p.State, Value: p.Value, Message: p.Message}), "%s release, %s", release, how)
+			require.Equal(t, &promise.By{Kind: promise.KindDeadline}, p.SettledBy)
 		}
 		var pages []int
 		var listed []promise.Promise
@@ -87,7 +87,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 		log = append(log, rest...)
 		for at, i := range []int{0, 1, 2, n - 1} {
 			require.Equal(t, promise.EventTimeout, log[at].Type)
-			require.True(t, want[i].Same(log[at].Settled.Result), "%s release, event %d", release, i)
+			require.True(t, want[i].Same(log[at].Settlement.Result), "%s release, event %d", release, i)
 		}
 		tenants, _, err := r.ListPromises(ctx, tenant, promise.Filter{State: new(promise.Rejected)}, 1)
 		require.NoError(t, err)
@@ -104,14 +104,14 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 			require.False(t, created)
 			same("create again", i, p)
 			same("list", i, listed[n-1-i])
-			late := promise.Settled{PromiseID: ids[i], State: want[i].State, Outcome: promise.OutcomeTimedOut}
-			settlement := promise.Settlement{Result: want[i], By: byDirect}
+			late := promise.SettleResult{PromiseID: ids[i], State: want[i].State, Outcome: promise.OutcomeTimedOut}
+			settlement := promise.SettleRequest{Result: want[i], By: byDirect}
 			settled, err := r.Settle(ctx, tenant, promise.ByID(ids[i]), settlement)
 			require.NoError(t, err)
 			require.Equal(t, late, settled, "%s release", release)
 			judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(ids[i]), settlement)})
 			require.NoError(t, err)
-			require.Equal(t, []promise.Judgement{{Settled: late}}, judged, "%s release", release)
+			require.Equal(t, []promise.ItemResult{{SettleResult: late}}, judged, "%s release", release)
 		}
 	}
 }
@@ -181,11 +181,11 @@ func TestADeadlineInTheYearOneGoesAheadOfNobody(t *testing.T) {
 // as it is after that, whether the sweep commits or fails.
 func TestNobodyWaitsForTheSweep(t *testing.T) {
 	t.Parallel()
-	for name, sweep := range map[string]func(*repository.Repository, promise.Promise) (promise.Expired, error){
-		"all": func(r *repository.Repository, _ promise.Promise) (promise.Expired, error) {
+	for name, sweep := range map[string]func(*repository.Repository, promise.Promise) (promise.ExpireResult, error){
+		"all": func(r *repository.Repository, _ promise.Promise) (promise.ExpireResult, error) {
 			return r.Expire(t.Context(), 10)
 		},
-		"one workflow": func(r *repository.Repository, p promise.Promise) (promise.Expired, error) {
+		"one workflow": func(r *repository.Repository, p promise.Promise) (promise.ExpireResult, error) {
 			return r.ExpireWorkflow(t.Context(), p.WorkflowExecutionID, 10)
 		},
 	} {
@@ -296,7 +296,7 @@ func TestTheSweepGoesByWhatItHasLocked(t *testing.T) {
 		_, err = tx.Exec(ctx, sql, id)
 		require.NoError(t, err)
 	}
-	done := make(chan promise.Expired, 1)
+	done := make(chan promise.ExpireResult, 1)
 	go func() {
 		got, _ := r.ExpireWorkflow(context.WithoutCancel(ctx), workflow, 10)
 		done <- got

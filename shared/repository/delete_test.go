@@ -36,12 +36,12 @@ func fill(t testing.TB, r *repository.Repository, slug string, workflows int) {
 			}
 			require.NoError(t, err)
 		}
-		_, err := r.SettleOrHold(ctx, slug, fmt.Sprint("early ", n), resolved([]byte("1")), time.Hour)
+		_, err := r.SettleEarly(ctx, slug, fmt.Sprint("early ", n), resolved([]byte("1")), time.Hour)
 		require.NoError(t, err)
 	}
 	_, err := r.Expire(ctx, 1000)
 	require.NoError(t, err)
-	_, err = r.CreateKey(ctx, promise.Key{Tenant: slug, Name: "n", Hash: []byte(fmt.Sprintf("%-32s", slug)), Scopes: promise.Scopes})
+	_, err = r.CreateAPIKey(ctx, promise.APIKey{Tenant: slug, Name: "n", Hash: []byte(fmt.Sprintf("%-32s", slug)), Scopes: promise.Scopes})
 	require.NoError(t, err)
 	countAll(t, r, 100)
 }
@@ -125,14 +125,14 @@ func TestTheSlugOfADeletedTenant(t *testing.T) {
 		e := requireCode(t, promise.CodeForbidden, call())
 		require.Contains(t, e.Detail, "is being deleted")
 	}
-	_, err = r.CreateKey(t.Context(), promise.Key{Tenant: tenant, Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
+	_, err = r.CreateAPIKey(t.Context(), promise.APIKey{Tenant: tenant, Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
 	require.ErrorIs(t, err, promise.ErrNotFound)
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM tenant WHERE suspended_at IS NOT NULL AND deleted_at IS NOT NULL"))
 	_, last := deleteAll(t, r, tenant, 1000)
 	_, _, err = r.CreateTenant(t.Context(), tenant)
 	e := requireCode(t, promise.CodeForbidden, err)
 	require.Contains(t, e.Detail, last.FreeAt.UTC().Format(time.RFC3339))
-	db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugRest)
+	db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugReuseDelay)
 	fresh, created, err := r.CreateTenant(t.Context(), tenant)
 	require.NoError(t, err)
 	require.True(t, created)
@@ -179,7 +179,7 @@ func TestDeletionsThatAreCutOff(t *testing.T) {
 			}
 			_, err := r.DeleteSettled(context.Background(), 0, 10)
 			if err == nil {
-				_, err = r.ExpireKeys(context.Background(), 100)
+				_, err = r.ExpireIdempotencyKeys(context.Background(), 100)
 			}
 			if err != nil {
 				t.Error(err)

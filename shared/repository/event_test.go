@@ -32,7 +32,7 @@ func TestListEvents(t *testing.T) {
 	_, err := r.Extend(ctx, tenant, promise.ByID(a.ID), promise.Deadline{At: &deadline})
 	require.NoError(t, err)
 	comment := "as agreed"
-	settled := []promise.Settlement{resolved([]byte(` {"a": 1}`)), rejected("no"), cancelled("because")}
+	settled := []promise.SettleRequest{resolved([]byte(` {"a": 1}`)), rejected("no"), cancelled("because")}
 	settled[0].Comment = &comment
 	for n, p := range []promise.Promise{a, b, c} {
 		_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), settled[n])
@@ -40,17 +40,17 @@ func TestListEvents(t *testing.T) {
 	}
 	_, err = r.Expire(ctx, 10)
 	require.NoError(t, err)
-	late := promise.Settlement{Result: *d.OnTimeout, By: promise.By{Kind: promise.ByDeadline}}
+	late := promise.SettleRequest{Result: *d.OnTimeout, By: promise.By{Kind: promise.KindDeadline}}
 	want := []promise.Event{
 		{Type: promise.EventCreated, PromiseID: a.ID, PromiseName: "a"},
 		{Type: promise.EventCreated, PromiseID: b.ID, PromiseName: "b"},
 		{Type: promise.EventCreated, PromiseID: c.ID, PromiseName: "c"},
 		{Type: promise.EventCreated, PromiseID: d.ID, PromiseName: "d"},
 		{Type: promise.EventExtended, PromiseID: a.ID, PromiseName: "a", TimeoutAt: &deadline},
-		{Type: promise.EventResolved, PromiseID: a.ID, PromiseName: "a", Settled: &settled[0]},
-		{Type: promise.EventRejected, PromiseID: b.ID, PromiseName: "b", Settled: &settled[1]},
-		{Type: promise.EventCancelled, PromiseID: c.ID, PromiseName: "c", Settled: &settled[2]},
-		{Type: promise.EventTimeout, PromiseID: d.ID, PromiseName: "d", Settled: &late},
+		{Type: promise.EventResolved, PromiseID: a.ID, PromiseName: "a", Settlement: &settled[0]},
+		{Type: promise.EventRejected, PromiseID: b.ID, PromiseName: "b", Settlement: &settled[1]},
+		{Type: promise.EventCancelled, PromiseID: c.ID, PromiseName: "c", Settlement: &settled[2]},
+		{Type: promise.EventTimeout, PromiseID: d.ID, PromiseName: "d", Settlement: &late},
 	}
 	last := int32(len(want))
 	all, err := r.ListEvents(ctx, tenant, w, 0, 100)
@@ -160,9 +160,9 @@ func TestAConsumerThatCrashes(t *testing.T) {
 		for _, e := range page {
 			require.Equal(t, last+1, e.SequenceNumber)
 			if e.Type == promise.EventResolved {
-				require.Equal(t, `"`+e.PromiseName+`"`, string(e.Settled.Value))
+				require.Equal(t, `"`+e.PromiseName+`"`, string(e.Settlement.Value))
 			} else {
-				require.Nil(t, e.Settled)
+				require.Nil(t, e.Settlement)
 			}
 			seen[e.PromiseID] = append(seen[e.PromiseID], e.Type)
 			last++

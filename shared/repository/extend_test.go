@@ -63,7 +63,7 @@ func TestExtend(t *testing.T) {
 	require.Equal(t, 90*time.Minute, log[2].TimeoutAt.Sub(log[2].CreatedAt))
 	for _, e := range log {
 		require.Equal(t, p.ID, e.PromiseID)
-		require.Nil(t, e.Settled)
+		require.Nil(t, e.Settlement)
 	}
 
 	past := time.Now().Add(-time.Minute)
@@ -72,8 +72,8 @@ func TestExtend(t *testing.T) {
 	require.Equal(t, `"nobody came"`, string(over.Value))
 	require.Equal(t, over.TimeoutAt, over.ResolvedAt)
 	_, err = r.Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{At: &later})
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeTimedOut},
-		*requireCode(t, promise.CodeTimedOut, err).Settled)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeTimedOut},
+		*requireCode(t, promise.CodeTimedOut, err).SettleResult)
 	requireDense(t, db)
 }
 
@@ -101,7 +101,7 @@ func TestNothingThatIsSettledIsExtended(t *testing.T) {
 	recorded := overdue("recorded")
 	_, err := r.Expire(ctx, 10)
 	require.NoError(t, err)
-	settled := func(name string, s promise.Settlement) promise.Promise {
+	settled := func(name string, s promise.SettleRequest) promise.Promise {
 		p := create(t, r, draft(name))
 		_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), s)
 		require.NoError(t, err)
@@ -121,7 +121,7 @@ func TestNothingThatIsSettledIsExtended(t *testing.T) {
 		before := events(t, db, c.p.WorkflowExecutionID)
 		for _, d := range []promise.Deadline{{Timeout: new(time.Hour)}, {At: new(time.Now().Add(time.Hour))}, {At: c.p.TimeoutAt, Timeout: new(time.Hour)}} {
 			_, err := r.Extend(ctx, tenant, promise.ByID(c.p.ID), d)
-			stands := requireCode(t, c.code, err).Settled
+			stands := requireCode(t, c.code, err).SettleResult
 			require.Equal(t, c.p.ID, stands.PromiseID)
 			require.Equal(t, c.state, stands.State)
 		}
@@ -138,10 +138,10 @@ func TestNothingThatIsSettledIsExtended(t *testing.T) {
 	require.Equal(t, error(promise.ErrNotFound), err)
 }
 
-func cancelled(reason string) promise.Settlement {
-	s := promise.Settlement{Result: promise.Result{State: promise.Cancelled}, By: promise.By{Kind: promise.Direct}}
+func cancelled(reason string) promise.SettleRequest {
+	s := promise.SettleRequest{Result: promise.Result{State: promise.Cancelled}, By: promise.By{Kind: promise.KindDirect}}
 	if reason != "" {
-		s.Error = &reason
+		s.Message = &reason
 	}
 	return s
 }
@@ -175,7 +175,7 @@ func TestManyExtend(t *testing.T) {
 			if raced[n] == nil {
 				extended++
 			} else {
-				require.Equal(t, q.ID, requireCode(t, promise.CodeConflict, raced[n]).Settled.PromiseID)
+				require.Equal(t, q.ID, requireCode(t, promise.CodeConflict, raced[n]).SettleResult.PromiseID)
 			}
 		}
 		log, err := r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 2, 100)

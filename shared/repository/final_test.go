@@ -58,7 +58,7 @@ func settledEach(t *testing.T, r *repository.Repository, db *dbtest.DB) map[prom
 		}
 		made[state] = create(t, r, d)
 	}
-	for state, s := range map[promise.State]promise.Settlement{
+	for state, s := range map[promise.State]promise.SettleRequest{
 		promise.Resolved: resolved([]byte(`"secret value"`)), promise.Rejected: rejected("secret error"), promise.Cancelled: cancelled(reason),
 	} {
 		s.Comment = &comment
@@ -225,7 +225,7 @@ func TestTheLogNamesTheRule(t *testing.T) {
 
 // erased is what remains of a promise.
 func erased(p promise.Promise, at *time.Time) promise.Promise {
-	p.Value, p.Error, p.Metadata, p.Comment, p.OnTimeout, p.ErasedAt = nil, nil, nil, nil, nil, at
+	p.Value, p.Message, p.Metadata, p.Comment, p.OnTimeout, p.ErasedAt = nil, nil, nil, nil, nil, at
 	return p
 }
 
@@ -263,8 +263,8 @@ func TestErase(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, events, len(log))
 		for n, e := range log {
-			if e.PromiseID == p.ID && e.Settled != nil {
-				e.Settled.Value, e.Settled.Error, e.Settled.Comment, e.ErasedAt = nil, nil, nil, got.ErasedAt
+			if e.PromiseID == p.ID && e.Settlement != nil {
+				e.Settlement.Value, e.Settlement.Message, e.Settlement.Comment, e.ErasedAt = nil, nil, nil, got.ErasedAt
 			}
 			require.Equal(t, e, events[n], state)
 		}
@@ -317,17 +317,17 @@ func TestSettleAnErasedPromise(t *testing.T) {
 	r, db := setUp(t)
 	promises := settledEach(t, r, db)
 	bare := create(t, r, draft("without a reason"))
-	withoutReason := promise.Settlement{Result: promise.Result{State: promise.Cancelled}, By: byDirect}
+	withoutReason := promise.SettleRequest{Result: promise.Result{State: promise.Cancelled}, By: byDirect}
 	_, err := r.Settle(t.Context(), tenant, promise.ByID(bare.ID), withoutReason)
 	require.NoError(t, err)
-	settle := func(p promise.Promise, s promise.Settlement) promise.Outcome {
+	settle := func(p promise.Promise, s promise.SettleRequest) promise.Outcome {
 		got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), s)
 		require.NoError(t, err)
 		return got.Outcome
 	}
 	cases := []struct {
 		p    promise.Promise
-		s    promise.Settlement
+		s    promise.SettleRequest
 		want promise.Outcome
 	}{
 		{promises[promise.Resolved], resolved([]byte(`"secret value"`)), promise.OutcomeConflict},
@@ -351,10 +351,10 @@ func TestSettleAnErasedPromise(t *testing.T) {
 		if c.s.State != promise.Cancelled {
 			batch, err := r.SettleBatch(t.Context(), tenant, byDirect, []promise.Item{item(promise.ByID(c.p.ID), c.s)})
 			require.NoError(t, err)
-			require.Equal(t, c.want, batch[0].Settled.Outcome)
+			require.Equal(t, c.want, batch[0].SettleResult.Outcome)
 		}
 	}
-	held, err := r.SettleOrHold(t.Context(), tenant, "resolved", resolved([]byte(`"secret value"`)), time.Hour)
+	held, err := r.SettleEarly(t.Context(), tenant, "resolved", resolved([]byte(`"secret value"`)), time.Hour)
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeConflict, held.Outcome)
 }
@@ -382,12 +382,12 @@ func TestEraseAnOverduePromise(t *testing.T) {
 	r, db := setUp(t)
 	past := time.Now().Add(-time.Hour)
 	d := draft("late")
-	d.TimeoutAt, d.OnTimeout = &past, &promise.Result{State: promise.Rejected, Error: new("secret default")}
+	d.TimeoutAt, d.OnTimeout = &past, &promise.Result{State: promise.Rejected, Message: new("secret default")}
 	p := create(t, r, d)
 	got, err := r.Erase(t.Context(), tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
 	require.Equal(t, promise.Rejected, got.State)
-	require.Equal(t, promise.ByDeadline, got.SettledBy.Kind)
+	require.Equal(t, promise.KindDeadline, got.SettledBy.Kind)
 	require.True(t, got.ResolvedAt.Equal(*got.TimeoutAt))
 	require.Equal(t, int32(2), *got.ResolvedBySequence)
 	require.NotNil(t, got.ErasedAt)
@@ -430,7 +430,7 @@ func TestEraseWaitsForASettlement(t *testing.T) {
 	a := <-done
 	require.NoError(t, a.err)
 	require.Equal(t, promise.Resolved, a.p.State)
-	require.Equal(t, promise.Direct, a.p.SettledBy.Kind)
+	require.Equal(t, promise.KindDirect, a.p.SettledBy.Kind)
 	require.NotNil(t, a.p.ErasedAt)
 	require.NotContains(t, rowOf(t, db, p.ID), "secret")
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))

@@ -51,7 +51,7 @@ func TestPlansOfSettle(t *testing.T) {
 	r, db := setUp(t)
 	byID, byKey := create(t, r, draft("by id")), create(t, r, withKey(draft("by key"), "k", time.Hour))
 	manyPromises(t, db)
-	key, err := promise.ByKey(*byKey.IdempotencyKey)
+	key, err := promise.ByIdempotencyKey(*byKey.IdempotencyKey)
 	require.NoError(t, err)
 	for i, indexes := range map[promise.Identifier][]string{
 		promise.ByID(byID.ID): {"promise_pkey", "workflow_execution_pkey"},
@@ -139,7 +139,7 @@ func TestFunctionsUseTheirOwnNames(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, outcome, got.Outcome)
 	}
-	key, err := promise.ByKey("k")
+	key, err := promise.ByIdempotencyKey("k")
 	require.NoError(t, err)
 	got, err := r.Settle(t.Context(), tenant, key, resolved([]byte("1")))
 	require.NoError(t, err)

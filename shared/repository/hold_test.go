@@ -21,10 +21,10 @@ import (
 
 // hold settles or holds under a key, and wants that outcome.
 func hold(
-	t testing.TB, r *repository.Repository, key string, s promise.Settlement, want promise.Outcome,
-) promise.Settled {
+	t testing.TB, r *repository.Repository, key string, s promise.SettleRequest, want promise.Outcome,
+) promise.SettleResult {
 	t.Helper()
-	got, err := r.SettleOrHold(t.Context(), tenant, key, s, time.Hour)
+	got, err := r.SettleEarly(t.Context(), tenant, key, s, time.Hour)
 	require.NoError(t, err)
 	require.Equal(t, want, got.Outcome)
 	return got
@@ -36,33 +36,33 @@ func TestHold(t *testing.T) {
 	ctx := t.Context()
 	value, comment := []byte(" {\"a\" : 1.0e1}\n"), "by the \"webhook\""
 	early := resolved(value)
-	early.By, early.Comment = promise.By{Kind: promise.Direct, ID: "stripe"}, &comment
+	early.By, early.Comment = promise.By{Kind: promise.KindDirect, ID: "stripe"}, &comment
 
 	held := hold(t, r, "k", early, promise.OutcomeHeld)
 	require.Equal(t, uuid.Nil, held.PromiseID)
 	require.Equal(t, promise.Resolved, held.State)
-	require.NotNil(t, held.HeldUntil)
-	require.False(t, held.LostHold)
+	require.NotNil(t, held.EarlyExpiresAt)
+	require.False(t, held.EarlyExpired)
 	require.Equal(t, 60, count(t, db, "SELECT (EXTRACT(EPOCH FROM expires_at - held_at) / 60)::INT FROM idempotency_key"))
 
 	// Whatever comes after it changes nothing, not even for how long it is held.
 	for _, c := range []struct {
-		settlement promise.Settlement
+		settlement promise.SettleRequest
 		want       promise.Outcome
 	}{
 		{resolved(value), promise.OutcomeDuplicate},
 		{resolved([]byte(`{"a":1.0e1}`)), promise.OutcomeConflict},
 		{rejected("no"), promise.OutcomeConflict},
 	} {
-		got, err := r.SettleOrHold(ctx, tenant, "k", c.settlement, 48*time.Hour)
+		got, err := r.SettleEarly(ctx, tenant, "k", c.settlement, 48*time.Hour)
 		require.NoError(t, err)
-		require.Equal(t, promise.Settled{State: promise.Pending, Outcome: c.want, HeldUntil: held.HeldUntil}, got)
+		require.Equal(t, promise.SettleResult{State: promise.Pending, Outcome: c.want, EarlyExpiresAt: held.EarlyExpiresAt}, got)
 	}
 
 	// There is no promise yet.
 	i := byKey(t, "k")
 	for _, err := range []error{
-		errOf(r.Get(ctx, tenant, i)), errOf(r.FindPromiseByKey(ctx, tenant, "k")), errOf(r.Settle(ctx, tenant, i, early)),
+		errOf(r.Get(ctx, tenant, i)), errOf(r.FindPromiseByIdempotencyKey(ctx, tenant, "k")), errOf(r.Settle(ctx, tenant, i, early)),
 		errOf(r.Extend(ctx, tenant, i, promise.Deadline{At: new(time.Now())})),
 	} {
 		require.Equal(t, error(promise.ErrNotFound), err)
@@ -72,7 +72,7 @@ func TestHold(t *testing.T) {
 	created, err := r.Create(ctx, tenant, d)
 	require.NoError(t, err)
 	require.True(t, created.New)
-	require.False(t, created.LostHold)
+	require.False(t, created.EarlyExpired)
 	p := created.Promise
 	require.Equal(t, promise.Resolved, p.State)
 	require.Equal(t, string(value), string(p.Value))
@@ -90,11 +90,11 @@ func TestHold(t *testing.T) {
 
 	// From here on the key is the promise's, and the webhook's retry is a retry.
 	again := hold(t, r, "k", early, promise.OutcomeDuplicate)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, again)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, again)
 	hold(t, r, "k", rejected("no"), promise.OutcomeConflict)
 	created, err = r.Create(ctx, tenant, d)
 	require.NoError(t, err)
-	require.Equal(t, promise.Created{Promise: p}, created)
+	require.Equal(t, promise.CreateResult{Promise: p}, created)
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NULL AND held_by_kind IS NULL"))
 }
 
@@ -106,7 +106,7 @@ func TestHeldRejection(t *testing.T) {
 	hold(t, r, "k", rejected(""), promise.OutcomeHeld)
 	p := create(t, r, withKey(promise.Draft{WorkflowExecutionID: first.WorkflowExecutionID, Name: "second"}, "k", time.Hour))
 	require.Equal(t, promise.Rejected, p.State)
-	require.Empty(t, *p.Error)
+	require.Empty(t, *p.Message)
 	require.Nil(t, p.Value)
 	require.Nil(t, p.Comment)
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_CREATED\n3 PROMISE_REJECTED", events(t, db, p.WorkflowExecutionID))
@@ -118,7 +118,7 @@ func TestHoldOnAPromisesKeySettlesIt(t *testing.T) {
 	r, db := setUp(t)
 	p := create(t, r, withKey(draft("payment"), "k", time.Hour))
 	got := hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
 	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL"))
 }
@@ -131,31 +131,31 @@ func TestAnExpiredKeyHasBoth(t *testing.T) {
 	a, b, c := resolved([]byte("1")), resolved([]byte("2")), rejected("no")
 	p := create(t, r, withKey(draft("old"), "k", time.Hour))
 	hold(t, r, "k", a, promise.OutcomeSettled)
-	requireTruth := func(s promise.Settlement, want promise.Outcome) {
+	requireTruth := func(s promise.SettleRequest, want promise.Outcome) {
 		t.Helper()
 		got := hold(t, r, "k", s, want)
-		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got)
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got)
 	}
 	requireTruth(b, promise.OutcomeConflict)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 
-	require.False(t, hold(t, r, "k", b, promise.OutcomeHeld).LostHold)
+	require.False(t, hold(t, r, "k", b, promise.OutcomeHeld).EarlyExpired)
 	requireTruth(a, promise.OutcomeDuplicate)
-	require.NotNil(t, hold(t, r, "k", b, promise.OutcomeDuplicate).HeldUntil)
-	require.NotNil(t, hold(t, r, "k", c, promise.OutcomeConflict).HeldUntil)
-	for s, want := range map[*promise.Settlement]promise.Outcome{&a: promise.OutcomeDuplicate, &b: promise.OutcomeConflict} {
+	require.NotNil(t, hold(t, r, "k", b, promise.OutcomeDuplicate).EarlyExpiresAt)
+	require.NotNil(t, hold(t, r, "k", c, promise.OutcomeConflict).EarlyExpiresAt)
+	for s, want := range map[*promise.SettleRequest]promise.Outcome{&a: promise.OutcomeDuplicate, &b: promise.OutcomeConflict} {
 		got, err := r.Settle(t.Context(), tenant, byKey(t, "k"), *s)
 		require.NoError(t, err)
-		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got, "without a hold, the promise answers")
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: want}, got, "without a hold, the promise answers")
 	}
 
 	db.Exec(t, "UPDATE idempotency_key SET held_until = NOW()")
 	requireTruth(a, promise.OutcomeDuplicate)
-	require.True(t, hold(t, r, "k", c, promise.OutcomeHeld).LostHold)
+	require.True(t, hold(t, r, "k", c, promise.OutcomeHeld).EarlyExpired)
 	requireTruth(a, promise.OutcomeDuplicate)
 	q := create(t, r, withKey(draft("new"), "k", time.Hour))
 	require.Equal(t, promise.Rejected, q.State)
-	require.Equal(t, promise.Settled{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict},
+	require.Equal(t, promise.SettleResult{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict},
 		hold(t, r, "k", a, promise.OutcomeConflict), "from here on the key names the new promise")
 	old, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
@@ -188,14 +188,14 @@ func TestExpireKeysWithBoth(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		settled, held string // when the promise was settled, and when the early settlement expires
-		want          promise.ExpiredKeys
+		want          promise.ExpireKeysResult
 		next          time.Duration // until the next look
 	}{
-		"both go":                      {"-8 days", "-1 hour", promise.ExpiredKeys{Looked: 1, Freed: 1, Holds: []promise.Hold{{Tenant: tenant, Key: "k"}}}, 0},
-		"the promise goes":             {"-8 days", "1 hour", promise.ExpiredKeys{Looked: 1, Freed: 1}, time.Hour},
-		"the early settlement goes":    {"-6 days", "-1 hour", promise.ExpiredKeys{Looked: 1, Holds: []promise.Hold{{Tenant: tenant, Key: "k"}}}, 24 * time.Hour},
-		"both stay, the promise long":  {"-6 days", "1 hour", promise.ExpiredKeys{Looked: 1}, time.Hour},
-		"both stay, the promise short": {"-6 days", "3 days", promise.ExpiredKeys{Looked: 1}, 24 * time.Hour},
+		"both go":                      {"-8 days", "-1 hour", promise.ExpireKeysResult{Examined: 1, Released: 1, ExpiredEarly: []promise.ExpiredEarly{{Tenant: tenant, Key: "k"}}}, 0},
+		"the promise goes":             {"-8 days", "1 hour", promise.ExpireKeysResult{Examined: 1, Released: 1}, time.Hour},
+		"the early settlement goes":    {"-6 days", "-1 hour", promise.ExpireKeysResult{Examined: 1, ExpiredEarly: []promise.ExpiredEarly{{Tenant: tenant, Key: "k"}}}, 24 * time.Hour},
+		"both stay, the promise long":  {"-6 days", "1 hour", promise.ExpireKeysResult{Examined: 1}, time.Hour},
+		"both stay, the promise short": {"-6 days", "3 days", promise.ExpireKeysResult{Examined: 1}, 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -206,10 +206,10 @@ func TestExpireKeysWithBoth(t *testing.T) {
 			hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld)
 			db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() + $1::INTERVAL", c.settled)
 			db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() + $1::INTERVAL, check_at = NOW()", c.held)
-			expired, err := r.ExpireKeys(t.Context(), 10)
+			expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
 			require.NoError(t, err)
 			require.Equal(t, c.want, expired)
-			expired, err = r.ExpireKeys(t.Context(), 10)
+			expired, err = r.ExpireIdempotencyKeys(t.Context(), 10)
 			require.NoError(t, err)
 			require.Zero(t, expired)
 			if c.next == 0 {
@@ -218,14 +218,14 @@ func TestExpireKeysWithBoth(t *testing.T) {
 			}
 			require.Equal(t, int(c.next/time.Hour), count(t, db, "SELECT ROUND(EXTRACT(EPOCH FROM check_at - NOW()) / 3600)::INT FROM idempotency_key"))
 			got, err := r.Get(t.Context(), tenant, byKey(t, "k"))
-			if c.want.Freed == 1 {
+			if c.want.Released == 1 {
 				require.Equal(t, error(promise.ErrNotFound), err)
 			} else {
 				require.NoError(t, err)
 				require.Equal(t, p.ID, got.ID)
 			}
 			q := create(t, r, withKey(draft("new"), "k", time.Hour))
-			require.Equal(t, len(c.want.Holds) == 0, q.State == promise.Resolved)
+			require.Equal(t, len(c.want.ExpiredEarly) == 0, q.State == promise.Resolved)
 		})
 	}
 }
@@ -291,13 +291,13 @@ func TestRetentionKeepsEarlySettlements(t *testing.T) {
 	create(t, r, withKey(draft("old"), "k", time.Hour))
 	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeSettled)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
-	until := hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).HeldUntil
+	until := hold(t, r, "k", resolved([]byte("2")), promise.OutcomeHeld).EarlyExpiresAt
 	db.Rewrite(t, "UPDATE promise SET created_at = created_at - INTERVAL '2 days', resolved_at = resolved_at - INTERVAL '2 days'")
 	deleted, err := r.DeleteSettled(t.Context(), 24*time.Hour, 10)
 	require.NoError(t, err)
 	require.Equal(t, 1, deleted.Promises)
 	require.Equal(t, 1, deleted.Keys)
-	require.Equal(t, until, hold(t, r, "k", resolved([]byte("2")), promise.OutcomeDuplicate).HeldUntil)
+	require.Equal(t, until, hold(t, r, "k", resolved([]byte("2")), promise.OutcomeDuplicate).EarlyExpiresAt)
 	require.Equal(t, "2", string(create(t, r, withKey(draft("new"), "k", time.Hour)).Value))
 }
 
@@ -311,17 +311,17 @@ func TestAnExpiredHoldIsLost(t *testing.T) {
 	expire()
 	created, err := r.Create(t.Context(), tenant, withKey(draft("a"), "k", time.Hour))
 	require.NoError(t, err)
-	require.True(t, created.LostHold)
+	require.True(t, created.EarlyExpired)
 	require.Equal(t, promise.Pending, created.Promise.State)
 	require.Equal(t, "1 PROMISE_CREATED", events(t, db, created.Promise.WorkflowExecutionID))
 	again, err := r.Create(t.Context(), tenant, withKey(
 		promise.Draft{WorkflowExecutionID: created.Promise.WorkflowExecutionID, Name: "a"}, "k", time.Hour))
 	require.NoError(t, err)
-	require.False(t, again.LostHold, "it is told once")
+	require.False(t, again.EarlyExpired, "it is told once")
 
 	hold(t, r, "k2", resolved([]byte("1")), promise.OutcomeHeld)
 	expire()
-	require.True(t, hold(t, r, "k2", resolved([]byte("2")), promise.OutcomeHeld).LostHold)
+	require.True(t, hold(t, r, "k2", resolved([]byte("2")), promise.OutcomeHeld).EarlyExpired)
 	require.Equal(t, "2", string(create(t, r, withKey(draft("b"), "k2", time.Hour)).Value))
 }
 
@@ -346,7 +346,7 @@ func TestAHoldAfterTheDeadlineIsLost(t *testing.T) {
 		created, err := r.Create(t.Context(), tenant, d)
 		require.NoError(t, err)
 		require.Equal(t, c.want, created.Promise.State, c.name)
-		require.Equal(t, c.want == promise.TimedOut, created.LostHold, c.name)
+		require.Equal(t, c.want == promise.TimedOut, created.EarlyExpired, c.name)
 	}
 }
 
@@ -355,10 +355,10 @@ func TestHoldsKeepTenantsApart(t *testing.T) {
 	r, db := setUp(t)
 	db.Tenant(t, "other")
 	ctx := t.Context()
-	_, err := r.SettleOrHold(ctx, "nobody", "k", resolved([]byte("1")), time.Hour)
+	_, err := r.SettleEarly(ctx, "nobody", "k", resolved([]byte("1")), time.Hour)
 	require.Equal(t, error(promise.ErrNotFound), err)
 	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
-	got, err := r.SettleOrHold(ctx, "other", "k", resolved([]byte("2")), time.Hour)
+	got, err := r.SettleEarly(ctx, "other", "k", resolved([]byte("2")), time.Hour)
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeHeld, got.Outcome)
 	theirs, err := r.Create(ctx, "other", withKey(draft("a"), "k", time.Hour))
@@ -378,7 +378,7 @@ func TestAHoldWaitsForItsPromise(t *testing.T) {
 	again := promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: p.Name}
 	_, err := r.Create(ctx, tenant, withKey(again, "k", time.Hour))
 	require.Equal(t, p.ID, requireCode(t, promise.CodeCreateConflict, err).ExistingPromiseID)
-	err = r.CreateForPromise(ctx, tenant, "k", p.ID, time.Hour)
+	err = r.AddIdempotencyKey(ctx, tenant, "k", p.ID, time.Hour)
 	require.Equal(t, uuid.Nil, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
 
 	// Its own key, free and holding by now: creating it once more is no conflict, and takes nothing.
@@ -389,7 +389,7 @@ func TestAHoldWaitsForItsPromise(t *testing.T) {
 	created, err := r.Create(ctx, tenant, withKey(again, "own", time.Hour))
 	require.NoError(t, err)
 	require.False(t, created.New)
-	require.False(t, created.LostHold)
+	require.False(t, created.EarlyExpired)
 	require.Equal(t, promise.Rejected, created.Promise.State)
 	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL"))
 	require.Equal(t, "2", string(create(t, r, withKey(draft("b"), "own", time.Hour)).Value))
@@ -427,8 +427,8 @@ func TestAWebhookAndItsPromiseAtOnceOnExpiredKeys(t *testing.T) {
 				return
 			default:
 			}
-			expired, err := r.ExpireKeys(context.Background(), 50)
-			if err != nil || len(expired.Holds) > 0 {
+			expired, err := r.ExpireIdempotencyKeys(context.Background(), 50)
+			if err != nil || len(expired.ExpiredEarly) > 0 {
 				t.Errorf("swept %+v, %v", expired, err)
 			}
 			if _, err := db.Pool.Exec(context.Background(), "UPDATE idempotency_key SET check_at = NOW()"); err != nil {
@@ -485,9 +485,9 @@ func meet(r *repository.Repository, n int, twice bool) (held bool, err error) {
 	ctx := context.Background()
 	key, value := fmt.Sprint("k", n), fmt.Sprintf(`{"n": %d}`, n)
 	var wg sync.WaitGroup
-	var created promise.Created
+	var created promise.CreateResult
 	var createErr error
-	webhooks := make([]promise.Settled, 1, 2)
+	webhooks := make([]promise.SettleResult, 1, 2)
 	if twice {
 		webhooks = webhooks[:2]
 	}
@@ -499,7 +499,7 @@ func meet(r *repository.Repository, n int, twice bool) (held bool, err error) {
 	for i := range webhooks {
 		wg.Go(func() {
 			time.Sleep(rand.N(3 * time.Millisecond))
-			webhooks[i], errs[i] = r.SettleOrHold(ctx, tenant, key, resolved([]byte(value)), time.Hour)
+			webhooks[i], errs[i] = r.SettleEarly(ctx, tenant, key, resolved([]byte(value)), time.Hour)
 		})
 	}
 	wg.Wait()
@@ -521,7 +521,7 @@ func meet(r *repository.Repository, n int, twice bool) (held bool, err error) {
 		return false, err
 	case applied[promise.OutcomeHeld]+applied[promise.OutcomeSettled] != 1 || applied[promise.OutcomeDuplicate] != len(webhooks)-1:
 		return false, fmt.Errorf("the webhooks were told %v", applied)
-	case held != bornSettled || !created.New || created.LostHold:
+	case held != bornSettled || !created.New || created.EarlyExpired:
 		return false, fmt.Errorf("held is %v of %+v", held, created)
 	case p.State != promise.Resolved || string(p.Value) != value || *p.ResolvedBySequence != 2:
 		return false, fmt.Errorf("after %v: %+v", applied, p)

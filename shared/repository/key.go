@@ -19,12 +19,12 @@ var findPromiseByKeySQL string
 //go:embed queries/expire_keys.sql
 var expireKeysSQL string
 
-// CreateForPromise registers one more idempotency key for a promise that
+// AddIdempotencyKey registers one more idempotency key for a promise that
 // exists. The key lives for ttl and for as long as the promise is pending. The
 // same key for the same promise again changes nothing. A key that belongs to
 // another promise is CodeKeyConflict, with ExistingPromiseID; one that holds a
 // settlement is CodeKeyConflict without.
-func (r *Repository) CreateForPromise(
+func (r *Repository) AddIdempotencyKey(
 	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
 ) error {
 	for range attempts {
@@ -71,9 +71,9 @@ type keyRow struct {
 	HolderID uuid.UUID
 }
 
-// FindPromiseByKey returns the promise that a key names. A key that names none
+// FindPromiseByIdempotencyKey returns the promise that a key names. A key that names none
 // is promise.ErrNotFound.
-func (r *Repository) FindPromiseByKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
+func (r *Repository) FindPromiseByIdempotencyKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
 	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}})
 	if err != nil {
 		return uuid.Nil, err
@@ -87,24 +87,24 @@ type expiredKeyRow struct {
 	Freed  bool
 }
 
-// ExpireKeys looks at no more than limit idempotency keys that are due for it,
+// ExpireIdempotencyKeys looks at no more than limit idempotency keys that are due for it,
 // of all tenants, the oldest first. It frees the keys that no longer name their
 // promise, and deletes the early settlements that have expired. Looked is less
 // than limit if no other key is due, or other transactions have locked the
 // rest.
-func (r *Repository) ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error) {
+func (r *Repository) ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error) {
 	rows, err := runAll[expiredKeyRow](ctx, r, statement{op: "expire keys", sql: expireKeysSQL, args: []any{limit}})
-	e := promise.ExpiredKeys{Looked: len(rows)}
+	e := promise.ExpireKeysResult{Examined: len(rows)}
 	for _, row := range rows {
 		if row.Freed {
-			e.Freed++
+			e.Released++
 		}
 		if row.Key != nil {
-			h := promise.Hold{Key: *row.Key}
+			h := promise.ExpiredEarly{Key: *row.Key}
 			if row.Tenant != nil {
 				h.Tenant = *row.Tenant
 			}
-			e.Holds = append(e.Holds, h)
+			e.ExpiredEarly = append(e.ExpiredEarly, h)
 		}
 	}
 	return e, err

@@ -36,13 +36,13 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 day'")
 
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
-	expired, err := r.ExpireKeys(ctx, 10)
+	expired, err := r.ExpireIdempotencyKeys(ctx, 10)
 	require.NoError(t, err)
-	require.Equal(t, promise.ExpiredKeys{Looked: 1}, expired)
+	require.Equal(t, promise.ExpireKeysResult{Examined: 1}, expired)
 	second := withKey(draft("second"), "k", time.Hour)
 	_, _, err = made(r.Create(ctx, tenant, second))
 	requireCode(t, promise.CodeKeyConflict, err)
-	found, err := r.FindPromiseByKey(ctx, tenant, "k")
+	found, err := r.FindPromiseByIdempotencyKey(ctx, tenant, "k")
 	require.NoError(t, err)
 	require.Equal(t, p.ID, found)
 	got, err := r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))
@@ -52,15 +52,15 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	// Settled and expired: a create may take the key over. Until one does, the key names its promise for seven days.
 	got, err = r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))
 	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, got)
-	found, err = r.FindPromiseByKey(ctx, tenant, "k")
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}, got)
+	found, err = r.FindPromiseByIdempotencyKey(ctx, tenant, "k")
 	require.NoError(t, err)
 	require.Equal(t, p.ID, found)
 	stored, err := r.Get(ctx, tenant, byKey(t, "k"))
 	require.NoError(t, err)
 	require.Equal(t, p.ID, stored.ID)
 	_, err = r.Extend(ctx, tenant, byKey(t, "k"), promise.Deadline{Timeout: new(time.Hour)})
-	require.Equal(t, p.ID, requireCode(t, promise.CodeConflict, err).Settled.PromiseID)
+	require.Equal(t, p.ID, requireCode(t, promise.CodeConflict, err).SettleResult.PromiseID)
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // all of it is taken back
@@ -72,7 +72,7 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	for _, err := range []error{
 		errOf(later.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))),
 		errOf(later.Get(ctx, tenant, byKey(t, "k"))),
-		errOf(later.FindPromiseByKey(ctx, tenant, "k")),
+		errOf(later.FindPromiseByIdempotencyKey(ctx, tenant, "k")),
 		errOf(later.Extend(ctx, tenant, byKey(t, "k"), promise.Deadline{Timeout: new(time.Hour)})),
 	} {
 		require.Equal(t, error(promise.ErrNotFound), err)
@@ -80,14 +80,14 @@ func TestKeyOutlivesItsTimeWhilePending(t *testing.T) {
 	require.NoError(t, tx.Rollback(ctx))
 
 	q := create(t, r, second)
-	found, err = r.FindPromiseByKey(ctx, tenant, "k")
+	found, err = r.FindPromiseByIdempotencyKey(ctx, tenant, "k")
 	require.NoError(t, err)
 	require.Equal(t, q.ID, found)
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
 	old, err := r.Get(ctx, tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
 	require.Equal(t, "k", *old.IdempotencyKey)
-	expired, err = r.ExpireKeys(ctx, 10)
+	expired, err = r.ExpireIdempotencyKeys(ctx, 10)
 	require.NoError(t, err)
 	require.Zero(t, expired)
 }
@@ -125,20 +125,20 @@ func TestKeysOfTimedOutPromisesExpire(t *testing.T) {
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 second' WHERE key <> 'c'")
 	create(t, r, withKey(draft("again"), "a", time.Hour))
-	expired, err := r.ExpireKeys(t.Context(), 10)
+	expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
-	require.Equal(t, promise.ExpiredKeys{Looked: 2}, expired, "nothing has recorded the deadlines yet, and a has been taken over")
+	require.Equal(t, promise.ExpireKeysResult{Examined: 2}, expired, "nothing has recorded the deadlines yet, and a has been taken over")
 	_, err = r.Expire(t.Context(), 10)
 	require.NoError(t, err)
-	expired, err = r.ExpireKeys(t.Context(), 10)
+	expired, err = r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
 	require.Zero(t, expired, "the keys of pending promises are not read again")
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
-	expired, err = r.ExpireKeys(t.Context(), 10)
+	expired, err = r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
-	require.Equal(t, promise.ExpiredKeys{Looked: 3, Freed: 1}, expired, "b alone: a has been taken over, and c has not expired")
+	require.Equal(t, promise.ExpireKeysResult{Examined: 3, Released: 1}, expired, "b alone: a has been taken over, and c has not expired")
 	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE check_at > NOW()"))
-	_, err = r.FindPromiseByKey(t.Context(), tenant, "c")
+	_, err = r.FindPromiseByIdempotencyKey(t.Context(), tenant, "c")
 	require.NoError(t, err)
 }
 
@@ -158,9 +158,9 @@ func TestExpireKeysIsBounded(t *testing.T) {
 	}
 	due("a", "b", "c")
 	for _, want := range []int{2, 1, 0} {
-		expired, err := r.ExpireKeys(t.Context(), 2)
+		expired, err := r.ExpireIdempotencyKeys(t.Context(), 2)
 		require.NoError(t, err)
-		require.Equal(t, promise.ExpiredKeys{Looked: want, Freed: want}, expired)
+		require.Equal(t, promise.ExpireKeysResult{Examined: want, Released: want}, expired)
 	}
 
 	// Rows that another transaction has locked are skipped.
@@ -169,7 +169,7 @@ func TestExpireKeysIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "SELECT FROM idempotency_key FOR UPDATE")
 	require.NoError(t, err)
-	expired, err := r.ExpireKeys(t.Context(), 2)
+	expired, err := r.ExpireIdempotencyKeys(t.Context(), 2)
 	require.NoError(t, err)
 	require.Zero(t, expired)
 	require.NoError(t, tx.Rollback(t.Context()))
@@ -182,11 +182,11 @@ func TestCreateForPromise(t *testing.T) {
 	p := create(t, r, withKey(draft("first"), "k1", time.Hour))
 	q := create(t, r, draft("second"))
 
-	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
-	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
-	err := r.CreateForPromise(ctx, tenant, "k2", q.ID, time.Hour)
+	require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k2", p.ID, time.Hour))
+	require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k2", p.ID, time.Hour))
+	err := r.AddIdempotencyKey(ctx, tenant, "k2", q.ID, time.Hour)
 	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
-	require.Equal(t, error(promise.ErrNotFound), r.CreateForPromise(ctx, tenant, "k3", uuid.New(), time.Hour))
+	require.Equal(t, error(promise.ErrNotFound), r.AddIdempotencyKey(ctx, tenant, "k3", uuid.New(), time.Hour))
 
 	// Either key is one that the promise was given: creating it again with either is no conflict.
 	d := promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: p.Name}
@@ -197,14 +197,14 @@ func TestCreateForPromise(t *testing.T) {
 	}
 	got, err := r.Settle(ctx, tenant, byKey(t, "k2"), resolved([]byte("1")))
 	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, got)
 	got, err = r.Settle(ctx, tenant, byKey(t, "k1"), resolved([]byte("1")))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
 
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-	require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", q.ID, time.Hour))
-	found, err := r.FindPromiseByKey(ctx, tenant, "k2")
+	require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k2", q.ID, time.Hour))
+	found, err := r.FindPromiseByIdempotencyKey(ctx, tenant, "k2")
 	require.NoError(t, err)
 	require.Equal(t, q.ID, found)
 }
@@ -218,10 +218,10 @@ func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 			return errOf(r.Create(context.Background(), tenant, withKey(draft("thief"), "k", time.Hour)))
 		},
 		"register": func(r *repository.Repository, other uuid.UUID) error {
-			return r.CreateForPromise(context.Background(), tenant, "k", other, time.Hour)
+			return r.AddIdempotencyKey(context.Background(), tenant, "k", other, time.Hour)
 		},
 		"hold": func(r *repository.Repository, _ uuid.UUID) error {
-			settled, err := r.SettleOrHold(context.Background(), tenant, "k", resolved([]byte("1")), time.Hour)
+			settled, err := r.SettleEarly(context.Background(), tenant, "k", resolved([]byte("1")), time.Hour)
 			if err == nil {
 				err = &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: settled.PromiseID}
 			}
@@ -236,9 +236,9 @@ func TestAKeyIsNotTakenFromAPromiseThatIsBeingExtended(t *testing.T) {
 			taken := make(chan error, 1)
 			go func() { taken <- take(r, other.ID) }()
 			requireWaiting(t, db)
-			expired, err := r.ExpireKeys(t.Context(), 10)
+			expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
 			require.NoError(t, err)
-			require.Zero(t, expired.Freed)
+			require.Zero(t, expired.Released)
 			require.NoError(t, tx.Commit(t.Context()))
 			require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, <-taken).ExistingPromiseID)
 		})
@@ -290,7 +290,7 @@ func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return judged[0].Settled.Outcome, nil
+			return judged[0].SettleResult.Outcome, nil
 		},
 		"get": func(ctx context.Context, r *repository.Repository, key promise.Identifier) (any, error) {
 			p, err := r.Get(ctx, tenant, key)

@@ -52,7 +52,7 @@ func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[stri
 		return promise.Tenant{}, err
 	}
 	_, err = run[idRow](ctx, r, statement{op: "set limits", sql: setLimitsSQL, args: []any{
-		slug, string(wanted), defaultOf(promise.LimitPending), defaultOf(promise.LimitHeld), defaultOf(promise.LimitHeldBytes),
+		slug, string(wanted), defaultOf(promise.LimitPending), defaultOf(promise.LimitEarly), defaultOf(promise.LimitEarlyBytes),
 	}})
 	if err != nil {
 		return promise.Tenant{}, err
@@ -60,8 +60,8 @@ func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[stri
 	return r.FindTenant(ctx, slug)
 }
 
-// quotaExceeded returns the error of a call that has met a limit. LimitHeld
-// stands for LimitHeldBytes too: the last count decides between the two.
+// quotaExceeded returns the error of a call that has met a limit. LimitEarly
+// stands for LimitEarlyBytes too: the last count decides between the two.
 func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) error {
 	t, err := r.FindTenant(ctx, tenant)
 	if err != nil {
@@ -70,8 +70,8 @@ func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) err
 	if t.Usage == nil { // a limit of zero
 		t.Usage = &promise.Usage{}
 	}
-	if name == promise.LimitHeld && t.Usage.Held < t.Limits[promise.LimitHeld] {
-		name = promise.LimitHeldBytes
+	if name == promise.LimitEarly && t.Usage.Early < t.Limits[promise.LimitEarly] {
+		name = promise.LimitEarlyBytes
 	}
 	return promise.QuotaExceeded(name, t.Limits[name])
 }
@@ -170,8 +170,8 @@ func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limi
 	var tenants []string
 	var keys []*string
 	for i := range counts {
-		if c := &counts[i]; !c.HeldDone {
-			open, tenants, keys = append(open, c), append(tenants, c.TenantID.String()), append(keys, c.HeldAfter)
+		if c := &counts[i]; !c.EarlyDone {
+			open, tenants, keys = append(open, c), append(tenants, c.TenantID.String()), append(keys, c.EarlyAfter)
 		}
 	}
 	if len(open) == 0 {
@@ -180,10 +180,10 @@ func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limi
 	rows, err := runAll[heldRow](ctx, r, statement{op: "count held", sql: countHeldSQL, args: []any{tenants, keys, limit}})
 	for i, row := range rows {
 		c := open[i]
-		c.Held += row.Counted
-		c.HeldBytes += row.Bytes
-		c.HeldDone = row.Counted < int64(limit)
-		c.HeldAfter = row.Key
+		c.Early += row.Counted
+		c.EarlyBytes += row.Bytes
+		c.EarlyDone = row.Counted < int64(limit)
+		c.EarlyAfter = row.Key
 	}
 	return err
 }
@@ -195,10 +195,10 @@ func (r *Repository) StoreCounts(ctx context.Context, counts []promise.Count) ([
 	tenants, ats := make([]string, n), make([]time.Time, n)
 	pending, held, bytes := make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, c := range counts {
-		tenants[i], ats[i], pending[i], held[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Held, c.HeldBytes
+		tenants[i], ats[i], pending[i], held[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Early, c.EarlyBytes
 	}
 	return runAll[promise.Full](ctx, r, statement{op: "store counts", sql: storeCountsSQL, args: []any{
 		tenants, ats, pending, held, bytes,
-		defaultOf(promise.LimitPending), defaultOf(promise.LimitHeld), defaultOf(promise.LimitHeldBytes),
+		defaultOf(promise.LimitPending), defaultOf(promise.LimitEarly), defaultOf(promise.LimitEarlyBytes),
 	}})
 }

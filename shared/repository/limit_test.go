@@ -39,7 +39,7 @@ func countAll(t testing.TB, r *repository.Repository, limit int) (changed []prom
 		require.NoError(t, r.CountMore(t.Context(), counts, limit))
 		open = false
 		for _, c := range counts {
-			open = open || !c.PendingDone || !c.HeldDone
+			open = open || !c.PendingDone || !c.EarlyDone
 		}
 	}
 	changed, err = r.StoreCounts(t.Context(), counts)
@@ -113,38 +113,38 @@ func TestHeldQuota(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	db.Tenant(t, "other")
-	setLimits(t, r, map[string]int64{promise.LimitHeld: 2, promise.LimitHeldBytes: 1000})
+	setLimits(t, r, map[string]int64{promise.LimitEarly: 2, promise.LimitEarlyBytes: 1000})
 	value := []byte(`"` + strings.Repeat("x", 40) + `"`)
 	hold(t, r, "a", resolved(value), promise.OutcomeHeld)
 	require.Empty(t, countAll(t, r, 10))
 	hold(t, r, "b", rejected("ä"), promise.OutcomeHeld)
-	require.Equal(t, []promise.Full{{Tenant: tenant, HeldFull: true}}, countAll(t, r, 1))
+	require.Equal(t, []promise.Full{{Tenant: tenant, EarlyFull: true}}, countAll(t, r, 1))
 	tenants, err := r.ListTenants(t.Context())
 	require.NoError(t, err)
-	require.EqualValues(t, 1+42+1+2, tenants[0].Usage.HeldBytes)
+	require.EqualValues(t, 1+42+1+2, tenants[0].Usage.EarlyBytes)
 
-	_, err = r.SettleOrHold(t.Context(), tenant, "c", resolved(value), time.Hour)
-	requireQuota(t, promise.LimitHeld, 2, err)
+	_, err = r.SettleEarly(t.Context(), tenant, "c", resolved(value), time.Hour)
+	requireQuota(t, promise.LimitEarly, 2, err)
 	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
 	hold(t, r, "a", resolved(value), promise.OutcomeDuplicate)
 	hold(t, r, "a", rejected("no"), promise.OutcomeConflict)
-	_, err = r.SettleOrHold(t.Context(), "other", "c", resolved(value), time.Hour)
+	_, err = r.SettleEarly(t.Context(), "other", "c", resolved(value), time.Hour)
 	require.NoError(t, err, "another tenant")
 	p := create(t, r, withKey(draft("p"), "p", time.Hour))
-	settled, err := r.SettleOrHold(t.Context(), tenant, "p", resolved(value), time.Hour)
+	settled, err := r.SettleEarly(t.Context(), tenant, "p", resolved(value), time.Hour)
 	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, settled)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, settled)
 
 	create(t, r, withKey(draft("a"), "a", time.Hour))
 	require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 10))
 	large := resolved([]byte(`"` + strings.Repeat("x", 1000) + `"`))
 	hold(t, r, "c", large, promise.OutcomeHeld) // exceeded until the next count
-	setLimits(t, r, map[string]int64{promise.LimitHeld: 100})
+	setLimits(t, r, map[string]int64{promise.LimitEarly: 100})
 	countAll(t, r, 10)
-	_, err = r.SettleOrHold(t.Context(), tenant, "d", resolved(value), time.Hour)
-	requireQuota(t, promise.LimitHeldBytes, 1000, err)
+	_, err = r.SettleEarly(t.Context(), tenant, "d", resolved(value), time.Hour)
+	requireQuota(t, promise.LimitEarlyBytes, 1000, err)
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW(), held_until = NOW(), expires_at = NOW() WHERE key = 'c'")
-	_, err = r.ExpireKeys(t.Context(), 10)
+	_, err = r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
 	countAll(t, r, 10)
 	hold(t, r, "d", resolved(value), promise.OutcomeHeld)
@@ -155,7 +155,7 @@ func TestAFloodOfHoldsIsBounded(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	const limit = 200
-	setLimits(t, r, map[string]int64{promise.LimitHeld: limit})
+	setLimits(t, r, map[string]int64{promise.LimitEarly: limit})
 	var refused, held, sent atomic.Int64
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -168,7 +168,7 @@ func TestAFloodOfHoldsIsBounded(t *testing.T) {
 				default:
 				}
 				sent.Add(1)
-				_, err := r.SettleOrHold(context.Background(), tenant, uuid.NewString(), resolved([]byte("1")), time.Hour)
+				_, err := r.SettleEarly(context.Background(), tenant, uuid.NewString(), resolved([]byte("1")), time.Hour)
 				switch {
 				case err == nil:
 					held.Add(1)
@@ -220,7 +220,7 @@ func TestCountsAreRight(t *testing.T) {
 		case 2:
 			s := rejected(strings.Repeat("ü", random.IntN(20)))
 			s.Comment = new("because")
-			_, err := r.SettleOrHold(ctx, who, key, s, time.Hour)
+			_, err := r.SettleEarly(ctx, who, key, s, time.Hour)
 			require.NoError(t, err)
 		case 3:
 			if len(ids) > 0 {
@@ -238,9 +238,9 @@ func TestCountsAreRight(t *testing.T) {
 		require.Len(t, tenants, 3)
 		for _, found := range tenants {
 			require.EqualValues(t, count(t, db, "SELECT COUNT(*) FROM promise WHERE tenant_id = $1 AND NOT resolved", found.ID), found.Usage.Pending)
-			require.EqualValues(t, count(t, db, "SELECT COUNT(held_at) FROM idempotency_key WHERE tenant_id = $1", found.ID), found.Usage.Held)
+			require.EqualValues(t, count(t, db, "SELECT COUNT(held_at) FROM idempotency_key WHERE tenant_id = $1", found.ID), found.Usage.Early)
 			require.EqualValues(t, count(t, db, `SELECT COALESCE(SUM(LENGTH(key) + OCTET_LENGTH(held_error) + LENGTH(held_comment)), 0)
-				FROM idempotency_key WHERE tenant_id = $1`, found.ID), found.Usage.HeldBytes)
+				FROM idempotency_key WHERE tenant_id = $1`, found.ID), found.Usage.EarlyBytes)
 		}
 	}
 	require.NotZero(t, count(t, db, "SELECT MIN(held) FROM tenant_usage WHERE held > 0"))
@@ -383,7 +383,7 @@ func TestATenantsIDIsForgotten(t *testing.T) {
 	again, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	now = now.Add(promise.SlugRest / 2)
+	now = now.Add(promise.SlugReuseDelay / 2)
 	another, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
 	require.NoError(t, err)
 	require.NotEqual(t, first, another)
@@ -411,10 +411,10 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 		"get by key":    func() error { return errOf(r.Get(ctx, tenant, byKey(t, "a"))) },
 		"get, overdue":  func() error { return errOf(r.Get(ctx, tenant, promise.ByID(q.ID))) },
 		"get by name":   func() error { return errOf(r.GetByWorkflowAndName(ctx, tenant, p.WorkflowExecutionID, "a")) },
-		"find by key":   func() error { return errOf(r.FindPromiseByKey(ctx, tenant, "a")) },
+		"find by key":   func() error { return errOf(r.FindPromiseByIdempotencyKey(ctx, tenant, "a")) },
 		"settle":        func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))) },
 		"settle by key": func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "a"), resolved([]byte("1")))) },
-		"hold":          func() error { return errOf(r.SettleOrHold(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
+		"hold":          func() error { return errOf(r.SettleEarly(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
 		"extend": func() error {
 			return errOf(r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)}))
 		},
@@ -422,7 +422,7 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 			return errOf(r.Extend(ctx, tenant, byKey(t, "a"), promise.Deadline{Timeout: new(time.Hour)}))
 		},
 		"revoke tokens":  func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) },
-		"register a key": func() error { return r.CreateForPromise(ctx, tenant, "c", p.ID, time.Hour) },
+		"register a key": func() error { return r.AddIdempotencyKey(ctx, tenant, "c", p.ID, time.Hour) },
 		"list events":    func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) },
 		"workflow id":    func() error { return errOf(r.WorkflowExecutionID(ctx, tenant, "order-1")) },
 		"list":           func() error { return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) },

@@ -182,9 +182,9 @@ func (r eventRow) event() promise.Event {
 		e.PromiseName = *r.Name
 	}
 	if r.Outcome != nil {
-		e.Settled = &promise.Settlement{Result: promise.Result{State: *r.Outcome, Value: r.Value, Error: r.Error}, Comment: r.Comment}
+		e.Settlement = &promise.SettleRequest{Result: promise.Result{State: *r.Outcome, Value: r.Value, Message: r.Error}, Comment: r.Comment}
 		if by := settledBy(r.SettledByKind, r.SettledByID); by != nil {
-			e.Settled.By = *by
+			e.Settlement.By = *by
 		}
 	}
 	return e

@@ -65,7 +65,7 @@ func randomPromises(
 		case 0:
 			d.OnTimeout = &promise.Result{State: promise.Resolved, Value: value}
 		case 1:
-			d.OnTimeout = &promise.Result{State: promise.Rejected, Error: &message}
+			d.OnTimeout = &promise.Result{State: promise.Rejected, Message: &message}
 		}
 		if rand.IntN(2) == 0 {
 			d.Metadata = []byte(`{"a": 1}`)
@@ -73,7 +73,7 @@ func randomPromises(
 		created, err := r.Create(ctx, slug, d)
 		require.NoError(t, err)
 		ids = append(ids, created.Promise.ID)
-		all := []promise.Settlement{resolved([]byte("1")), rejected("no"), cancelled("because")}
+		all := []promise.SettleRequest{resolved([]byte("1")), rejected("no"), cancelled("because")}
 		if n := rand.IntN(5); n < len(all) {
 			_, err := r.Settle(ctx, slug, promise.ByID(created.Promise.ID), all[n])
 			require.NoError(t, err)

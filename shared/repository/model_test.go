@@ -73,7 +73,7 @@ func (m *modelCheck) Create(t *rapid.T) {
 	case "resolved":
 		d.OnTimeout = &promise.Result{State: promise.Resolved, Value: []byte("1")}
 	case "rejected":
-		d.OnTimeout = &promise.Result{State: promise.Rejected, Error: new("x")}
+		d.OnTimeout = &promise.Result{State: promise.Rejected, Message: new("x")}
 	}
 	model := d
 	switch anyOf(t, "deadline", "none", "timeout", "at") {
@@ -98,7 +98,7 @@ func (m *modelCheck) Create(t *rapid.T) {
 func (m *modelCheck) Register(t *rapid.T) {
 	slug, key, ttl := anyTenant(t), anyKey(t), halfHours(t, "ttl", 1, 3, 7)
 	id := m.anyID(t)
-	requireSameError(t, m.want.register(slug, key, id, ttl), m.r.CreateForPromise(t.Context(), slug, key, id, ttl))
+	requireSameError(t, m.want.register(slug, key, id, ttl), m.r.AddIdempotencyKey(t.Context(), slug, key, id, ttl))
 }
 
 func (m *modelCheck) Get(t *rapid.T) {
@@ -114,8 +114,8 @@ func (m *modelCheck) Get(t *rapid.T) {
 	got, err = m.r.GetByWorkflowAndName(t.Context(), slug, p.WorkflowExecutionID, p.Name)
 	require.NoError(t, err)
 	require.Equal(t, m.want.read(p), m.promise(got))
-	if key, ok := i.Key(); ok {
-		id, err := m.r.FindPromiseByKey(t.Context(), slug, key)
+	if key, ok := i.IdempotencyKey(); ok {
+		id, err := m.r.FindPromiseByIdempotencyKey(t.Context(), slug, key)
 		require.NoError(t, err)
 		require.Equal(t, p.ID, id)
 	}
@@ -129,13 +129,13 @@ func (m *modelCheck) Settle(t *rapid.T) {
 	require.Equal(t, want, got)
 }
 
-func (m *modelCheck) SettleOrHold(t *rapid.T) {
+func (m *modelCheck) SettleEarly(t *rapid.T) {
 	slug, key, s := anyTenant(t), anyKey(t), anySettlement(t, promise.Resolved, promise.Rejected)
 	hold := halfHours(t, "hold", 1, 3, 7)
-	got, err := m.r.SettleOrHold(t.Context(), slug, key, s, hold)
+	got, err := m.r.SettleEarly(t.Context(), slug, key, s, hold)
 	require.NoError(t, err)
-	got.HeldUntil = m.moment(got.HeldUntil)
-	i, err := promise.ByKey(key)
+	got.EarlyExpiresAt = m.moment(got.EarlyExpiresAt)
+	i, err := promise.ByIdempotencyKey(key)
 	require.NoError(t, err)
 	require.Equal(t, m.want.settleOrHold(slug, i, s, hold), got)
 }
@@ -246,17 +246,17 @@ func (m *modelCheck) Expire(t *rapid.T) {
 	require.Equal(t, m.want.expire(limit), got.Expired)
 }
 
-func (m *modelCheck) ExpireKeys(t *rapid.T) {
-	got, err := m.r.ExpireKeys(t.Context(), 100)
+func (m *modelCheck) ExpireIdempotencyKeys(t *rapid.T) {
+	got, err := m.r.ExpireIdempotencyKeys(t.Context(), 100)
 	require.NoError(t, err)
 	freed, expired := m.want.expireKeys()
-	require.Equal(t, freed, got.Freed)
+	require.Equal(t, freed, got.Released)
 	var holds []refKeyName
-	for _, h := range got.Holds {
+	for _, h := range got.ExpiredEarly {
 		holds = append(holds, refKeyName{h.Tenant, h.Key})
 	}
 	require.ElementsMatch(t, expired, holds)
-	again, err := m.r.ExpireKeys(t.Context(), 100)
+	again, err := m.r.ExpireIdempotencyKeys(t.Context(), 100)
 	require.NoError(t, err)
 	require.Zero(t, again, "no key is looked at twice")
 }
@@ -303,7 +303,7 @@ func requireSameError(t *rapid.T, want, got error) {
 	w, g := promise.AsError(want), promise.AsError(got)
 	require.Equal(t, w.Code, g.Code, "%v", got)
 	require.Equal(t, w.ExistingPromiseID, g.ExistingPromiseID)
-	require.Equal(t, w.Settled, g.Settled)
+	require.Equal(t, w.SettleResult, g.SettleResult)
 }
 
 // moment is a real one as the reference has it.
@@ -340,7 +340,7 @@ func (m *modelCheck) anyIdentifier(t *rapid.T) promise.Identifier {
 	if rapid.Bool().Draw(t, "by id") {
 		return promise.ByID(m.anyID(t))
 	}
-	i, err := promise.ByKey(anyKey(t))
+	i, err := promise.ByIdempotencyKey(anyKey(t))
 	require.NoError(t, err)
 	return i
 }
@@ -357,19 +357,19 @@ func halfHours(t *rapid.T, label string, numbers ...int) time.Duration {
 	return time.Duration(rapid.SampledFrom(numbers).Draw(t, label)) * 30 * time.Minute
 }
 
-func anySettlement(t *rapid.T, states ...promise.State) promise.Settlement {
+func anySettlement(t *rapid.T, states ...promise.State) promise.SettleRequest {
 	n := rapid.IntRange(1, 2).Draw(t, "content")
-	s := promise.Settlement{
+	s := promise.SettleRequest{
 		Result: promise.Result{State: rapid.SampledFrom(states).Draw(t, "to")},
-		By:     promise.By{Kind: promise.Direct, ID: anyOf(t, "by", "", "somebody")},
+		By:     promise.By{Kind: promise.KindDirect, ID: anyOf(t, "by", "", "somebody")},
 	}
 	switch s.State {
 	case promise.Resolved:
 		s.Value = strconv.AppendInt(nil, int64(n), 10)
 	case promise.Rejected:
-		s.Error = new(strconv.Itoa(n))
+		s.Message = new(strconv.Itoa(n))
 	case promise.Cancelled:
-		s.Error = []*string{nil, new("because")}[n-1]
+		s.Message = []*string{nil, new("because")}[n-1]
 	}
 	if comment := anyOf(t, "comment", "", "so be it"); comment != "" {
 		s.Comment = &comment

@@ -58,7 +58,7 @@ func (r promiseRow) promise() promise.Promise {
 		Name:                r.Name,
 		State:               r.state(),
 		Value:               r.Value,
-		Error:               r.Error,
+		Message:             r.Error,
 		Metadata:            r.Metadata,
 		IdempotencyKey:      r.IdempotencyKey,
 		TimeoutAt:           r.TimeoutAt,
@@ -73,10 +73,10 @@ func (r promiseRow) promise() promise.Promise {
 	}
 	if r.Outcome == nil && p.State != promise.Pending { // its deadline has passed, and nothing has recorded it
 		p.ResolvedAt = p.TimeoutAt
-		p.SettledBy = &promise.By{Kind: promise.ByDeadline}
+		p.SettledBy = &promise.By{Kind: promise.KindDeadline}
 	}
-	if p.SettledBy != nil && p.SettledBy.Kind == promise.ByDeadline { // earlier releases copied them into value and error, too
-		p.Value, p.Error = r.TimeoutValue, r.TimeoutError
+	if p.SettledBy != nil && p.SettledBy.Kind == promise.KindDeadline { // earlier releases copied them into value and error, too
+		p.Value, p.Message = r.TimeoutValue, r.TimeoutError
 	}
 	return p
 }
@@ -89,7 +89,7 @@ func (r promiseRow) onTimeout() *promise.Result {
 	if r.TimeoutOutcome == nil {
 		return nil
 	}
-	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Error: r.TimeoutError}
+	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Message: r.TimeoutError}
 }
 
 func (r promiseRow) overdue() (passed, bool) {
@@ -123,7 +123,7 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 // CodeQuotaExceeded: the tenant, or the workflow execution, has as many promises
 // as it may have; an existing promise is returned all the same, and one that
 // would be born settled does not count as pending.
-func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.Created, error) {
+func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error) {
 	var metadata *string
 	if d.Metadata != nil {
 		s := string(d.Metadata)
@@ -136,7 +136,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	create := func() (createRow, error) {
 		return run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
 			tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
-			orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Error, defaultOf(promise.LimitWorkflowPromises), false,
+			orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Message, defaultOf(promise.LimitWorkflowPromises), false,
 		}})
 	}
 	row, err := create()
@@ -144,16 +144,16 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		row, err = create()
 	}
 	if err != nil {
-		return promise.Created{}, err
+		return promise.CreateResult{}, err
 	}
 	what := ""
 	switch {
 	case row.Found == "pending_full":
-		return promise.Created{}, r.quotaExceeded(ctx, tenant, promise.LimitPending)
+		return promise.CreateResult{}, r.quotaExceeded(ctx, tenant, promise.LimitPending)
 	case row.Found == "workflow_full":
-		return promise.Created{}, r.quotaExceeded(ctx, tenant, promise.LimitWorkflowPromises)
+		return promise.CreateResult{}, r.quotaExceeded(ctx, tenant, promise.LimitWorkflowPromises)
 	case row.Found == "key_holder":
-		return promise.Created{}, keyConflict(row.ID)
+		return promise.CreateResult{}, keyConflict(row.ID)
 	case !row.SameKey:
 		what = "idempotency key"
 	case row.ErasedAt != nil: // nothing is left to compare
@@ -163,13 +163,13 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		what = "default outcome"
 	}
 	if what != "" {
-		return promise.Created{}, &promise.Error{
+		return promise.CreateResult{}, &promise.Error{
 			Code: promise.CodeCreateConflict, Detail: "The promise exists already, with another " + what + ".",
 			ExistingPromiseID: row.ID,
 		}
 	}
-	return promise.Created{
-		Promise: row.promise(), New: row.Found == "created", LostHold: row.LostHold, TokensRevokedAt: row.TokensRevokedAt,
+	return promise.CreateResult{
+		Promise: row.promise(), New: row.Found == "created", EarlyExpired: row.LostHold, TokensRevokedAt: row.TokensRevokedAt,
 	}, nil
 }
 
@@ -235,9 +235,9 @@ func (r *Repository) Extend(
 		// its workflow execution was deleted meanwhile
 		return promise.Promise{}, promise.ErrNotFound
 	case !row.Pending:
-		byDeadline := p.SettledBy != nil && p.SettledBy.Kind == promise.ByDeadline
-		s := promise.Settled{PromiseID: p.ID, State: p.State, Outcome: promise.Late(p.State, byDeadline, false)}
-		return promise.Promise{}, promise.TooLate(s)
+		byDeadline := p.SettledBy != nil && p.SettledBy.Kind == promise.KindDeadline
+		s := promise.SettleResult{PromiseID: p.ID, State: p.State, Outcome: promise.OutcomeAgainst(p.State, byDeadline, false)}
+		return promise.Promise{}, promise.NotPending(s)
 	}
 	return p, nil
 }
@@ -273,7 +273,7 @@ func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identif
 
 // arguments gives the id and the key as the statements take them: one is NULL.
 func arguments(i promise.Identifier) (id, key *string) {
-	if k, ok := i.Key(); ok {
+	if k, ok := i.IdempotencyKey(); ok {
 		return nil, &k
 	}
 	u, _ := i.ID()

@@ -35,19 +35,19 @@ func withKey(d promise.Draft, key string, ttl time.Duration) promise.Draft {
 	return d
 }
 
-func resolved(value []byte) promise.Settlement {
-	return promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.Direct},
+func resolved(value []byte) promise.SettleRequest {
+	return promise.SettleRequest{
+		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.KindDirect},
 	}
 }
 
-func rejected(message string) promise.Settlement {
-	return promise.Settlement{
-		Result: promise.Result{State: promise.Rejected, Error: &message}, By: promise.By{Kind: promise.Direct},
+func rejected(message string) promise.SettleRequest {
+	return promise.SettleRequest{
+		Result: promise.Result{State: promise.Rejected, Message: &message}, By: promise.By{Kind: promise.KindDirect},
 	}
 }
 
-func made(c promise.Created, err error) (p promise.Promise, created bool, _ error) {
+func made(c promise.CreateResult, err error) (p promise.Promise, created bool, _ error) {
 	return c.Promise, c.New, err
 }
 
@@ -61,7 +61,7 @@ func create(t testing.TB, r *repository.Repository, d promise.Draft) promise.Pro
 
 func byKey(t testing.TB, key string) promise.Identifier {
 	t.Helper()
-	i, err := promise.ByKey(key)
+	i, err := promise.ByIdempotencyKey(key)
 	require.NoError(t, err)
 	return i
 }
@@ -112,7 +112,7 @@ func TestCreateAndGet(t *testing.T) {
 	require.Equal(t, time.Hour, p.TimeoutAt.Sub(p.CreatedAt))
 	require.Equal(t, int32(1), p.CreatedBySequence)
 	require.Nil(t, p.Value)
-	require.Nil(t, p.Error)
+	require.Nil(t, p.Message)
 	require.Nil(t, p.ResolvedAt)
 	require.Nil(t, p.ResolvedBySequence)
 
@@ -178,9 +178,9 @@ func TestCreateAgain(t *testing.T) {
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
 	db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days'")
 	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
-	expired, err := r.ExpireKeys(t.Context(), 10)
+	expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
-	require.Equal(t, 1, expired.Freed)
+	require.Equal(t, 1, expired.Released)
 	_, created, err = made(r.Create(t.Context(), tenant, d))
 	require.NoError(t, err)
 	require.False(t, created)
@@ -192,35 +192,35 @@ func TestSettle(t *testing.T) {
 	ctx := t.Context()
 	value := " {\"a\" : [1, 2.0e1, \"<\\u00e4>\"],\n \"a\": null} "
 	p := create(t, r, withKey(draft("resolved"), "k1", time.Hour))
-	want := promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}
+	want := promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}
 	got, err := r.Settle(ctx, tenant, byKey(t, "k1"), resolved([]byte(value)))
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 
 	for _, c := range []struct {
 		name    string
-		settle  func() (promise.Settled, error)
+		settle  func() (promise.SettleResult, error)
 		outcome promise.Outcome
 	}{
-		{"same bytes", func() (promise.Settled, error) {
+		{"same bytes", func() (promise.SettleResult, error) {
 			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(value)))
 		}, promise.OutcomeDuplicate},
-		{"other bytes, same JSON", func() (promise.Settled, error) {
+		{"other bytes, same JSON", func() (promise.SettleResult, error) {
 			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(strings.TrimSpace(value))))
 		}, promise.OutcomeConflict},
-		{"rejected", func() (promise.Settled, error) {
+		{"rejected", func() (promise.SettleResult, error) {
 			return r.Settle(ctx, tenant, promise.ByID(p.ID), rejected(value))
 		}, promise.OutcomeConflict},
 	} {
 		got, err := c.settle()
 		require.NoError(t, err, c.name)
-		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: c.outcome}, got, c.name)
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: c.outcome}, got, c.name)
 	}
 	stored, err := r.Get(ctx, tenant, promise.ByID(p.ID))
 	require.NoError(t, err)
 	require.Equal(t, value, string(stored.Value))
 	require.Equal(t, promise.Resolved, stored.State)
-	require.Nil(t, stored.Error)
+	require.Nil(t, stored.Message)
 	require.Equal(t, int32(2), *stored.ResolvedBySequence)
 	require.False(t, stored.ResolvedAt.Before(stored.CreatedAt))
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
@@ -228,13 +228,13 @@ func TestSettle(t *testing.T) {
 	q := create(t, r, draft("rejected"))
 	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
 	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}, got)
+	require.Equal(t, promise.SettleResult{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}, got)
 	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
 	require.NoError(t, err)
 	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
 	stored, err = r.Get(ctx, tenant, promise.ByID(q.ID))
 	require.NoError(t, err)
-	require.Empty(t, *stored.Error)
+	require.Empty(t, *stored.Message)
 	require.Nil(t, stored.Value)
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_REJECTED", events(t, db, q.WorkflowExecutionID))
 
@@ -242,7 +242,7 @@ func TestSettle(t *testing.T) {
 	db.Exec(t, "UPDATE promise SET resolved = TRUE, outcome = 'cancelled', resolved_at = NOW() WHERE id = $1", c.ID)
 	got, err = r.Settle(ctx, tenant, promise.ByID(c.ID), resolved([]byte("1")))
 	require.NoError(t, err)
-	require.Equal(t, promise.Settled{PromiseID: c.ID, State: promise.Cancelled, Outcome: promise.OutcomeCancelled}, got)
+	require.Equal(t, promise.SettleResult{PromiseID: c.ID, State: promise.Cancelled, Outcome: promise.OutcomeCancelled}, got)
 }
 
 func TestForeignAndUnknown(t *testing.T) {
@@ -268,8 +268,8 @@ func TestForeignAndUnknown(t *testing.T) {
 		failures = append(failures, err)
 		_, _, err = made(r.Create(ctx, slug, d))
 		failures = append(failures, err)
-		_, err = r.FindPromiseByKey(ctx, slug, "k")
-		failures = append(failures, err, r.CreateForPromise(ctx, slug, "k2", p.ID, time.Hour))
+		_, err = r.FindPromiseByIdempotencyKey(ctx, slug, "k")
+		failures = append(failures, err, r.AddIdempotencyKey(ctx, slug, "k2", p.ID, time.Hour))
 	}
 	_, err := r.Get(ctx, tenant, promise.ByID(uuid.New()))
 	failures = append(failures, err)
@@ -285,7 +285,7 @@ func TestForeignAndUnknown(t *testing.T) {
 	// The same key under another tenant is another key.
 	elsewhere, _, err := made(r.Create(ctx, "other", withKey(draft("payment"), "k", time.Hour)))
 	require.NoError(t, err)
-	found, err := r.FindPromiseByKey(ctx, "other", "k")
+	found, err := r.FindPromiseByIdempotencyKey(ctx, "other", "k")
 	require.NoError(t, err)
 	require.Equal(t, elsewhere.ID, found)
 	for slug, want := range map[string]promise.Promise{tenant: p, "other": elsewhere} {
@@ -313,7 +313,7 @@ func TestDeadline(t *testing.T) {
 	for _, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "k")} {
 		got, err := r.Settle(ctx, tenant, i, resolved([]byte("1")))
 		require.NoError(t, err)
-		require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.TimedOut, Outcome: promise.OutcomeTimedOut}, got)
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.TimedOut, Outcome: promise.OutcomeTimedOut}, got)
 		stored, err := r.Get(ctx, tenant, i)
 		require.NoError(t, err)
 		require.Equal(t, promise.TimedOut, stored.State)
@@ -362,7 +362,7 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 
 	var wg sync.WaitGroup
 	var read, again promise.Promise
-	var late promise.Settled
+	var late promise.SettleResult
 	var errs [3]error
 	wg.Go(func() { read, errs[0] = r.Get(ctx, tenant, promise.ByID(p.ID)) })
 	wg.Go(func() { late, errs[1] = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"late"`))) })
@@ -374,7 +374,7 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, promise.Resolved, read.State)
-	require.Equal(t, promise.Settled{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeConflict}, late)
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeConflict}, late)
 	require.Equal(t, promise.Resolved, again.State)
 }
 
@@ -392,7 +392,7 @@ func TestDeadlineIsJudgedWithTheLockHeld(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(ctx, "SELECT FROM workflow_execution WHERE id = $1 FOR NO KEY UPDATE", p.WorkflowExecutionID)
 	require.NoError(t, err)
-	var got promise.Settled
+	var got promise.SettleResult
 	var settleErr error
 	var wg sync.WaitGroup
 	wg.Go(func() { got, settleErr = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1"))) })

@@ -53,11 +53,11 @@ func TestManySettleOnePromise(t *testing.T) {
 	for round := range 5 {
 		r, db := setUp(t)
 		p := create(t, r, withKey(draft("contended"), "k", time.Hour))
-		answers, errs := make([]promise.Settled, callers), make([]error, callers)
+		answers, errs := make([]promise.SettleResult, callers), make([]error, callers)
 		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
 			i := promise.ByID(p.ID)
 			if caller%2 == 0 {
-				i, _ = promise.ByKey("k")
+				i, _ = promise.ByIdempotencyKey("k")
 			}
 			if caller%3 == 0 {
 				answers[caller], errs[caller] = r.Settle(context.Background(), tenant, i, rejected(fmt.Sprint(caller)))
@@ -77,7 +77,7 @@ func TestManySettleOnePromise(t *testing.T) {
 				if stored.State == promise.Resolved {
 					require.Equal(t, fmt.Sprint(caller), string(stored.Value))
 				} else {
-					require.Equal(t, fmt.Sprint(caller), *stored.Error)
+					require.Equal(t, fmt.Sprint(caller), *stored.Message)
 				}
 			} else {
 				require.Equal(t, promise.OutcomeConflict, got.Outcome)
@@ -144,7 +144,7 @@ func TestManyCreateWithOneKey(t *testing.T) {
 				d := promise.Draft{WorkflowExecutionID: ids[caller%workflows], Name: fmt.Sprint(caller)}
 				promises[caller], _, errs[caller] = made(r.Create(context.Background(), tenant, withKey(d, "k", time.Hour)))
 			})
-			holder, err := r.FindPromiseByKey(t.Context(), tenant, "k")
+			holder, err := r.FindPromiseByIdempotencyKey(t.Context(), tenant, "k")
 			require.NoError(t, err)
 			winners := 0
 			for caller, err := range errs {
@@ -184,11 +184,11 @@ func TestEverythingAtOnce(t *testing.T) {
 			default:
 				failures <- err
 			}
-			i, _ := promise.ByKey(key)
+			i, _ := promise.ByIdempotencyKey(key)
 			if _, err := r.Settle(ctx, tenant, i, rejected("x")); err != nil && promise.AsError(err).Code != promise.CodeNotFound {
 				failures <- err
 			}
-			if _, err := r.ExpireKeys(ctx, 5); err != nil {
+			if _, err := r.ExpireIdempotencyKeys(ctx, 5); err != nil {
 				failures <- err
 			}
 		}
@@ -258,8 +258,8 @@ func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	q, _, err := made(first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour)))
 	require.NoError(t, err)
 
-	var got promise.Settled
-	var judged []promise.Judgement
+	var got promise.SettleResult
+	var judged []promise.ItemResult
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
 	i := byKey(t, "k")
@@ -271,9 +271,9 @@ func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	require.Equal(t, make([]error, 2), errs)
-	want := promise.Settled{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}
+	want := promise.SettleResult{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}
 	require.Equal(t, want, got)
-	require.Equal(t, []promise.Judgement{{Settled: want}}, judged)
+	require.Equal(t, []promise.ItemResult{{SettleResult: want}}, judged)
 	stored, err := r.Get(ctx, tenant, promise.ByID(q.ID))
 	require.NoError(t, err)
 	require.Equal(t, promise.Pending, stored.State)
@@ -298,7 +298,7 @@ func TestARenewedKeyIsNotTakenOver(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _, createErr = made(r.Create(ctx, tenant, second)) })
 	waitFor(t, db, 1, "-- Creates%")
-	require.NoError(t, r.CreateForPromise(ctx, tenant, "k", p.ID, time.Hour))
+	require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k", p.ID, time.Hour))
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, createErr).ExistingPromiseID)

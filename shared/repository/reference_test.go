@@ -44,7 +44,7 @@ type refKeyName struct{ tenant, key string }
 type refKey struct {
 	promise   *refPromise
 	expiresAt time.Time // of the promise's part
-	held      *promise.Settlement
+	held      *promise.SettleRequest
 	heldAt    time.Time
 	heldUntil time.Time
 	checkAt   time.Time // the sweep leaves the key alone until then
@@ -61,16 +61,16 @@ func (m *reference) read(p *refPromise) promise.Promise {
 		return q
 	}
 	if q.State = promise.Judge(nil, q.TimeoutAt, q.OnTimeout, m.now); q.State != promise.Pending {
-		q.ResolvedAt, q.SettledBy = q.TimeoutAt, &promise.By{Kind: promise.ByDeadline}
+		q.ResolvedAt, q.SettledBy = q.TimeoutAt, &promise.By{Kind: promise.KindDeadline}
 		if q.OnTimeout != nil {
-			q.Value, q.Error = q.OnTimeout.Value, q.OnTimeout.Error
+			q.Value, q.Message = q.OnTimeout.Value, q.OnTimeout.Message
 		}
 	}
 	return q
 }
 
 func (m *reference) find(tenant string, i promise.Identifier) *refPromise {
-	if key, ok := i.Key(); ok {
+	if key, ok := i.IdempotencyKey(); ok {
 		k := m.keys[refKeyName{tenant, key}]
 		if k == nil || !m.names(k) {
 			return nil
@@ -87,7 +87,7 @@ func (m *reference) find(tenant string, i promise.Identifier) *refPromise {
 }
 
 func (m *reference) lives(k *refKey) bool {
-	return k.promise != nil && promise.KeyLives(k.expiresAt, m.read(k.promise).State, m.now)
+	return k.promise != nil && promise.IdempotencyKeyIsLive(k.expiresAt, m.read(k.promise).State, m.now)
 }
 
 func (m *reference) names(k *refKey) bool {
@@ -95,7 +95,7 @@ func (m *reference) names(k *refKey) bool {
 		return false
 	}
 	p := m.read(k.promise)
-	return promise.KeyNames(k.expiresAt, p.State, p.ResolvedAt, m.now)
+	return promise.IdempotencyKeyNamesPromise(k.expiresAt, p.State, p.ResolvedAt, m.now)
 }
 
 // record appends an event and returns its number.
@@ -105,9 +105,9 @@ func (m *reference) record(p *refPromise, kind promise.EventType, timeoutAt *tim
 	return int32(len(w.log))
 }
 
-func (m *reference) apply(p *refPromise, s promise.Settlement, at time.Time, kind promise.EventType) {
+func (m *reference) apply(p *refPromise, s promise.SettleRequest, at time.Time, kind promise.EventType) {
 	n := m.record(p, kind, nil)
-	p.State, p.Value, p.Error, p.SettledBy, p.Comment = s.State, s.Value, s.Error, &s.By, s.Comment
+	p.State, p.Value, p.Message, p.SettledBy, p.Comment = s.State, s.Value, s.Message, &s.By, s.Comment
 	p.ResolvedAt, p.ResolvedBySequence = &at, &n
 }
 
@@ -117,10 +117,10 @@ func (m *reference) setDeadline(p *refPromise, at *time.Time) {
 }
 
 // create also returns the promise that it made, whose id is still to be filled in.
-func (m *reference) create(tenant string, d promise.Draft) (created promise.Created, made *refPromise, _ error) {
+func (m *reference) create(tenant string, d promise.Draft) (created promise.CreateResult, made *refPromise, _ error) {
 	w := m.workflows[d.WorkflowExecutionID]
 	if w != nil && w.tenant != tenant {
-		return promise.Created{}, nil, promise.ErrNotFound
+		return promise.CreateResult{}, nil, promise.ErrNotFound
 	}
 	var key *refKey
 	var name refKeyName
@@ -135,12 +135,12 @@ func (m *reference) create(tenant string, d promise.Draft) (created promise.Crea
 		sameKey := equal(p.IdempotencyKey, d.IdempotencyKey) || key != nil && key.promise == p
 		sameOnTimeout := (p.OnTimeout == nil) == (d.OnTimeout == nil) && (p.OnTimeout == nil || p.OnTimeout.Same(*d.OnTimeout))
 		if !sameKey || string(p.Metadata) != string(d.Metadata) || !sameOnTimeout {
-			return promise.Created{}, nil, &promise.Error{Code: promise.CodeCreateConflict, ExistingPromiseID: p.ID}
+			return promise.CreateResult{}, nil, &promise.Error{Code: promise.CodeCreateConflict, ExistingPromiseID: p.ID}
 		}
-		return promise.Created{Promise: m.read(p)}, nil, nil
+		return promise.CreateResult{Promise: m.read(p)}, nil, nil
 	}
 	if key != nil && m.lives(key) {
-		return promise.Created{}, nil, &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: key.promise.ID}
+		return promise.CreateResult{}, nil, &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: key.promise.ID}
 	}
 	if w == nil {
 		m.workflows[d.WorkflowExecutionID] = &refWorkflow{tenant: tenant}
@@ -159,18 +159,18 @@ func (m *reference) create(tenant string, d promise.Draft) (created promise.Crea
 	p.CreatedBySequence = m.record(p, promise.EventCreated, nil)
 	lost := false
 	if key != nil && key.held != nil {
-		if promise.HoldSettles(key.heldAt, key.heldUntil, p.TimeoutAt, m.now) {
-			m.apply(p, *key.held, m.now, promise.EventOf(key.held.State))
+		if promise.EarlySettles(key.heldAt, key.heldUntil, p.TimeoutAt, m.now) {
+			m.apply(p, *key.held, m.now, promise.EventTypeOf(key.held.State))
 		} else {
 			lost = true
 		}
 	}
 	if d.IdempotencyKey != nil {
 		m.keys[name] = &refKey{
-			expiresAt: m.now.Add(d.IdempotencyKeyTTL), promise: p, checkAt: m.now.Add(max(d.IdempotencyKeyTTL, promise.KeyGrace)),
+			expiresAt: m.now.Add(d.IdempotencyKeyTTL), promise: p, checkAt: m.now.Add(max(d.IdempotencyKeyTTL, promise.IdempotencyKeyGrace)),
 		}
 	}
-	return promise.Created{Promise: m.read(p), New: true, LostHold: lost}, p, nil
+	return promise.CreateResult{Promise: m.read(p), New: true, EarlyExpired: lost}, p, nil
 }
 
 func equal[T comparable](a, b *T) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
@@ -194,27 +194,27 @@ func (m *reference) register(tenant, key string, id uuid.UUID, ttl time.Duration
 	return nil
 }
 
-func (m *reference) settle(p *refPromise, s promise.Settlement) (promise.Settled, error) {
+func (m *reference) settle(p *refPromise, s promise.SettleRequest) (promise.SettleResult, error) {
 	if p == nil {
-		return promise.Settled{}, promise.ErrNotFound
+		return promise.SettleResult{}, promise.ErrNotFound
 	}
 	if q := m.read(p); q.State != promise.Pending {
 		return stands(q, s.Result), nil
 	}
-	m.apply(p, s, m.now, promise.EventOf(s.State))
-	return promise.Settled{PromiseID: p.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+	m.apply(p, s, m.now, promise.EventTypeOf(s.State))
+	return promise.SettleResult{PromiseID: p.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 }
 
 // stands answers a call that found the promise settled.
-func stands(p promise.Promise, r promise.Result) promise.Settled {
-	same := r.Same(promise.Result{State: p.State, Value: p.Value, Error: p.Error})
-	return promise.Settled{
-		PromiseID: p.ID, State: p.State, Outcome: promise.Late(p.State, p.SettledBy.Kind == promise.ByDeadline, same),
+func stands(p promise.Promise, r promise.Result) promise.SettleResult {
+	same := r.Same(promise.Result{State: p.State, Value: p.Value, Message: p.Message})
+	return promise.SettleResult{
+		PromiseID: p.ID, State: p.State, Outcome: promise.OutcomeAgainst(p.State, p.SettledBy.Kind == promise.KindDeadline, same),
 	}
 }
 
-func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.Settlement, hold time.Duration) promise.Settled {
-	key, _ := i.Key()
+func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.SettleRequest, hold time.Duration) promise.SettleResult {
+	key, _ := i.IdempotencyKey()
 	name := refKeyName{tenant, key}
 	k := m.keys[name]
 	if p := m.find(tenant, i); p != nil {
@@ -225,8 +225,8 @@ func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.
 		}
 	}
 	if k != nil && k.held != nil && k.heldUntil.After(m.now) {
-		outcome := promise.Late(promise.Pending, false, k.held.Same(s.Result))
-		return promise.Settled{State: promise.Pending, Outcome: outcome, HeldUntil: new(k.heldUntil)}
+		outcome := promise.OutcomeAgainst(promise.Pending, false, k.held.Same(s.Result))
+		return promise.SettleResult{State: promise.Pending, Outcome: outcome, EarlyExpiresAt: new(k.heldUntil)}
 	}
 	lost := k != nil && k.held != nil
 	until := m.now.Add(hold)
@@ -238,18 +238,18 @@ func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.
 		k.checkAt = until
 	}
 	k.held, k.heldAt, k.heldUntil = &s, m.now, until
-	return promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: &until, LostHold: lost}
+	return promise.SettleResult{State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: &until, EarlyExpired: lost}
 }
 
 // settleBatch looks up all keys before it settles anything.
-func (m *reference) settleBatch(tenant string, by promise.By, items []promise.Item) []promise.Judgement {
+func (m *reference) settleBatch(tenant string, by promise.By, items []promise.Item) []promise.ItemResult {
 	found := make([]*refPromise, len(items))
 	for n, item := range items {
 		found[n] = m.find(tenant, item.Promise)
 	}
-	judgements := make([]promise.Judgement, len(items))
+	judgements := make([]promise.ItemResult, len(items))
 	for n, item := range items {
-		judgements[n].Settled, judgements[n].Err = m.settle(found[n], promise.Settlement{Result: item.Result, By: by, Comment: item.Comment})
+		judgements[n].SettleResult, judgements[n].Err = m.settle(found[n], promise.SettleRequest{Result: item.Result, By: by, Comment: item.Comment})
 	}
 	return judgements
 }
@@ -259,7 +259,7 @@ func (m *reference) extend(p *refPromise, to time.Time) (promise.Promise, error)
 		return promise.Promise{}, promise.ErrNotFound
 	}
 	if q := m.read(p); q.State != promise.Pending {
-		return promise.Promise{}, promise.TooLate(stands(q, promise.Result{}))
+		return promise.Promise{}, promise.NotPending(stands(q, promise.Result{}))
 	}
 	m.setDeadline(p, &to)
 	m.record(p, promise.EventExtended, &to)
@@ -313,8 +313,8 @@ func (m *reference) listEvents(tenant string, workflow uuid.UUID, after int32, l
 			SequenceNumber: number, Type: e.kind, PromiseID: e.promise.ID, PromiseName: e.promise.Name, CreatedAt: e.at, TimeoutAt: e.timeoutAt,
 		}
 		if p := e.promise; equal(p.ResolvedBySequence, &number) {
-			event.Settled = &promise.Settlement{
-				Result: promise.Result{State: p.State, Value: p.Value, Error: p.Error}, By: *p.SettledBy, Comment: p.Comment,
+			event.Settlement = &promise.SettleRequest{
+				Result: promise.Result{State: p.State, Value: p.Value, Message: p.Message}, By: *p.SettledBy, Comment: p.Comment,
 			}
 		}
 		events = append(events, event)
@@ -340,8 +340,8 @@ func (m *reference) expire(limit int) int {
 	// Within a workflow execution, the numbers of a batch are in the order of the deadlines.
 	for _, p := range m.byDeadline(func(p *refPromise) bool { return slices.Contains(due, p) }) {
 		q := m.read(p)
-		m.apply(p, promise.Settlement{
-			Result: promise.Result{State: q.State, Value: q.Value, Error: q.Error}, By: *q.SettledBy,
+		m.apply(p, promise.SettleRequest{
+			Result: promise.Result{State: q.State, Value: q.Value, Message: q.Message}, By: *q.SettledBy,
 		}, *q.TimeoutAt, promise.EventTimeout)
 	}
 	return len(due)
@@ -359,9 +359,9 @@ func (m *reference) expireKeys() (freed int, expired []refKeyName) {
 		}
 		end := time.Time{}
 		if k.promise != nil && k.promise.State == promise.Pending { // nothing has recorded a settlement
-			end = later(k.expiresAt, m.now.Add(promise.KeyGrace))
+			end = later(k.expiresAt, m.now.Add(promise.IdempotencyKeyGrace))
 		} else if k.promise != nil {
-			end = later(k.expiresAt, k.promise.ResolvedAt.Add(promise.KeyGrace))
+			end = later(k.expiresAt, k.promise.ResolvedAt.Add(promise.IdempotencyKeyGrace))
 		}
 		if k.promise != nil && !end.After(m.now) {
 			k.promise = nil

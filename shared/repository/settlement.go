@@ -26,24 +26,24 @@ var settleBatchSQL string
 // settlement is durable. A promise that is not pending is no error: the answer
 // tells what stands.
 func (r *Repository) Settle(
-	ctx context.Context, tenant string, i promise.Identifier, s promise.Settlement,
-) (promise.Settled, error) {
+	ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest,
+) (promise.SettleResult, error) {
 	id, key := arguments(i)
 	row, err := run[settleRow](ctx, r, statement{
 		op: "settle", sql: settleSQL, identifies: true,
 		args: []any{
-			tenant, id, key, string(s.State), s.Value, s.Error,
+			tenant, id, key, string(s.State), s.Value, s.Message,
 			string(s.By.Kind), orNull(s.By.ID), s.Comment,
 		},
 	})
 	if err != nil {
-		return promise.Settled{}, err
+		return promise.SettleResult{}, err
 	}
 	if row.Settled {
-		return promise.Settled{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
+		return promise.SettleResult{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 	}
-	return promise.Settled{
-		PromiseID: row.PromiseID, State: row.State, Outcome: promise.Late(row.State, row.ByDeadline, row.Same),
+	return promise.SettleResult{
+		PromiseID: row.PromiseID, State: row.State, Outcome: promise.OutcomeAgainst(row.State, row.ByDeadline, row.Same),
 	}, nil
 }
 
@@ -64,50 +64,50 @@ func (r settleRow) overdue() (passed, bool) {
 	return passed{r.PromiseID, r.WorkflowExecutionID, *r.OverdueSince}, true
 }
 
-// SettleOrHold settles the promise of an idempotency key. If the key has none,
+// SettleEarly settles the promise of an idempotency key. If the key has none,
 // or has expired, the settlement is held under the key for the time given: the
 // promise that is created with the key by then is born settled with it. A
 // settlement that equals the one of an expired key's promise is a duplicate of
 // it. One that equals the held settlement is a duplicate, any other is a
 // conflict; neither changes the held settlement or its expiry. CodeQuotaExceeded:
 // the tenant has as many early settlements, or bytes of them, as it may have.
-func (r *Repository) SettleOrHold(
-	ctx context.Context, tenant, key string, s promise.Settlement, hold time.Duration,
-) (promise.Settled, error) {
-	i, err := promise.ByKey(key)
+func (r *Repository) SettleEarly(
+	ctx context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration,
+) (promise.SettleResult, error) {
+	i, err := promise.ByIdempotencyKey(key)
 	if err != nil {
-		return promise.Settled{}, err
+		return promise.SettleResult{}, err
 	}
 	for range attempts {
 		settled, err := r.Settle(ctx, tenant, i, s)
 		if err != nil && !errors.Is(err, promise.ErrNotFound) {
-			return promise.Settled{}, err
+			return promise.SettleResult{}, err
 		}
 		if settled.Outcome == promise.OutcomeSettled || settled.Outcome == promise.OutcomeDuplicate {
 			return settled, nil
 		}
 		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, confirms: true, args: []any{
-			tenant, key, hold, string(s.State), s.Value, s.Error, string(s.By.Kind), orNull(s.By.ID), s.Comment, false,
+			tenant, key, hold, string(s.State), s.Value, s.Message, string(s.By.Kind), orNull(s.By.ID), s.Comment, false,
 		}})
 		if err != nil {
-			return promise.Settled{}, err
+			return promise.SettleResult{}, err
 		}
 		if row.HolderID != nil && *row.HolderID == settled.PromiseID { // the key has not expired
 			return settled, nil
 		}
 		if row.ExpiresAt == nil {
 			if row.Full {
-				return promise.Settled{}, r.quotaExceeded(ctx, tenant, promise.LimitHeld)
+				return promise.SettleResult{}, r.quotaExceeded(ctx, tenant, promise.LimitEarly)
 			}
 			continue
 		}
-		held := promise.Settled{State: s.State, Outcome: promise.OutcomeHeld, HeldUntil: row.ExpiresAt, LostHold: row.LostHold}
+		held := promise.SettleResult{State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: row.ExpiresAt, EarlyExpired: row.LostHold}
 		if !row.Held {
-			held.State, held.Outcome = promise.Pending, promise.Late(promise.Pending, false, row.Same)
+			held.State, held.Outcome = promise.Pending, promise.OutcomeAgainst(promise.Pending, false, row.Same)
 		}
 		return held, nil
 	}
-	return promise.Settled{}, contention(nil)
+	return promise.SettleResult{}, contention(nil)
 }
 
 type holdRow struct {
@@ -126,14 +126,14 @@ type holdRow struct {
 // error is the whole batch's, and nothing was written.
 func (r *Repository) SettleBatch(
 	ctx context.Context, tenant string, by promise.By, items []promise.Item,
-) ([]promise.Judgement, error) {
+) ([]promise.ItemResult, error) {
 	ids, keys := make([]*string, len(items)), make([]*string, len(items))
 	outcomes, values := make([]string, len(items)), make([][]byte, len(items))
 	messages, comments := make([]*string, len(items)), make([]*string, len(items))
 	for n, item := range items {
 		ids[n], keys[n] = arguments(item.Promise)
 		outcomes[n], values[n] = string(item.Result.State), item.Result.Value
-		messages[n], comments[n] = item.Result.Error, item.Comment
+		messages[n], comments[n] = item.Result.Message, item.Comment
 	}
 	rows, err := runAll[batchRow](ctx, r, statement{op: "settle batch", sql: settleBatchSQL, args: []any{
 		tenant, ids, keys, outcomes, values, messages, comments, string(by.Kind), orNull(by.ID),
@@ -141,7 +141,7 @@ func (r *Repository) SettleBatch(
 	if err != nil {
 		return nil, err
 	}
-	judgements := make([]promise.Judgement, len(items))
+	judgements := make([]promise.ItemResult, len(items))
 	first := map[uuid.UUID]promise.Result{} // what this batch has settled
 	for n := range judgements {
 		if len(rows) == 0 || rows[n].PromiseID == nil { // without the tenant there is no row at all
@@ -149,18 +149,18 @@ func (r *Repository) SettleBatch(
 			continue
 		}
 		row, result := rows[n], items[n].Result
-		settled := promise.Settled{PromiseID: *row.PromiseID, State: row.State}
+		settled := promise.SettleResult{PromiseID: *row.PromiseID, State: row.State}
 		earlier, again := first[settled.PromiseID]
 		switch {
 		case row.Settled:
 			settled.State, settled.Outcome = result.State, promise.OutcomeSettled
 			first[settled.PromiseID] = result
 		case again:
-			settled.State, settled.Outcome = earlier.State, promise.Late(earlier.State, false, earlier.Same(result))
+			settled.State, settled.Outcome = earlier.State, promise.OutcomeAgainst(earlier.State, false, earlier.Same(result))
 		default:
-			settled.Outcome = promise.Late(row.State, row.ByDeadline, row.Same)
+			settled.Outcome = promise.OutcomeAgainst(row.State, row.ByDeadline, row.Same)
 		}
-		judgements[n].Settled = settled
+		judgements[n].SettleResult = settled
 	}
 	return judgements, nil
 }

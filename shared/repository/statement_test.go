@@ -79,15 +79,15 @@ func TestOneRoundTrip(t *testing.T) {
 			}
 			return nil
 		}},
-		{"find by key", 1, func() error { return errOf(r.FindPromiseByKey(ctx, tenant, "k")) }},
-		{"register a key", 1, func() error { return r.CreateForPromise(ctx, tenant, "k3", p.ID, time.Hour) }},
-		{"expire keys", 1, func() error { return errOf(r.ExpireKeys(ctx, 10)) }},
+		{"find by key", 1, func() error { return errOf(r.FindPromiseByIdempotencyKey(ctx, tenant, "k")) }},
+		{"register a key", 1, func() error { return r.AddIdempotencyKey(ctx, tenant, "k3", p.ID, time.Hour) }},
+		{"expire keys", 1, func() error { return errOf(r.ExpireIdempotencyKeys(ctx, 10)) }},
 		{"extend", 1, func() error {
 			return errOf(r.Extend(ctx, tenant, promise.ByID(e.ID), promise.Deadline{Timeout: new(time.Hour)}))
 		}},
 		{"cancel", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(e.ID), cancelled("because"))) }},
-		{"settle or hold, settled", 1, func() error { return errOf(r.SettleOrHold(ctx, tenant, "k2", resolved([]byte("1")), time.Hour)) }},
-		{"settle or hold, held", 2, func() error { return errOf(r.SettleOrHold(ctx, tenant, "k4", resolved([]byte("1")), time.Hour)) }},
+		{"settle or hold, settled", 1, func() error { return errOf(r.SettleEarly(ctx, tenant, "k2", resolved([]byte("1")), time.Hour)) }},
+		{"settle or hold, held", 2, func() error { return errOf(r.SettleEarly(ctx, tenant, "k4", resolved([]byte("1")), time.Hour)) }},
 		{"create, held", 1, func() error { return errOf(r.Create(ctx, tenant, withKey(draft("d"), "k4", time.Hour))) }},
 		{"settle batch", 1, func() error { return errOf(r.SettleBatch(ctx, tenant, byDirect, batch)) }},
 		{"list", 1, func() error {
@@ -170,8 +170,8 @@ func TestEveryQueryExecMode(t *testing.T) {
 			stored, err = r.GetByWorkflowAndName(ctx, tenant, q.WorkflowExecutionID, "b")
 			require.NoError(t, err)
 			require.Equal(t, promise.Rejected, stored.State)
-			require.NoError(t, r.CreateForPromise(ctx, tenant, "k2", p.ID, time.Hour))
-			found, err := r.FindPromiseByKey(ctx, tenant, "k2")
+			require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k2", p.ID, time.Hour))
+			found, err := r.FindPromiseByIdempotencyKey(ctx, tenant, "k2")
 			require.NoError(t, err)
 			require.Equal(t, p.ID, found)
 			revoked, err := r.RevokeTokens(ctx, tenant, byKey(t, "k2"))
@@ -185,7 +185,7 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.True(t, counted)
 			require.NoError(t, r.EndWait(ctx, tenant, wait))
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
-			_, err = r.ExpireKeys(ctx, 10)
+			_, err = r.ExpireIdempotencyKeys(ctx, 10)
 			require.NoError(t, err)
 			requireLifecycle(t, r, value)
 		})
@@ -224,23 +224,23 @@ func requireLifecycle(t *testing.T, r *repository.Repository, value []byte) {
 	}
 	got, err := r.SettleBatch(ctx, tenant, byDirect, items)
 	require.NoError(t, err)
-	require.Equal(t, []promise.Judgement{
-		{Settled: promise.Settled{PromiseID: a.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}},
-		{Settled: promise.Settled{PromiseID: b.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}},
-		{Settled: promise.Settled{PromiseID: a.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}},
+	require.Equal(t, []promise.ItemResult{
+		{SettleResult: promise.SettleResult{PromiseID: a.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}},
+		{SettleResult: promise.SettleResult{PromiseID: b.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}},
+		{SettleResult: promise.SettleResult{PromiseID: a.ID, State: promise.Resolved, Outcome: promise.OutcomeDuplicate}},
 		{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound},
 	}, got)
 	got, err = r.SettleBatch(ctx, tenant, byDirect, []promise.Item{items[1], items[3]})
 	require.NoError(t, err)
-	require.Equal(t, promise.OutcomeDuplicate, got[0].Settled.Outcome)
+	require.Equal(t, promise.OutcomeDuplicate, got[0].SettleResult.Outcome)
 
 	log, err := r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 100)
 	require.NoError(t, err)
 	require.Len(t, log, 9)
-	require.Equal(t, value, log[1].Settled.Value)
-	require.Equal(t, value, log[7].Settled.Value)
-	require.Equal(t, early.Comment, log[7].Settled.Comment)
-	require.Equal(t, `{'",\}`, *log[8].Settled.Error)
+	require.Equal(t, value, log[1].Settlement.Value)
+	require.Equal(t, value, log[7].Settlement.Value)
+	require.Equal(t, early.Comment, log[7].Settlement.Comment)
+	require.Equal(t, `{'",\}`, *log[8].Settlement.Message)
 	for _, f := range []promise.Filter{
 		{WorkflowExecutionID: &c.WorkflowExecutionID, State: new(promise.Pending), Name: new("c")},
 		{WorkflowExecutionID: &c.WorkflowExecutionID, After: &promise.Cursor{CreatedAt: a.CreatedAt, ID: a.ID}, State: new(promise.Pending)},

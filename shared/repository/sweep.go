@@ -24,25 +24,25 @@ var deleteSettledSQL string
 
 type expiredRow struct {
 	never
-	promise.Expired
+	promise.ExpireResult
 }
 
 // Expire records at most limit deadlines that have passed, and appends their
 // PROMISE_TIMEOUT events. If more are due, the tenants take turns: each
 // tenant's first deadline comes before any other tenant's second. Locked rows
 // are skipped until the next call. Many calls may run at once.
-func (r *Repository) Expire(ctx context.Context, limit int) (promise.Expired, error) {
+func (r *Repository) Expire(ctx context.Context, limit int) (promise.ExpireResult, error) {
 	row, err := run[expiredRow](ctx, r, statement{op: "expire", sql: expireSQL, args: []any{limit}})
-	return row.Expired, err
+	return row.ExpireResult, err
 }
 
 // ExpireWorkflow records at most limit deadlines of one workflow execution, as
 // Expire does, but waits for its turn.
-func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.Expired, error) {
+func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error) {
 	row, err := run[expiredRow](ctx, r, statement{
 		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},
 	})
-	return row.Expired, err
+	return row.ExpireResult, err
 }
 
 type deletedRow struct {

@@ -39,7 +39,7 @@ var findKeySQL string
 // deleted, or was deleted less than promise.SlugRest ago.
 func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
 	for range attempts {
-		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugRest}})
+		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugReuseDelay}})
 		if err != nil {
 			return promise.Tenant{}, false, err
 		}
@@ -103,7 +103,7 @@ func (r tenantRow) tenant() promise.Tenant {
 		ID: r.ID, Slug: r.Slug, SuspendedAt: r.SuspendedAt, DeletedAt: r.DeletedAt, Limits: promise.LimitsInForce(r.Limits),
 	}
 	if r.CountedAt != nil {
-		t.Usage = &promise.Usage{Pending: *r.Pending, Held: *r.Held, HeldBytes: *r.HeldBytes, CountedAt: *r.CountedAt}
+		t.Usage = &promise.Usage{Pending: *r.Pending, Early: *r.Held, EarlyBytes: *r.HeldBytes, CountedAt: *r.CountedAt}
 	}
 	return t
 }
@@ -126,14 +126,14 @@ type suspendedRow struct {
 	DeletedAt   *time.Time
 }
 
-// CreateKey keeps an API key of a tenant, by its hash. Its id and the time of
+// CreateAPIKey keeps an API key of a tenant, by its hash. Its id and the time of
 // its creation are the database's.
-func (r *Repository) CreateKey(ctx context.Context, k promise.Key) (promise.Key, error) {
+func (r *Repository) CreateAPIKey(ctx context.Context, k promise.APIKey) (promise.APIKey, error) {
 	row, err := run[createdKeyRow](ctx, r, statement{
 		op: "create key", sql: createKeySQL, args: []any{k.Tenant, k.Name, k.Hash, scopeTexts(k.Scopes), k.ExpiresAt},
 	})
 	if err != nil {
-		return promise.Key{}, err
+		return promise.APIKey{}, err
 	}
 	k.ID, k.CreatedAt = row.ID, row.CreatedAt
 	return k, nil
@@ -153,9 +153,9 @@ func scopeTexts(scopes []promise.Scope) []string {
 	return texts
 }
 
-// ListKeys lists a tenant's API keys, revoked and expired ones too, oldest
+// ListAPIKeys lists a tenant's API keys, revoked and expired ones too, oldest
 // first, without their hashes.
-func (r *Repository) ListKeys(ctx context.Context, tenant string) ([]promise.Key, error) {
+func (r *Repository) ListAPIKeys(ctx context.Context, tenant string) ([]promise.APIKey, error) {
 	rows, err := runAll[keyListRow](ctx, r, statement{op: "list keys", sql: listKeysSQL, args: []any{tenant}})
 	if err == nil && len(rows) == 0 {
 		err = promise.ErrNotFound
@@ -163,10 +163,10 @@ func (r *Repository) ListKeys(ctx context.Context, tenant string) ([]promise.Key
 	if err != nil {
 		return nil, err
 	}
-	var keys []promise.Key
+	var keys []promise.APIKey
 	for _, row := range rows {
 		if row.ID != nil {
-			keys = append(keys, promise.Key{
+			keys = append(keys, promise.APIKey{
 				ID: *row.ID, Tenant: tenant, Name: *row.Name, Scopes: row.Scopes, CreatedAt: *row.CreatedAt,
 				ExpiresAt: row.ExpiresAt, RevokedAt: row.RevokedAt, TokensRevokedAt: row.TokensRevokedAt,
 			})
@@ -185,10 +185,10 @@ type keyListRow struct {
 	TokensRevokedAt *time.Time
 }
 
-// RevokeKey revokes a tenant's API key for ever and, with tokens, all promise
+// RevokeAPIKey revokes a tenant's API key for ever and, with tokens, all promise
 // tokens that the key asked for. It returns when each was revoked first;
 // tokensRevokedAt is nil if the tokens are still valid.
-func (r *Repository) RevokeKey(
+func (r *Repository) RevokeAPIKey(
 	ctx context.Context, tenant string, id uuid.UUID, tokens bool,
 ) (revokedAt time.Time, tokensRevokedAt *time.Time, err error) {
 	row, err := run[revokedRow](ctx, r, statement{op: "revoke key", sql: revokeKeySQL, args: []any{tenant, id.String(), tokens}})
@@ -201,13 +201,13 @@ type revokedRow struct {
 	TokensRevokedAt *time.Time
 }
 
-// FindKey finds an API key by its hash, whether or not it still opens anything.
-func (r *Repository) FindKey(ctx context.Context, hash []byte) (promise.Key, error) {
+// FindAPIKey finds an API key by its hash, whether or not it still opens anything.
+func (r *Repository) FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error) {
 	row, err := run[foundKeyRow](ctx, r, statement{op: "find key", sql: findKeySQL, args: []any{hash}})
-	return row.Key, err
+	return row.APIKey, err
 }
 
 type foundKeyRow struct {
 	never
-	promise.Key
+	promise.APIKey
 }

@@ -34,7 +34,7 @@ func TestExternalID(t *testing.T) {
 	require.Equal(t, text, *p.ExternalID)
 	made, err := r.Create(ctx, tenant, d)
 	require.NoError(t, err)
-	require.Equal(t, promise.Created{Promise: p}, made)
+	require.Equal(t, promise.CreateResult{Promise: p}, made)
 	for _, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "k")} {
 		got, err := r.Get(ctx, tenant, i)
 		require.NoError(t, err)

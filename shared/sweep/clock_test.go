@@ -63,7 +63,7 @@ func (*clockwork) StoreCounts(context.Context, []promise.Count) ([]promise.Full,
 	return nil, nil
 }
 
-func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.Expired, err error) {
+func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.ExpireResult, err error) {
 	c.mu.Lock()
 	c.looks = append(c.looks, time.Now())
 	c.limits = append(c.limits, limit)
@@ -92,15 +92,15 @@ func (c *clockwork) Expire(ctx context.Context, limit int) (e promise.Expired, e
 	return e, nil
 }
 
-func (c *clockwork) ExpireWorkflow(ctx context.Context, _ uuid.UUID, _ int) (promise.Expired, error) {
-	return promise.Expired{}, c.batch(ctx)
+func (c *clockwork) ExpireWorkflow(ctx context.Context, _ uuid.UUID, _ int) (promise.ExpireResult, error) {
+	return promise.ExpireResult{}, c.batch(ctx)
 }
 
-func (c *clockwork) ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error) {
+func (c *clockwork) ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error) {
 	if err := c.batch(ctx); err != nil {
-		return promise.ExpiredKeys{}, err
+		return promise.ExpireKeysResult{}, err
 	}
-	return promise.ExpiredKeys{Looked: limit, Freed: limit}, nil // there is always more
+	return promise.ExpireKeysResult{Examined: limit, Released: limit}, nil // there is always more
 }
 
 func (c *clockwork) DeleteSettled(ctx context.Context, _ time.Duration, _ int) (promise.Deleted, error) {

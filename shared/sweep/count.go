@@ -79,7 +79,7 @@ func (c *call) countSome(tenants []promise.Count, rest bool) error {
 		for i, rows := range rowsOf(tenants) {
 			t := tenants[i]
 			costs[t.TenantID] += time.Duration(float64(took) * float64(rows-before[i]) / float64(all))
-			if t.PendingDone && t.HeldDone {
+			if t.PendingDone && t.EarlyDone {
 				total = append(total, t)
 			} else {
 				open = append(open, t)
@@ -103,7 +103,7 @@ func (c *call) storeCounts(counts []promise.Count, costs map[uuid.UUID]time.Dura
 	return c.try(&c.counts.work, func(ctx context.Context) error {
 		changed, err := c.Store.StoreCounts(ctx, counts)
 		for _, f := range changed {
-			c.Log.Warn("quota", "tenant", f.Tenant, "pendingFull", f.PendingFull, "heldFull", f.HeldFull)
+			c.Log.Warn("quota", "tenant", f.Tenant, "pendingFull", f.PendingFull, "heldFull", f.EarlyFull)
 		}
 		for _, count := range counts {
 			c.counts.next[count.TenantID] = time.Now().Add(max(countPause, min(countRest*costs[count.TenantID], longestRest)))
@@ -116,7 +116,7 @@ func (c *call) storeCounts(counts []promise.Count, costs map[uuid.UUID]time.Dura
 func rowsOf(counts []promise.Count) []int64 {
 	rows := make([]int64, len(counts))
 	for i, c := range counts {
-		rows[i] = c.Pending + c.Held
+		rows[i] = c.Pending + c.Early
 	}
 	return rows
 }

@@ -30,8 +30,8 @@ func TestTheSweepCounts(t *testing.T) {
 	require.Equal(t, promise.CodeQuotaExceeded, promise.AsError(create()).Code)
 	require.Contains(t, s.log.String(), `"tenant":"acme"`)
 	require.Contains(t, s.log.String(), `"pendingFull":true`)
-	_, err = s.repo.Settle(ctx, tenant, promise.ByID(a.Promise.ID), promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
+	_, err = s.repo.Settle(ctx, tenant, promise.ByID(a.Promise.ID), promise.SettleRequest{
+		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect},
 	})
 	require.NoError(t, err)
 	run, stop := context.WithCancel(ctx)
@@ -66,7 +66,7 @@ func (c *counted) CountMore(_ context.Context, counts []promise.Count, limit int
 		n := &counts[i]
 		more := min(limit, c.rows[n.TenantID]-int(n.Pending))
 		n.Pending += int64(more)
-		n.PendingDone, n.HeldDone = more < limit, true
+		n.PendingDone, n.EarlyDone = more < limit, true
 		took := time.Duration(more) * time.Microsecond
 		c.busy += took
 		time.Sleep(took)

@@ -71,8 +71,8 @@ func TestRetention(t *testing.T) {
 	lately := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "settled lately"})
 	young := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "young"})
 	for _, p := range []promise.Promise{old, second, lately, young} {
-		_, err := s.repo.Settle(ctx, tenant, promise.ByID(p.ID), promise.Settlement{
-			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.Direct},
+		_, err := s.repo.Settle(ctx, tenant, promise.ByID(p.ID), promise.SettleRequest{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect},
 		})
 		require.NoError(t, err)
 	}
@@ -154,7 +154,7 @@ func TestCreationRacesWithRetention(t *testing.T) {
 	for _, id := range ids {
 		p, err := s.repo.GetByWorkflowAndName(t.Context(), tenant, id, "new")
 		require.NoError(t, err)
-		found, err := s.repo.FindPromiseByKey(t.Context(), tenant, "new:"+id.String())
+		found, err := s.repo.FindPromiseByIdempotencyKey(t.Context(), tenant, "new:"+id.String())
 		require.NoError(t, err)
 		require.Equal(t, p.ID, found)
 	}
@@ -184,18 +184,18 @@ func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limi
 func TestExpiredHoldsAreToldOf(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
-	early := promise.Settlement{
-		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.By{Kind: promise.Direct},
+	early := promise.SettleRequest{
+		Result: promise.Result{State: promise.Resolved, Value: []byte(`"secret"`)}, By: promise.By{Kind: promise.KindDirect},
 	}
 	for _, key := range []string{"stripe:ch_1", "stripe:ch_2", "live"} {
-		_, err := s.repo.SettleOrHold(t.Context(), tenant, key, early, time.Hour)
+		_, err := s.repo.SettleEarly(t.Context(), tenant, key, early, time.Hour)
 		require.NoError(t, err)
 	}
 	s.Exec(t, "UPDATE idempotency_key SET held_until = NOW(), check_at = NOW() WHERE key <> 'live'")
-	require.Equal(t, sweep.Report{HoldsExpired: 2}, s.once(t))
+	require.Equal(t, sweep.Report{EarlyExpired: 2}, s.once(t))
 	require.Equal(t, sweep.Report{}, s.once(t))
 	require.Equal(t, 1, s.count(t, "idempotency_key"))
-	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricHoldsExpired))
+	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricEarlyExpired))
 	log := s.log.String()
 	require.Equal(t, 2, strings.Count(log, `"level":"WARN","msg":"held settlement expired unused","tenant":"acme","key":"stripe:ch_`), log)
 	require.NotContains(t, log, "secret")

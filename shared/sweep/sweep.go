@@ -20,12 +20,12 @@ import (
 // nobody but where it says so. A batch that is not full means that no more can be done at the moment;
 // Expire says so itself.
 type Store interface {
-	Expire(ctx context.Context, limit int) (promise.Expired, error)
+	Expire(ctx context.Context, limit int) (promise.ExpireResult, error)
 
 	// ExpireWorkflow alone waits: for its turn at one workflow execution.
-	ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.Expired, error)
+	ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error)
 
-	ExpireKeys(ctx context.Context, limit int) (promise.ExpiredKeys, error)
+	ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
 
 	// Uncounted begins a count of what each tenant has, CountMore goes on with
@@ -45,7 +45,7 @@ type Metrics interface {
 // The metrics. A count says what was done since it was last told of.
 const (
 	MetricPromisesExpired = "PromisesExpired"
-	MetricHoldsExpired    = "HoldsExpired"
+	MetricEarlyExpired    = "HoldsExpired"
 	MetricKeysDeleted     = "KeysDeleted"
 	MetricPromisesDeleted = "PromisesDeleted"
 	MetricSweepErrors     = "SweepErrors" // batches that failed
@@ -70,7 +70,7 @@ type Sweeper struct {
 type Report struct {
 	Expired          int `json:"expired"`
 	KeysDeleted      int `json:"keysDeleted"`
-	HoldsExpired     int `json:"holdsExpired"`
+	EarlyExpired     int `json:"holdsExpired"`
 	PromisesDeleted  int `json:"promisesDeleted"`
 	EventsDeleted    int `json:"eventsDeleted"`
 	WorkflowsDeleted int `json:"workflowsDeleted"`
@@ -144,7 +144,7 @@ type call struct {
 	watching bool
 	busy     kind
 	waiting  bool
-	waited   chan promise.Expired
+	waited   chan promise.ExpireResult
 }
 
 // kind is one kind of work, and how it failed. It is one goroutine's.
@@ -190,7 +190,7 @@ func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Re
 		settled:   kind{name: "delete settled promises"},
 		counts:    counting{work: kind{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
 		busy:      kind{name: "record a busy workflow's deadlines", limit: expireBatch},
-		waited:    make(chan promise.Expired, 1),
+		waited:    make(chan promise.ExpireResult, 1),
 	}
 	do(c)
 	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.settled.err(), c.counts.work.err())
@@ -243,7 +243,7 @@ func (c *call) wait(workflowExecutionID uuid.UUID) {
 	}
 	c.waiting = true
 	go func() {
-		var e promise.Expired
+		var e promise.ExpireResult
 		c.busy.adapt(c.try(&c.busy, func(ctx context.Context) (err error) {
 			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, c.busy.limit)
 			return err
@@ -269,7 +269,7 @@ func (c *call) endWait() {
 	}
 }
 
-func (c *call) count(e promise.Expired) {
+func (c *call) count(e promise.ExpireResult) {
 	c.report.Expired += e.Expired
 	c.untold.expired += e.Expired
 	c.untold.overdue = max(c.untold.overdue, e.Lateness)
@@ -280,7 +280,7 @@ func (c *call) count(e promise.Expired) {
 func (c *call) recordDeadlines() (next *time.Duration) {
 	c.collect()
 	for more := true; more && c.open.Err() == nil; {
-		var e promise.Expired
+		var e promise.ExpireResult
 		err := c.try(&c.deadlines, func(ctx context.Context) (err error) {
 			e, err = c.Store.Expire(ctx, c.deadlines.limit)
 			return err
@@ -292,8 +292,8 @@ func (c *call) recordDeadlines() (next *time.Duration) {
 		c.untold.looked = true
 		c.count(e)
 		next, more = e.Next, e.More
-		if e.PassedOver != nil && !more && c.watching {
-			c.wait(*e.PassedOver)
+		if e.Skipped != nil && !more && c.watching {
+			c.wait(*e.Skipped)
 			next = new(time.Duration)
 		}
 	}
@@ -318,7 +318,7 @@ func (c *call) tidyInRounds() {
 // tidy deletes what may go: a batch of each kind in turn, until no kind has a
 // full one.
 func (c *call) tidy(pause time.Duration) {
-	keys, holds, promises := c.report.KeysDeleted, c.report.HoldsExpired, c.report.PromisesDeleted
+	keys, holds, promises := c.report.KeysDeleted, c.report.EarlyExpired, c.report.PromisesDeleted
 	more := []func() bool{c.expireKeys, c.deleteSettled}
 	for len(more) > 0 && c.open.Err() == nil {
 		more = slices.DeleteFunc(more, func(full func() bool) bool { return !full() })
@@ -327,19 +327,19 @@ func (c *call) tidy(pause time.Duration) {
 		}
 	}
 	c.Metrics.Count(MetricKeysDeleted, int64(c.report.KeysDeleted-keys))
-	c.Metrics.Count(MetricHoldsExpired, int64(c.report.HoldsExpired-holds))
+	c.Metrics.Count(MetricEarlyExpired, int64(c.report.EarlyExpired-holds))
 	c.Metrics.Count(MetricPromisesDeleted, int64(c.report.PromisesDeleted-promises))
 }
 
 func (c *call) expireKeys() (full bool) {
 	c.try(&c.keys, func(ctx context.Context) error { //nolint:errcheck // see kind
-		e, err := c.Store.ExpireKeys(ctx, deleteBatch)
-		for _, h := range e.Holds {
+		e, err := c.Store.ExpireIdempotencyKeys(ctx, deleteBatch)
+		for _, h := range e.ExpiredEarly {
 			c.Log.Warn("held settlement expired unused", "tenant", h.Tenant, "key", h.Key)
 		}
-		c.report.KeysDeleted += e.Freed
-		c.report.HoldsExpired += len(e.Holds)
-		full = e.Looked >= deleteBatch
+		c.report.KeysDeleted += e.Released
+		c.report.EarlyExpired += len(e.ExpiredEarly)
+		full = e.Examined >= deleteBatch
 		return err
 	})
 	return full

@@ -309,7 +309,7 @@ func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
 	soon := 50 * time.Millisecond
 	for name, onTimeout := range map[string]*promise.Result{
 		"resolved":  {State: promise.Resolved, Value: []byte(` {"default": 1.0}`)},
-		"rejected":  {State: promise.Rejected, Error: &no},
+		"rejected":  {State: promise.Rejected, Message: &no},
 		"timed_out": nil,
 	} {
 		p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: name, Timeout: &soon, OnTimeout: onTimeout})
@@ -320,9 +320,9 @@ func TestTheDeadlineBringsWhatTheCreationNamed(t *testing.T) {
 		require.Equal(t, promise.State(name), got.State)
 		if onTimeout != nil {
 			require.Equal(t, onTimeout.Value, got.Value)
-			require.Equal(t, onTimeout.Error, got.Error)
+			require.Equal(t, onTimeout.Message, got.Message)
 		}
-		require.Equal(t, &promise.By{Kind: promise.ByDeadline}, got.SettledBy)
+		require.Equal(t, &promise.By{Kind: promise.KindDeadline}, got.SettledBy)
 		require.Equal(t, got.TimeoutAt, got.ResolvedAt)
 		events, err := s.repo.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 1, 10)
 		require.NoError(t, err)
