@@ -26,9 +26,6 @@ func returning(payload string) func(string) (lambda.Result, error) {
 
 func TestIdentityMissing(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(allow)
-	s := httptest.NewServer(api)
-	t.Cleanup(s.Close)
 	const get, resolve = "GET /promises/id:1", "POST /callbacks/id:1/resolve"
 	for name, c := range map[string]struct {
 		line, headers string
@@ -56,15 +53,17 @@ func TestIdentityMissing(t *testing.T) {
 		"a parameter in the path":              {"POST /callbacks/token=a/resolve", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before, ran := api.count("authorize"), api.count("get")+api.count("resolve")
+			api := newGuardedAPI(allow)
+			s := httptest.NewServer(api)
+			t.Cleanup(s.Close)
 			resp := raw(t, s, c.line+" HTTP/1.1\nHost: x\nContent-Length: 0\n"+c.headers+"\n")
 			if c.identity == "" {
 				require.Equal(t, 401, resp.StatusCode)
 				require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
 				require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
 				require.Equal(t, `{"message":"Unauthorized"}`, body(t, resp))
-				require.Equal(t, before, api.count("authorize"))
-				require.Equal(t, ran, api.count("get")+api.count("resolve"))
+				require.Zero(t, api.count("authorize"))
+				require.Zero(t, api.count("get")+api.count("resolve"))
 				return
 			}
 			require.Equal(t, 204, resp.StatusCode)
