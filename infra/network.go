@@ -15,7 +15,7 @@ import (
 //     reads the master user's password and writes the signing key
 //   - S3: migrate reports the result of the migration to CloudFormation there
 //
-// Lambda itself sends logs, metrics and traces, not through the VPC.
+// Lambda sends logs, metrics and traces outside the VPC.
 type network struct {
 	vpc     awsec2.IVpc
 	secrets awsec2.InterfaceVpcEndpoint

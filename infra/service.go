@@ -138,8 +138,7 @@ func updateSignersAfterVerifiers(functions map[string]awslambda.Function) {
 // the format of TOKEN_KEYS: 64 letters and digits, which is 48 bytes of base64url. It
 // verifies those tokens and signs none. Once each stage has had its signing key for a
 // year, this secret can be removed. Do not change its properties, not even the
-// description: after a change CloudFormation could
-// generate a new value.
+// description: after a change CloudFormation could generate a new value.
 func newTokenKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
 	return awssecretsmanager.NewSecret(scope, jsii.String("TokenKeys"), &awssecretsmanager.SecretProps{
 		SecretName:  jsii.String(s.stackName() + "/token-keys"),
