@@ -20,7 +20,7 @@ func newTenantHandler(s *service) *gateway.TenantHandler {
 }
 
 // A direct invoke for a suspended tenant fails as forbidden, in every operation and with every kind of fields. For an unknown tenant it fails
-// as not found. An HTTP call fails as not found, too: the authorizer has refused its credential before.
+// as not found. So does an HTTP call for a suspended tenant that passes the authorizer, which refuses that tenant's credentials.
 func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

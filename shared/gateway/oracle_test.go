@@ -28,9 +28,9 @@ type storeCall struct {
 	args                   []any
 }
 
-// An oracle is a second reading of a call, by encoding/json and regular expressions in
-// place of package gateway, and by the rules in functions/README.md. It computes the
-// store call that must follow, or that the call must be refused. It knows no codes.
+// An oracle is a second reader of a call. It uses encoding/json and regular expressions
+// in place of package gateway, and follows the rules in functions/README.md. It computes
+// the store calls that must follow, or that the call must be refused, but no error code.
 type oracle struct {
 	refused bool
 	limit   int // a value's size limit, in bytes
@@ -102,8 +102,8 @@ var (
 	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // one character or escape of a JSON string
 )
 
-// isHTTPEvent reports whether a payload has the event form, and whether it is odd: no
-// payload that reaches a function. Lambda passes on only JSON, and API Gateway writes
+// isHTTPEvent reports whether a payload has the event form, and whether it is odd. An odd
+// payload never reaches a function: Lambda passes on only JSON, and API Gateway writes
 // UTF-8 and no name twice.
 func isHTTPEvent(payload []byte) (is, odd bool) {
 	var ev map[string]json.RawMessage

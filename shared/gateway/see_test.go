@@ -15,7 +15,7 @@ func TestContentsNeedTheScopeRead(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, function, identifier, body string
-		before                           string // payload of a resolve-by-key that comes first
+		before                           string // payload of a resolve-by-key call made first; empty: no such call
 	}{
 		{"create", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","metadata":{"a":"SECRET"},"onTimeout":{"resolve":"SECRET"}}`, ""},
 		{"create with an early settlement", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,

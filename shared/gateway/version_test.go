@@ -19,7 +19,7 @@ func TestVersionIsTheNewestOfTheChangelog(t *testing.T) {
 	require.Equal(t, string(newest[1]), gateway.Version)
 }
 
-// The rows are one answer of each kind. decodeResponse requires the header of every other answer that a test of this package reads.
+// Each row is one kind of answer. decodeResponse requires the header of every other answer that a test of this package reads.
 func TestEveryKindOfAnswerHasTheVersion(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
