@@ -21,7 +21,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// answer calls a function directly and decodes what it says.
+// answer calls a function directly and decodes its answer.
 func (s *service) answer(t testing.TB, function, payload string) map[string]any {
 	t.Helper()
 	got, err := s.direct(t, function, payload)
@@ -33,7 +33,7 @@ func (s *service) answer(t testing.TB, function, payload string) map[string]any 
 
 const named = `{"tenant":"demo","promiseId":"` + promiseID + `"`
 
-// log is a workflow's event feed without its times and ids.
+// feed returns a workflow's event log without times and ids, which differ from run to run.
 func (s *service) feed(t testing.TB) []string {
 	t.Helper()
 	var lines []string
@@ -51,26 +51,39 @@ func (s *service) feed(t testing.TB) []string {
 	return lines
 }
 
-func TestWhoAndWhy(t *testing.T) {
+// A settlement keeps its comment and its caller, and get-promise and the event log show both.
+func TestSettlementKeepsItsCallerAndComment(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
-	require.Equal(t, "duplicate", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"another"}`)["outcome"],
-		"what is said about a settlement is no part of it")
-	p := s.answer(t, "get-promise", named+"}")
-	require.Equal(t, "by telephone", p["comment"])
-	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
-	require.Equal(t, []string{
-		`{"eventType":"PROMISE_CREATED","promiseName":"payment","sequenceNumber":1}`,
-		`{"comment":"by telephone","eventType":"PROMISE_RESOLVED","promiseName":"payment","sequenceNumber":2,` +
-			`"settledBy":{"kind":"direct"},"state":"resolved","value":{"a":1}}`,
-	}, s.feed(t))
-
-	s = newService(t)
-	s.promise(t)
-	require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
-	require.Equal(t, map[string]any{"kind": "key", "id": keyID}, s.answer(t, "get-promise", named+"}")["settledBy"])
+	t.Run("by direct invoke", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t)
+		s.promise(t)
+		require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
+		t.Run("another comment makes no other settlement", func(t *testing.T) {
+			require.Equal(t, "duplicate", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"another"}`)["outcome"])
+		})
+		p := s.answer(t, "get-promise", named+"}")
+		t.Run("get-promise shows the first comment", func(t *testing.T) {
+			require.Equal(t, "by telephone", p["comment"])
+		})
+		t.Run("get-promise shows the kind of caller", func(t *testing.T) {
+			require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
+		})
+		t.Run("the event log shows both", func(t *testing.T) {
+			require.Equal(t, []string{
+				`{"eventType":"PROMISE_CREATED","promiseName":"payment","sequenceNumber":1}`,
+				`{"comment":"by telephone","eventType":"PROMISE_RESOLVED","promiseName":"payment","sequenceNumber":2,` +
+					`"settledBy":{"kind":"direct"},"state":"resolved","value":{"a":1}}`,
+			}, s.feed(t))
+		})
+	})
+	t.Run("get-promise shows the API key that settled", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t)
+		s.promise(t)
+		require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
+		require.Equal(t, map[string]any{"kind": "key", "id": keyID}, s.answer(t, "get-promise", named+"}")["settledBy"])
+	})
 }
 
 func TestCancel(t *testing.T) {
@@ -79,21 +92,36 @@ func TestCancel(t *testing.T) {
 	s.promise(t)
 	a := s.post(t, "cancel-promise", "id:"+promiseID, "", `{"reason":"withdrawn"}`)
 	require.Equal(t, 200, a.StatusCode)
-	require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
-	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`,"reason":"withdrawn"}`)["outcome"])
-	require.Equal(t, "cancelled", s.answer(t, "cancel-promise", named+`}`)["outcome"], "another reason is another settlement")
-	require.Equal(t, "cancelled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
-	requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
-	p := s.answer(t, "get-promise", named+"}")
-	require.Equal(t, "withdrawn", p["reason"])
-	require.NotContains(t, p, "error")
-	require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
-		`"settledBy":{"id":"`+keyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
-
-	s = newService(t)
-	s.promise(t)
-	require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+key, "", ``).StatusCode)
-	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+	t.Run("the first call settles the promise", func(t *testing.T) {
+		require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
+	})
+	t.Run("the same reason again is a duplicate", func(t *testing.T) {
+		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`,"reason":"withdrawn"}`)["outcome"])
+	})
+	t.Run("another reason finds it cancelled", func(t *testing.T) {
+		require.Equal(t, "cancelled", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+	})
+	t.Run("a resolve finds it cancelled", func(t *testing.T) {
+		require.Equal(t, "cancelled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+	})
+	t.Run("strict with another reason is an error", func(t *testing.T) {
+		requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
+	})
+	t.Run("get-promise shows the reason, and no error", func(t *testing.T) {
+		p := s.answer(t, "get-promise", named+"}")
+		require.Equal(t, "withdrawn", p["reason"])
+		require.NotContains(t, p, "error")
+	})
+	t.Run("the event log shows the reason and the caller", func(t *testing.T) {
+		require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
+			`"settledBy":{"id":"`+keyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
+	})
+	t.Run("by key and without a body, and again without a reason", func(t *testing.T) {
+		s := newService(t)
+		s.promise(t)
+		require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+key, "", ``).StatusCode)
+		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+	})
 }
 
 func TestExtend(t *testing.T) {
@@ -101,131 +129,201 @@ func TestExtend(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	p := s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
-	require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
-	require.Equal(t, "pending", p["state"])
-	before := s.snapshot(t)
-	s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
-	require.Equal(t, before, s.snapshot(t), "a repeated call changes nothing")
-	require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
+	t.Run("sets the deadline of a pending promise", func(t *testing.T) {
+		require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
+		require.Equal(t, "pending", p["state"])
+	})
+	t.Run("the same deadline again changes nothing", func(t *testing.T) {
+		before := s.snapshot(t)
+		s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
+		require.Equal(t, before, s.snapshot(t))
+	})
+	t.Run("the event log shows it", func(t *testing.T) {
+		require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
+	})
 
 	p = s.answer(t, "extend-promise", named+`,"timeoutMs":0}`)
-	require.Equal(t, "timed_out", p["state"], "sooner than now is at once")
-	problem := requireProblem(t, 409, "timed_out", s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
-	require.Equal(t, "timed_out", problem["state"])
-	_, err := s.direct(t, "extend-promise", named+`,"timeoutMs":1}`)
-	requireFunctionError(t, "timed_out", err)
+	t.Run("timeoutMs 0 times the promise out at once", func(t *testing.T) {
+		require.Equal(t, "timed_out", p["state"])
+	})
+	t.Run("a promise that timed out is refused by HTTP, with its state", func(t *testing.T) {
+		problem := requireProblem(t, 409, "timed_out", s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		require.Equal(t, "timed_out", problem["state"])
+	})
+	t.Run("a promise that timed out is refused in a direct invoke", func(t *testing.T) {
+		_, err := s.direct(t, "extend-promise", named+`,"timeoutMs":1}`)
+		requireFunctionError(t, "timed_out", err)
+	})
 	for outcome, code := range map[string]string{"resolved": "conflict", "rejected": "conflict", "cancelled": "cancelled"} {
-		s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
-		requireProblem(t, 409, code, s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		t.Run("a promise that is "+outcome+" is refused as "+code, func(t *testing.T) {
+			s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
+			requireProblem(t, 409, code, s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		})
 	}
 }
 
+// onTimeout is the outcome of a promise that is still pending at its deadline.
 func TestOnTimeout(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	create := func(onTimeout, deadline string) map[string]any {
-		name := strconv.Itoa(time.Now().Nanosecond())
-		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"`+name+`","onTimeout":`+onTimeout+deadline+`}`)
+	create := func(t *testing.T, onTimeout, deadline string) map[string]any {
+		t.Helper()
+		p := s.answer(t, "create-promise",
+			fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":"%s","name":%q,"onTimeout":%s%s}`, workflowID, t.Name(), onTimeout, deadline))
 		return s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`"}`)
 	}
-	p := create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":60000`)
-	require.Equal(t, "pending", p["state"])
-	require.Equal(t, map[string]any{"resolve": map[string]any{"approved": false}}, p["onTimeout"])
-	p = create(`{"reject":"nobody"}`, ``)
-	require.Equal(t, map[string]any{"reject": "nobody"}, p["onTimeout"], "the deadline may be set later")
-
-	p = create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":0`)
-	require.Equal(t, "resolved", p["state"])
-	require.Equal(t, map[string]any{"approved": false}, p["value"])
-	require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
-	require.NotContains(t, p, "onTimeout")
-	late := s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","value":{"approved" : false}}`)
-	require.Equal(t, "timed_out", late["outcome"], "the deadline did it, even where the bytes are the same")
-	require.Equal(t, "resolved", late["state"])
-	p = create(`{"reject":"nobody"}`, `,"timeoutMs":0`)
-	require.Equal(t, "rejected", p["state"])
-	require.Equal(t, "nobody", p["error"])
-	p = create(`{"resolve":null}`, `,"timeoutMs":0`)
-	require.Equal(t, "resolved", p["state"])
-	require.Contains(t, p, "value")
+	t.Run("a pending promise shows it", func(t *testing.T) {
+		p := create(t, `{"resolve": {"approved" : false}}`, `,"timeoutMs":60000`)
+		require.Equal(t, "pending", p["state"])
+		require.Equal(t, map[string]any{"resolve": map[string]any{"approved": false}}, p["onTimeout"])
+	})
+	t.Run("a promise without a deadline may have it: extend-promise can add one", func(t *testing.T) {
+		p := create(t, `{"reject":"nobody"}`, ``)
+		require.Equal(t, map[string]any{"reject": "nobody"}, p["onTimeout"])
+	})
+	t.Run("a deadline with resolve", func(t *testing.T) {
+		p := create(t, `{"resolve": {"approved" : false}}`, `,"timeoutMs":0`)
+		t.Run("resolves the promise with the value", func(t *testing.T) {
+			require.Equal(t, "resolved", p["state"])
+			require.Equal(t, map[string]any{"approved": false}, p["value"])
+		})
+		t.Run("is named as the caller", func(t *testing.T) {
+			require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
+		})
+		t.Run("leaves no onTimeout to show", func(t *testing.T) {
+			require.NotContains(t, p, "onTimeout")
+		})
+		t.Run("makes a late call timed_out, although its value has the same bytes", func(t *testing.T) {
+			late := s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","value":{"approved" : false}}`)
+			require.Equal(t, "timed_out", late["outcome"])
+			require.Equal(t, "resolved", late["state"])
+		})
+	})
+	t.Run("a deadline with reject rejects the promise with the error", func(t *testing.T) {
+		p := create(t, `{"reject":"nobody"}`, `,"timeoutMs":0`)
+		require.Equal(t, "rejected", p["state"])
+		require.Equal(t, "nobody", p["error"])
+	})
+	t.Run("null is a value", func(t *testing.T) {
+		p := create(t, `{"resolve":null}`, `,"timeoutMs":0`)
+		require.Equal(t, "resolved", p["state"])
+		require.Contains(t, p, "value")
+	})
 
 	twice := `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","name":"twice","timeoutMs":0,"onTimeout":`
 	s.answer(t, "create-promise", twice+`{"resolve":1}}`)
-	require.Equal(t, false, s.answer(t, "create-promise", twice+`{"resolve":1}}`)["created"])
-	_, err := s.direct(t, "create-promise", twice+`{"resolve":2}}`)
-	requireFunctionError(t, "create_conflict", err)
+	t.Run("a repeated create with the same onTimeout finds the promise", func(t *testing.T) {
+		require.Equal(t, false, s.answer(t, "create-promise", twice+`{"resolve":1}}`)["created"])
+	})
+	t.Run("a repeated create with another onTimeout is a create_conflict", func(t *testing.T) {
+		_, err := s.direct(t, "create-promise", twice+`{"resolve":2}}`)
+		requireFunctionError(t, "create_conflict", err)
+	})
 }
 
-func TestHold(t *testing.T) {
+// A settlement with holdSeconds may arrive before its promise. It is stored under the key, and the promise that is created with the
+// key is settled by it.
+func TestEarlySettlement(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	begun := time.Now().Truncate(time.Millisecond) // times are answered with fewer digits
-	resolve := `{"tenant":"demo","key":"` + key + `","value":{"a" :1},"comment":"early","holdSeconds":60`
+	begun := time.Now().Truncate(time.Millisecond) // answers give times to the millisecond
+	resolve := `{"tenant":"demo","key":"` + key + `","value":{"a" :1},"comment":"early","holdSeconds":60}`
+	reject := `{"tenant":"demo","key":"` + key + `","error":"no","holdSeconds":60`
 	a := s.post(t, "resolve", "key:"+key, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
 	require.Equal(t, 202, a.StatusCode)
 	var held map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &held))
-	require.Len(t, held, 4)
-	require.Equal(t, "held", held["outcome"])
-	require.Equal(t, key, held["idempotencyKey"])
-	require.Equal(t, "key:"+key, held["identifier"])
-	at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
-	require.NoError(t, err)
-	require.False(t, at.Before(begun.Add(time.Minute)))
-	require.False(t, at.After(time.Now().Add(time.Minute)))
-
-	again := s.answer(t, "resolve-by-key", resolve+"}")
-	about := func(outcome string) map[string]any {
+	answerWith := func(outcome string) map[string]any {
 		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": key, "identifier": "key:" + key}
 	}
-	require.Equal(t, about("duplicate"), again)
-	other := `{"tenant":"demo","key":"` + key + `","error":"no","holdSeconds":60`
-	require.Equal(t, about("conflict"), s.answer(t, "reject", other+"}"))
-	_, err = s.direct(t, "reject", other+`,"strict":true}`)
-	problem := requireFunctionError(t, "conflict", err)
-	for name, want := range about("conflict") {
-		require.Equal(t, want, problem[name], name)
-	}
-	require.NotContains(t, problem, "promiseId")
-
+	t.Run("is held under its key", func(t *testing.T) {
+		require.Len(t, held, 4)
+		require.Equal(t, "held", held["outcome"])
+		require.Equal(t, key, held["idempotencyKey"])
+		require.Equal(t, "key:"+key, held["identifier"])
+	})
+	t.Run("expires after holdSeconds", func(t *testing.T) {
+		at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
+		require.NoError(t, err)
+		require.False(t, at.Before(begun.Add(time.Minute)))
+		require.False(t, at.After(time.Now().Add(time.Minute)))
+	})
+	t.Run("the same again is a duplicate", func(t *testing.T) {
+		require.Equal(t, answerWith("duplicate"), s.answer(t, "resolve-by-key", resolve))
+	})
+	t.Run("another one is a conflict", func(t *testing.T) {
+		require.Equal(t, answerWith("conflict"), s.answer(t, "reject", reject+"}"))
+	})
+	t.Run("with strict a conflict is an error with the same fields and no promise", func(t *testing.T) {
+		_, err := s.direct(t, "reject", reject+`,"strict":true}`)
+		problem := requireFunctionError(t, "conflict", err)
+		for name, want := range answerWith("conflict") {
+			require.Equal(t, want, problem[name], name)
+		}
+		require.NotContains(t, problem, "promiseId")
+	})
 	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
-		requireProblem(t, 404, "not_found", s.post(t, function, "key:"+key, "", body))
+		t.Run(function+" without holdSeconds finds no promise", func(t *testing.T) {
+			requireProblem(t, 404, "not_found", s.post(t, function, "key:"+key, "", body))
+		})
 	}
-	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+key, "", ""))
-	require.NoError(t, err)
-	requireProblem(t, 404, "not_found", decodeResponse(t, got))
+	t.Run("get-promise finds no promise", func(t *testing.T) {
+		got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+key, "", ""))
+		require.NoError(t, err)
+		requireProblem(t, 404, "not_found", decodeResponse(t, got))
+	})
 
 	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+key+`"}`)
-	require.Equal(t, 201, a.StatusCode)
-	require.Contains(t, a.Body, `"value":{"a" :1}`)
-	require.Contains(t, a.Body, `"state":"resolved"`)
-	require.Contains(t, a.Body, `"comment":"early"`)
-	require.Len(t, s.feed(t), 2)
-	require.Equal(t, "duplicate", s.answer(t, "resolve-by-key", resolve+"}")["outcome"], "now it is the promise's")
-	require.Empty(t, s.counts)
+	t.Run("settles the promise that is created with the key", func(t *testing.T) {
+		require.Equal(t, 201, a.StatusCode)
+		require.Contains(t, a.Body, `"value":{"a" :1}`)
+		require.Contains(t, a.Body, `"state":"resolved"`)
+		require.Contains(t, a.Body, `"comment":"early"`)
+	})
+	t.Run("is an event of the promise, after its creation", func(t *testing.T) {
+		require.Len(t, s.feed(t), 2)
+	})
+	t.Run("the same after the create is a duplicate of the promise's settlement", func(t *testing.T) {
+		require.Equal(t, "duplicate", s.answer(t, "resolve-by-key", resolve)["outcome"])
+	})
+	t.Run("is not counted as expired if a promise used it", func(t *testing.T) {
+		require.Empty(t, s.counts)
+	})
 
-	// One whose time is over is no use any more, and that is told.
-	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k2","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k2'")
-	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
-	require.Equal(t, "pending", p["state"])
-	require.Equal(t, counts{"HoldsExpired": 1}, s.counts)
-	require.Contains(t, s.log.String(), `msg="held settlement expired unused" tenant=demo key=k2`)
-	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k3'")
-	require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
-	require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
-	_, err = s.direct(t, "resolve", named+`,"value":1,"holdSeconds":60}`)
-	requireFunctionError(t, "unknown_field", err)
-	_, err = s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
-	requireFunctionError(t, "not_found", err)
+	expire := func(t *testing.T, key string) {
+		t.Helper()
+		s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"`+key+`","value":1,"holdSeconds":60}`)
+		s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = $1", key)
+	}
+	t.Run("once expired does not settle a new promise", func(t *testing.T) {
+		expire(t, "k2")
+		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
+		require.Equal(t, "pending", p["state"])
+	})
+	t.Run("once expired is counted and logged by the create", func(t *testing.T) {
+		require.Equal(t, counts{"HoldsExpired": 1}, s.counts)
+		require.Contains(t, s.log.String(), `msg="held settlement expired unused" tenant=demo key=k2`)
+	})
+	t.Run("once expired makes room for another one, and is counted", func(t *testing.T) {
+		expire(t, "k3")
+		require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
+		require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
+	})
+	t.Run("by id is refused: holdSeconds is an unknown field", func(t *testing.T) {
+		_, err := s.direct(t, "resolve", named+`,"value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "unknown_field", err)
+	})
+	t.Run("for an unknown tenant is not found", func(t *testing.T) {
+		_, err := s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "not_found", err)
+	})
 }
 
-func TestWait(t *testing.T) {
+// The calls that wait share one connection to the database. A call that kept it between two polls would block all the others.
+func TestWaitReturnsTheSettlement(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	// One connection for all: whoever waits must not keep it.
 	conf, err := pgxpool.ParseConfig(s.db.URL)
 	require.NoError(t, err)
 	conf.MaxConns = 1
@@ -234,37 +332,43 @@ func TestWait(t *testing.T) {
 	defer pool.Close()
 	s.store = repository.New(pool)
 
-	type woken struct {
-		answer string
-		err    error
-	}
-	waiters := make(chan woken, 8)
-	for range 4 {
-		get, events := s.handler(t, "wait-promise"), s.handler(t, "wait-events")
-		go func() {
-			a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
-			waiters <- woken{string(a), err}
-		}()
-		go func() {
-			a, err := events.Invoke(t.Context(), []byte(`{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":1,"waitSeconds":25}`))
-			waiters <- woken{string(a), err}
-		}()
-	}
-	time.Sleep(300 * time.Millisecond) // they are asleep
-	require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
-	for range 8 {
-		w := <-waiters
-		require.NoError(t, w.err)
-		require.Contains(t, w.answer, `"state":"resolved"`)
-	}
-	got := s.answer(t, "wait-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
-	require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
-	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
-	p = s.answer(t, "wait-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
-	require.Equal(t, "timed_out", p["state"], "a deadline ends the wait, too")
+	t.Run("eight calls on one connection return a settlement made meanwhile", func(t *testing.T) {
+		type woken struct {
+			answer string
+			err    error
+		}
+		waiters := make(chan woken, 8)
+		for range 4 {
+			get, events := s.handler(t, "wait-promise"), s.handler(t, "wait-events")
+			go func() {
+				a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
+				waiters <- woken{string(a), err}
+			}()
+			go func() {
+				a, err := events.Invoke(t.Context(), []byte(`{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":1,"waitSeconds":25}`))
+				waiters <- woken{string(a), err}
+			}()
+		}
+		require.Eventually(t, func() bool { return s.waiting(t) == 8 }, time.Minute, time.Millisecond, "all calls have polled once and wait")
+		require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+		for range 8 {
+			w := <-waiters
+			require.NoError(t, w.err)
+			require.Contains(t, w.answer, `"state":"resolved"`)
+		}
+	})
+	t.Run("wait-events without a new event returns none when its time ends", func(t *testing.T) {
+		got := s.answer(t, "wait-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
+		require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
+	})
+	t.Run("wait-promise returns at the promise's deadline", func(t *testing.T) {
+		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
+		p = s.answer(t, "wait-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
+		require.Equal(t, "timed_out", p["state"])
+	})
 }
 
-// A wait ends when its process is about to end, with the truth of that moment.
+// A call that waits returns the current state when its process is about to end.
 func TestWaitEndsBeforeTheProcess(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -274,40 +378,44 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 		{"wait-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
 	} {
 		h := s.handler(t, c.function)
-		looks, stopping := make(chan struct{}, 1000), make(chan struct{})
-		h.Store, h.Stopping = lookedAt{h.Store, looks}, stopping
-		answers := make(chan string, 1)
-		go func() {
-			a, err := h.Invoke(t.Context(), []byte(c.payload))
-			assert.NoError(t, err)
-			answers <- string(a)
-		}()
-		<-looks
-		close(stopping)
-		before := len(looks)
-		require.Contains(t, <-answers, c.want)
-		require.NotEmpty(t, looks, "it looked once more")
-		require.LessOrEqual(t, len(looks)-before, 2, "that look, and one that was under way")
-		got, err := h.Invoke(t.Context(), []byte(c.payload))
-		require.NoError(t, err)
-		require.Contains(t, string(got), c.want, "a process that was asked to end answers at once, too")
+		polls, stopping := make(chan struct{}, 1000), make(chan struct{})
+		h.Store, h.Stopping = pollReporter{h.Store, polls}, stopping
+		t.Run(c.function+" polls once more and returns", func(t *testing.T) {
+			answers := make(chan string, 1)
+			go func() {
+				a, err := h.Invoke(t.Context(), []byte(c.payload))
+				assert.NoError(t, err)
+				answers <- string(a)
+			}()
+			<-polls
+			close(stopping)
+			before := len(polls)
+			require.Contains(t, <-answers, c.want)
+			require.NotEmpty(t, polls, "the last poll")
+			require.LessOrEqual(t, len(polls)-before, 2, "the last poll, and one that may have begun before the process was asked to end")
+		})
+		t.Run(c.function+" in a process that is about to end returns at once", func(t *testing.T) {
+			got, err := h.Invoke(t.Context(), []byte(c.payload))
+			require.NoError(t, err)
+			require.Contains(t, string(got), c.want)
+		})
 	}
 }
 
-// lookedAt reports each look of a call that waits.
-type lookedAt struct {
+// A pollReporter is a store that sends to a channel when a poll begins.
+type pollReporter struct {
 	gateway.Store
-	looks chan struct{}
+	polls chan struct{}
 }
 
-func (l lookedAt) Get(ctx context.Context, tenant string, id promise.Identifier) (promise.Promise, error) {
-	l.looks <- struct{}{}
-	return l.Store.Get(ctx, tenant, id)
+func (r pollReporter) Get(ctx context.Context, tenant string, id promise.Identifier) (promise.Promise, error) {
+	r.polls <- struct{}{}
+	return r.Store.Get(ctx, tenant, id)
 }
 
-func (l lookedAt) ListEvents(ctx context.Context, tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
-	l.looks <- struct{}{}
-	return l.Store.ListEvents(ctx, tenant, workflow, after, limit)
+func (r pollReporter) ListEvents(ctx context.Context, tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
+	r.polls <- struct{}{}
+	return r.Store.ListEvents(ctx, tenant, workflow, after, limit)
 }
 
 func TestListPromises(t *testing.T) {
@@ -318,7 +426,8 @@ func TestListPromises(t *testing.T) {
 		s.answer(t, "create-promise", fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":"%s","name":"n%d","timeoutMs":60000}`, workflowID, i))
 	}
 	s.answer(t, "resolve", named+`,"value":1}`)
-	list := func(query string) (names string, cursor string) {
+	list := func(t *testing.T, query string) (names string, cursor string) {
+		t.Helper()
 		got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))
 		require.NoError(t, err)
 		a := decodeResponse(t, got)
@@ -333,39 +442,50 @@ func TestListPromises(t *testing.T) {
 		}
 		return names, page.NextCursor
 	}
-	all, cursor := list("")
-	require.Equal(t, "n4 n3 n2 n1 n0 payment ", all)
-	require.Empty(t, cursor)
-	var paged strings.Builder
-	for cursor = "first"; cursor != ""; {
-		query := "limit=4"
-		if cursor != "first" {
-			query += "&cursor=" + cursor
+	const all = "n4 n3 n2 n1 n0 payment "
+	t.Run("one page has all promises, the newest first, and no cursor", func(t *testing.T) {
+		names, cursor := list(t, "")
+		require.Equal(t, all, names)
+		require.Empty(t, cursor)
+	})
+	t.Run("pages of four have each promise once, in the same order", func(t *testing.T) {
+		var paged strings.Builder
+		for cursor := "first"; cursor != ""; {
+			query := "limit=4"
+			if cursor != "first" {
+				query += "&cursor=" + cursor
+			}
+			var names string
+			names, cursor = list(t, query)
+			paged.WriteString(names)
 		}
-		var names string
-		names, cursor = list(query)
-		paged.WriteString(names)
-	}
-	require.Equal(t, all, paged.String())
-	for query, want := range map[string]string{
-		"state=resolved":        "payment ",
-		"state=pending&limit=1": "n4 ",
-		"workflowExecutionId=" + workflowID + "&name=n3":                "n3 ",
-		"workflowExecutionId=" + promiseID:                              "",
-		"workflowExecutionId=" + workflowID + "&name=n3&state=resolved": "",
-		"timeoutBefore=2020-01-01T00:00:00Z&state=pending":              "",
-		"timeoutBefore=2100-01-01T00:00:00Z&state=pending":              "n0 n1 n2 n3 n4 ",
-		"state=cancelled": "",
+		require.Equal(t, all, paged.String())
+	})
+	for _, c := range []struct{ name, query, want string }{
+		{"state", "state=resolved", "payment "},
+		{"state and a limit", "state=pending&limit=1", "n4 "},
+		{"workflow and name", "workflowExecutionId=" + workflowID + "&name=n3", "n3 "},
+		{"an unknown workflow", "workflowExecutionId=" + promiseID, ""},
+		{"workflow, name and a state that does not match", "workflowExecutionId=" + workflowID + "&name=n3&state=resolved", ""},
+		{"a deadline before all others", "timeoutBefore=2020-01-01T00:00:00Z&state=pending", ""},
+		{"a deadline after all others: the earliest first", "timeoutBefore=2100-01-01T00:00:00Z&state=pending", "n0 n1 n2 n3 n4 "},
+		{"a state that no promise has", "state=cancelled", ""},
 	} {
-		names, _ := list(query)
-		require.Equal(t, want, names, query)
+		t.Run("filters by "+c.name, func(t *testing.T) {
+			names, _ := list(t, c.query)
+			require.Equal(t, c.want, names)
+		})
 	}
-	require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo","state":"pending","limit":3}`)["promises"], 3)
-	_, err := s.direct(t, "list-promises", `{"tenant":"nobody"}`)
-	requireFunctionError(t, "not_found", err)
+	t.Run("a direct invoke takes the same filters", func(t *testing.T) {
+		require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo","state":"pending","limit":3}`)["promises"], 3)
+	})
+	t.Run("an unknown tenant is not found", func(t *testing.T) {
+		_, err := s.direct(t, "list-promises", `{"tenant":"nobody"}`)
+		requireFunctionError(t, "not_found", err)
+	})
 }
 
-// A page of the largest values is cut where Lambda's 6 MB would be, and goes on from there.
+// A page of the largest values ends before Lambda's limit of 6 MB, and the next page continues there.
 func TestPagesFitLambda(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -377,67 +497,71 @@ func TestPagesFitLambda(t *testing.T) {
 		_, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","value":`+value+`}`))
 		require.NoError(t, err)
 	}
-	seen, cursor := 0, ""
-	for pages := 0; pages == 0 || cursor != ""; pages++ {
-		query := ""
-		if cursor != "" {
-			query = "cursor=" + cursor
+	t.Run("list-promises returns each promise on a page that fits", func(t *testing.T) {
+		seen, cursor := 0, ""
+		for pages := 0; pages == 0 || cursor != ""; pages++ {
+			query := ""
+			if cursor != "" {
+				query = "cursor=" + cursor
+			}
+			got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))
+			require.NoError(t, err)
+			require.Less(t, len(got), 6_000_000)
+			var page struct {
+				Promises   []any
+				NextCursor string
+			}
+			require.NoError(t, json.Unmarshal([]byte(decodeResponse(t, got).Body), &page))
+			seen, cursor = seen+len(page.Promises), page.NextCursor
 		}
-		got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))
-		require.NoError(t, err)
-		require.Less(t, len(got), 6_000_000)
-		var page struct {
-			Promises   []any
-			NextCursor string
+		require.Equal(t, 3, seen)
+	})
+	t.Run("list-events returns each event in order on a page that fits", func(t *testing.T) {
+		numbers, after := 0, 0
+		for numbers < 6 {
+			got, err := s.handler(t, "list-events").Invoke(t.Context(), httpEvent(t, "GET", tenant, workflowID, "after="+strconv.Itoa(after), ""))
+			require.NoError(t, err)
+			require.Less(t, len(got), 6_000_000)
+			var page struct {
+				Events    []struct{ SequenceNumber int }
+				NextAfter int
+			}
+			require.NoError(t, json.Unmarshal([]byte(decodeResponse(t, got).Body), &page))
+			require.NotEmpty(t, page.Events)
+			for _, e := range page.Events {
+				numbers++
+				require.Equal(t, numbers, e.SequenceNumber)
+			}
+			after = page.NextAfter
 		}
-		require.NoError(t, json.Unmarshal([]byte(decodeResponse(t, got).Body), &page))
-		seen, cursor = seen+len(page.Promises), page.NextCursor
-	}
-	require.Equal(t, 3, seen)
-
-	numbers, after := 0, 0
-	for numbers < 6 {
-		got, err := s.handler(t, "list-events").Invoke(t.Context(), httpEvent(t, "GET", tenant, workflowID, "after="+strconv.Itoa(after), ""))
-		require.NoError(t, err)
-		require.Less(t, len(got), 6_000_000)
-		var page struct {
-			Events    []struct{ SequenceNumber int }
-			NextAfter int
-		}
-		require.NoError(t, json.Unmarshal([]byte(decodeResponse(t, got).Body), &page))
-		require.NotEmpty(t, page.Events)
-		for _, e := range page.Events {
-			numbers++
-			require.Equal(t, numbers, e.SequenceNumber)
-		}
-		after = page.NextAfter
-	}
+	})
 }
 
+// A batch returns one result for each item, in the order of the items. An item that fails does not affect the others.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	bad := strings.Repeat("x", promise.MaxCommentLength+1)
-	items := []struct{ item, outcome string }{
-		{`{"identifier":"key:` + key + `","value": {"a" :1},"comment":"first"}`, "settled"},
-		{`{"identifier":"id:` + promiseID + `","value": {"a" :1}}`, "duplicate"},
-		{`{"identifier":"id:` + promiseID + `","value": {"a":1}}`, "conflict"},
-		{`{"identifier":"id:` + promiseID + `","error": "x"}`, "conflict"},
-		{`{"identifier":"id:` + workflowID + `","value":1}`, "not_found"},
-		{`{"identifier":"id:1","value":1}`, "invalid_uuid"},
-		{`{"identifier":"","value":1}`, "invalid_identifier"},
-		{`{"value":1}`, "missing_field"},
-		{`{"identifier":"key:k"}`, "missing_field"},
-		{`{"identifier":"key:k","value":1,"error":"x"}`, "duplicate_field"},
-		{`{"identifier":"key:k","value":1,"value":1}`, "duplicate_field"},
-		{`{"identifier":"key:k","value":1,"holdSeconds":1}`, "unknown_field"},
-		{`{"identifier":"key:k","error":1}`, "wrong_type"},
-		{`{"identifier":"key:k","error":"\u0000"}`, "nul_character"},
-		{`{"identifier":"key:k","value":1,"comment":"` + bad + `"}`, "out_of_range"},
-		{`{"identifier":"key:k","value":"` + strings.Repeat("x", 1<<20) + `"}`, "value_too_large"},
-		{`[]`, "wrong_type"},
-		{`7`, "wrong_type"},
+	longComment := strings.Repeat("x", promise.MaxCommentLength+1)
+	items := []struct{ name, item, outcome string }{
+		{"the first settlement", `{"identifier":"key:` + key + `","value": {"a" :1},"comment":"first"}`, "settled"},
+		{"the same value", `{"identifier":"id:` + promiseID + `","value": {"a" :1}}`, "duplicate"},
+		{"the same value in other bytes", `{"identifier":"id:` + promiseID + `","value": {"a":1}}`, "conflict"},
+		{"an error for a resolved promise", `{"identifier":"id:` + promiseID + `","error": "x"}`, "conflict"},
+		{"an unknown promise", `{"identifier":"id:` + workflowID + `","value":1}`, "not_found"},
+		{"an id that is no UUID", `{"identifier":"id:1","value":1}`, "invalid_uuid"},
+		{"an empty identifier", `{"identifier":"","value":1}`, "invalid_identifier"},
+		{"no identifier", `{"value":1}`, "missing_field"},
+		{"neither value nor error", `{"identifier":"key:k"}`, "missing_field"},
+		{"value and error", `{"identifier":"key:k","value":1,"error":"x"}`, "duplicate_field"},
+		{"two values", `{"identifier":"key:k","value":1,"value":1}`, "duplicate_field"},
+		{"holdSeconds", `{"identifier":"key:k","value":1,"holdSeconds":1}`, "unknown_field"},
+		{"an error that is a number", `{"identifier":"key:k","error":1}`, "wrong_type"},
+		{"an error with NUL", `{"identifier":"key:k","error":"\u0000"}`, "nul_character"},
+		{"a comment that is too long", `{"identifier":"key:k","value":1,"comment":"` + longComment + `"}`, "out_of_range"},
+		{"a value that is too large", `{"identifier":"key:k","value":"` + strings.Repeat("x", 1<<20) + `"}`, "value_too_large"},
+		{"an array", `[]`, "wrong_type"},
+		{"a number", `7`, "wrong_type"},
 	}
 	var texts []string
 	for _, i := range items {
@@ -446,53 +570,65 @@ func TestBatch(t *testing.T) {
 	results := s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+strings.Join(texts, " , ")+`]}`)["results"].([]any)
 	require.Len(t, results, len(items))
 	for n, i := range items {
-		r := results[n].(map[string]any)
-		if code, isProblem := r["code"]; isProblem {
-			require.Equal(t, i.outcome, code, i.item)
-			continue
-		}
-		require.Equal(t, i.outcome, r["outcome"], i.item)
-		require.Equal(t, promiseID, r["promiseId"])
-		require.Equal(t, i.outcome == "settled", r["resolved"])
+		t.Run(i.name+": "+i.outcome, func(t *testing.T) {
+			r := results[n].(map[string]any)
+			if code, isProblem := r["code"]; isProblem {
+				require.Equal(t, i.outcome, code)
+				return
+			}
+			require.Equal(t, i.outcome, r["outcome"])
+			require.Equal(t, promiseID, r["promiseId"])
+			require.Equal(t, i.outcome == "settled", r["resolved"])
+		})
 	}
-	p := s.answer(t, "get-promise", named+"}")
-	require.Equal(t, "first", p["comment"])
-	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
-	require.Len(t, s.feed(t), 2)
+	t.Run("the promise keeps the first item's comment and the caller", func(t *testing.T) {
+		p := s.answer(t, "get-promise", named+"}")
+		require.Equal(t, "first", p["comment"])
+		require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
+	})
+	t.Run("only the settlement adds an event", func(t *testing.T) {
+		require.Len(t, s.feed(t), 2)
+	})
 
 	hundred := strings.Repeat(`,{"identifier":"id:`+promiseID+`","value":1}`, 100)[1:]
-	require.Len(t, s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+hundred+`]}`)["results"], 100)
-	a := s.post(t, "batch-resolve", "", "", `{"items":[`+hundred+`,1]}`)
-	requireProblem(t, 400, "out_of_range", a)
-	require.NotContains(t, s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"].([]any)[0], "outcome")
+	t.Run("a hundred items are accepted", func(t *testing.T) {
+		require.Len(t, s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+hundred+`]}`)["results"], 100)
+	})
+	t.Run("101 items are refused as a whole", func(t *testing.T) {
+		requireProblem(t, 400, "out_of_range", s.post(t, "batch-resolve", "", "", `{"items":[`+hundred+`,1]}`))
+	})
+	t.Run("an item for an unknown tenant has no outcome", func(t *testing.T) {
+		require.NotContains(t, s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"].([]any)[0], "outcome")
+	})
 }
 
-// looking counts the looks that have been answered.
-type looking struct {
+// A pollCounter is a store that counts the polls that have returned.
+type pollCounter struct {
 	gateway.Store
-	n atomic.Int32
+	returned atomic.Int32
 }
 
-func (l *looking) Get(ctx context.Context, slug string, i promise.Identifier) (promise.Promise, error) {
-	defer l.n.Add(1)
-	return l.Store.Get(ctx, slug, i)
+func (c *pollCounter) Get(ctx context.Context, slug string, i promise.Identifier) (promise.Promise, error) {
+	defer c.returned.Add(1)
+	return c.Store.Get(ctx, slug, i)
 }
 
-// A key past its time is free as soon as its promise is settled: whoever waits by it is told of that promise all the same.
-func TestWaitByAKeyThatIsOver(t *testing.T) {
+// An expired key is available to another create as soon as its promise is settled. A call that waits by the key still returns the
+// promise that it found first.
+func TestWaitByAnExpiredKey(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
 	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-	looks := &looking{Store: s.store}
+	polls := &pollCounter{Store: s.store}
 	get := s.handler(t, "wait-promise")
-	get.Store = looks
+	get.Store = polls
 	woken := make(chan string, 1)
 	go func() {
 		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+key+`","waitSeconds":25}`))
 		woken <- fmt.Sprint(string(a), err)
 	}()
-	require.Eventually(t, func() bool { return looks.n.Load() > 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return polls.returned.Load() > 0 }, time.Minute, time.Millisecond)
 	s.answer(t, "resolve", named+`,"value":1}`)
 	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+key+`"}`)
 	a := <-woken
@@ -500,15 +636,20 @@ func TestWaitByAKeyThatIsOver(t *testing.T) {
 	require.Contains(t, a, `"state":"resolved"`)
 }
 
+// An error is short, although the name of an unknown field in the call has 3 MiB.
 func TestAnAnswerDoesNotGrowWithTheCall(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
 	huge := strings.Repeat("\u2028", 1<<20)
-	got, err := s.handler(t, "batch-resolve").Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "",
-		`{"items":[{"identifier":"id:`+promiseID+`","value":1},{"`+huge+`":1}]}`))
-	require.NoError(t, err)
-	require.Less(t, len(got), 10_000)
-	require.Contains(t, string(got), "unknown_field")
-	require.Less(t, len(s.post(t, "resolve", "id:"+promiseID, "", `{"`+huge+`":1}`).Body), 10_000)
+	t.Run("in an item of a batch", func(t *testing.T) {
+		got, err := s.handler(t, "batch-resolve").Invoke(t.Context(), httpEvent(t, "POST", tenant, "", "",
+			`{"items":[{"identifier":"id:`+promiseID+`","value":1},{"`+huge+`":1}]}`))
+		require.NoError(t, err)
+		require.Less(t, len(got), 10_000)
+		require.Contains(t, string(got), "unknown_field")
+	})
+	t.Run("in a body", func(t *testing.T) {
+		require.Less(t, len(s.post(t, "resolve", "id:"+promiseID, "", `{"`+huge+`":1}`).Body), 10_000)
+	})
 }

@@ -16,9 +16,8 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// FuzzParseObject checks the walk through a JSON text against encoding/json:
-// what the one takes the other takes, but for the rules that are stricter here,
-// and both find the same.
+// FuzzParseObject compares parseObject with encoding/json. Both accept the same texts,
+// except for the rules that are stricter in parseObject, and both return the same fields.
 func FuzzParseObject(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { } `, `{"a":1}`, `{"a":{"b":[1,"}"]},"c":"\"\\","d":null}`, `{"\u0061":1,"a":2}`, `{"a":1,"a":2}`, `[]`, `"x"`, `1`,
@@ -41,7 +40,7 @@ func FuzzParseObject(f *testing.F) {
 		oracle := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), &want)
 		names := slices.Collect(maps.Keys(want))
 		o, err := parseObject(text, names)
-		require.Equal(t, wrong(text), codeOf(err), "%.1000q", text)
+		require.Equal(t, expectedCode(text), codeOf(err), "%.1000q", text)
 		if err != nil {
 			require.Nil(t, o)
 			return
@@ -56,7 +55,7 @@ func FuzzParseObject(f *testing.F) {
 		}
 		if len(names) > 0 {
 			_, err := parseObject(text, names[1:])
-			require.Equal(t, promise.CodeUnknownField, codeOf(err), "a field that is not known")
+			require.Equal(t, promise.CodeUnknownField, codeOf(err), "the first field is not in the list of known fields")
 		}
 	})
 }
@@ -66,26 +65,38 @@ func TestParseObjectDepth(t *testing.T) {
 	nested := func(depth int) []byte {
 		return []byte(strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth))
 	}
-	o, err := parseObject(nested(10_000), []string{"a"})
-	require.NoError(t, err)
-	require.Equal(t, string(nested(9_999)), string(o[0].raw))
-	_, err = parseObject(nested(10_001), []string{"a"})
-	require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
-	require.Equal(t, "a", promise.AsError(err).Field)
-	require.Equal(t, promise.CodeValueTooLarge, wrong(nested(10_001)))
-	for _, text := range []string{
-		strings.Repeat("[", 1_000_000), `{"a":1,"b":` + strings.Repeat("[", 10_000), `{"b" : "\"[[" , "a":[` + strings.Repeat(`{"]":[`, 5_000) + "}",
+	t.Run("10000 levels are accepted", func(t *testing.T) {
+		o, err := parseObject(nested(10_000), []string{"a"})
+		require.NoError(t, err)
+		require.Equal(t, string(nested(9_999)), string(o[0].raw))
+	})
+	t.Run("10001 levels are too large, and the error names the field", func(t *testing.T) {
+		_, err := parseObject(nested(10_001), []string{"a"})
+		require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
+		require.Equal(t, "a", promise.AsError(err).Field)
+	})
+	t.Run("encoding/json has the same limit", func(t *testing.T) {
+		require.Equal(t, promise.CodeValueTooLarge, expectedCode(nested(10_001)))
+	})
+	for name, text := range map[string]string{
+		"a million brackets":                        strings.Repeat("[", 1_000_000),
+		"10000 brackets in the second field":        `{"a":1,"b":` + strings.Repeat("[", 10_000),
+		"10001 levels with brackets in the strings": `{"b" : "\"[[" , "a":[` + strings.Repeat(`{"]":[`, 5_000) + "}",
 	} {
-		_, err = parseObject([]byte(text), []string{"a"})
-		require.Equal(t, promise.CodeValueTooLarge, codeOf(err), "%.40s", text)
+		t.Run(name+" are too large, although the text ends too early", func(t *testing.T) {
+			_, err := parseObject([]byte(text), []string{"a"})
+			require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
+		})
 	}
-	_, err = parseObject([]byte(`{"a":`+strings.Repeat("[", 9_999)), []string{"a"})
-	require.Equal(t, promise.CodeMalformedJSON, codeOf(err), "it ends too early, and is not too deep")
+	t.Run("10000 levels that end too early are malformed", func(t *testing.T) {
+		_, err := parseObject([]byte(`{"a":`+strings.Repeat("[", 9_999)), []string{"a"})
+		require.Equal(t, promise.CodeMalformedJSON, codeOf(err))
+	})
 }
 
-// wrong is what encoding/json finds wrong with a text that must be an object,
-// with the stricter rules.
-func wrong(text []byte) promise.Code {
+// expectedCode returns the error code for a text that must be an object, or "" for a valid
+// one. It reads the text with encoding/json and adds the stricter rules.
+func expectedCode(text []byte) promise.Code {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if !utf8.Valid(text) || len(text) > 0 && text[0] == 0 || len(text) > 1 && text[1] == 0 {
 		return promise.CodeInvalidUTF8
@@ -117,7 +128,7 @@ func wrong(text []byte) promise.Code {
 	return ""
 }
 
-// checkValue checks what is read of one value.
+// checkValue compares elements, unquote and text with encoding/json's reading of one value.
 func checkValue(t *testing.T, raw json.RawMessage) {
 	switch raw[0] {
 	case '[':
@@ -142,7 +153,7 @@ func checkValue(t *testing.T, raw json.RawMessage) {
 			var r string
 			long := len(rest) > 12 && json.Unmarshal([]byte(`"`+string(rest[:12])+`"`), &r) == nil && utf8.RuneCountInString(r) == 1
 			switch escape := strings.ToLower(string(rest[1:min(6, len(rest))])); {
-			case long: // a pair
+			case long: // two escapes that encode one character
 				rest = rest[11:]
 			case escape == "u0000":
 				code = promise.CodeNULCharacter

@@ -21,19 +21,19 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// storeCall is what reaches the store of a call.
+// A storeCall is one call of a method of the store, as a test recorded or expects it.
 type storeCall struct {
 	method, tenant, target string // target: "id:..." or "key:..."
 	by                     promise.By
 	args                   []any
 }
 
-// oracle reads a call a second time, with encoding/json and regular expressions in
-// place of this package, as functions/README.md describes the call: it holds the
-// store call that must follow, or that the call is refused. It knows no codes.
+// An oracle is a second reader of a call. It uses encoding/json and regular expressions
+// in place of package gateway, and follows the rules in functions/README.md. It computes
+// the store calls that must follow, or that the call must be refused, but no error code.
 type oracle struct {
 	refused bool
-	limit   int // of a value
+	limit   int // a value's size limit, in bytes
 
 	tenant     string
 	by         promise.By
@@ -41,22 +41,22 @@ type oracle struct {
 	scopes     []string // HTTP form
 	target     string
 	workflow   uuid.UUID
-	externalID *string // that workflow was derived from
+	externalID *string // the workflowId from which workflow was derived
 	body       map[string]json.RawMessage
 	query      map[string]json.RawMessage // in the direct form, the body
 	isText     bool                       // query: every value is a string
-	results    []bool                     // of a batch: which items are good
+	results    []bool                     // for each item of a batch: it is valid
 }
 
-// What each function takes.
+// functions holds the fields, parameters and permissions of each function.
 var functions = map[string]struct {
 	body, query  []string
-	identifier   string // what it may begin with; empty: there is none
+	identifier   string // the prefixes that it may have; empty: the function takes no identifier
 	scope        promise.Scope
 	verb         promise.Verb
 	bodyOptional bool
 	ofWorkflow   bool
-	unrouted     bool // it reads no event
+	unrouted     bool // it has no route, and so accepts no event
 }{
 	"create-promise": {scope: "create", body: []string{
 		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
@@ -99,11 +99,12 @@ var (
 	identifierText = regexp.MustCompile(`^(id:` + uuidDigits + `|key:[^\x00\x{FFFD}]{1,255})$`)
 	numberText     = regexp.MustCompile(`^-?((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)(?:[eE]([+-]?[0-9]+))?$`)
 	timeText       = regexp.MustCompile(`^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d):(\d\d))$`)
-	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // of a JSON string
+	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // one character or escape of a JSON string
 )
 
-// isHTTPEvent says whether a payload has the event form, and whether it is odd:
-// Lambda hands on JSON alone, and API Gateway writes UTF-8 and no name twice.
+// isHTTPEvent reports whether a payload has the event form, and whether it is odd. An odd
+// payload never reaches a function: Lambda passes on only JSON, and API Gateway writes
+// UTF-8 and no name twice.
 func isHTTPEvent(payload []byte) (is, odd bool) {
 	var ev map[string]json.RawMessage
 	if json.Unmarshal(payload, &ev) != nil {
@@ -113,7 +114,7 @@ func isHTTPEvent(payload []byte) (is, odd bool) {
 	return is, is && (!utf8.Valid(payload) || doubled(json.NewDecoder(bytes.NewReader(payload))))
 }
 
-// doubled says whether an object within the next value has a name twice.
+// doubled reports whether an object within the next value has a name twice.
 func doubled(dec *json.Decoder) bool {
 	opening, _ := dec.Token()
 	twice, names := false, map[any]bool{}
@@ -132,7 +133,7 @@ func doubled(dec *json.Decoder) bool {
 	return twice
 }
 
-// readEvent reads the HTTP form.
+// readEvent reads a call in the HTTP form and returns the store calls that must follow.
 func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 	f := functions[function]
 	ev := map[string]json.RawMessage{}
@@ -204,7 +205,7 @@ func (o *oracle) authorize(texts map[string]string, scope promise.Scope, verb pr
 	}
 }
 
-// readDirect reads the direct form.
+// readDirect reads a call in the direct form and returns the store calls that must follow.
 func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 	f := functions[function]
 	known := slices.Concat(f.body, f.query, []string{"tenant"})
@@ -247,9 +248,10 @@ func (o *oracle) external(text *string) {
 	o.workflow, o.externalID = derived(o.tenant, *text), text
 }
 
+// refuse records that the call must be refused, if the condition holds.
 func (o *oracle) refuse(is bool) { o.refused = o.refused || is }
 
-// declared reads a Content-Type header.
+// declared reads a Content-Type header, and refuses every type but JSON in UTF-8.
 func (o *oracle) declared(header string) {
 	for header = strings.TrimSpace(header); header != ""; {
 		one, rest, _ := strings.Cut(header, ",")
@@ -384,7 +386,7 @@ func (o *oracle) integer(from map[string]json.RawMessage, isText bool, name stri
 	if !strings.ContainsAny(m[1], "123456789") {
 		number = "0"
 	} else if e, err := strconv.Atoi("0" + strings.TrimLeft(m[2], "+-0")); err != nil || e > 9999 && e > 2*len(number) {
-		o.refused = true // a fraction, or out of range
+		o.refused = true // the number is a fraction or out of range
 		return nil
 	}
 	n, _ := new(big.Rat).SetString(number)
@@ -395,17 +397,17 @@ func (o *oracle) integer(from map[string]json.RawMessage, isText bool, name stri
 	return &i
 }
 
-func (o *oracle) otherwise(n *int64, otherwise int64) int64 {
+func (o *oracle) orDefault(n *int64, value int64) int64 {
 	if n == nil {
-		return otherwise
+		return value
 	}
 	return *n
 }
 
-// storable says whether the strings in a JSON text lose nothing when they are
-// decoded, and hold no NUL.
+// storable reports whether the strings in a JSON text lose nothing when they are
+// decoded and contain no NUL.
 func storable(raw []byte) bool {
-	for rest := raw; ; { // the strings alone, one after the other
+	for rest := raw; ; { // each round reads the next string
 		begin := bytes.IndexByte(rest, '"')
 		if begin < 0 {
 			return true
@@ -425,13 +427,14 @@ func storable(raw []byte) bool {
 	}
 }
 
-// plain is a JSON string's text, and of no other value.
+// plain decodes a JSON string. For any other value it returns an empty text.
 func plain(raw json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(raw, &s)
 	return s
 }
 
+// object decodes a JSON object. For any other value it returns nil.
 func object(raw json.RawMessage) map[string]json.RawMessage {
 	var m map[string]json.RawMessage
 	_ = json.Unmarshal(raw, &m)

@@ -9,18 +9,18 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A key without the scope read gets no contents of a promise, whatever it calls: not of its own create, not of one that an
-// early settlement settled at birth, not of an extension.
+// An API key without the scope read gets no contents of a promise from any operation: not from a create, not from a create that
+// an early settlement settled, not from an extension.
 func TestContentsNeedTheScopeRead(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, function, identifier, body string
-		before                           string // a direct payload of resolve-by-key
+		before                           string // payload of a resolve-by-key call made first; empty: no such call
 	}{
 		{"create", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","metadata":{"a":"SECRET"},"onTimeout":{"resolve":"SECRET"}}`, ""},
-		{"create, born settled", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,
+		{"create with an early settlement", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,
 			`{"tenant":"` + tenant + `","key":"early","value":"SECRET","comment":"SECRET","holdSeconds":60}`},
-		{"create again", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"second","idempotencyKey":"k2"}`,
+		{"create repeated after the settlement", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"second","idempotencyKey":"k2"}`,
 			`{"tenant":"` + tenant + `","key":"k2","value":"SECRET","comment":"SECRET"}`},
 		{"extend", "extend-promise", "key:k3", `{"timeoutMs":60000}`, ""},
 	} {
@@ -33,7 +33,7 @@ func TestContentsNeedTheScopeRead(t *testing.T) {
 			if c.before != "" {
 				s.answer(t, "resolve-by-key", c.before)
 			}
-			call := func(scopes ...promise.Scope) string {
+			call := func(t *testing.T, scopes ...promise.Scope) string {
 				t.Helper()
 				event := as(t, httpEvent(t, "POST", tenant, c.identifier, "", c.body), holder(tenant, scopes...).Texts())
 				got, err := s.handler(t, c.function).Invoke(t.Context(), event)
@@ -41,8 +41,12 @@ func TestContentsNeedTheScopeRead(t *testing.T) {
 				require.True(t, bytes.Contains(got, []byte(`"statusCode":20`)), "%s", got)
 				return string(got)
 			}
-			require.NotContains(t, call(promise.ScopeCreate, promise.ScopeSettle), "SECRET")
-			require.Contains(t, call(promise.ScopeCreate, promise.ScopeRead), "SECRET")
+			t.Run("without read: no contents", func(t *testing.T) {
+				require.NotContains(t, call(t, promise.ScopeCreate, promise.ScopeSettle), "SECRET")
+			})
+			t.Run("with read: the contents", func(t *testing.T) {
+				require.Contains(t, call(t, promise.ScopeCreate, promise.ScopeRead), "SECRET")
+			})
 		})
 	}
 }

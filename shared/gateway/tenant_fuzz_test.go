@@ -19,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// tenantRecorder is a TenantStore that notes what is asked of it.
+// A tenantRecorder is a TenantStore that records each call and does nothing else.
 type tenantRecorder struct{ calls []storeCall }
 
 func (r *tenantRecorder) note(method, tenant string, args ...any) {
@@ -81,7 +81,7 @@ var (
 	keyIDText = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
-// readTenantCall reads a call to manage-tenants.
+// readTenantCall reads a call to manage-tenants and returns the store calls that must follow.
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	all := []string{
 		"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens", "confirm",
@@ -156,7 +156,7 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	return []storeCall{c}
 }
 
-// FuzzManageTenants takes any bytes for the payload of manage-tenants.
+// FuzzManageTenants calls manage-tenants with any bytes and compares the call with the oracle's reading of them.
 func FuzzManageTenants(f *testing.F) {
 	files, err := filepath.Glob("../../events/manage-tenants.*.json")
 	require.NoError(f, err)

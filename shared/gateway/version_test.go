@@ -19,7 +19,7 @@ func TestVersionIsTheNewestOfTheChangelog(t *testing.T) {
 	require.Equal(t, string(newest[1]), gateway.Version)
 }
 
-// decodeResponse requires the header Promises-Version of every answer that a test of this package reads. These are one of each kind.
+// Each row is one kind of answer. decodeResponse requires the header of every other answer that a test of this package reads.
 func TestEveryKindOfAnswerHasTheVersion(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -30,7 +30,7 @@ func TestEveryKindOfAnswerHasTheVersion(t *testing.T) {
 		status         int
 	}{
 		{"a problem", "resolve", httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{}`), 400},
-		{"a wait beyond the bound", "wait-promise", httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), 200},
+		{"a wait beyond the tenant's limit", "wait-promise", httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), 200},
 		{"a problem of a callback URL", "settle-callback", callback{verb: "resolve", query: "token=none"}.event(t), 403},
 		{"a settlement", "resolve", httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), 200},
 		{"a late call of a callback URL", "settle-callback", callback{verb: "resolve", query: "token=" + sampleToken}.event(t), 200},

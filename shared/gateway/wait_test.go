@@ -16,7 +16,7 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// The calls that wait, in both forms.
+// waitCalls returns an HTTP event of each operation that waits, for the sample promise.
 func waitCalls(t testing.TB, query string) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{
@@ -25,7 +25,7 @@ func waitCalls(t testing.TB, query string) map[string][]byte {
 	}
 }
 
-// A wait beyond the tenant's bound is answered at once: 200, what is so now, and when to ask again.
+// A call that waits beyond its tenant's limit is answered at once: 200, the current state, and Retry-After.
 func TestAWaitBeyondTheBound(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -39,31 +39,40 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 	}
 	bodies := map[string]string{"wait-events": `{"events":[],"nextAfter":1}`, "wait-promise": s.get(t)}
 	for function, event := range waitCalls(t, "waitSeconds=25") {
-		got, err := s.handler(t, function).Invoke(t.Context(), event)
-		require.NoError(t, err)
-		a := decodeResponse(t, got)
-		require.Equal(t, 200, a.StatusCode, a.Body)
-		require.Equal(t, "5", a.Headers["retry-after"])
-		require.Equal(t, bodies[function], a.Body, "the same body as without a wait")
+		t.Run(function+" returns at once the body of a call that does not wait", func(t *testing.T) {
+			got, err := s.handler(t, function).Invoke(t.Context(), event)
+			require.NoError(t, err)
+			a := decodeResponse(t, got)
+			require.Equal(t, 200, a.StatusCode, a.Body)
+			require.Equal(t, "5", a.Headers["retry-after"])
+			require.Equal(t, bodies[function], a.Body)
+		})
 	}
-	direct, err := s.direct(t, "wait-promise", named+`,"waitSeconds":25}`)
-	require.NoError(t, err)
-	require.Equal(t, bodies["wait-promise"], direct)
-	require.Contains(t, s.log.String(), `msg="too many waits" tenant=demo`)
+	t.Run("a direct invoke returns the same body", func(t *testing.T) {
+		direct, err := s.direct(t, "wait-promise", named+`,"waitSeconds":25}`)
+		require.NoError(t, err)
+		require.Equal(t, bodies["wait-promise"], direct)
+	})
+	t.Run("the log names the tenant", func(t *testing.T) {
+		require.Contains(t, s.log.String(), `msg="too many waits" tenant=demo`)
+	})
 
-	// What the first look answers needs no place.
 	s.answer(t, "resolve", named+`,"value":1}`)
 	for function, event := range waitCalls(t, "waitSeconds=25") {
-		got, err := s.handler(t, function).Invoke(t.Context(), event)
-		require.NoError(t, err)
-		a := decodeResponse(t, got)
-		require.Contains(t, a.Body, `"state":"resolved"`)
-		require.NotContains(t, a.Headers, "retry-after")
+		t.Run(function+" of a settled promise does not wait and needs no place", func(t *testing.T) {
+			got, err := s.handler(t, function).Invoke(t.Context(), event)
+			require.NoError(t, err)
+			a := decodeResponse(t, got)
+			require.Contains(t, a.Body, `"state":"resolved"`)
+			require.NotContains(t, a.Headers, "retry-after")
+		})
 	}
-	require.Equal(t, 3, s.waiting(t))
+	t.Run("no call beyond the limit was counted", func(t *testing.T) {
+		require.Equal(t, 3, s.waiting(t))
+	})
 }
 
-// get is what get-promise answers about the sample promise.
+// get returns the answer of get-promise for the sample promise.
 func (s *service) get(t testing.TB) string {
 	t.Helper()
 	text, err := s.direct(t, "get-promise", named+"}")
@@ -71,55 +80,59 @@ func (s *service) get(t testing.TB) string {
 	return text
 }
 
-// waiting is how many calls the database counts.
+// waiting returns the number of calls that the database counts as waiting.
 func (s *service) waiting(t testing.TB) (n int) {
 	t.Helper()
 	require.NoError(t, s.db.Pool.QueryRow(t.Context(), "SELECT COUNT(*) FROM tenant_wait").Scan(&n))
 	return n
 }
 
-// While a call waits it is counted, and no longer, however its wait ends. A call that has no time to wait is never counted.
+// The database counts a call while it waits, and stops when the wait ends for any reason. A call with waitSeconds=0 is never counted.
 func TestAWaitIsCounted(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
 	for function, event := range waitCalls(t, "waitSeconds=0") {
-		got, err := s.handler(t, function).Invoke(t.Context(), event)
-		require.NoError(t, err)
-		require.NotContains(t, decodeResponse(t, got).Headers, "retry-after")
+		t.Run(function+" with waitSeconds=0 needs no place", func(t *testing.T) {
+			got, err := s.handler(t, function).Invoke(t.Context(), event)
+			require.NoError(t, err)
+			require.NotContains(t, decodeResponse(t, got).Headers, "retry-after")
+		})
 	}
 	for function, event := range waitCalls(t, "waitSeconds=25") {
-		h := s.handler(t, function)
-		stopping := make(chan struct{})
-		h.Stopping = stopping
-		answers := make(chan response, 1)
-		go func() {
-			got, err := h.Invoke(t.Context(), event)
-			assert.NoError(t, err)
-			answers <- decodeResponse(t, got)
-		}()
-		require.Eventually(t, func() bool { return s.waiting(t) == 1 }, time.Minute, time.Millisecond)
-		close(stopping)
-		require.NotContains(t, (<-answers).Headers, "retry-after")
-		require.Zero(t, s.waiting(t))
+		t.Run(function+" is counted until its process stops", func(t *testing.T) {
+			h := s.handler(t, function)
+			stopping := make(chan struct{})
+			h.Stopping = stopping
+			answers := make(chan response, 1)
+			go func() {
+				got, err := h.Invoke(t.Context(), event)
+				assert.NoError(t, err)
+				answers <- decodeResponse(t, got)
+			}()
+			require.Eventually(t, func() bool { return s.waiting(t) == 1 }, time.Minute, time.Millisecond)
+			close(stopping)
+			require.NotContains(t, (<-answers).Headers, "retry-after")
+			require.Zero(t, s.waiting(t))
+		})
 	}
 }
 
-// A wait takes one statement to be counted and one to end, asks for as long as it may last, and ends its row although its own time
-// is over. One that the database could not count is answered at once: nothing bounds it.
+// A wait takes one statement that counts it and one that removes its row. It reserves its place for the longest time that it may
+// last, and removes its row although its own time has ended. If the database cannot count a call, nothing limits it, so it does not wait.
 func TestAWaitsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		store                   clockwork
-		function                time.Duration
+		function                time.Duration // until the function's own end
 		took, longest           time.Duration
-		looks, counted, retries int
+		polls, counted, retries int
 	}{
-		"settled before":       {clockwork{answers: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
-		"to its end":           {clockwork{answers: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
-		"cut off":              {clockwork{answers: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
-		"beyond the bound":     {clockwork{answers: always, full: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
-		"the database is away": {clockwork{answers: always, away: true}, time.Minute, 0, 0, 1, 0, 5},
+		"a settled promise takes no place":               {clockwork{answers: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
+		"a wait to its end is counted and removed":       {clockwork{answers: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
+		"a wait that the function's end cuts is removed": {clockwork{answers: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
+		"a call beyond the tenant's limit does not wait": {clockwork{answers: always, full: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
+		"a call that cannot be counted does not wait":    {clockwork{answers: always, away: true}, time.Minute, 0, 0, 1, 0, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -135,15 +148,15 @@ func TestAWaitsPlace(t *testing.T) {
 				a := decodeResponse(t, got)
 				require.Equal(t, 200, a.StatusCode, a.Body)
 				require.Equal(t, c.retries > 0, a.Headers["retry-after"] == "5")
-				require.Equal(t, c.took, time.Since(begun))
-				require.Equal(t, c.longest, store.longest)
-				require.Equal(t, []int{c.looks, c.counted, c.counted}, []int{store.looks, store.counted, store.ended})
+				require.Equal(t, c.took, time.Since(begun), "duration of the call")
+				require.Equal(t, c.longest, store.longest, "time for which the place is reserved")
+				require.Equal(t, []int{c.polls, c.counted, c.counted}, []int{store.looks, store.counted, store.ended}, "polls, rows added, rows removed")
 			})
 		})
 	}
 }
 
-// The operations that do not wait say which one does.
+// An operation that does not wait refuses waitSeconds, and names the operation that does.
 func TestWaitingIsElsewhere(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -152,19 +165,23 @@ func TestWaitingIsElsewhere(t *testing.T) {
 		{"get-promise", "id:" + promiseID, named, "GET /promises/{identifier}/wait", "wait-promise"},
 		{"list-events", workflowID, `{"tenant":"demo","workflowExecutionId":"` + workflowID + `"`, "GET /workflows/{workflowExecutionId}/events/wait", "wait-events"},
 	} {
-		got, err := s.handler(t, c.function).Invoke(t.Context(), httpEvent(t, "GET", tenant, c.identifier, "waitSeconds=1", ""))
-		require.NoError(t, err)
-		p := requireProblem(t, 400, "invalid_parameter", decodeResponse(t, got))
-		require.Equal(t, "waitSeconds", p["field"])
-		require.Contains(t, p["detail"], c.route)
-		_, err = s.direct(t, c.function, c.direct+`,"waitSeconds":1}`)
-		p = requireFunctionError(t, "unknown_field", err)
-		require.Equal(t, "waitSeconds", p["field"])
-		require.Contains(t, p["detail"], c.other)
+		t.Run(c.function+" by HTTP names the route of "+c.other, func(t *testing.T) {
+			got, err := s.handler(t, c.function).Invoke(t.Context(), httpEvent(t, "GET", tenant, c.identifier, "waitSeconds=1", ""))
+			require.NoError(t, err)
+			p := requireProblem(t, 400, "invalid_parameter", decodeResponse(t, got))
+			require.Equal(t, "waitSeconds", p["field"])
+			require.Contains(t, p["detail"], c.route)
+		})
+		t.Run(c.function+" in a direct invoke names "+c.other, func(t *testing.T) {
+			_, err := s.direct(t, c.function, c.direct+`,"waitSeconds":1}`)
+			p := requireFunctionError(t, "unknown_field", err)
+			require.Equal(t, "waitSeconds", p["field"])
+			require.Contains(t, p["detail"], c.other)
+		})
 	}
 }
 
-// invokedAs is the context of an invocation through an ARN that ends in the qualifier.
+// invokedAs returns the context of an invocation through the function's ARN with the qualifier appended.
 func invokedAs(t testing.TB, qualifier string) context.Context {
 	t.Helper()
 	return lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{
@@ -172,8 +189,8 @@ func invokedAs(t testing.TB, qualifier string) context.Context {
 	})
 }
 
-// An event is believed if it came through API Gateway's alias, and of an operation that has a route. Otherwise its caller has written
-// it, principal and all, and is refused in the direct form: nothing of it reaches the store.
+// A function reads an API Gateway event only if it was invoked through API Gateway's alias, and only if its operation has a route. In
+// any other case the caller wrote the event, principal included: the call is refused in the direct form and never reaches the store.
 func TestWhichEventsAreBelieved(t *testing.T) {
 	t.Parallel()
 	s := &service{log: new(bytes.Buffer)}
@@ -188,39 +205,42 @@ func TestWhichEventsAreBelieved(t *testing.T) {
 			event = callback{verb: "resolve", query: "token=" + sampleToken, body: []byte(`{"value":1}`)}.event(t)
 		}
 		for _, c := range []struct {
-			alias    string
-			ctx      context.Context
-			believed bool
+			name, alias string
+			ctx         context.Context
+			believed    bool
 		}{
-			{"http", invokedAs(t, ":http"), true},
-			{"http", invokedAs(t, ""), false},
-			{"http", invokedAs(t, ":$LATEST"), false},
-			{"http", invokedAs(t, ":https"), false},
-			{"http", invokedAs(t, ":xhttp"), false},
-			{"http", invokedAs(t, ":1:http"), false},
-			{"http", t.Context(), false},
-			{"", invokedAs(t, ""), true},
-			{"", t.Context(), true},
+			{"the alias", "http", invokedAs(t, ":http"), true},
+			{"the function's own ARN", "http", invokedAs(t, ""), false},
+			{"$LATEST", "http", invokedAs(t, ":$LATEST"), false},
+			{"an alias that begins with the alias", "http", invokedAs(t, ":https"), false},
+			{"an alias that ends in the alias", "http", invokedAs(t, ":xhttp"), false},
+			{"a version and the alias", "http", invokedAs(t, ":1:http"), false},
+			{"no ARN", "http", t.Context(), false},
+			{"the function's own ARN where no alias is set", "", invokedAs(t, ""), true},
+			{"no ARN where no alias is set", "", t.Context(), true},
 		} {
-			store := &recorder{pending: true}
-			h := s.handler(t, function)
-			h.Operation, h.Store, h.HTTPAlias = op, store, c.alias
-			got, err := h.Invoke(c.ctx, event)
-			if c.believed && routed[function] {
-				require.NoError(t, err, function)
-				require.NotZero(t, decodeResponse(t, got).StatusCode, function)
-				continue
-			}
-			detail := requireFunctionError(t, "forbidden", err)["detail"]
-			require.Contains(t, detail, "takes no API Gateway event from a direct invoke", function)
-			require.Contains(t, detail, map[bool]string{false: "tenant", true: "resolve-by-id or reject"}[function == "settle-callback"])
-			require.Empty(t, store.calls, function)
+			t.Run(function+" through "+c.name, func(t *testing.T) {
+				store := &recorder{pending: true}
+				h := s.handler(t, function)
+				h.Operation, h.Store, h.HTTPAlias = op, store, c.alias
+				got, err := h.Invoke(c.ctx, event)
+				if c.believed && routed[function] {
+					require.NoError(t, err)
+					require.NotZero(t, decodeResponse(t, got).StatusCode)
+					return
+				}
+				detail := requireFunctionError(t, "forbidden", err)["detail"]
+				require.Contains(t, detail, "takes no API Gateway event from a direct invoke")
+				require.Contains(t, detail, map[bool]string{false: "tenant", true: "resolve-by-id or reject"}[function == "settle-callback"])
+				require.Empty(t, store.calls)
+			})
 		}
 	}
-	// A function with the name of the alias is not the alias.
-	h := &gateway.Handler{Operation: gateway.GetPromise, Store: &recorder{}, HTTPAlias: "http", Log: s.handler(t, "get-promise").Log}
-	_, err := h.Invoke(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{
-		InvokedFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:http",
-	}), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
-	requireFunctionError(t, "forbidden", err)
+	t.Run("a function whose own name is the alias's is not invoked through the alias", func(t *testing.T) {
+		h := &gateway.Handler{Operation: gateway.GetPromise, Store: &recorder{}, HTTPAlias: "http", Log: s.handler(t, "get-promise").Log}
+		_, err := h.Invoke(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{
+			InvokedFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:http",
+		}), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+		requireFunctionError(t, "forbidden", err)
+	})
 }
