@@ -457,7 +457,7 @@ func TestSignRefuses(t *testing.T) {
 		require.Empty(t, s)
 	}
 	_, err := auth.SigningKey{}.Sign(good, now)
-	require.ErrorContains(t, err, "no key")
+	require.ErrorContains(t, err, "no signing key")
 }
 
 func TestParseKeys(t *testing.T) {
@@ -500,7 +500,7 @@ func TestParseKeys(t *testing.T) {
 		keys, err := auth.ParseLegacySecrets(s)
 		require.Error(t, err, name)
 		require.Zero(t, keys)
-		require.Regexp(t, `^key \d+`, err.Error(), "it tells the place")
+		require.Regexp(t, `^secret \d+`, err.Error(), "the position of the secret")
 		for _, quoted := range []string{secret[:10], other[:10], string(oldSecret[:10]), string(newSecret[:10])} {
 			require.NotContains(t, err.Error(), quoted, name)
 		}
