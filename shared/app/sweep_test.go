@@ -100,7 +100,7 @@ func TestSweepThatFails(t *testing.T) {
 	_, err := h.Invoke(t.Context(), []byte(`{"once":true}`))
 	e := requireType(t, "sweep_failed", err, "")
 	require.Contains(t, e.Message, "record deadlines: ")
-	require.Contains(t, e.Message, "expire keys: ")
+	require.Contains(t, e.Message, "expire idempotency keys: ")
 }
 
 func requireType(t *testing.T, want string, err error, payload string) messages.InvokeResponse_Error {
