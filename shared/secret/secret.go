@@ -96,7 +96,7 @@ func Denied(err error) bool {
 func clientOf(arn string) (*secretsmanager.Client, error) {
 	part := strings.Split(arn, ":")
 	if !IsARN(arn) || len(part) < 7 {
-		return nil, errors.New("not the ARN of a secret")
+		return nil, errors.New("not the ARN of a secret in Secrets Manager")
 	}
 	options := secretsmanager.Options{
 		Region: part[3],
