@@ -7,18 +7,22 @@ import (
 	"github.com/flovyn/promises/shared/config"
 )
 
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
 func ExampleLoad() {
 	for _, name := range config.Names {
-		os.Unsetenv(name)
+		must(os.Unsetenv(name))
 	}
-	os.Setenv("DATABASE_URL", "postgres://promises_app@db.example.com/promises")
-	os.Setenv("RETENTION_DAYS", "30")
-	defer os.Unsetenv("DATABASE_URL")
-	defer os.Unsetenv("RETENTION_DAYS")
+	must(os.Setenv("DATABASE_URL", "postgres://promises_app@db.example.com/promises"))
+	must(os.Setenv("RETENTION_DAYS", "30"))
 	c, err := config.Load()
 	fmt.Println(c.RetentionDays, c.MaxWaits, c.HTTPAlias, err)
 
-	os.Setenv("RETENTION_DAYS", "a month")
+	must(os.Setenv("RETENTION_DAYS", "a month"))
 	_, err = config.Load()
 	fmt.Println(err)
 	// Output:

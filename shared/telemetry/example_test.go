@@ -1,7 +1,7 @@
 package telemetry_test
 
 import (
-	"os"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -13,7 +13,7 @@ func ExampleMetrics_Count() {
 	var line strings.Builder
 	telemetry.NewMetrics(&line, "expire-promises").Count("PromisesExpired", 3)
 
-	os.Stdout.WriteString(regexp.MustCompile(`"Timestamp":\d+`).ReplaceAllString(line.String(), `"Timestamp":0`))
+	fmt.Print(regexp.MustCompile(`"Timestamp":\d+`).ReplaceAllString(line.String(), `"Timestamp":0`))
 	// Output:
 	// {"Function":"expire-promises","PromisesExpired":3,"_aws":{"Timestamp":0,"CloudWatchMetrics":[{"Namespace":"Promises","Dimensions":[["Function"]],"Metrics":[{"Name":"PromisesExpired","Unit":"Count"}]}]}}
 }
