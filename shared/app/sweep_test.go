@@ -31,7 +31,7 @@ func newSweepHandler(t *testing.T) (*sweepHandler, *dbtest.DB) {
 	}}, db
 }
 
-// A nothingDue is a store without due work.
+// nothingDue is a Store without due work.
 type nothingDue struct{}
 
 func (nothingDue) Expire(context.Context, int) (promise.ExpireResult, error) {

@@ -70,11 +70,11 @@ type Options struct {
 // was idle for five minutes.
 //
 // With IAMAuth or Secret, every connection is encrypted and the server's certificate
-// is fully verified, regardless of sslmode. NewPool trusts the authorities of RDS and RDS
-// Proxy, or the ones in URL's sslrootcert. A server without a certificate
-// receives nothing. No error contains a password, a token or the URL. If a token or a
-// password cannot be obtained, the connection fails with that cause, and
-// pgconn.SafeToRetry reports true, because nothing was sent.
+// is fully verified, regardless of sslmode. The pool trusts the authorities of RDS
+// and RDS Proxy, or the ones in URL's sslrootcert. It sends nothing to a server whose
+// certificate is invalid or missing. No error contains a password, a token or the
+// URL. If a token or a password cannot be obtained, the connection fails with that
+// cause, and pgconn.SafeToRetry reports true, because nothing was sent.
 func NewPool(o Options) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
@@ -109,8 +109,8 @@ func ConnConfig(ctx context.Context, o Options) (*pgx.ConnConfig, error) {
 // errURL replaces pgx's error, which may quote the URL and its password.
 var errURL = errors.New("DATABASE_URL is neither a postgres:// URL nor valid keyword=value pairs")
 
-// configure sets up c. It returns the function to call before each connection, or
-// nil.
+// configure applies the options to c. It returns the function to call before each
+// connection, or nil.
 func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnConfig) error, error) {
 	c.ConnectTimeout = connectTimeout
 	c.DefaultQueryExecMode = o.QueryExecMode
@@ -158,8 +158,8 @@ func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnCo
 	}, nil
 }
 
-// A notConnected is an error of BeforeConnect. It implements pgconn.SafeToRetry,
-// because nothing was sent; pgx does not do that itself.
+// notConnected is an error of BeforeConnect. Its SafeToRetry makes pgconn.SafeToRetry
+// report true, because nothing was sent. pgx does not do that itself.
 type notConnected struct{ error }
 
 func (notConnected) SafeToRetry() bool { return true }

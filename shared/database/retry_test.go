@@ -27,7 +27,7 @@ import (
 	"github.com/flovyn/promises/shared/localpg"
 )
 
-// A logged is a log that can be read while it is written.
+// logged is a log that can be read while it is written.
 type logged struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -27,7 +27,7 @@ const (
 	countRows    = 100_000 // per statement, over its tenants
 )
 
-// A counting is the state of one call's counts. The counting goroutine alone uses it.
+// counting is the state of one call's counts. The counting goroutine alone uses it.
 type counting struct {
 	work work
 	next map[uuid.UUID]time.Time // a tenant's earliest next count

@@ -50,7 +50,7 @@ func TestTheSweepCounts(t *testing.T) {
 	})
 }
 
-// A counted is a store whose counts take time in proportion to a tenant's rows.
+// counted is a Store whose counts take time in proportion to a tenant's rows.
 type counted struct {
 	clockwork
 	rows   map[uuid.UUID]int // of each tenant

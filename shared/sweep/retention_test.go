@@ -184,7 +184,7 @@ func TestCreationRacesWithRetention(t *testing.T) {
 		JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.last_sequence_number = e.sequence_number`))
 }
 
-// A smallBatches is a Store that deletes in small statements, so that deletions take longer.
+// smallBatches is a Store that deletes in small statements, so that deletions take longer.
 type smallBatches struct{ *repository.Repository }
 
 func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limit int) (total promise.Deleted, err error) {

@@ -86,7 +86,8 @@ const (
 	deleteBatch = 500
 
 	// Deletions are not urgent. A pause after each full batch leaves the database to
-	// other calls, and a pause after each round lets new work accumulate.
+	// other calls. A round ends when no kind has a full batch, and the next round
+	// starts betweenRounds later.
 	betweenBatches = 50 * time.Millisecond
 	betweenRounds  = 10 * time.Second
 
@@ -150,7 +151,7 @@ type call struct {
 	waitResult chan promise.ExpireResult
 }
 
-// A work is the state of one kind of work. One goroutine alone uses it.
+// work is the state of one kind of work. One goroutine alone uses it.
 type work struct {
 	name   string
 	failed int   // batches
@@ -168,7 +169,7 @@ func (w *work) adapt(err error) {
 	}
 }
 
-// An unreported holds the deadlines' metrics since the last report.
+// unreported is the state of the deadlines' metrics since the last report.
 type unreported struct {
 	since   time.Time // the last report
 	passed  bool      // whether a pass has succeeded; without one, the values are unknown
@@ -176,6 +177,7 @@ type unreported struct {
 	overdue time.Duration
 }
 
+// sweep calls do with a call that lasts for d, or until ctx is about to end.
 func (s *Sweeper) sweep(ctx context.Context, d time.Duration, do func(*call)) (Report, error) {
 	end := time.Now().Add(d)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-reserve-grace).Before(end) {
@@ -273,6 +275,7 @@ func (c *call) endWait() {
 	}
 }
 
+// count adds the result to the report and the metrics.
 func (c *call) count(e promise.ExpireResult) {
 	c.report.Expired += e.Expired
 	c.unreported.expired += e.Expired
@@ -313,6 +316,7 @@ func (c *call) reportDeadlines() {
 	c.unreported = unreported{since: time.Now()}
 }
 
+// cleanUpInRounds repeats cleanUp until the run ends.
 func (c *call) cleanUpInRounds() {
 	for c.runCtx.Err() == nil {
 		c.cleanUp(betweenBatches)

@@ -11,7 +11,7 @@ import (
 // Namespace is the CloudWatch namespace of the metrics.
 const Namespace = "Promises"
 
-// A Metrics is a writer of metrics in CloudWatch's embedded metric format. CloudWatch
+// Metrics is a writer of metrics in CloudWatch's embedded metric format. CloudWatch
 // Logs turns each line into a metric with the single dimension Function. The log
 // level does not affect it. It is safe for concurrent use.
 type Metrics struct {

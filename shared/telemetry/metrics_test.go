@@ -82,7 +82,7 @@ func TestMetricsThatSayNothingAreNotWritten(t *testing.T) {
 	}
 }
 
-// A wholeLines is a writer that fails the test if a Write is not one line.
+// wholeLines is a writer that fails the test if a Write is not one line.
 type wholeLines struct {
 	t *testing.T
 	n int
