@@ -1,4 +1,4 @@
-// Command authorize is the Lambda that finds out who calls the HTTP API.
+// Command authorize is the Lambda that authenticates callers of the HTTP API.
 package main
 
 import "github.com/flovyn/promises/shared/app"

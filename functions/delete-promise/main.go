@@ -1,4 +1,4 @@
-// Command delete-promise is the Lambda that erases a settled promise's contents.
+// Command delete-promise is the Lambda that erases the contents of a settled promise.
 package main
 
 import (

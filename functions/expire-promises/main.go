@@ -1,5 +1,5 @@
-// Command expire-promises is the Lambda of the schedule: it records the deadlines that pass, and deletes what nobody needs any
-// more.
+// Command expire-promises is the scheduled Lambda that records deadlines, deletes expired idempotency keys and old promises, and
+// counts what each tenant has.
 package main
 
 import "github.com/flovyn/promises/shared/app"

@@ -1,4 +1,4 @@
-// Command extend-promise is the Lambda that moves promises' deadlines.
+// Command extend-promise is the Lambda that changes the deadlines of promises.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command reject is the Lambda that rejects promises by either identifier.
+// Command reject is the Lambda that rejects promises by id or by idempotency key.
 package main
 
 import (

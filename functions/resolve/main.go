@@ -1,4 +1,4 @@
-// Command resolve is the Lambda that resolves promises by either identifier: the HTTP entry.
+// Command resolve is the Lambda that resolves promises by id or by idempotency key, for callers over HTTP.
 package main
 
 import (

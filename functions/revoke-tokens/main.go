@@ -1,4 +1,4 @@
-// Command revoke-tokens is the Lambda that ends a promise's tokens.
+// Command revoke-tokens is the Lambda that revokes a promise's tokens.
 package main
 
 import (

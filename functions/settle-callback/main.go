@@ -1,4 +1,4 @@
-// Command settle-callback is the Lambda that callback URLs call. It verifies their tokens itself.
+// Command settle-callback is the Lambda behind callback URLs. It verifies their tokens itself.
 package main
 
 import (

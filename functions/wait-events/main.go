@@ -1,4 +1,4 @@
-// Command wait-events is the Lambda that reads a workflow execution's log once it has an event.
+// Command wait-events is the Lambda that waits for new events in a workflow execution's log and reads them.
 package main
 
 import (

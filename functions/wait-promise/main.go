@@ -1,4 +1,4 @@
-// Command wait-promise is the Lambda that reads a promise once it is settled.
+// Command wait-promise is the Lambda that waits until a promise is settled and reads it.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package app is the composition root: it makes a Lambda of an operation.
+// Package app is the composition root: it connects the parts of each Lambda function and starts it.
 package app
 
 import (
@@ -25,31 +25,30 @@ import (
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
-// callTimeout leaves a caller who is answered 503 time to repeat the call
-// before API Gateway's own 30 s are over.
+// callTimeout bounds a call's wait for the database. A caller that is answered 503
+// can repeat the call within API Gateway's limit of 30 s.
 const callTimeout = 4 * time.Second
 
-// firstCollection is when garbage is collected for the first time, whatever there
-// is of it. Go does so every two minutes, but not before a first time, which comes
-// with 4 MiB: after half an hour or more where little is done, and until then
-// memory grows as if something leaked.
+// firstCollection is the time from the start to a forced garbage collection. Go's
+// two-minute collection starts only after a first one, at 4 MiB. An idle function
+// takes half an hour or more to reach that size, and looks as if it leaked memory.
 const firstCollection = 10 * time.Second
 
-// service is what every function is made of.
+// A service holds the parts that every function uses.
 type service struct {
 	conf    config.Config
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	store   *repository.Repository
 	tokens  *auth.Verifier
-	signing auth.Source[auth.SigningKey] // nil: no tokens are made
+	signing auth.Source[auth.SigningKey] // nil if no tokens are issued
 	// stopping is closed by the first SIGTERM.
 	stopping <-chan struct{}
 }
 
-// Run serves an operation until Lambda ends the process. A configuration that
-// is unusable ends it at once, with the reason in the log. The database is
-// connected to by the first call that needs it.
+// Run serves an operation until Lambda ends the process. If the configuration is
+// invalid, Run logs the cause and exits at once. The first call that needs the
+// database connects to it.
 func Run(op gateway.Operation) {
 	start(func(s service) lambda.Handler {
 		return &gateway.Handler{
@@ -69,13 +68,13 @@ func Run(op gateway.Operation) {
 	})
 }
 
-// RunAuthorize serves the HTTP API's authorizer until Lambda ends the process;
-// it starts as Run does.
+// RunAuthorize serves the HTTP API's authorizer until Lambda ends the process. It
+// starts as Run does.
 func RunAuthorize() {
 	start(func(s service) lambda.Handler { return s.authorizer() })
 }
 
-// signer returns nil if there is nothing to sign with.
+// signer returns nil if there is no signing key.
 func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 	if s.signing == nil {
 		return nil
@@ -92,14 +91,14 @@ func (s service) signer() func(context.Context) (gateway.SignToken, error) {
 	}
 }
 
-// keys makes what verifies tokens and, if the configuration has a signing key,
-// what signs them. A secret is read when it is first needed. A key that stands in
-// the configuration itself is checked at once.
-func (s *service) keys() error {
+// loadTokenKeys sets the verifier of tokens and, if the configuration has a signing
+// key, its source. A secret in Secrets Manager is read when it is first needed. A
+// key in the configuration itself is checked at once.
+func (s *service) loadTokenKeys() error {
 	legacy := auth.Always(auth.VerificationKeys{})
 	switch text := s.conf.TokenKeys; {
 	case secret.IsARN(text):
-		legacy = auth.NewCached("legacy token keys", parsed(text, auth.ParseLegacySecrets), time.Now, s.log).Get
+		legacy = auth.NewCached("legacy token secrets", parsed(text, auth.ParseLegacySecrets), time.Now, s.log).Get
 	case text != "":
 		keys, err := auth.ParseLegacySecrets(text)
 		if err != nil {
@@ -124,7 +123,7 @@ func (s *service) keys() error {
 	return nil
 }
 
-// parsed reads the secret of that ARN.
+// parsed returns a function that reads and parses the secret with the given ARN.
 func parsed[T any](arn string, parse func(string) (T, error)) func(context.Context) (T, error) {
 	return func(ctx context.Context) (none T, err error) {
 		text, err := secret.Get(ctx, arn)
@@ -141,18 +140,18 @@ func (s service) authorizer() *auth.Authorizer {
 
 func start(handler func(service) lambda.Handler) { startWith(0, handler) }
 
-// startWith is start for a function that opens another number of connections than database.PoolSize.
+// startWith works as start, with a pool of up to the given number of connections; zero means database.PoolSize.
 func startWith(connections int, handler func(service) lambda.Handler) {
 	if os.Getenv("GOMAXPROCS") == "" {
-		// A call at a time has nothing to do in parallel; a second thread would be
-		// woken for each step of it, and cost a sixth more CPU.
+		// A function handles one call at a time, which has nothing to do in parallel.
+		// A second thread would be woken for each step, and cost a sixth more CPU.
 		runtime.GOMAXPROCS(1)
 	}
 	time.AfterFunc(firstCollection, runtime.GC)
 	stopping := terminated()
 	conf, err := config.Load()
 	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
-	slog.SetDefault(log) // what aws-lambda-go says goes there, too
+	slog.SetDefault(log) // for aws-lambda-go's lines
 	telemetry.QuietFunctionErrors()
 	if err == nil {
 		var pool *pgxpool.Pool
@@ -165,7 +164,7 @@ func startWith(connections int, handler func(service) lambda.Handler) {
 
 				stopping: stopping,
 			}
-			if err = s.keys(); err == nil {
+			if err = s.loadTokenKeys(); err == nil {
 				lambda.Start(handler(s))
 			}
 		}
@@ -174,15 +173,16 @@ func startWith(connections int, handler func(service) lambda.Handler) {
 	os.Exit(1)
 }
 
-// terminated returns a channel that the first SIGTERM closes; no SIGTERM ends
-// the process any more. The local runner sends one before it ends its functions,
-// so that they can answer. Lambda sends one only to functions with extensions.
+// terminated returns a channel that the first SIGTERM closes. From then on SIGTERM
+// does not end the process. The local runner sends SIGTERM before it ends its
+// functions, so that waiting calls can be answered. Lambda sends it only to functions
+// with extensions.
 func terminated() <-chan struct{} {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	return ctx.Done()
 }
 
-// openPool says where the database of the configuration is.
+// openPool returns a connection pool for the configured database.
 func openPool(conf config.Config, connections int) (*pgxpool.Pool, error) {
 	o := database.Options{URL: conf.DatabaseURL, Connections: connections, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode}
 	if conf.PasswordSecret != "" {

@@ -15,15 +15,15 @@ import (
 	"github.com/flovyn/promises/shared/sweep"
 )
 
-// sweepTime is a little more than the schedule's period, so that there is
-// always a sweep at work.
+// sweepTime is slightly longer than the schedule's period, so that a sweep is always
+// running.
 const sweepTime = time.Minute + 5*time.Second
 
-// RunSweep serves the schedule's work until Lambda ends the process; it starts
-// as Run does. The payloads are {} and what EventBridge sends on a schedule,
-// which work for a little over a minute, and {"once": true}, which does what is due now. The
-// answer is a sweep.Report. Errors are Lambda function errors of the type
-// invalid_payload, with which nothing was done, or sweep_failed.
+// RunSweep serves the scheduled sweep until Lambda ends the process. It starts as Run
+// does. The payload {} and an event of EventBridge's scheduler sweep for a little over
+// a minute. The payload {"once": true} does the work that is due now. The answer is a
+// sweep.Report. Errors are Lambda function errors of the type invalid_payload, with
+// which nothing was done, or sweep_failed.
 func RunSweep() {
 	startWith(database.SweepPoolSize, func(s service) lambda.Handler {
 		return &sweepHandler{log: s.log, sweeper: &sweep.Sweeper{
@@ -45,7 +45,7 @@ func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 	once, ok := readSweep(payload)
 	if !ok {
 		return nil, messages.InvokeResponse_Error{
-			Type: "invalid_payload", Message: `The payload must be {}, {"once": true} or a scheduled event of EventBridge's.`,
+			Type: "invalid_payload", Message: `The payload must be {}, {"once": true} or a scheduled event of EventBridge.`,
 		}
 	}
 	var report sweep.Report
@@ -62,7 +62,7 @@ func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 	return json.Marshal(report)
 }
 
-// readSweep takes a payload to the letter. ok is false for one that is none.
+// readSweep parses a payload strictly: field names are exact, and none may be unknown or repeated. ok is false if it is invalid.
 func readSweep(payload []byte) (once, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(payload))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -30,7 +31,7 @@ func newSweepHandler(t *testing.T) (*sweepHandler, *dbtest.DB) {
 	}}, db
 }
 
-// nothingDue is a store in which nothing falls due.
+// nothingDue is a Store without due work.
 type nothingDue struct{}
 
 func (nothingDue) Expire(context.Context, int) (promise.ExpireResult, error) {
@@ -64,21 +65,27 @@ func TestSweepPayloads(t *testing.T) {
 	require.NoError(t, err)
 	once, err := os.ReadFile("../../events/expire-promises.once.json")
 	require.NoError(t, err)
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		payload string
 		long    bool
 	}{
-		{"{}", true}, {" { }\n", true}, {string(scheduled), true}, {`{"once":false}`, true},
-		{string(once), false}, {`{"once":true}`, false},
+		"an empty object":             {"{}", true},
+		"an empty object with spaces": {" { }\n", true},
+		"the scheduled sample":        {string(scheduled), true},
+		"once: false":                 {`{"once":false}`, true},
+		"the sample of once":          {string(once), false},
+		"once: true":                  {`{"once":true}`, false},
 	} {
-		synctest.Test(t, func(t *testing.T) { // with a clock of its own
-			h := *h
-			h.sweeper = &sweep.Sweeper{Store: nothingDue{}, Metrics: h.sweeper.Metrics, Log: h.log}
-			begun := time.Now()
-			answer, err := h.Invoke(t.Context(), []byte(c.payload))
-			require.NoError(t, err, c.payload)
-			require.JSONEq(t, `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`, string(answer))
-			require.Equal(t, map[bool]time.Duration{true: sweepTime}[c.long], time.Since(begun), c.payload)
+		t.Run("valid: "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := *h
+				h.sweeper = &sweep.Sweeper{Store: nothingDue{}, Metrics: h.sweeper.Metrics, Log: h.log}
+				begun := time.Now()
+				answer, err := h.Invoke(t.Context(), []byte(c.payload))
+				require.NoError(t, err)
+				require.JSONEq(t, `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`, string(answer))
+				require.Equal(t, map[bool]time.Duration{true: sweepTime}[c.long], time.Since(begun))
+			})
 		})
 	}
 	for _, payload := range []string{
@@ -87,8 +94,10 @@ func TestSweepPayloads(t *testing.T) {
 		`{"once":false,"once":true}`, `{"detail-type":"Scheduled Event"}`, `{"source":"aws.scheduler"}`,
 		`{"detail-type":1,"source":"aws.scheduler"}`, `{"detail-type":"x","source":"y","once":true}`,
 	} {
-		_, err := h.Invoke(t.Context(), []byte(payload))
-		require.NotEmpty(t, requireType(t, "invalid_payload", err, payload).Message)
+		t.Run(fmt.Sprintf("invalid: %q", payload), func(t *testing.T) {
+			_, err := h.Invoke(t.Context(), []byte(payload))
+			require.NotEmpty(t, requireType(t, "invalid_payload", err).Message)
+		})
 	}
 }
 
@@ -98,15 +107,15 @@ func TestSweepThatFails(t *testing.T) {
 	db.Exec(t, "DROP TABLE workflow_event_row CASCADE")
 	db.Exec(t, "DROP TABLE idempotency_key")
 	_, err := h.Invoke(t.Context(), []byte(`{"once":true}`))
-	e := requireType(t, "sweep_failed", err, "")
+	e := requireType(t, "sweep_failed", err)
 	require.Contains(t, e.Message, "record deadlines: ")
-	require.Contains(t, e.Message, "expire keys: ")
+	require.Contains(t, e.Message, "expire idempotency keys: ")
 }
 
-func requireType(t *testing.T, want string, err error, payload string) messages.InvokeResponse_Error {
+func requireType(t *testing.T, want string, err error) messages.InvokeResponse_Error {
 	t.Helper()
 	var e messages.InvokeResponse_Error
-	require.True(t, errors.As(err, &e), "%v: %s", err, payload)
-	require.Equal(t, want, e.Type, payload)
+	require.True(t, errors.As(err, &e), "%v", err)
+	require.Equal(t, want, e.Type)
 	return e
 }

@@ -28,32 +28,33 @@ import (
 const usage = `usage: manage-tenants [--function <name>] <command>
 
   create <slug>                                     create a tenant
-  list                                              list all tenants, with their limits and what they have
-  suspend <slug>                                    none of its credentials opens anything any more
-  resume <slug>                                     as before
-  set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes, waits; default in place of a number
-  delete <slug> [confirm]                           what a tenant has; with the word confirm: delete a suspended tenant for ever
+  list                                              list all tenants, with their limits and usage
+  suspend <slug>                                    refuse all credentials of the tenant
+  resume <slug>                                     accept them again
+  set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes, waits; the number may be: default
+  delete <slug> [confirm]                           show the tenant's usage; with the word confirm: delete a suspended tenant for ever
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read,manage; expires: an RFC 3339 time
   list-keys <tenant>
-  revoke-key <tenant> <key id> [tokens]             with the word tokens: the promise tokens that the key asked for, too
-  @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @-: of standard input
+  revoke-key <tenant> <key id> [tokens]             with the word tokens: revoke the promise tokens that the API key requested, too
+  @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @- reads standard input
 
 With --function, the command invokes the deployed Lambda of that name or ARN, with the AWS credentials and the region
 of the environment or the AWS profile. Without it, the command works on the database of DATABASE_URL.
 `
 
-// functionTime bounds a call of a deployed function, the search for credentials
-// included.
+// functionTime limits a call of a deployed function, including the search for AWS
+// credentials.
 const functionTime = time.Minute
 
-// Connect returns a handler that invokes the deployed function of that name or
-// ARN. Its errors are the function's own, or say why it could not be invoked.
+// A Connect is a function that returns a handler for a deployed function, given its
+// name or ARN. The handler returns the deployed function's errors, or the reason why
+// the invocation failed.
 type Connect func(ctx context.Context, function string) (lambda.Handler, error)
 
-// RunManageTenants serves a gateway.TenantHandler until Lambda ends the process.
-// Started from a shell instead, it does what its arguments say, prints the
-// answer, and exits: with 1 if that failed, with 2 if the arguments ask for nothing
-// that can be done. connect may be nil: then --function is refused.
+// RunManageTenants serves a gateway.TenantHandler until Lambda ends the process. In a
+// shell, it runs the command in its arguments, prints the answer and exits: with 1 if
+// the command failed, with 2 if the arguments are invalid. If connect is nil,
+// --function is refused.
 func RunManageTenants(connect Connect) {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
 		c := command{connect: connect, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
@@ -69,14 +70,13 @@ func tenantHandler(store gateway.TenantStore, log *slog.Logger) lambda.Handler {
 	}}
 }
 
-// optional are the arguments that may be left out.
+// optional lists the arguments that may be omitted.
 var optional = []string{"expiresAt", "tokens", "confirm"}
 
-// limitsArgument stands for one argument or more of the form name=value.
+// limitsArgument stands for one or more arguments of the form name=value.
 const limitsArgument = "limits"
 
-// commands gives the action of each command, and the fields that its arguments
-// are.
+// commands maps each command to its action and the field of each argument.
 var commands = map[string][]string{
 	"create":     {"create-tenant", "slug"},
 	"list":       {"list-tenants"},
@@ -89,14 +89,14 @@ var commands = map[string][]string{
 	"revoke-key": {"revoke-key", "tenant", "keyId", "tokens"},
 }
 
-// command is manage-tenants as it is run from a shell.
+// A command is one run of manage-tenants in a shell.
 type command struct {
 	connect        Connect
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
-// usageError is the error of arguments that ask for nothing that can be done.
+// A usageError is the error of invalid arguments.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -139,10 +139,10 @@ func (c command) run(args []string) (code int) {
 	return 0
 }
 
-// payload returns the payload that the arguments stand for.
+// payload returns the function's payload for the arguments.
 func (c command) payload(args []string) ([]byte, error) {
 	if len(args) == 0 {
-		return nil, usageError("There is no command.")
+		return nil, usageError("The command is missing.")
 	}
 	if file, ok := strings.CutPrefix(args[0], "@"); ok && len(args) == 1 {
 		return c.read(file)
@@ -152,9 +152,9 @@ func (c command) payload(args []string) ([]byte, error) {
 	case !ok:
 		return nil, usageError(fmt.Sprintf("Unknown command %q.", args[0]))
 	case len(args) > len(fields) && !slices.Contains(fields, limitsArgument):
-		return nil, usageError(fmt.Sprintf("%s has no argument %q. Flags go before the command.", args[0], args[len(fields)]))
+		return nil, usageError(fmt.Sprintf("%s takes no argument %q. Write flags before the command.", args[0], args[len(fields)]))
 	case len(args) < len(fields) && !slices.Contains(optional, fields[len(args)]):
-		return nil, usageError(fmt.Sprintf("%s: %s is missing.", args[0], fields[len(args)]))
+		return nil, usageError(fmt.Sprintf("%s: the argument %s is missing.", args[0], fields[len(args)]))
 	}
 	payload := map[string]any{"action": fields[0]}
 	for i, arg := range args[1:] {
@@ -182,23 +182,23 @@ func (c command) payload(args []string) ([]byte, error) {
 	return json.Marshal(payload)
 }
 
-// limitOf reads pending=1000 or pending=default.
+// limitOf parses an argument such as pending=1000 or pending=default.
 func limitOf(arg string) (name string, value any, err error) {
 	name, text, ok := strings.Cut(arg, "=")
 	if _, known := promise.LimitOf(name); !ok || !known {
-		return "", nil, usageError(fmt.Sprintf("%q is no limit. Write pending=1000 or pending=default, for example.", arg))
+		return "", nil, usageError(fmt.Sprintf("%q is not a limit. Write pending=1000 or pending=default, for example.", arg))
 	}
 	if text == "default" {
 		return name, nil, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return "", nil, usageError(fmt.Sprintf("%q is no whole number. Write %s=1000 or %s=default, for example.", text, name, name))
+		return "", nil, usageError(fmt.Sprintf("%q is not a whole number. Write %s=1000 or %s=default, for example.", text, name, name))
 	}
 	return name, n, nil
 }
 
-// read reads a file of JSON; - is standard input.
+// read returns the contents of a JSON file; - means standard input.
 func (c command) read(file string) (text []byte, err error) {
 	if file == "-" {
 		file = "standard input"
@@ -207,13 +207,13 @@ func (c command) read(file string) (text []byte, err error) {
 		text, err = os.ReadFile(file)
 	}
 	if err == nil && !json.Valid(text) {
-		err = fmt.Errorf("%s must be JSON", file)
+		err = fmt.Errorf("%s must contain JSON", file)
 	}
 	return text, err
 }
 
-// callUntilDone repeats the call of a deletion until the tenant is gone, and adds
-// up what the calls have deleted.
+// callUntilDone makes the call. It repeats a deletion until the tenant is deleted,
+// and adds up the numbers of deleted rows.
 func (c command) callUntilDone(function string, payload []byte) ([]byte, error) {
 	total := map[string]int64{}
 	for {
@@ -242,14 +242,14 @@ func (c command) callUntilDone(function string, payload []byte) ([]byte, error) 
 	}
 }
 
-// call sends the payload to the deployed function or, if function is empty, does
-// its work here.
+// call sends the payload to the deployed function. If function is empty, call handles
+// the payload itself, on the database of DATABASE_URL.
 func (c command) call(function string, payload []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), functionTime)
 	defer cancel()
 	if function != "" {
 		if c.connect == nil {
-			return nil, errors.New("this build cannot invoke functions: go run ./functions/manage-tenants")
+			return nil, errors.New("this build cannot invoke functions; use: go run ./functions/manage-tenants")
 		}
 		h, err := c.connect(ctx, function)
 		if err != nil {
@@ -266,12 +266,13 @@ func (c command) call(function string, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer pool.Close()
-	// An error of the service's own has its cause in the log alone.
+	// The cause of an internal error appears only in the log.
 	log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	return tenantHandler(repository.New(pool), log).Invoke(ctx, payload)
 }
 
-// explain puts a function error into words.
+// explain returns the text of an error for the shell: a problem's field and detail,
+// without the JSON around them.
 func explain(err error) string {
 	var e messages.InvokeResponse_Error
 	if !errors.As(err, &e) {
@@ -279,7 +280,7 @@ func explain(err error) string {
 	}
 	var problem struct{ Detail, Field string }
 	if json.Unmarshal([]byte(e.Message), &problem) != nil || problem.Detail == "" {
-		return e.Type + ": " + e.Message // the service's own, such as a time-out
+		return e.Type + ": " + e.Message // Lambda's own error, such as a timeout
 	}
 	if problem.Field != "" {
 		return problem.Field + ": " + problem.Detail

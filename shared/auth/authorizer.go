@@ -1,6 +1,6 @@
-// Package auth proves who calls: by a tenant's API key, which the database
-// knows by its hash, or by a promise token, which is signed. What they may do
-// is the domain's rule: promise.Principal.May.
+// Package auth authenticates callers: by a tenant's API key, which the database
+// knows by its hash, or by a promise token, which is signed. The domain decides
+// what a caller may do: see promise.Principal.May.
 package auth
 
 import (
@@ -19,61 +19,63 @@ import (
 )
 
 const (
-	// PositiveTTL is for how long an answer that lets in is used again. The HTTP API
-	// in front may keep what it was told for 15 s more, and a call may wait for 25:
-	// within a minute of its revocation a key is told nothing any more.
+	// PositiveTTL is the time for which a positive answer is cached. API Gateway may
+	// cache it for 15 s more, and a call may wait for 25 s. So a revoked API key stops
+	// working within a minute.
 	PositiveTTL = 15 * time.Second
 
-	// NegativeTTL is for how long an answer that keeps out is used again.
+	// NegativeTTL is the time for which a negative answer is cached.
 	NegativeTTL = 60 * time.Second
 
-	// CacheSize is how many answers of each kind are kept.
+	// CacheSize is the number of positive answers, and of negative ones, that the
+	// cache of API keys and the cache of tokens each hold.
 	CacheSize = 10_000
 
-	// lookupTimeout limits a look-up, which does not end with the call that began
-	// it: others may wait for it, too. An authorizer that gives up leaves the
-	// operation most of the time that its caller is to wait.
+	// lookupTimeout limits a database look-up. The look-up does not end with the
+	// call that began it, because other calls may wait for it. The limit leaves the
+	// operation most of the time that its caller waits.
 	lookupTimeout = 1500 * time.Millisecond
 )
 
-// Store knows keys and tenants. Of what is unknown it says promise.ErrNotFound;
-// every other error is a fault of its own.
+// A Store looks up API keys and tokens. It returns promise.ErrNotFound for an
+// unknown key, tenant or promise; every other error is a failure of the store.
 type Store interface {
 	FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error)
-	// TokenActive reports whether a promise token is in force: see Token for keyID and revokedAt.
+	// TokenActive reports whether a promise token is in force. Token describes keyID and revokedAt.
 	TokenActive(ctx context.Context, tenant string, promiseID, keyID uuid.UUID, revokedAt *time.Time) (bool, error)
 }
 
-// Authorizer finds out whose a credential is. It is safe for concurrent use.
+// An Authorizer finds the principal of a credential. It is safe for concurrent use.
 type Authorizer struct {
 	store        Store
 	tokens       *Verifier
 	now          func() time.Time
 	log          *slog.Logger
-	keys         *cache[promise.APIKey]
-	tokensActive *cache[struct{}]
+	apiKeys      *cache[promise.APIKey]
+	activeTokens *cache[struct{}]
 }
 
-// NewAuthorizer makes an Authorizer that has asked nothing yet. Why it refuses
-// a credential it tells the log alone.
+// NewAuthorizer returns an Authorizer with empty caches. The Authorizer writes the
+// cause of a refusal to the log only.
 func NewAuthorizer(store Store, tokens *Verifier, now func() time.Time, log *slog.Logger) *Authorizer {
 	wall := func() time.Time { return now().Round(0) } // see cache
 	return &Authorizer{
 		store: store, tokens: tokens, now: wall, log: log,
-		keys: newCache[promise.APIKey](wall), tokensActive: newCache[struct{}](wall),
+		apiKeys: newCache[promise.APIKey](wall), activeTokens: newCache[struct{}](wall),
 	}
 }
 
-// Authorize says whose the credential is: an API key or a promise token, as it
-// stands after "Bearer ". Where it is no good, ok is false and the principal is
-// promise.Anonymous, with ExpiresAt if an API key has expired. An err says that nothing was found out, because the store
-// or the keys' source failed or ctx ended: repeat the call.
+// Authorize returns the principal of a credential: an API key or a promise token,
+// without "Bearer ". If the credential is invalid, ok is false and the principal is
+// promise.KindAnonymous; its ExpiresAt is set if an API key has expired. An error
+// means that the credential could not be checked, because the store or the source
+// of the verification keys failed or ctx ended; the caller may repeat the call.
 //
-// A credential that was revoked, or whose tenant was suspended, is let in for up
-// to PositiveTTL; one that expires, never.
+// A credential that was revoked, or whose tenant was suspended, is accepted for up
+// to PositiveTTL. An expired credential is refused at once.
 func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promise.Principal, ok bool, err error) {
 	if LooksLikeAPIKey(credential) {
-		p, ok, err = a.authorizeKey(ctx, credential)
+		p, ok, err = a.authorizeAPIKey(ctx, credential)
 	} else {
 		p, ok, err = a.authorizeToken(ctx, credential)
 	}
@@ -83,18 +85,18 @@ func (a *Authorizer) Authorize(ctx context.Context, credential string) (p promis
 	return p, true, nil
 }
 
-func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.Principal, bool, error) {
+func (a *Authorizer) authorizeAPIKey(ctx context.Context, secret string) (promise.Principal, bool, error) {
 	if !CheckAPIKey(secret) {
-		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "not of the form of a key"))
+		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "malformed API key"))
 		return promise.Principal{}, false, nil
 	}
 	hash := HashAPIKey(secret)
-	key, ok, err := a.keys.get(ctx, [sha256.Size]byte(hash), func(ctx context.Context) (promise.APIKey, bool, error) {
+	key, ok, err := a.apiKeys.get(ctx, [sha256.Size]byte(hash), func(ctx context.Context) (promise.APIKey, bool, error) {
 		key, err := a.store.FindAPIKey(ctx, hash)
 		if errors.Is(err, promise.ErrNotFound) || err == nil && !SameHash(key.Hash, hash) {
 			return promise.APIKey{}, false, nil
 		}
-		return key, err == nil && key.RevokedAt == nil && !key.TenantSuspended && !a.over(key), err
+		return key, err == nil && key.RevokedAt == nil && !key.TenantSuspended && !a.expired(key), err
 	})
 	if err != nil {
 		return promise.Principal{}, false, err
@@ -107,7 +109,7 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 	case key.TenantSuspended:
 		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "tenant suspended"), id)
 		return promise.Principal{}, false, nil
-	case a.over(key):
+	case a.expired(key):
 		a.refuse(ctx, promise.KindAPIKey, slog.String("cause", "expired"), id)
 		return promise.Principal{ExpiresAt: *key.ExpiresAt}, false, nil
 	case !ok:
@@ -116,7 +118,7 @@ func (a *Authorizer) authorizeKey(ctx context.Context, secret string) (promise.P
 	}
 	p := promise.Principal{
 		By:     promise.By{Kind: promise.KindAPIKey, ID: key.ID.String()},
-		Tenant: key.Tenant, Scopes: slices.Clone(key.Scopes), // the key stays in the cache
+		Tenant: key.Tenant, Scopes: slices.Clone(key.Scopes), // the cached key is shared by all callers
 	}
 	if key.ExpiresAt != nil {
 		p.ExpiresAt = *key.ExpiresAt
@@ -133,9 +135,9 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 	case err != nil:
 		return promise.Principal{}, false, err
 	}
-	// Verify takes less than a look-up, so only the look-up is cached. Tokens that the database cannot tell apart share it. A token that is
-	// issued after a revocation is another question than the ones before, so their cached refusal does not meet it.
-	_, ok, err := a.tokensActive.get(ctx, t.question(), func(ctx context.Context) (struct{}, bool, error) {
+	// Verify takes less time than a look-up, so only the look-up is cached. Tokens with the same lookupHash share its answer. A token that
+	// is issued after a revocation has another lookupHash, so the cached refusal of earlier tokens does not affect it.
+	_, ok, err := a.activeTokens.get(ctx, t.lookupHash(), func(ctx context.Context) (struct{}, bool, error) {
 		active, err := a.store.TokenActive(ctx, t.Tenant, t.PromiseID, t.APIKeyID, t.RevokedAt)
 		if errors.Is(err, promise.ErrNotFound) {
 			return struct{}{}, false, nil
@@ -155,9 +157,9 @@ func (a *Authorizer) authorizeToken(ctx context.Context, s string) (promise.Prin
 	}, true, nil
 }
 
-// question identifies what TokenActive is asked about a token. A slug is at the
-// end, because the other parts have fixed lengths.
-func (t Token) question() [sha256.Size]byte {
+// lookupHash returns a hash of TokenActive's arguments for the token. The tenant's
+// slug comes last, because the other arguments have fixed lengths.
+func (t Token) lookupHash() [sha256.Size]byte {
 	text := slices.Concat(t.PromiseID[:], t.APIKeyID[:])
 	at := int64(0)
 	if t.RevokedAt != nil {
@@ -167,12 +169,12 @@ func (t Token) question() [sha256.Size]byte {
 	return sha256.Sum256(append(text, t.Tenant...))
 }
 
-func (a *Authorizer) over(k promise.APIKey) bool {
+func (a *Authorizer) expired(k promise.APIKey) bool {
 	return k.ExpiresAt != nil && !a.now().Before(*k.ExpiresAt)
 }
 
-// causeOf tells why a token was refused, in words of our own: the library's
-// quote what was in the token.
+// causeOf returns a fixed text for the cause of a token's refusal, because the JWT
+// library's error may quote the token.
 func causeOf(err error) string {
 	for _, known := range []error{
 		jwt.ErrTokenExpired, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenInvalidIssuer,
@@ -182,7 +184,7 @@ func causeOf(err error) string {
 			return known.Error()
 		}
 	}
-	return "no token of ours"
+	return "not a valid promise token"
 }
 
 func (a *Authorizer) refuse(ctx context.Context, kind promise.PrincipalKind, attrs ...slog.Attr) {

@@ -9,61 +9,62 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// cache keeps the answers to one kind of question, the good apart from the bad:
-// whoever invents bad credentials drives out no good one. It knows a question by
-// its SHA-256 only, so that it holds no secret.
+// A cache keeps the answers to one kind of look-up. Positive and negative answers
+// have separate LRU lists, so a flood of invalid credentials cannot evict valid
+// ones. A look-up's key is a SHA-256 hash, so the cache contains no secret.
 //
-// An answer's age counts from before it was looked up, by the wall clock: the
-// monotonic clock may stand still while Lambda freezes the process. That is why
-// it is not the library's expirable cache, which has a clock of its own (and a
-// goroutine that never ends).
+// An answer's age counts from before its look-up began, by the wall clock, because
+// the monotonic clock may stand still while Lambda freezes the process. The
+// library's expirable cache has its own clock, and a goroutine that never ends, so
+// it is not used here.
 type cache[V any] struct {
-	now     func() time.Time // without a monotonic reading
-	good    *lru.Cache[[sha256.Size]byte, answer[V]]
-	bad     *lru.Cache[[sha256.Size]byte, answer[V]]
-	flights singleflight.Group
+	now      func() time.Time // without a monotonic reading
+	positive *lru.Cache[[sha256.Size]byte, answer[V]]
+	negative *lru.Cache[[sha256.Size]byte, answer[V]]
+	flights  singleflight.Group
 }
 
+// An answer is the result of one look-up.
 type answer[V any] struct {
 	value V
 	ok    bool
-	asked time.Time
+	begun time.Time // the look-up's start
 }
 
 func newCache[V any](now func() time.Time) *cache[V] {
-	good, err := lru.New[[sha256.Size]byte, answer[V]](CacheSize)
+	positive, err := lru.New[[sha256.Size]byte, answer[V]](CacheSize)
 	if err != nil {
-		panic(err) // of a size below 1 only
+		panic(err) // only for a size below 1
 	}
-	bad, err := lru.New[[sha256.Size]byte, answer[V]](CacheSize)
+	negative, err := lru.New[[sha256.Size]byte, answer[V]](CacheSize)
 	if err != nil {
 		panic(err)
 	}
-	return &cache[V]{now: now, good: good, bad: bad}
+	return &cache[V]{now: now, positive: positive, negative: negative}
 }
 
-// get answers from what is kept, or else by look, which runs once for all who
-// ask at the same time, under a context of its own. The value is look's own
-// also where ok is false, and shared by all: it must not be changed. An error
-// is not kept.
+// get returns the cached answer for the hash, or else calls lookUp. Callers that
+// ask for the same hash at the same time share one call of lookUp, which has its
+// own context. The value is lookUp's, even if ok is false; all callers share it, so
+// none may change it. Errors are not cached.
 func (c *cache[V]) get(
-	ctx context.Context, question [sha256.Size]byte, look func(context.Context) (value V, ok bool, err error),
+	ctx context.Context, hash [sha256.Size]byte, lookUp func(context.Context) (value V, ok bool, err error),
 ) (value V, ok bool, err error) {
-	if a, found := c.kept(question); found {
+	if a, found := c.cached(hash); found {
 		return a.value, a.ok, nil
 	}
-	flight := c.flights.DoChan(string(question[:]), func() (any, error) {
-		if a, found := c.kept(question); found { // by the flight before this one
+	flight := c.flights.DoChan(string(hash[:]), func() (any, error) {
+		if a, found := c.cached(hash); found { // by the previous flight
 			return a, nil
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()
-		a := answer[V]{asked: c.now()}
+		a := answer[V]{begun: c.now()}
 		var err error
-		if a.value, a.ok, err = look(ctx); err != nil {
+		if a.value, a.ok, err = lookUp(ctx); err != nil {
 			return nil, err
 		}
-		c.keep(question, a)
+		c.put(hash, a)
 		return a, nil
 	})
 	select {
@@ -73,31 +74,32 @@ func (c *cache[V]) get(
 		if r.Err != nil {
 			return value, false, r.Err
 		}
-		a := r.Val.(answer[V]) //nolint:errcheck // it is what the flight returns
+		a := r.Val.(answer[V]) //nolint:errcheck // the flight returns no other type
 		return a.value, a.ok, nil
 	}
 }
 
-func (c *cache[V]) kept(question [sha256.Size]byte) (answer[V], bool) {
-	if a, found := c.good.Get(question); found && c.fresh(a, PositiveTTL) {
+func (c *cache[V]) cached(hash [sha256.Size]byte) (answer[V], bool) {
+	if a, found := c.positive.Get(hash); found && c.fresh(a, PositiveTTL) {
 		return a, true
 	}
-	a, found := c.bad.Get(question)
+	a, found := c.negative.Get(hash)
 	return a, found && c.fresh(a, NegativeTTL)
 }
 
-// fresh takes no answer from the future: there the clock was set back.
+// fresh reports whether the answer is younger than limit. An answer from the
+// future is not fresh: the clock was set back after it.
 func (c *cache[V]) fresh(a answer[V], limit time.Duration) bool {
-	age := c.now().Sub(a.asked)
+	age := c.now().Sub(a.begun)
 	return age >= 0 && age < limit
 }
 
-func (c *cache[V]) keep(question [sha256.Size]byte, a answer[V]) {
+func (c *cache[V]) put(hash [sha256.Size]byte, a answer[V]) {
 	if a.ok {
-		c.bad.Remove(question)
-		c.good.Add(question, a)
+		c.negative.Remove(hash)
+		c.positive.Add(hash, a)
 	} else {
-		c.good.Remove(question)
-		c.bad.Add(question, a)
+		c.positive.Remove(hash)
+		c.negative.Add(hash, a)
 	}
 }

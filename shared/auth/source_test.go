@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,233 +16,291 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// legacyRow says that tokens of TOKEN_KEYS are valid.
-var legacyRow = promise.SigningKey{KID: promise.LegacyKID}
+// A cachedFixture is a Cached of legacy secrets with its origin, its clock and its log.
+type cachedFixture struct {
+	*auth.Cached[auth.VerificationKeys]
+	t      *testing.T
+	origin *origin[string]
+	clock  time.Time
+	log    bytes.Buffer
 
-// kept is what keys are read from: it can be changed, and be unavailable.
-type kept[T any] struct {
-	mu    sync.Mutex
-	value T
-	err   error
-	reads int
+	old, made string // tokens of the secrets "old" and "new"
 }
 
-func (k *kept[T]) read(ctx context.Context) (T, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.reads++
-	return k.value, errors.Join(k.err, ctx.Err())
-}
-
-// table is the signing_key of a database.
-type table struct{ kept[[]promise.SigningKey] }
-
-func (t *table) ListSigningKeys(ctx context.Context) ([]promise.SigningKey, error) {
-	return t.read(ctx)
-}
-
-// newVerifier returns a Verifier that reads the rows once: its clock stands still.
-func newVerifier(t testing.TB, legacy auth.VerificationKeys, rows ...promise.SigningKey) *auth.Verifier {
+// newCached returns a cachedFixture whose origin has the secret "old".
+func newCached(t *testing.T) *cachedFixture {
 	t.Helper()
-	return auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: rows}}, auth.Always(legacy), func() time.Time { return now }, slog.New(slog.DiscardHandler))
-}
-
-// Keys change within KeysMaxAge, and serve on for KeysMaxStale while they cannot be read.
-func TestCached(t *testing.T) {
 	t.Parallel()
-	clock := now
-	var log bytes.Buffer
-	s := &kept[string]{value: entry("old", oldSecret)}
+	f := &cachedFixture{
+		t: t, origin: &origin[string]{value: entry("old", oldSecret)}, clock: now,
+		old:  forge(header, payload, sha256.New, oldSecret),
+		made: forge(strings.Replace(header, "old", "new", 1), payload, sha256.New, newSecret),
+	}
 	read := func(ctx context.Context) (auth.VerificationKeys, error) {
-		text, err := s.read(ctx)
+		text, err := f.origin.read(ctx)
 		if err != nil {
 			return auth.VerificationKeys{}, err
 		}
 		return auth.ParseLegacySecrets(text)
 	}
-	keys := auth.NewCached("keys", read, func() time.Time { return clock }, slog.New(slog.NewTextHandler(&log, nil)))
-	verifies := func(token string) bool {
-		t.Helper()
-		k, err := keys.Get(t.Context())
-		require.NoError(t, err)
-		_, err = k.Verify(token, now)
-		return err == nil
-	}
-	old := forge(header, payload, sha256.New, oldSecret)
-	made := forge(strings.Replace(header, "old", "new", 1), payload, sha256.New, newSecret)
-	require.Zero(t, s.reads, "nothing is read before it is needed")
-
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := keys.Get(gone)
-	require.NoError(t, err, "what others wait for does not end with the call that began it")
-	require.True(t, verifies(old))
-	require.Equal(t, 1, s.reads)
-
-	s.value = entry("old", oldSecret) + "," + entry("new", newSecret)
-	clock = clock.Add(auth.KeysMaxAge - time.Second)
-	require.False(t, verifies(made))
-	clock = clock.Add(time.Second)
-	require.True(t, verifies(made))
-	require.True(t, verifies(old))
-	require.Equal(t, 2, s.reads)
-
-	s.value = entry("new", newSecret)
-	clock = clock.Add(auth.KeysMaxAge)
-	require.False(t, verifies(old), "a key that was taken out is dead")
-	require.Equal(t, 3, s.reads)
-
-	s.err = errors.New("away")
-	clock = clock.Add(auth.KeysMaxAge)
-	for range 3 {
-		require.True(t, verifies(made))
-	}
-	require.Equal(t, 4, s.reads, "it is not asked at each call")
-	require.Contains(t, log.String(), "away")
-	_, err = keys.Refresh(t.Context())
-	require.ErrorIs(t, err, s.err, "old keys are no answer to what new ones would say")
-	clock = clock.Add(auth.KeysMaxStale - auth.KeysMaxAge)
-	_, err = keys.Get(t.Context())
-	require.ErrorIs(t, err, s.err)
-	s.err = nil
-	clock = clock.Add(5 * time.Second)
-	require.True(t, verifies(made))
-
-	s.value = "no keys: hunter2"
-	clock = clock.Add(auth.KeysMaxAge)
-	require.True(t, verifies(made), "what is no list of keys replaces none")
-	require.NotContains(t, log.String(), "hunter2")
+	f.Cached = auth.NewCached("keys", read, func() time.Time { return f.clock }, slog.New(slog.NewTextHandler(&f.log, nil)))
+	return f
 }
 
-// A fresh key verifies at once; made-up kids make a process read no more than once in KeysRefreshInterval.
+func (f *cachedFixture) verifies(token string) bool {
+	f.t.Helper()
+	k, err := f.Get(f.t.Context())
+	require.NoError(f.t, err)
+	_, err = k.Verify(token, now)
+	return err == nil
+}
+
+func TestCached(t *testing.T) {
+	t.Parallel()
+	t.Run("reads nothing before keys are needed", func(t *testing.T) {
+		require.Zero(t, newCached(t).origin.reads)
+	})
+	t.Run("a read does not end with the call that began it", func(t *testing.T) {
+		f := newCached(t)
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := f.Get(cancelled)
+		require.NoError(t, err)
+		require.True(t, f.verifies(f.old))
+		require.Equal(t, 1, f.origin.reads)
+	})
+	t.Run("a new key is found after KeysMaxAge", func(t *testing.T) {
+		f := newCached(t)
+		require.True(t, f.verifies(f.old))
+		f.origin.value = entry("old", oldSecret) + "," + entry("new", newSecret)
+		f.clock = f.clock.Add(auth.KeysMaxAge - time.Second)
+		require.False(t, f.verifies(f.made))
+		f.clock = f.clock.Add(time.Second)
+		require.True(t, f.verifies(f.made))
+		require.True(t, f.verifies(f.old))
+		require.Equal(t, 2, f.origin.reads)
+	})
+	t.Run("a removed key is refused after KeysMaxAge", func(t *testing.T) {
+		f := newCached(t)
+		require.True(t, f.verifies(f.old))
+		f.origin.value = entry("new", newSecret)
+		f.clock = f.clock.Add(auth.KeysMaxAge)
+		require.False(t, f.verifies(f.old))
+		require.Equal(t, 2, f.origin.reads)
+	})
+	t.Run("the origin fails", func(t *testing.T) {
+		f := newCached(t)
+		require.True(t, f.verifies(f.old))
+		f.origin.err = errors.New("unavailable")
+		f.clock = f.clock.Add(auth.KeysMaxAge)
+		for range 3 {
+			require.True(t, f.verifies(f.old), "the old keys are used")
+		}
+		require.Equal(t, 2, f.origin.reads, "not every call reads")
+		require.Contains(t, f.log.String(), "unavailable")
+		_, err := f.Refresh(t.Context())
+		require.ErrorIs(t, err, f.origin.err, "Refresh returns no old keys")
+		f.clock = f.clock.Add(auth.KeysMaxStale - auth.KeysMaxAge)
+		_, err = f.Get(t.Context())
+		require.ErrorIs(t, err, f.origin.err, "the old keys are too old")
+		f.origin.err = nil
+		f.clock = f.clock.Add(5 * time.Second)
+		require.True(t, f.verifies(f.old), "the next read succeeds")
+	})
+	t.Run("a malformed list replaces no keys and is not logged", func(t *testing.T) {
+		f := newCached(t)
+		require.True(t, f.verifies(f.old))
+		f.origin.value = "no keys: hunter2"
+		f.clock = f.clock.Add(auth.KeysMaxAge)
+		require.True(t, f.verifies(f.old))
+		require.NotContains(t, f.log.String(), "hunter2")
+	})
+}
+
+// A verifierFixture is a Verifier with its table and its clock.
+type verifierFixture struct {
+	t            *testing.T
+	rows         *table
+	clock        time.Time
+	verifier     *auth.Verifier
+	older, newer auth.SigningKey
+}
+
+// newVerifierFixture returns a verifierFixture whose table has the key older.
+func newVerifierFixture(t *testing.T) *verifierFixture {
+	t.Helper()
+	t.Parallel()
+	f := &verifierFixture{t: t, clock: now, older: signingKey(t, oldPrivate), newer: signingKey(t, newPrivate)}
+	f.rows = &table{origin[[]promise.SigningKey]{value: []promise.SigningKey{f.older.Public()}}}
+	f.verifier = auth.NewVerifier(f.rows, auth.Always(auth.VerificationKeys{}), func() time.Time { return f.clock }, slog.New(slog.DiscardHandler))
+	return f
+}
+
+func (f *verifierFixture) verify(s string) error {
+	_, err := f.verifier.Verify(f.t.Context(), s, now)
+	return err
+}
+
 func TestAnUnknownKidReadsTheKeysAgain(t *testing.T) {
 	t.Parallel()
-	clock := now
-	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
-	rows := &table{kept[[]promise.SigningKey]{value: []promise.SigningKey{older.Public()}}}
-	verifier := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), func() time.Time { return clock }, slog.New(slog.DiscardHandler))
-	verify := func(s string) error {
-		_, err := verifier.Verify(t.Context(), s, now)
-		return err
-	}
-	require.Zero(t, rows.reads)
-	require.NoError(t, verify(sign(t, older, good)))
-	require.Equal(t, 1, rows.reads)
-
-	rows.value = append(rows.value, newer.Public())
-	clock = clock.Add(auth.KeysRefreshInterval)
-	require.NoError(t, verify(sign(t, newer, good)))
-	require.Equal(t, 2, rows.reads)
-
-	clock = clock.Add(auth.KeysRefreshInterval)
-	for range 100 {
-		require.ErrorIs(t, verify(sign(t, auth.NewSigningKey(), good)), auth.ErrTokenRefused)
-	}
-	require.Equal(t, 3, rows.reads)
-	require.NoError(t, verify(sign(t, older, good)))
-	clock = clock.Add(auth.KeysRefreshInterval)
+	t.Run("keys are read when the first token is verified", func(t *testing.T) {
+		f := newVerifierFixture(t)
+		require.Zero(t, f.rows.reads)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+		require.Equal(t, 1, f.rows.reads)
+	})
+	t.Run("a new key verifies after KeysRefreshInterval", func(t *testing.T) {
+		f := newVerifierFixture(t)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+		f.rows.value = append(f.rows.value, f.newer.Public())
+		f.clock = f.clock.Add(auth.KeysRefreshInterval)
+		require.NoError(t, f.verify(sign(t, f.newer, validToken)))
+		require.Equal(t, 2, f.rows.reads)
+	})
+	t.Run("invented kids cause at most one read per KeysRefreshInterval", func(t *testing.T) {
+		f := newVerifierFixture(t)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+		f.clock = f.clock.Add(auth.KeysRefreshInterval)
+		for range 100 {
+			require.ErrorIs(t, f.verify(sign(t, auth.NewSigningKey(), validToken)), auth.ErrTokenRefused)
+		}
+		require.Equal(t, 2, f.rows.reads)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+	})
 	for _, kid := range []string{"old", "", "ed25519:", "ed25519:0123456789ABCDEF", "ed25519:0123456789abcdef0", "ed25519:../../etc/passwd"} {
-		require.ErrorIs(t, verify(forgeSigned(`{"alg":"EdDSA","kid":"`+kid+`","typ":"JWT"}`, payload, oldPrivate)), auth.ErrTokenRefused)
+		t.Run("a kid that no key can have causes no read: "+kid, func(t *testing.T) {
+			f := newVerifierFixture(t)
+			require.NoError(t, f.verify(sign(t, f.older, validToken)))
+			f.clock = f.clock.Add(auth.KeysRefreshInterval)
+			require.ErrorIs(t, f.verify(forgeSigned(`{"alg":"EdDSA","kid":"`+kid+`","typ":"JWT"}`, payload, oldPrivate)), auth.ErrTokenRefused)
+			require.Equal(t, 1, f.rows.reads)
+		})
 	}
-	require.Equal(t, 3, rows.reads, "no key can have these")
-
-	rows.err = errors.New("away")
-	err := verify(sign(t, auth.NewSigningKey(), good))
-	require.ErrorIs(t, err, rows.err, "it may be a fresh key: nothing was found out")
-	require.NotErrorIs(t, err, auth.ErrTokenRefused)
-	require.NoError(t, verify(sign(t, older, good)))
-	rows.err, rows.value = nil, rows.value[1:]
-	clock = clock.Add(auth.KeysMaxAge)
-	require.ErrorIs(t, verify(sign(t, older, good)), auth.ErrTokenRefused, "a key that was revoked")
+	t.Run("while keys cannot be read, an unknown kid is an error and no refusal", func(t *testing.T) {
+		f := newVerifierFixture(t)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+		f.clock = f.clock.Add(auth.KeysRefreshInterval)
+		f.rows.err = errors.New("unavailable")
+		err := f.verify(sign(t, auth.NewSigningKey(), validToken))
+		require.ErrorIs(t, err, f.rows.err)
+		require.NotErrorIs(t, err, auth.ErrTokenRefused)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+	})
+	t.Run("a revoked key is refused after KeysMaxAge", func(t *testing.T) {
+		f := newVerifierFixture(t)
+		require.NoError(t, f.verify(sign(t, f.older, validToken)))
+		f.rows.value = []promise.SigningKey{f.newer.Public()}
+		f.clock = f.clock.Add(auth.KeysMaxAge)
+		require.ErrorIs(t, f.verify(sign(t, f.older, validToken)), auth.ErrTokenRefused)
+	})
 }
 
-// Legacy tokens are valid while the table says so, and their secrets are not needed for other tokens.
 func TestLegacyTokens(t *testing.T) {
 	t.Parallel()
 	key := signingKey(t, oldPrivate)
 	legacy := forge(header, payload, sha256.New, oldSecret)
 	secrets := parse(t, entry("old", oldSecret))
-	_, err := newVerifier(t, secrets, key.Public(), legacyRow).Verify(t.Context(), legacy, now)
-	require.NoError(t, err)
-	_, err = newVerifier(t, secrets, key.Public()).Verify(t.Context(), legacy, now)
-	require.ErrorIs(t, err, auth.ErrTokenRefused, "their time has passed, or there were none")
-
-	away := errors.New("away")
-	verifier := auth.NewVerifier(&table{kept[[]promise.SigningKey]{value: []promise.SigningKey{legacyRow, key.Public()}}},
-		func(context.Context) (auth.VerificationKeys, error) { return auth.VerificationKeys{}, away }, time.Now, slog.New(slog.DiscardHandler))
-	_, err = verifier.Verify(t.Context(), sign(t, key, good), now)
-	require.NoError(t, err)
-	_, err = verifier.Verify(t.Context(), legacy, now)
-	require.ErrorIs(t, err, away)
-	require.NotErrorIs(t, err, auth.ErrTokenRefused)
+	unavailable := errors.New("unavailable")
+	withoutSecrets := auth.NewVerifier(&table{origin[[]promise.SigningKey]{value: []promise.SigningKey{legacyRow, key.Public()}}},
+		func(context.Context) (auth.VerificationKeys, error) { return auth.VerificationKeys{}, unavailable }, time.Now, slog.New(slog.DiscardHandler))
+	t.Run("valid while the table has the legacy row", func(t *testing.T) {
+		_, err := newVerifier(t, secrets, key.Public(), legacyRow).Verify(t.Context(), legacy, now)
+		require.NoError(t, err)
+	})
+	t.Run("refused without the legacy row", func(t *testing.T) {
+		_, err := newVerifier(t, secrets, key.Public()).Verify(t.Context(), legacy, now)
+		require.ErrorIs(t, err, auth.ErrTokenRefused)
+	})
+	t.Run("an error while their secrets cannot be read", func(t *testing.T) {
+		_, err := withoutSecrets.Verify(t.Context(), legacy, now)
+		require.ErrorIs(t, err, unavailable)
+		require.NotErrorIs(t, err, auth.ErrTokenRefused)
+	})
+	t.Run("other tokens do not need their secrets", func(t *testing.T) {
+		_, err := withoutSecrets.Verify(t.Context(), sign(t, key, validToken), now)
+		require.NoError(t, err)
+	})
 }
 
-// A key signs only once its public half has been read from where verifiers read it.
+// A key signs only once its public half has been read from the table that verifiers read.
 func TestSigning(t *testing.T) {
 	t.Parallel()
-	clock := now
-	tick := func() time.Time { return clock }
-	log := slog.New(slog.DiscardHandler)
-	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
-	rows, private := new(table), &kept[auth.SigningKey]{value: older}
-	signing := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), tick, log).Signing(auth.NewCached("signing key", private.read, tick, log))
-	kid := func() string {
+	// set returns a fixture whose table is empty, the origin of its signing key, and its Source.
+	set := func(t *testing.T) (*verifierFixture, *origin[auth.SigningKey], auth.Source[auth.SigningKey]) {
+		f := newVerifierFixture(t)
+		f.rows.value = nil
+		private := &origin[auth.SigningKey]{value: f.older}
+		cached := auth.NewCached("signing key", private.read, func() time.Time { return f.clock }, slog.New(slog.DiscardHandler))
+		return f, private, f.verifier.Signing(cached)
+	}
+	requireKey := func(t *testing.T, want auth.SigningKey, signing auth.Source[auth.SigningKey]) {
 		t.Helper()
 		key, err := signing(t.Context())
 		require.NoError(t, err)
-		return key.Public().KID
+		require.Equal(t, want.Public(), key.Public())
 	}
-	_, err := signing(t.Context())
-	require.ErrorContains(t, err, older.Public().KID)
-	require.ErrorContains(t, err, "run migrate")
-	rows.value = []promise.SigningKey{older.Public()}
-	clock = clock.Add(auth.KeysRefreshInterval)
-	require.Equal(t, older.Public().KID, kid())
-
-	reads := private.reads
-	rows.value, private.value = append(rows.value, newer.Public()), newer // a rotation
-	clock = clock.Add(auth.KeysMaxAge - auth.KeysRefreshInterval - time.Second)
-	require.Equal(t, older.Public().KID, kid())
-	require.Equal(t, reads, private.reads)
-	clock = clock.Add(time.Second)
-	require.Equal(t, newer.Public().KID, kid())
-
-	revoking := auth.NewSigningKey()
-	rows.value, private.value = []promise.SigningKey{revoking.Public()}, revoking
-	rows.reads = 0
-	verifiers := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), tick, log)
-	private.value = newer
-	fresh := verifiers.Signing(auth.NewCached("signing key", private.read, tick, log))
-	_, err = fresh(t.Context())
-	require.Error(t, err, "it is revoked")
-	private.value = revoking
-	clock = clock.Add(auth.KeysRefreshInterval)
-	key, err := fresh(t.Context())
-	require.NoError(t, err, "the secret is read again at once")
-	require.Equal(t, revoking.Public(), key.Public())
-
-	private.err = errors.New("away")
-	clock = clock.Add(auth.KeysMaxStale)
-	_, err = fresh(t.Context())
-	require.ErrorIs(t, err, private.err)
+	t.Run("fails without the public half, and names it", func(t *testing.T) {
+		f, _, signing := set(t)
+		_, err := signing(t.Context())
+		require.ErrorContains(t, err, f.older.Public().KID)
+		require.ErrorContains(t, err, "run migrate")
+	})
+	t.Run("signs after the public half was added", func(t *testing.T) {
+		f, _, signing := set(t)
+		_, err := signing(t.Context())
+		require.Error(t, err)
+		f.rows.value = []promise.SigningKey{f.older.Public()}
+		f.clock = f.clock.Add(auth.KeysRefreshInterval)
+		requireKey(t, f.older, signing)
+	})
+	t.Run("a rotated key signs after KeysMaxAge", func(t *testing.T) {
+		f, private, signing := set(t)
+		f.rows.value = []promise.SigningKey{f.older.Public()}
+		requireKey(t, f.older, signing)
+		reads := private.reads
+		f.rows.value, private.value = append(f.rows.value, f.newer.Public()), f.newer
+		f.clock = f.clock.Add(auth.KeysMaxAge - time.Second)
+		requireKey(t, f.older, signing)
+		require.Equal(t, reads, private.reads)
+		f.clock = f.clock.Add(time.Second)
+		requireKey(t, f.newer, signing)
+	})
+	t.Run("a revoked key does not sign, and its successor is read at once", func(t *testing.T) {
+		f, private, signing := set(t)
+		f.rows.value = []promise.SigningKey{f.newer.Public()}
+		_, err := signing(t.Context())
+		require.Error(t, err)
+		private.value = f.newer
+		f.clock = f.clock.Add(auth.KeysRefreshInterval)
+		requireKey(t, f.newer, signing)
+	})
+	t.Run("fails once the key is older than KeysMaxStale", func(t *testing.T) {
+		f, private, signing := set(t)
+		f.rows.value = []promise.SigningKey{f.older.Public()}
+		requireKey(t, f.older, signing)
+		private.err = errors.New("unavailable")
+		f.clock = f.clock.Add(auth.KeysMaxStale)
+		_, err := signing(t.Context())
+		require.ErrorIs(t, err, private.err)
+	})
 }
 
-func TestKeysThatAreAway(t *testing.T) {
+func TestUnavailableKeysAreAnErrorAndNoRefusal(t *testing.T) {
 	t.Parallel()
-	rows := &table{kept[[]promise.SigningKey]{err: errors.New("away")}}
-	w := newWorld(t)
+	rows := &table{origin[[]promise.SigningKey]{err: errors.New("unavailable")}}
+	w := newFixture(t)
 	verifier := auth.NewVerifier(rows, auth.Always(auth.VerificationKeys{}), time.Now, slog.New(slog.DiscardHandler))
 	w.Authorizer = auth.NewAuthorizer(w.store, verifier, time.Now, slog.New(slog.DiscardHandler))
 	for range 2 {
-		_, ok, err := w.Authorize(t.Context(), sign(t, w.keys, good))
-		require.ErrorIs(t, err, rows.err, "nothing was found out")
+		_, ok, err := w.Authorize(t.Context(), sign(t, w.key, validToken))
+		require.ErrorIs(t, err, rows.err)
 		require.False(t, ok)
 	}
 	require.Equal(t, 1, rows.reads)
 }
 
-// A legacy secret without a name is a key: 64 letters and digits, such as Secrets Manager makes them.
-func TestKeyWithoutAName(t *testing.T) {
+// A legacy secret may have no kid: 64 letters and digits, as Secrets Manager generates them.
+func TestLegacySecretWithoutAKid(t *testing.T) {
 	t.Parallel()
 	made := "0aZ1bY2cX3dW4eV5fU6gT7hS8iR9jQ0kP1lO2mN3nM4oL5pK6qJ7rI8sH9tG0uF1"
 	require.Len(t, made, 64)
@@ -254,8 +311,10 @@ func TestKeyWithoutAName(t *testing.T) {
 	require.NoError(t, err)
 	_, err = parse(t, raw.EncodeToString(newSecret)).Verify(token, now)
 	require.Error(t, err)
-	for _, twice := range []string{made + "," + made, made + ",k:" + made} {
-		_, err := auth.ParseLegacySecrets(twice)
-		require.Error(t, err)
+	for name, twice := range map[string]string{"twice": made + "," + made, "once more with a kid": made + ",k:" + made} {
+		t.Run("refused: "+name, func(t *testing.T) {
+			_, err := auth.ParseLegacySecrets(twice)
+			require.Error(t, err)
+		})
 	}
 }

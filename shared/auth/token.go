@@ -17,60 +17,60 @@ const (
 	issuer   = "promises"
 	audience = "promise"
 
-	// MaxTokenLength is the limit of a promise token, in bytes.
+	// MaxTokenLength is the maximal length of a promise token, in bytes.
 	MaxTokenLength = 2 << 10
 )
 
-// ErrTokenRefused is the one answer for every token that is not good. What
-// wraps it tells the cause, for the log alone, without the token.
+// ErrTokenRefused is the error of every invalid token. It is wrapped with the cause,
+// which is for the log only. The cause does not quote the token.
 var ErrTokenRefused = errors.New("promise token refused")
 
-// Token is what a promise token says: its holder may do this with this promise,
-// until then.
+// A Token is the content of a promise token: it authorizes its holder to use Verbs
+// on one promise until ExpiresAt.
 type Token struct {
 	ID        uuid.UUID
 	Tenant    string // the tenant's slug
 	PromiseID uuid.UUID
 	Verbs     []promise.Verb
-	ExpiresAt time.Time // in whole seconds; the token is good before it, no longer at it
+	ExpiresAt time.Time // in whole seconds; the token is valid before this time, not at it
 
-	APIKeyID  uuid.UUID  // the API key that asked for the token; uuid.Nil: none did
-	RevokedAt *time.Time // the last revocation of the promise's tokens when this one was issued, in microseconds; nil: none
+	APIKeyID  uuid.UUID  // the API key that requested the token, or uuid.Nil
+	RevokedAt *time.Time // the last revocation of the promise's tokens before this token was issued, in microseconds; nil if none
 	RawBody   bool       // see promise.Principal
 }
 
 func (t Token) check() error {
 	switch {
 	case t.ID == uuid.Nil:
-		return errors.New("no token id")
+		return errors.New("the token id is missing")
 	case promise.CheckName(t.Tenant) != nil:
-		return errors.New("no tenant of 1 to 255 characters")
+		return errors.New("the tenant is not a name of 1 to 255 characters")
 	case t.PromiseID == uuid.Nil:
-		return errors.New("no promise id")
+		return errors.New("the promise id is missing")
 	case len(t.Verbs) == 0:
-		return errors.New("no verbs")
+		return errors.New("the verbs are missing")
 	}
 	for i, v := range t.Verbs {
 		if !v.Valid() || slices.Contains(t.Verbs[:i], v) {
-			return errors.New("an unknown verb, or one twice")
+			return errors.New("a verb is unknown or repeated")
 		}
 	}
 	return nil
 }
 
-// Sign writes a token that the key's public half verifies. It cuts a part of a
-// second of ExpiresAt off. It fails if there is no key, if the token would be
-// refused, and if it would already have expired.
+// Sign returns the text of a token that the key's public half verifies. It rounds
+// ExpiresAt down to a whole second. It fails if k is the zero SigningKey, if t is
+// incomplete or too long, or if the token would already have expired.
 func (k SigningKey) Sign(t Token, now time.Time) (string, error) {
 	if k.private == nil {
-		return "", errors.New("sign promise token: there is no key")
+		return "", errors.New("sign promise token: there is no signing key")
 	}
 	if err := t.check(); err != nil {
 		return "", fmt.Errorf("sign promise token: %w", err)
 	}
 	exp := jwt.NewNumericDate(t.ExpiresAt)
 	if !exp.After(now) {
-		return "", errors.New("sign promise token: it expires before it is made")
+		return "", errors.New("sign promise token: it would already have expired")
 	}
 	s, err := unsigned(jwt.SigningMethodEdDSA, k.Public().KID, &claims{
 		Issuer: issuer, Audience: audience, Subject: t.PromiseID.String(), Tenant: t.Tenant, Verbs: t.Verbs,
@@ -80,7 +80,7 @@ func (k SigningKey) Sign(t Token, now time.Time) (string, error) {
 		return "", fmt.Errorf("sign promise token: %w", err)
 	}
 	if len(s) > MaxTokenLength {
-		return "", fmt.Errorf("sign promise token: it would be %d bytes long", len(s))
+		return "", fmt.Errorf("sign promise token: it would be %d bytes long; at most %d are allowed", len(s), MaxTokenLength)
 	}
 	return s, nil
 }
@@ -91,14 +91,14 @@ func unsigned(method jwt.SigningMethod, kid string, c *claims) *jwt.Token {
 	return t
 }
 
-// Verify reads a token that one of the keys signed and that has not expired. Its
-// error is ErrTokenRefused, wrapped with the cause. The caller must compare the
-// token's tenant and promise with its own.
+// Verify parses a token that one of the keys signed and that has not expired. Its
+// error wraps ErrTokenRefused and the cause. The caller must compare the token's
+// tenant and promise with the requested ones.
 func (k VerificationKeys) Verify(s string, now time.Time) (Token, error) {
 	return verify(s, now, k.find)
 }
 
-// verify reads a token with the key that find returns for its kid.
+// verify parses a token and verifies it with the key that find returns for its kid.
 func verify(s string, now time.Time, find func(kid string) (tokenKey, error)) (Token, error) {
 	t, err := parse(s, now, find)
 	if err != nil {
@@ -109,12 +109,12 @@ func verify(s string, now time.Time, find func(kid string) (tokenKey, error)) (T
 
 func parse(s string, now time.Time, find func(kid string) (tokenKey, error)) (Token, error) {
 	if len(s) > MaxTokenLength {
-		return Token{}, fmt.Errorf("%d bytes", len(s))
+		return Token{}, fmt.Errorf("the token has %d bytes; at most %d are allowed", len(s), MaxTokenLength)
 	}
 	if strings.ContainsAny(s, lineBreaks) {
-		return Token{}, errors.New("a line break within")
+		return Token{}, errors.New("the token contains a line break")
 	}
-	// iat may lie ahead: clocks differ, and a fresh token would be refused.
+	// iat is not checked. It may be in the future if the signer's clock is ahead.
 	parser := jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg(), jwt.SigningMethodHS256.Alg()}), jwt.WithStrictDecoding(),
 		jwt.WithExpirationRequired(), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
@@ -127,23 +127,23 @@ func parse(s string, now time.Time, find func(kid string) (tokenKey, error)) (To
 	return c.token()
 }
 
-// keyOf returns what verifies the token's signature. The kid fixes the algorithm.
-// The header must be the one that Sign writes for the kid, byte for byte: a second
-// alg, crit, or anything else that one reader overlooks and another obeys cannot
-// be in it.
+// keyOf returns the key that verifies the token's signature. The kid determines the
+// algorithm. The header must equal the one that Sign writes for the kid, byte for
+// byte. So it cannot contain a second alg, crit, or any other field that one parser
+// ignores and another obeys.
 func keyOf(t *jwt.Token, find func(kid string) (tokenKey, error)) (any, error) {
 	kid, ok := t.Header["kid"].(string)
 	if !ok {
-		return nil, errors.New("no kid")
+		return nil, errors.New("the kid is missing")
 	}
 	key, err := find(kid)
 	switch {
 	case err != nil:
 		return nil, err
 	case t.Method != key.method:
-		return nil, errors.New("another algorithm than its key's")
+		return nil, errors.New("the algorithm is not the one of the kid")
 	case !strings.HasPrefix(t.Raw, key.header):
-		return nil, errors.New("another header than ours")
+		return nil, errors.New("the header is not one that this service writes")
 	}
 	return key.key(), nil
 }
@@ -160,14 +160,14 @@ type claims struct {
 	restriction
 }
 
-// restriction holds the claims that tokens of earlier releases do not have.
+// A restriction holds the claims that tokens of earlier releases do not have.
 type restriction struct {
-	Key     string `json:"key,omitempty"` // the API key that asked for the token
+	Key     string `json:"key,omitempty"` // Token.APIKeyID
 	Revoked int64  `json:"rvk,omitempty"` // Token.RevokedAt, in microseconds since 1970
 	Body    string `json:"bod,omitempty"` // bodyRaw
 }
 
-// bodyRaw is the one value of the claim bod.
+// bodyRaw is the only valid value of the claim bod.
 const bodyRaw = "raw"
 
 func (t Token) restriction() restriction {
@@ -184,11 +184,11 @@ func (t Token) restriction() restriction {
 	return r
 }
 
-// read reads into t what Token.restriction wrote.
+// read copies the claims into t. It reverses Token.restriction.
 func (r restriction) read(t *Token) (err error) {
 	if r.Key != "" {
 		if t.APIKeyID, err = promise.ParseID(r.Key); err != nil || t.APIKeyID == uuid.Nil {
-			return errors.New("key is no UUID")
+			return errors.New("the claim key is not a UUID")
 		}
 	}
 	if r.Revoked != 0 {
@@ -196,21 +196,21 @@ func (r restriction) read(t *Token) (err error) {
 		t.RevokedAt = &at
 	}
 	if r.Body != "" && r.Body != bodyRaw {
-		return errors.New("an unknown bod")
+		return errors.New("the claim bod is unknown")
 	}
 	t.RawBody = r.Body == bodyRaw
 	return nil
 }
 
-// token reads the claims after the parser found them signed and in time.
+// token returns the Token of claims that the parser has verified.
 func (c *claims) token() (Token, error) {
 	id, err := promise.ParseID(c.ID)
 	if err != nil {
-		return Token{}, errors.New("jti is no UUID")
+		return Token{}, errors.New("the claim jti is not a UUID")
 	}
 	promiseID, err := promise.ParseID(c.Subject)
 	if err != nil {
-		return Token{}, errors.New("sub is no UUID")
+		return Token{}, errors.New("the claim sub is not a UUID")
 	}
 	t := Token{ID: id, Tenant: c.Tenant, PromiseID: promiseID, Verbs: c.Verbs, ExpiresAt: c.ExpiresAt.UTC()}
 	if err := c.read(&t); err != nil {
@@ -219,7 +219,7 @@ func (c *claims) token() (Token, error) {
 	return t, t.check()
 }
 
-// The rest makes claims what the parser reads; an error is never possible.
+// The methods below implement jwt.Claims. Their error is always nil.
 
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.ExpiresAt, nil }
 func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.IssuedAt, nil }

@@ -15,14 +15,14 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// FuzzVerify reads any text as a token, and any header and payload as one that
-// was signed, by each kind of key. Nothing panics; a token that verifies is, byte
-// for byte, the one that the standard library signs of the same header and payload
-// with the key of the header, and says what encoding/json reads in it.
+// FuzzVerify verifies any text, and any header and payload signed with each kind of
+// key. Verify must not panic. A token that verifies must equal, byte for byte, the
+// token that the standard library signs from the same header and payload with the
+// header's key. Its contents must be those that encoding/json reads.
 func FuzzVerify(f *testing.F) {
 	all := kinds(f)
 	signedHeader := all["Ed25519"].header
-	again := map[string]func(header, payload string) string{} // by the header, as it is written in a token
+	again := map[string]func(header, payload string) string{} // by encoded header
 	for _, name := range []string{"old", "new"} {
 		secret, private := oldSecret, oldPrivate
 		if name == "new" {
@@ -37,16 +37,16 @@ func FuzzVerify(f *testing.F) {
 	}
 	key := signingKey(f, newPrivate)
 	verifier := newVerifier(f, all["HMAC"].keys, signingKey(f, oldPrivate).Public(), key.Public(), legacyRow)
-	s := sign(f, signingKey(f, oldPrivate), good)
+	s := sign(f, signingKey(f, oldPrivate), validToken)
 	parts := strings.Split(s, ".")
 	for _, token := range []string{
-		s, sign(f, key, good), all["HMAC"].forge(header, payload), s[1:], s + "=", "..", "a.b.c", "", "e30.e30.e30", s[:len(s)-1], parts[0] + "." + parts[1] + ".",
+		s, sign(f, key, validToken), all["HMAC"].forge(header, payload), s[1:], s + "=", "..", "a.b.c", "", "e30.e30.e30", s[:len(s)-1], parts[0] + "." + parts[1] + ".",
 		parts[0] + "." + parts[1], parts[0] + "." + parts[1] + "." + strings.Repeat("A", 86), parts[0] + "\n." + parts[1] + "." + parts[2],
 		parts[0] + "." + parts[1][1:] + "." + parts[2], strings.Replace(s, ".", "..", 1), s + "." + s, "Bearer " + s, s[:len(s)-9] + "\n" + s[len(s)-9:],
 	} {
 		f.Add(token, header, payload)
 	}
-	for c := range 64 { // among them those that a decoder which is not strict takes for the last one
+	for c := range 64 { // including those that a lenient decoder takes for the last one
 		f.Add(s[:len(s)-1]+raw.EncodeToString([]byte{byte(c << 2)})[:1], signedHeader, payload)
 	}
 	for _, h := range []string{`{"alg":"none"}`, `{"alg":"HS256","kid":"old","kid":1}`, `null`, `{"alg":{},"kid":[]}`, header + " ", strings.Replace(header, "old", "new", 1),
@@ -90,7 +90,7 @@ func FuzzVerify(f *testing.F) {
 			requireClaims(t, string(body), got)
 
 			same, err := key.Sign(got, now)
-			if err != nil { // escaped, a slug can grow
+			if err != nil { // a slug grows by escapes
 				require.ErrorContains(t, err, "bytes long")
 				continue
 			}
@@ -101,7 +101,7 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// requireClaims compares what a token is read to say with its payload.
+// requireClaims compares a Token with the payload that it was read from.
 func requireClaims(t *testing.T, payload string, got auth.Token) {
 	t.Helper()
 	var c struct {
@@ -133,21 +133,21 @@ func requireClaims(t *testing.T, payload string, got auth.Token) {
 	exp, err := c.Exp.Float64()
 	require.NoError(t, err)
 	require.InDelta(t, exp, float64(got.ExpiresAt.Unix()), 1, "%s %s", payload, got.ExpiresAt)
-	require.LessOrEqual(t, float64(got.ExpiresAt.Unix()), exp, "never later than was signed")
+	require.LessOrEqual(t, float64(got.ExpiresAt.Unix()), exp, "not later than the signed time")
 	require.True(t, got.ExpiresAt.After(now))
 }
 
-// FuzzSign signs any token. It is refused, or reads as it was; and with any one
-// bit changed, or anything put in or taken out, it is refused by every key.
+// FuzzSign signs any token. Sign must refuse it, or Verify must return an equal Token.
+// Verify must refuse the text if a bit is changed, or a character added or removed.
 func FuzzSign(f *testing.F) {
 	for _, tenant := range []string{"acme", "", "a\x00", "\xff", "<&>\u2028", strings.Repeat("𐀀", 255), strings.Repeat("<", 255), strings.Repeat("a", 256), `"}`, "\ufffd"} {
 		for i, verbs := range []string{"resolve reject", "resolve", "reject", "", "cancel", "resolve resolve", "reject Resolve"} {
-			f.Add(tenant, good.PromiseID[:], verbs, int64(i)*3600-1, uint16(i*53), byte(1<<i), tenant)
+			f.Add(tenant, validToken.PromiseID[:], verbs, int64(i)*3600-1, uint16(i*53), byte(1<<i), tenant)
 		}
 	}
 	f.Add("acme", make([]byte, 16), "resolve", int64(60), uint16(0), byte(1), "")
 	for at := range uint16(420) {
-		f.Add("acme", good.PromiseID[:], "resolve", int64(math.MaxInt32), at, byte(1<<(at%8)), "\n")
+		f.Add("acme", validToken.PromiseID[:], "resolve", int64(math.MaxInt32), at, byte(1<<(at%8)), "\n")
 	}
 	f.Fuzz(func(t *testing.T, tenant string, id []byte, verbs string, seconds int64, at uint16, flip byte, put string) {
 		key := signingKey(t, newPrivate)
@@ -162,22 +162,22 @@ func FuzzSign(f *testing.F) {
 			token.Verbs = append(token.Verbs, promise.Verb(v))
 			known[v]++
 		}
-		good := promise.CheckName(tenant) == nil && token.PromiseID != uuid.Nil && token.ExpiresAt.After(now) &&
+		valid := promise.CheckName(tenant) == nil && token.PromiseID != uuid.Nil && token.ExpiresAt.After(now) &&
 			len(token.Verbs) > 0 && known["resolve"] <= 1 && known["reject"] <= 1 && known["resolve"]+known["reject"] == len(token.Verbs)
 		s, err := key.Sign(token, now)
 		if err != nil {
 			require.Empty(t, s)
-			if good {
+			if valid {
 				require.ErrorContains(t, err, "bytes long")
 			}
 			return
 		}
-		require.True(t, good, "%+v", token)
+		require.True(t, valid, "%+v", token)
 		got, err := keys.Verify(s, now)
 		require.NoError(t, err)
 		require.Equal(t, token, got)
 		_, err = keys.Verify(s, token.ExpiresAt)
-		require.ErrorIs(t, err, auth.ErrTokenRefused, "it is over")
+		require.ErrorIs(t, err, auth.ErrTokenRefused, "expired")
 
 		i := int(at) % len(s)
 		put = put[:min(len(put), 100)]
@@ -185,9 +185,9 @@ func FuzzSign(f *testing.F) {
 			s[:i] + string([]byte{s[i] ^ flip}) + s[i+1:], s[:i] + put + s[i:], s[:i] + s[i+1:], s[:i] + put + s[i+1:], s[:i], s[i:],
 		} {
 			if other != s {
-				refuse(t, keys, other, "%d %d %q", i, flip, put)
+				requireRefused(t, keys, other, "%d %d %q", i, flip, put)
 			}
 		}
-		refuse(t, public(t, signingKey(t, oldPrivate)), s, "without its key")
+		requireRefused(t, public(t, signingKey(t, oldPrivate)), s, "the key is missing")
 	})
 }

@@ -4,20 +4,17 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"hash"
 	"log/slog"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,188 +27,106 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-var (
-	now       = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	oldSecret = bytes.Repeat([]byte("o"), 32)
-	newSecret = bytes.Repeat([]byte("n"), 48)
-	raw       = base64.RawURLEncoding
-	good      = auth.Token{
-		ID: uuid.MustParse("0a000000-0000-4000-8000-000000000001"), Tenant: "acme",
-		PromiseID: uuid.MustParse("7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"),
-		Verbs:     []promise.Verb{promise.VerbResolve, promise.VerbReject}, ExpiresAt: now.Add(time.Hour),
-	}
-)
+// goldenHeader is the encoded header of a legacy token.
+const goldenHeader = "eyJhbGciOiJIUzI1NiIsImtpZCI6Im9sZCIsInR5cCI6IkpXVCJ9"
 
-const (
-	header  = `{"alg":"HS256","kid":"old","typ":"JWT"}`
-	payload = `{"iss":"promises","aud":"promise","sub":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","ten":"acme",` +
-		`"vrb":["resolve","reject"],"iat":1772366400,"exp":1772370000,"jti":"0a000000-0000-4000-8000-000000000001"}`
-	goldenToken = "eyJhbGciOiJIUzI1NiIsImtpZCI6Im9sZCIsInR5cCI6IkpXVCJ9"
-)
-
-func parse(t testing.TB, entries ...string) auth.VerificationKeys {
-	t.Helper()
-	keys, err := auth.ParseLegacySecrets(strings.Join(entries, ","))
-	require.NoError(t, err)
-	return keys
-}
-
-func entry(kid string, secret []byte) string { return kid + ":" + raw.EncodeToString(secret) }
-
-// Two signing keys.
-var oldPrivate, newPrivate = ed25519.NewKeyFromSeed(oldSecret), ed25519.NewKeyFromSeed(newSecret[:32])
-
-func signingKey(t testing.TB, private ed25519.PrivateKey) auth.SigningKey {
-	t.Helper()
-	key, err := auth.ParseSigningKey("ed25519-private:" + raw.EncodeToString(private.Seed()))
-	require.NoError(t, err)
-	return key
-}
-
-// kid is made here as the database's CHECK makes it.
-func kid(private ed25519.PrivateKey) string {
-	sum := sha256.Sum256(private.Public().(ed25519.PublicKey))
-	return "ed25519:" + hex.EncodeToString(sum[:8])
-}
-
-func public(t testing.TB, signing ...auth.SigningKey) auth.VerificationKeys {
-	t.Helper()
-	var rows []promise.SigningKey
-	for _, key := range signing {
-		rows = append(rows, key.Public())
-	}
-	keys, err := auth.ParsePublicKeys(rows)
-	require.NoError(t, err)
-	return keys
-}
-
-func sign(t testing.TB, key auth.SigningKey, token auth.Token) string {
-	t.Helper()
-	s, err := key.Sign(token, now)
-	require.NoError(t, err)
-	return s
-}
-
-// forge writes a token of any header and payload, with an HMAC of any hash.
-func forge(header, payload string, h func() hash.Hash, secret []byte) string {
-	text := raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
-	mac := hmac.New(h, secret)
-	mac.Write([]byte(text))
-	return text + "." + raw.EncodeToString(mac.Sum(nil))
-}
-
-// forgeSigned writes a token of any header and payload, signed with Ed25519.
-func forgeSigned(header, payload string, private ed25519.PrivateKey) string {
-	text := raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
-	return text + "." + raw.EncodeToString(ed25519.Sign(private, []byte(text)))
-}
-
-// kind is one of the two kinds of tokens, with two keys, "old" and "new".
-type kind struct {
-	header string // of "old"
-	keys   auth.VerificationKeys
-	forge  func(header, payload string) string // with "old"
-	ours   func(header string) string          // a header of the tests for this kind
-}
-
-func kinds(t testing.TB) map[string]kind {
-	t.Helper()
-	signed := strings.NewReplacer(`"HS256"`, `"EdDSA"`, `"old"`, strconv.Quote(kid(oldPrivate)), `"new"`, strconv.Quote(kid(newPrivate)),
-		`"unknown"`, `"ed25519:0123456789abcdef"`)
-	return map[string]kind{
-		"Ed25519": {signed.Replace(header), public(t, signingKey(t, oldPrivate), signingKey(t, newPrivate)), func(header, payload string) string {
-			return forgeSigned(header, payload, oldPrivate)
-		}, signed.Replace},
-		"HMAC": {header, parse(t, entry("old", oldSecret), entry("new", newSecret)), func(header, payload string) string {
-			return forge(header, payload, sha256.New, oldSecret)
-		}, func(header string) string { return header }},
-	}
-}
-
-// refuse checks that the token is refused, and that the error does not tell it.
-func refuse(t testing.TB, keys auth.VerificationKeys, token string, what ...any) {
-	t.Helper()
-	got, err := keys.Verify(token, now)
-	require.ErrorIs(t, err, auth.ErrTokenRefused, what...)
-	require.Zero(t, got)
-	for part := range strings.SplitSeq(token, ".") {
-		if len(part) > 8 {
-			require.NotContains(t, err.Error(), part, what...)
-		}
-	}
-}
-
-// TestTokensStayReadable holds the form on the wire: tokens that are out, signed
-// by an older version, must stay valid.
+// The encoding must not change, because tokens that an earlier release signed must stay valid.
 func TestTokensStayReadable(t *testing.T) {
 	t.Parallel()
-	restricted := good
+	restricted := validToken
 	restricted.APIKeyID = uuid.MustParse("c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90")
 	restricted.RevokedAt = new(now.Add(-time.Microsecond))
 	restricted.RawBody = true
 	restrictedPayload := strings.TrimSuffix(payload, "}") + `,"key":"c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90","rvk":1772366399999999,"bod":"raw"}`
 	for name, k := range kinds(t) {
 		for _, c := range []struct {
+			name    string
 			payload string
 			want    auth.Token
-		}{{payload, good}, {restrictedPayload, restricted}} {
-			text := k.forge(k.header, c.payload)
-			got, err := k.keys.Verify(text, now)
-			require.NoError(t, err, name)
-			require.Equal(t, c.want, got)
-			if name == "Ed25519" {
-				require.Equal(t, text, sign(t, signingKey(t, oldPrivate), c.want))
-			} else {
-				require.True(t, strings.HasPrefix(text, goldenToken+"."))
-			}
+		}{{"required claims", payload, validToken}, {"all claims", restrictedPayload, restricted}} {
+			t.Run(name+" with "+c.name, func(t *testing.T) {
+				text := k.forge(k.header, c.payload)
+				got, err := k.keys.Verify(text, now)
+				require.NoError(t, err)
+				require.Equal(t, c.want, got)
+				if name == "Ed25519" {
+					require.Equal(t, text, sign(t, signingKey(t, oldPrivate), c.want))
+				} else {
+					require.True(t, strings.HasPrefix(text, goldenHeader+"."))
+				}
+			})
 		}
 		for _, claim := range []string{
 			`"bod":"RAW"`, `"bod":"json"`, `"bod":1`, `"key":"x"`, `"key":"00000000-0000-0000-0000-000000000000"`, `"key":1`, `"rvk":"1"`, `"rvk":1.5`, `"rvk":9223372036854775808`,
 		} {
-			refuse(t, k.keys, k.forge(k.header, strings.TrimSuffix(payload, "}")+","+claim+"}"), claim)
+			t.Run(name+" refuses "+claim, func(t *testing.T) {
+				requireRefused(t, k.keys, k.forge(k.header, strings.TrimSuffix(payload, "}")+","+claim+"}"))
+			})
 		}
 	}
-	require.Equal(t, kid(oldPrivate), signingKey(t, oldPrivate).Public().KID)
+	t.Run("the kid is the one of the database", func(t *testing.T) {
+		require.Equal(t, kid(oldPrivate), signingKey(t, oldPrivate).Public().KID)
+	})
 }
 
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	older, newer := signingKey(t, oldPrivate), signingKey(t, newPrivate)
 	during := public(t, newer, older)
-	first, second := sign(t, older, good), sign(t, newer, good)
-	for _, s := range []string{first, second} {
-		got, err := during.Verify(s, now)
-		require.NoError(t, err)
-		require.Equal(t, good, got)
+	first, second := sign(t, older, validToken), sign(t, newer, validToken)
+	for name, s := range map[string]string{"old": first, "new": second} {
+		t.Run("the "+name+" key's token verifies during a rotation", func(t *testing.T) {
+			got, err := during.Verify(s, now)
+			require.NoError(t, err)
+			require.Equal(t, validToken, got)
+		})
 	}
-	_, err := public(t, newer).Verify(second, now)
-	require.NoError(t, err)
-	refuse(t, public(t, newer), first, "its key is gone")
-	refuse(t, public(t, older), second, "its key is not there yet")
-	refuse(t, auth.VerificationKeys{}, first, "no keys")
-	refuse(t, parse(t, entry("old", newSecret)), forge(header, payload, sha256.New, oldSecret), "another key under the same kid")
-	require.NotEqual(t, auth.NewSigningKey().Text(), auth.NewSigningKey().Text())
+	t.Run("the new key's token verifies afterwards", func(t *testing.T) {
+		_, err := public(t, newer).Verify(second, now)
+		require.NoError(t, err)
+	})
+	for name, c := range map[string]struct {
+		keys  auth.VerificationKeys
+		token string
+	}{
+		"its key was removed":          {public(t, newer), first},
+		"its key was not added yet":    {public(t, older), second},
+		"there are no keys":            {auth.VerificationKeys{}, first},
+		"its kid belongs to a new key": {parse(t, entry("old", newSecret)), forge(header, payload, sha256.New, oldSecret)},
+	} {
+		t.Run("refused: "+name, func(t *testing.T) { requireRefused(t, c.keys, c.token) })
+	}
+	t.Run("each new key differs", func(t *testing.T) {
+		require.NotEqual(t, auth.NewSigningKey().Text(), auth.NewSigningKey().Text())
+	})
 }
 
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	keys, key := public(t, signingKey(t, oldPrivate)), signingKey(t, oldPrivate)
-	s := sign(t, key, good)
-	_, err := keys.Verify(s, good.ExpiresAt.Add(-time.Nanosecond))
-	require.NoError(t, err)
+	s := sign(t, key, validToken)
+	t.Run("valid before ExpiresAt", func(t *testing.T) {
+		_, err := keys.Verify(s, validToken.ExpiresAt.Add(-time.Nanosecond))
+		require.NoError(t, err)
+	})
 	for _, late := range []time.Duration{0, time.Second, time.Hour} {
-		_, err = keys.Verify(s, good.ExpiresAt.Add(late))
-		require.ErrorIs(t, err, auth.ErrTokenRefused)
-		require.ErrorIs(t, err, jwt.ErrTokenExpired, "the cause is for the log")
+		t.Run("expired "+late.String()+" after ExpiresAt", func(t *testing.T) {
+			_, err := keys.Verify(s, validToken.ExpiresAt.Add(late))
+			require.ErrorIs(t, err, auth.ErrTokenRefused)
+			require.ErrorIs(t, err, jwt.ErrTokenExpired, "the cause is for the log")
+		})
 	}
-	_, err = keys.Verify(s, now.Add(-time.Minute))
-	require.NoError(t, err, "the clock of whoever signed may be ahead")
-
-	fraction := good
-	fraction.ExpiresAt = now.Add(1900 * time.Millisecond).In(time.FixedZone("", 3600))
-	got, err := keys.Verify(sign(t, key, fraction), now)
-	require.NoError(t, err)
-	require.Equal(t, now.Add(time.Second), got.ExpiresAt, "never later than was asked")
+	t.Run("valid although the signer's clock is ahead", func(t *testing.T) {
+		_, err := keys.Verify(s, now.Add(-time.Minute))
+		require.NoError(t, err)
+	})
+	t.Run("ExpiresAt is rounded down to a second", func(t *testing.T) {
+		fraction := validToken
+		fraction.ExpiresAt = now.Add(1900 * time.Millisecond).In(time.FixedZone("", 3600))
+		got, err := keys.Verify(sign(t, key, fraction), now)
+		require.NoError(t, err)
+		require.Equal(t, now.Add(time.Second), got.ExpiresAt)
+	})
 }
 
 func TestAlgorithmConfusion(t *testing.T) {
@@ -225,31 +140,39 @@ func TestAlgorithmConfusion(t *testing.T) {
 	alg := func(name, kid string) string { return fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"JWT"}`, name, kid) }
 
 	for _, name := range []string{"none", "None", "NONE", "nOnE", "", "HS384", "HS512", "RS256", "ES256", "EdDSA", "hs256", "HS256 "} {
-		for _, h := range []func() hash.Hash{sha256.New, sha512.New384, sha512.New} {
-			refuse(t, keys, forge(alg(name, "old"), payload, h, oldSecret), name)
-		}
-		unsigned := forge(alg(name, "old"), payload, sha256.New, oldSecret)
-		refuse(t, keys, unsigned[:strings.LastIndexByte(unsigned, '.')+1], name+" with no signature")
-		refuse(t, keys, unsigned[:strings.LastIndexByte(unsigned, '.')], name+" in two parts")
+		t.Run(fmt.Sprintf("alg %q", name), func(t *testing.T) {
+			for hashName, h := range map[string]func() hash.Hash{"SHA-256": sha256.New, "SHA-384": sha512.New384, "SHA-512": sha512.New} {
+				requireRefused(t, keys, forge(alg(name, "old"), payload, h, oldSecret), hashName)
+			}
+			unsigned := forge(alg(name, "old"), payload, sha256.New, oldSecret)
+			requireRefused(t, keys, unsigned[:strings.LastIndexByte(unsigned, '.')+1], "with no signature")
+			requireRefused(t, keys, unsigned[:strings.LastIndexByte(unsigned, '.')], "in two parts")
+		})
 	}
-	refuse(t, keys, forge(header, payload, sha512.New384, oldSecret), "HS384 said to be HS256")
 
 	text := raw.EncodeToString([]byte(alg("RS256", "rsa"))) + "." + raw.EncodeToString([]byte(payload))
 	digest := sha256.Sum256([]byte(text))
 	signature, err := rsa.SignPKCS1v15(rand.Reader, rsaKey, crypto.SHA256, digest[:])
 	require.NoError(t, err)
-	refuse(t, keys, text+"."+raw.EncodeToString(signature), "RS256")
-	refuse(t, keys, forge(alg("RS256", "rsa"), payload, sha256.New, rsaPublic), "an HMAC with the public key, said to be RS256")
-	refuse(t, keys, forge(alg("HS256", "old"), payload, sha256.New, rsaPublic), "an HMAC with a public key that is not the kid's")
+	for what, s := range map[string]string{
+		"an HMAC with SHA-384 whose header says HS256":        forge(header, payload, sha512.New384, oldSecret),
+		"an RS256 signature":                                  text + "." + raw.EncodeToString(signature),
+		"an HMAC with the public key whose header says RS256": forge(alg("RS256", "rsa"), payload, sha256.New, rsaPublic),
+		"an HMAC with a public key that is not the kid's":     forge(alg("HS256", "old"), payload, sha256.New, rsaPublic),
+	} {
+		t.Run(what, func(t *testing.T) { requireRefused(t, keys, s) })
+	}
 
-	// Swapped after signing: the signature covers the header.
+	// The signature covers the header.
 	s := forge(header, payload, sha256.New, oldSecret)
 	for _, name := range []string{"none", "HS384", "RS256", "EdDSA"} {
-		refuse(t, keys, raw.EncodeToString([]byte(alg(name, "old")))+s[strings.IndexByte(s, '.'):], name)
+		t.Run("the header changed to "+name+" after signing", func(t *testing.T) {
+			requireRefused(t, keys, raw.EncodeToString([]byte(alg(name, "old")))+s[strings.IndexByte(s, '.'):])
+		})
 	}
 }
 
-// The kid fixes the algorithm, for a process that has keys of both kinds.
+// The kid determines the algorithm, even in a process that has keys of both kinds.
 func TestAlgorithmOfTheKid(t *testing.T) {
 	t.Parallel()
 	key := signingKey(t, oldPrivate)
@@ -268,37 +191,40 @@ func TestAlgorithmOfTheKid(t *testing.T) {
 		return raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
 	}
 	for what, s := range map[string]string{
-		"an HMAC with the public key":                                forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, publicKey),
-		"an HMAC with the public key, said to be EdDSA":              forge(alg("EdDSA", kid(oldPrivate)), payload, sha256.New, publicKey),
-		"an HMAC with a legacy secret under the kid of a pair":       forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldSecret),
-		"an HMAC of the text of the public key":                      forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, []byte(raw.EncodeToString(publicKey))),
-		"a signature under the kid of a secret":                      forgeSigned(alg("EdDSA", "old"), payload, oldPrivate),
-		"a signature said to be HS256":                               forgeSigned(alg("HS256", kid(oldPrivate)), payload, oldPrivate),
-		"a signature said to be HS256, under the kid of a secret":    forgeSigned(alg("HS256", "old"), payload, oldPrivate),
-		"a signature by a pair made of a secret, under its kid":      forgeSigned(alg("EdDSA", "seed"), payload, newPrivate),
-		"a signature by a pair made of a secret":                     forgeSigned(alg("EdDSA", kid(newPrivate)), payload, newPrivate),
-		"a signature by another pair":                                forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, newPrivate),
-		"no signature":                                               text(alg("none", kid(oldPrivate))) + ".",
-		"no signature, said to be EdDSA":                             text(alg("EdDSA", kid(oldPrivate))) + ".",
-		"zeros":                                                      text(alg("EdDSA", kid(oldPrivate))) + "." + raw.EncodeToString(make([]byte, 64)),
-		"the kid of the row that has no key":                         forge(alg("HS256", promise.LegacyKID), payload, sha256.New, nil),
-		"an HMAC with the seed, which is the whole secret of a pair": forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldPrivate.Seed()),
-		"the signature's algorithm by another name":                  forgeSigned(alg("Ed25519", kid(oldPrivate)), payload, oldPrivate),
-		"a kid in capitals":                                          forgeSigned(alg("EdDSA", strings.ToUpper(kid(oldPrivate))), payload, oldPrivate),
-		"a kid without what says its kind":                           forgeSigned(alg("EdDSA", strings.TrimPrefix(kid(oldPrivate), "ed25519:")), payload, oldPrivate),
+		"an HMAC with the public key":                                    forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, publicKey),
+		"an HMAC with the public key, whose header says EdDSA":           forge(alg("EdDSA", kid(oldPrivate)), payload, sha256.New, publicKey),
+		"an HMAC with a legacy secret under the kid of a pair":           forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldSecret),
+		"an HMAC of the text of the public key":                          forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, []byte(raw.EncodeToString(publicKey))),
+		"a signature under the kid of a secret":                          forgeSigned(alg("EdDSA", "old"), payload, oldPrivate),
+		"a signature whose header says HS256":                            forgeSigned(alg("HS256", kid(oldPrivate)), payload, oldPrivate),
+		"a signature whose header says HS256, under the kid of a secret": forgeSigned(alg("HS256", "old"), payload, oldPrivate),
+		"a signature by a pair made of a secret, under its kid":          forgeSigned(alg("EdDSA", "seed"), payload, newPrivate),
+		"a signature by a pair made of a secret":                         forgeSigned(alg("EdDSA", kid(newPrivate)), payload, newPrivate),
+		"a signature by another pair":                                    forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, newPrivate),
+		"no signature":                                                   text(alg("none", kid(oldPrivate))) + ".",
+		"no signature, whose header says EdDSA":                          text(alg("EdDSA", kid(oldPrivate))) + ".",
+		"zeros":                                                          text(alg("EdDSA", kid(oldPrivate))) + "." + raw.EncodeToString(make([]byte, 64)),
+		"the kid of the row that has no key":                             forge(alg("HS256", promise.LegacyKID), payload, sha256.New, nil),
+		"an HMAC with the seed, which is the whole secret of a pair":     forge(alg("HS256", kid(oldPrivate)), payload, sha256.New, oldPrivate.Seed()),
+		"the signature's algorithm by another name":                      forgeSigned(alg("Ed25519", kid(oldPrivate)), payload, oldPrivate),
+		"a kid in capitals":                                              forgeSigned(alg("EdDSA", strings.ToUpper(kid(oldPrivate))), payload, oldPrivate),
+		"a kid without its prefix":                                       forgeSigned(alg("EdDSA", strings.TrimPrefix(kid(oldPrivate), "ed25519:")), payload, oldPrivate),
 	} {
-		require.ErrorIs(t, verify(s), auth.ErrTokenRefused, what)
+		t.Run("refused: "+what, func(t *testing.T) { require.ErrorIs(t, verify(s), auth.ErrTokenRefused) })
 	}
-	// A secret that happens to be a public key is a secret all the same.
-	require.NoError(t, verify(forge(alg("HS256", "public"), payload, sha256.New, publicKey)))
-	require.ErrorIs(t, verify(forgeSigned(alg("EdDSA", "public"), payload, oldPrivate)), auth.ErrTokenRefused)
+	t.Run("a legacy secret that equals a public key verifies HMACs only", func(t *testing.T) {
+		require.NoError(t, verify(forge(alg("HS256", "public"), payload, sha256.New, publicKey)))
+		require.ErrorIs(t, verify(forgeSigned(alg("EdDSA", "public"), payload, oldPrivate)), auth.ErrTokenRefused)
+	})
 }
 
 func TestHeaderMustBeOurs(t *testing.T) {
 	t.Parallel()
-	for _, k := range kinds(t) {
-		_, err := k.keys.Verify(k.forge(k.header, payload), now)
-		require.NoError(t, err)
+	for name, k := range kinds(t) {
+		t.Run(name+" verifies its own header", func(t *testing.T) {
+			_, err := k.keys.Verify(k.forge(k.header, payload), now)
+			require.NoError(t, err)
+		})
 	}
 	for _, h := range []string{
 		`{"alg":"HS256","typ":"JWT"}`,
@@ -321,8 +247,8 @@ func TestHeaderMustBeOurs(t *testing.T) {
 		`{"kid":"old","alg":"HS256","typ":"JWT"}`,
 		`null`, `{}`, `1`, strings.Repeat("[", 500),
 	} {
-		for _, k := range kinds(t) {
-			refuse(t, k.keys, k.forge(k.ours(h), payload), h)
+		for name, k := range kinds(t) {
+			t.Run(fmt.Sprintf("%s refuses %.80s", name, h), func(t *testing.T) { requireRefused(t, k.keys, k.forge(k.ours(h), payload)) })
 		}
 	}
 }
@@ -342,38 +268,46 @@ func TestClaims(t *testing.T) {
 		require.NoError(t, err)
 		return string(b)
 	}
-	for _, k := range kinds(t) {
+	for kindName, k := range kinds(t) {
 		for name, values := range map[string][]any{
 			"iss": {nil, "", "Promises", "https://example.com", []string{"promises"}},
 			"aud": {nil, "", "promises", []string{"promise"}, []string{}},
-			"sub": {nil, "", uuid.Nil.String(), "x", good.PromiseID.URN(), strings.ReplaceAll(good.PromiseID.String(), "-", ""), 1},
-			"jti": {nil, "", uuid.Nil.String(), "x", "{" + good.ID.String() + "}"},
+			"sub": {nil, "", uuid.Nil.String(), "x", validToken.PromiseID.URN(), strings.ReplaceAll(validToken.PromiseID.String(), "-", ""), 1},
+			"jti": {nil, "", uuid.Nil.String(), "x", "{" + validToken.ID.String() + "}"},
 			"ten": {nil, "", "a\x00b", strings.Repeat("a", 256), 1},
 			"vrb": {nil, []string{}, []string{"cancel"}, []string{"resolve", "x"}, []string{"resolve", "resolve"}, []any{nil}, "resolve", []string{"Resolve"}},
 			"exp": {nil, now.Unix(), now.Unix() - 1, 0, -1, 1e300, "tomorrow", map[string]int{}},
 		} {
 			for _, v := range values {
-				refuse(t, k.keys, k.forge(k.header, change(name, v)), "%s %v", name, v)
+				t.Run(fmt.Sprintf("%s refuses %s %.40v", kindName, name, v), func(t *testing.T) {
+					requireRefused(t, k.keys, k.forge(k.header, change(name, v)))
+				})
 			}
 		}
 		for _, p := range []string{`null`, `{}`, `[]`, `1`, ``, payload + payload, payload[:len(payload)-1], "\xff", strings.Repeat("[", 900)} {
-			refuse(t, k.keys, k.forge(k.header, p), p)
+			t.Run(fmt.Sprintf("%s refuses the payload %.40q", kindName, p), func(t *testing.T) {
+				requireRefused(t, k.keys, k.forge(k.header, p))
+			})
 		}
 	}
 
-	// Tampered with, and signed by nobody.
-	s := strings.Split(sign(t, key, good), ".")
+	s := strings.Split(sign(t, key, validToken), ".")
 	for name, v := range map[string]any{"ten": "demo", "sub": uuid.NewString(), "exp": now.Unix() + 1e6, "vrb": []string{"resolve"}} {
-		refuse(t, keys, s[0]+"."+raw.EncodeToString([]byte(change(name, v)))+"."+s[2], name)
+		t.Run("refuses "+name+" changed after signing", func(t *testing.T) {
+			requireRefused(t, keys, s[0]+"."+raw.EncodeToString([]byte(change(name, v)))+"."+s[2])
+		})
 	}
-	// Another tenant's or promise's token is good: whose it is, the caller compares.
-	got, err := keys.Verify(k.forge(k.header, change("ten", "demo")), now)
-	require.NoError(t, err)
-	require.Equal(t, "demo", got.Tenant)
-	elsewhere := uuid.New()
-	got, err = keys.Verify(k.forge(k.header, change("sub", elsewhere.String())), now)
-	require.NoError(t, err)
-	require.Equal(t, elsewhere, got.PromiseID)
+	t.Run("another tenant's token verifies, because the caller compares the tenant", func(t *testing.T) {
+		got, err := keys.Verify(k.forge(k.header, change("ten", "demo")), now)
+		require.NoError(t, err)
+		require.Equal(t, "demo", got.Tenant)
+	})
+	t.Run("another promise's token verifies, because the caller compares the promise", func(t *testing.T) {
+		elsewhere := uuid.New()
+		got, err := keys.Verify(k.forge(k.header, change("sub", elsewhere.String())), now)
+		require.NoError(t, err)
+		require.Equal(t, elsewhere, got.PromiseID)
+	})
 }
 
 func TestOneSpelling(t *testing.T) {
@@ -385,23 +319,23 @@ func TestOneSpelling(t *testing.T) {
 		for i := range s {
 			for _, c := range digits + ".=+/ \n\x00" {
 				if other := s[:i] + string(c) + s[i+1:]; other != s {
-					refuse(t, k.keys, other, "byte %d is %q", i, c)
+					requireRefused(t, k.keys, other, "byte %d is %q", i, c)
 				}
 			}
 			for _, c := range "\n\r =." {
-				refuse(t, k.keys, s[:i]+string(c)+s[i:], "%q before byte %d", c, i)
+				requireRefused(t, k.keys, s[:i]+string(c)+s[i:], "%q before byte %d", c, i)
 			}
 		}
-		// 32 bytes leave 2 bits of the last digit, 64 bytes 4: other values of them decode alike.
+		// 32 bytes leave 2 spare bits in the last digit, 64 bytes leave 4. A lenient decoder ignores their value.
 		last := strings.IndexByte(digits, s[len(s)-1])
 		for bits := 1; bits < spare[name]; bits++ {
 			other := s[:len(s)-1] + string(digits[last|bits])
 			_, err := raw.DecodeString(other[strings.LastIndexByte(other, '.')+1:])
-			require.NoError(t, err, "a decoder that is not strict takes it")
-			refuse(t, k.keys, other)
+			require.NoError(t, err, "a lenient decoder accepts it")
+			requireRefused(t, k.keys, other)
 		}
 		for _, other := range []string{s + "=", s + "\n", s + ".", s + "." + s, "Bearer " + s, "", ".", "..", "...", "a.b.c"} {
-			refuse(t, k.keys, other)
+			requireRefused(t, k.keys, other)
 		}
 	}
 }
@@ -423,58 +357,72 @@ func TestLongTokensAreNotRead(t *testing.T) {
 		}
 	}
 	require.NotZero(t, long)
-	refuse(t, keys, strings.Repeat("a.", 1<<20))
+	requireRefused(t, keys, strings.Repeat("a.", 1<<20))
 
-	widest := good
+	widest := validToken
 	widest.Tenant = strings.Repeat("𐀀", 255)
 	got, err := keys.Verify(sign(t, key, widest), now)
-	require.NoError(t, err, "what can be a slug fits")
+	require.NoError(t, err, "the longest slug without escapes fits")
 	require.Equal(t, widest, got)
 	widest.Tenant = strings.Repeat("<", 255)
 	_, err = key.Sign(widest, now)
-	require.ErrorContains(t, err, "bytes long", "as \\u003c, it does not: refused while something can be done about it")
+	require.ErrorContains(t, err, "bytes long", "escaped as \\u003c, it does not fit, and Sign refuses it")
 }
 
 func TestSignRefuses(t *testing.T) {
 	t.Parallel()
 	key := signingKey(t, oldPrivate)
 	for name, spoil := range map[string]func(*auth.Token){
-		"no id":         func(t *auth.Token) { t.ID = uuid.Nil },
-		"no tenant":     func(t *auth.Token) { t.Tenant = "" },
-		"tenant":        func(t *auth.Token) { t.Tenant = "\xff" },
-		"no promise":    func(t *auth.Token) { t.PromiseID = uuid.Nil },
-		"no verbs":      func(t *auth.Token) { t.Verbs = nil },
-		"unknown verb":  func(t *auth.Token) { t.Verbs = []promise.Verb{"cancel"} },
-		"verb twice":    func(t *auth.Token) { t.Verbs = []promise.Verb{"reject", "reject"} },
-		"no expiry":     func(t *auth.Token) { t.ExpiresAt = time.Time{} },
-		"expired":       func(t *auth.Token) { t.ExpiresAt = now },
-		"under 1 s off": func(t *auth.Token) { t.ExpiresAt = now.Add(999 * time.Millisecond) },
+		"no id":          func(t *auth.Token) { t.ID = uuid.Nil },
+		"no tenant":      func(t *auth.Token) { t.Tenant = "" },
+		"invalid tenant": func(t *auth.Token) { t.Tenant = "\xff" },
+		"no promise":     func(t *auth.Token) { t.PromiseID = uuid.Nil },
+		"no verbs":       func(t *auth.Token) { t.Verbs = nil },
+		"unknown verb":   func(t *auth.Token) { t.Verbs = []promise.Verb{"cancel"} },
+		"verb twice":     func(t *auth.Token) { t.Verbs = []promise.Verb{"reject", "reject"} },
+		"no expiry":      func(t *auth.Token) { t.ExpiresAt = time.Time{} },
+		"expired":        func(t *auth.Token) { t.ExpiresAt = now },
+		"under 1 s off":  func(t *auth.Token) { t.ExpiresAt = now.Add(999 * time.Millisecond) },
 	} {
-		token := good
-		spoil(&token)
-		s, err := key.Sign(token, now)
-		require.Error(t, err, name)
-		require.Empty(t, s)
+		t.Run(name, func(t *testing.T) {
+			token := validToken
+			spoil(&token)
+			s, err := key.Sign(token, now)
+			require.Error(t, err)
+			require.Empty(t, s)
+		})
 	}
-	_, err := auth.SigningKey{}.Sign(good, now)
-	require.ErrorContains(t, err, "no key")
+	t.Run("no signing key", func(t *testing.T) {
+		_, err := auth.SigningKey{}.Sign(validToken, now)
+		require.ErrorContains(t, err, "no signing key")
+	})
 }
 
-func TestParseKeys(t *testing.T) {
+func TestParseLegacySecrets(t *testing.T) {
 	t.Parallel()
 	secret := raw.EncodeToString(oldSecret)
 	other := raw.EncodeToString(newSecret)
 	padded := base64.URLEncoding.EncodeToString(oldSecret)
-	for _, s := range []string{
-		"k:" + secret, "k:" + padded, " k:" + secret + "\n", "a:" + secret + ", b:" + other,
-		strings.Repeat("k", 64) + ":" + secret, "A-z_0.9:" + secret, secret, padded + "," + other,
+	for name, s := range map[string]string{
+		"kid and secret":    "k:" + secret,
+		"padded":            "k:" + padded,
+		"space around":      " k:" + secret + "\n",
+		"two":               "a:" + secret + ", b:" + other,
+		"longest kid":       strings.Repeat("k", 64) + ":" + secret,
+		"every kind of kid": "A-z_0.9:" + secret,
+		"no kid":            secret,
+		"two without kids":  padded + "," + other,
 	} {
-		_, err := auth.ParseLegacySecrets(s)
-		require.NoError(t, err)
+		t.Run("valid: "+name, func(t *testing.T) {
+			_, err := auth.ParseLegacySecrets(s)
+			require.NoError(t, err)
+		})
 	}
-	keys := parse(t, "a:"+secret, "old:"+other)
-	_, err := keys.Verify(forge(header, payload, sha256.New, newSecret), now)
-	require.NoError(t, err)
+	t.Run("each of two secrets verifies", func(t *testing.T) {
+		keys := parse(t, "a:"+secret, "old:"+other)
+		_, err := keys.Verify(forge(header, payload, sha256.New, newSecret), now)
+		require.NoError(t, err)
+	})
 	for name, s := range map[string]string{
 		"nothing":          "",
 		"empty kid":        ":" + secret,
@@ -497,13 +445,15 @@ func TestParseKeys(t *testing.T) {
 		"same secret":      "a:" + secret + ",b:" + padded,
 		"bad second":       "a:" + secret + ",b:" + other + "!",
 	} {
-		keys, err := auth.ParseLegacySecrets(s)
-		require.Error(t, err, name)
-		require.Zero(t, keys)
-		require.Regexp(t, `^key \d+`, err.Error(), "it tells the place")
-		for _, quoted := range []string{secret[:10], other[:10], string(oldSecret[:10]), string(newSecret[:10])} {
-			require.NotContains(t, err.Error(), quoted, name)
-		}
+		t.Run("invalid: "+name, func(t *testing.T) {
+			keys, err := auth.ParseLegacySecrets(s)
+			require.Error(t, err)
+			require.Zero(t, keys)
+			require.Regexp(t, `^secret \d+`, err.Error(), "the position of the secret")
+			for _, quoted := range []string{secret[:10], other[:10], string(oldSecret[:10]), string(newSecret[:10])} {
+				require.NotContains(t, err.Error(), quoted)
+			}
+		})
 	}
 }
 
@@ -536,17 +486,19 @@ func TestKeysDoNotShow(t *testing.T) {
 	}
 }
 
-// The text of a signing key has one spelling, and an error quotes nothing of it.
+// The text of a signing key has one spelling, and no error quotes a part of it.
 func TestParseSigningKey(t *testing.T) {
 	t.Parallel()
 	key := auth.NewSigningKey()
 	text := key.Text()
 	require.Regexp(t, "^"+auth.PrivateKeyPattern+"$", text)
-	for _, s := range []string{text, text + "\n", " " + text} {
-		again, err := auth.ParseSigningKey(s)
-		require.NoError(t, err)
-		require.Equal(t, key.Public(), again.Public())
-		require.Equal(t, text, again.Text())
+	for what, s := range map[string]string{"exact": text, "line break after": text + "\n", "space before": " " + text} {
+		t.Run("valid: "+what, func(t *testing.T) {
+			again, err := auth.ParseSigningKey(s)
+			require.NoError(t, err)
+			require.Equal(t, key.Public(), again.Public())
+			require.Equal(t, text, again.Text())
+		})
 	}
 	encoded := strings.TrimPrefix(text, "ed25519-private:")
 	for what, s := range map[string]string{
@@ -558,18 +510,20 @@ func TestParseSigningKey(t *testing.T) {
 		"padding":       text + "=",
 		"trailing bits": "ed25519-private:" + strings.Repeat("A", 42) + "B",
 		"a line within": "ed25519-private:" + encoded[:20] + "\n" + encoded[20:],
-		"another":       text + "," + text,
+		"two keys":      text + "," + text,
 		"a legacy key":  entry("k", oldSecret),
 	} {
-		bad, err := auth.ParseSigningKey(s)
-		require.Error(t, err, what)
-		require.NotContains(t, err.Error(), encoded[:8])
-		_, err = bad.Sign(good, now)
-		require.Error(t, err)
+		t.Run("invalid: "+what, func(t *testing.T) {
+			invalid, err := auth.ParseSigningKey(s)
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), encoded[:8])
+			_, err = invalid.Sign(validToken, now)
+			require.Error(t, err)
+		})
 	}
 }
 
-// A row whose kid does not follow from its key verifies nothing, and a row of another kind is left to a later release.
+// A row whose kid is not the hash of its key verifies nothing. Rows of other kinds are for later releases.
 func TestPublicKeys(t *testing.T) {
 	t.Parallel()
 	key := signingKey(t, oldPrivate)
@@ -579,6 +533,6 @@ func TestPublicKeys(t *testing.T) {
 		legacyRow, {},
 	})
 	require.NoError(t, err)
-	refuse(t, keys, sign(t, key, good))
-	refuse(t, keys, forgeSigned(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"JWT"}`, kid(newPrivate)), payload, oldPrivate))
+	requireRefused(t, keys, sign(t, key, validToken))
+	requireRefused(t, keys, forgeSigned(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"JWT"}`, kid(newPrivate)), payload, oldPrivate))
 }

@@ -1,5 +1,5 @@
-// Package database opens connections to Postgres, wherever that runs: by a URL
-// with a password in it, or on RDS, without one.
+// Package database connects to Postgres: with a password in the URL or, on RDS, with
+// an IAM token or a password from Secrets Manager.
 package database
 
 import (
@@ -24,55 +24,57 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// PoolSize is how many connections one process opens at most. It answers one
-// call at a time and needs a second connection only while a broken one is being
-// given up.
+// PoolSize is the maximal number of connections of one process. A process handles one
+// call at a time, and needs a second connection only while it closes a broken one.
 const PoolSize = 2
 
-// SweepPoolSize is PoolSize for a sweep, which has four things to do at once: it records deadlines, waits for a busy
-// workflow execution, deletes, and counts. The deadlines must wait for none of the others.
+// SweepPoolSize is the PoolSize of a sweep, which does four things at once: it records deadlines, waits for a locked
+// workflow execution, deletes, and counts. The deadlines must not wait for the other three.
 const SweepPoolSize = 4
 
-// connectTimeout leaves a call time to say that the database is away.
+// connectTimeout is short enough for a call to answer that the database is
+// unavailable.
 const connectTimeout = 2 * time.Second
 
-// pingTimeout leaves a call time to connect anew, where a connection that it
-// finds open has gone silent.
+// pingTimeout is short enough for a call to connect again if the pool's open
+// connection does not respond.
 const pingTimeout = time.Second
 
-// Options say where Postgres is and how to prove who connects.
+// Options hold the address of Postgres and the way to authenticate.
 type Options struct {
-	// URL is a postgres:// URL or keyword=value pairs. libpq's own variables add to it.
+	// URL is a postgres:// URL or keyword=value pairs. libpq's environment variables
+	// supply missing parts.
 	URL string
 
-	// IAMAuth proves it with a token that is signed for each connection, for the
-	// host, port and user of URL, with AWS_REGION and the credentials that the environment
-	// has then (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN).
+	// IAMAuth authenticates each connection with a new token, which is signed for the
+	// host, port and user of URL and the region in AWS_REGION. The credentials come
+	// from the environment at that time (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+	// AWS_SESSION_TOKEN).
 	IAMAuth bool
 
-	// Secret, if it is not nil, is asked for each connection, because RDS
-	// changes passwords: for a secret as RDS keeps that of its master user, JSON with
-	// "username", which must be the user of URL, and "password".
+	// Secret, if it is not nil, is called for each connection, because RDS rotates
+	// passwords. It returns a secret in the format that RDS stores for its master
+	// user: JSON with "username", which must be the user of URL, and "password".
 	Secret func(context.Context) (string, error)
 
-	// Connections bounds a pool; zero: PoolSize.
+	// Connections is the maximal size of the pool; zero means PoolSize.
 	Connections int
 
-	// QueryExecMode is how statements are sent; the zero value is none.
+	// QueryExecMode is pgx's mode of sending statements. It must be set.
 	QueryExecMode pgx.QueryExecMode
 }
 
-// NewPool makes a pool that connects when it is first needed. It suits a process
-// that may be frozen between two calls: a connection that has idled for a second
-// is looked at before it is used, for a second at most; one that has idled for
-// minutes is closed.
+// NewPool returns a pool that connects when it is first needed. The pool suits a
+// process that may be frozen between two calls: it pings a connection that was idle
+// for a second, with a timeout of a second, before it uses it, and closes one that
+// was idle for five minutes.
 //
-// With IAMAuth or Secret, every connection is encrypted and the server's
-// certificate is verified in full, whatever sslmode says: against the authorities
-// of RDS and RDS Proxy, or those of URL's sslrootcert. Nothing is sent to a server
-// that has none. No error holds a password, a token or the URL. Where a token or a
-// password is not to be had, whoever needed the connection is told so, and
-// pgconn.SafeToRetry says that nothing was sent.
+// With IAMAuth or Secret, every connection is encrypted and the server's certificate
+// is fully verified, regardless of sslmode. The pool trusts the authorities of RDS
+// and RDS Proxy, or the ones in URL's sslrootcert. It sends nothing to a server whose
+// certificate is invalid or missing. No error contains a password, a token or the
+// URL. If a token or a password cannot be obtained, the connection fails with that
+// cause, and pgconn.SafeToRetry reports true, because nothing was sent.
 func NewPool(o Options) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
@@ -89,8 +91,9 @@ func NewPool(o Options) (*pgxpool.Pool, error) {
 	return pgxpool.NewWithConfig(context.Background(), c)
 }
 
-// ConnConfig is for one connection, made soon: its password is that of now, and
-// an IAM token is good for 15 minutes. Otherwise it is as NewPool's are.
+// ConnConfig returns the configuration of a single connection. Use it soon, because
+// the password may be rotated and an IAM token is valid for 15 minutes. The rest is
+// as for NewPool.
 func ConnConfig(ctx context.Context, o Options) (*pgx.ConnConfig, error) {
 	c, err := pgx.ParseConfig(o.URL)
 	if err != nil {
@@ -103,11 +106,11 @@ func ConnConfig(ctx context.Context, o Options) (*pgx.ConnConfig, error) {
 	return c, err
 }
 
-// errURL stands for pgx's own words, which may quote the URL, and with it the
-// password.
-var errURL = errors.New("DATABASE_URL is neither a postgres:// URL nor keyword=value pairs that Postgres knows")
+// errURL replaces pgx's error, which may quote the URL and its password.
+var errURL = errors.New("DATABASE_URL is neither a postgres:// URL nor valid keyword=value pairs")
 
-// configure returns what must be done before each connection, or nil.
+// configure applies the options to c. It returns the function to call before each
+// connection, or nil.
 func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnConfig) error, error) {
 	c.ConnectTimeout = connectTimeout
 	c.DefaultQueryExecMode = o.QueryExecMode
@@ -117,24 +120,24 @@ func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnCo
 	region := os.Getenv("AWS_REGION")
 	switch {
 	case o.IAMAuth && o.Secret != nil:
-		return nil, errors.New("a password and an IAM token exclude each other")
+		return nil, errors.New("a password secret and IAM authentication exclude each other; use one")
 	case o.IAMAuth && region == "":
-		return nil, errors.New("AWS_REGION is not set: an IAM token is signed for a region")
+		return nil, errors.New("AWS_REGION is not set; IAM tokens are signed for a region")
 	case c.User == "":
-		return nil, errors.New("DATABASE_URL names no user")
+		return nil, errors.New("DATABASE_URL has no user; add one")
 	case strings.HasPrefix(c.Host, "/"):
-		return nil, errors.New("DATABASE_URL leads to a socket of this machine, where nobody can be verified")
+		return nil, errors.New("DATABASE_URL is the path of a socket, which has no certificate to verify; use a host name")
 	}
 	roots := c.TLSConfig.Clone()
 	for _, other := range c.Fallbacks {
 		if other.Host != c.Host || other.Port != c.Port {
-			return nil, errors.New("DATABASE_URL names several hosts: give one")
+			return nil, errors.New("DATABASE_URL has several hosts; use one")
 		}
-		if roots == nil { // sslmode=allow tries without first
+		if roots == nil { // sslmode=allow tries a connection without TLS first
 			roots = other.TLSConfig.Clone()
 		}
 	}
-	c.Fallbacks = nil // one of them may be to go without TLS
+	c.Fallbacks = nil // a fallback may be without TLS
 	c.TLSConfig = &tls.Config{ServerName: c.Host, MinVersion: tls.VersionTLS12}
 	if roots != nil {
 		c.TLSConfig.RootCAs = roots.RootCAs
@@ -155,8 +158,8 @@ func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnCo
 	}, nil
 }
 
-// notConnected says what pgx does not say of a BeforeConnect that fails: that
-// nothing has been sent (see pgconn.SafeToRetry).
+// notConnected is an error of BeforeConnect. Its SafeToRetry makes pgconn.SafeToRetry
+// report true, because nothing was sent. pgx does not do that itself.
 type notConnected struct{ error }
 
 func (notConnected) SafeToRetry() bool { return true }
@@ -172,8 +175,8 @@ func sign(ctx context.Context, c *pgx.ConnConfig, region string) (string, error)
 	return token, nil
 }
 
-// credentials are those of the environment, where Lambda puts them. The SDK's
-// way to find them elsewhere, too, doubles the time that a function takes to start.
+// credentials returns the credentials in the environment, where Lambda puts them. The
+// SDK's search in other places would double the start time of a function.
 func credentials(context.Context) (aws.Credentials, error) {
 	c := aws.Credentials{
 		AccessKeyID: os.Getenv("AWS_ACCESS_KEY_ID"), SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
@@ -195,7 +198,7 @@ func (o Options) password(ctx context.Context, user string) (string, error) {
 		return "", errors.New("read the password: the secret is not JSON with a username and a password")
 	}
 	if login.Username != user {
-		return "", fmt.Errorf("read the password: the secret is of another user than DATABASE_URL's %q", user)
+		return "", fmt.Errorf("read the password: the secret belongs to another user than %q of DATABASE_URL", user)
 	}
 	return login.Password, nil
 }
@@ -203,8 +206,8 @@ func (o Options) password(ctx context.Context, user string) (string, error) {
 //go:embed authorities.pem
 var authoritiesPEM []byte
 
-// authorities are read when they are first needed: they take longer than the
-// rest of a start.
+// authorities parses the certificates when they are first needed, because that takes
+// longer than the rest of a start.
 var authorities = sync.OnceValue(func() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(authoritiesPEM)

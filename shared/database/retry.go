@@ -13,27 +13,26 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ConnectPatience is how long a deployment waits for a database that is still
-// starting.
+// ConnectPatience is the time for which a deployment waits for a database that is
+// still starting.
 const ConnectPatience = time.Minute
 
-// The pause between two tries doubles from firstPause to longestPause.
+// The pause between two tries doubles, from firstPause up to longestPause.
 const firstPause, longestPause = 250 * time.Millisecond, 5 * time.Second
 
-// Retry calls try until it succeeds. It repeats a call only if try could not
-// connect, and if the cause can pass without any change: a refused or silent
-// connection, a name that does not resolve, a server that is starting or
-// stopping, or one that has no connection left. A wrong password, an unknown
-// database and an untrusted certificate end Retry at once, as does every error
-// after the connection was made.
+// Retry calls try until it succeeds. It repeats try only if try failed to connect and
+// the cause may be temporary: a refused or silent connection, a name that does not
+// resolve, a server that is starting or stopping, or a server without free
+// connections. It returns every other error at once: a wrong password, an unknown
+// database, an untrusted certificate, or an error after the connection was made.
 //
-// Retry gives up after patience, and when ctx ends; it returns the last error of
-// try. It logs each failed try with its cause, which holds no secret.
+// Retry gives up after patience or when ctx ends, and returns try's last error. It
+// logs each failed try that it repeats, with the cause, which contains no secret.
 func Retry(ctx context.Context, patience time.Duration, log *slog.Logger, try func(context.Context) error) error {
 	end := time.Now().Add(patience)
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longestPause) {
 		err := try(ctx)
-		if err == nil || !passes(err) {
+		if err == nil || !temporary(err) {
 			return err
 		}
 		left := time.Until(end)
@@ -49,9 +48,8 @@ func Retry(ctx context.Context, patience time.Duration, log *slog.Logger, try fu
 	}
 }
 
-// passes reports whether err is a failed connect whose cause can pass without
-// any change.
-func passes(err error) bool {
+// temporary reports whether err is a failure to connect whose cause may be temporary.
+func temporary(err error) bool {
 	var connect *pgconn.ConnectError
 	var unprepared notConnected
 	if !errors.As(err, &connect) && !errors.As(err, &unprepared) {

@@ -45,12 +45,14 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+// await waits until the log contains the text.
 func (l *logged) await(t *testing.T, text string) {
 	t.Helper()
 	require.Eventually(t, func() bool { return strings.Contains(l.String(), text) }, 5*time.Minute, 10*time.Millisecond,
 		"%s is not in the log", text)
 }
 
+// connect returns a function that connects once, and closes the connection.
 func connect(o database.Options) func(context.Context) error {
 	return func(ctx context.Context) error {
 		conf, err := database.ConnConfig(ctx, o)
@@ -65,8 +67,8 @@ func connect(o database.Options) func(context.Context) error {
 	}
 }
 
-// A real server that starts late: nothing listens, then something that is silent, then a server that takes no connections, one
-// that has none left, and at last the one that is needed.
+// A real server starts late. At first nothing listens on its port, then something that does not respond, then a server that is
+// stopping, then a server without free connections. At last the server accepts the connection.
 func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -97,11 +99,11 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	require.NoError(t, err)
 	postmaster, err := strconv.Atoi(string(pid[:bytes.IndexByte(pid, '\n')]))
 	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(postmaster, syscall.SIGTERM)) // it waits for admin's session, and takes no other
+	require.NoError(t, syscall.Kill(postmaster, syscall.SIGTERM)) // the server waits for admin's session and accepts no other
 	late.Serve(t, server.URL())
 	log.await(t, "SQLSTATE 57P03")
 	require.NoError(t, admin.Close(t.Context()))
-	_ = server.Stop() // it stops by itself
+	_ = server.Stop() // the server stops after the SIGTERM
 
 	server, err = localpg.Start(t.Context(), localpg.Options{Dir: data})
 	require.NoError(t, err)
@@ -119,7 +121,7 @@ func TestRetryUntilTheDatabaseIsThere(t *testing.T) {
 	require.NotContains(t, log.String(), "hunter2")
 }
 
-// Causes that stay as they are end it at once; so does an error that came after the connection was made.
+// Retry returns at once if the cause is permanent, or if the error came after the connection was made.
 func TestRetryGivesUp(t *testing.T) {
 	db, name := role(t)
 	proxy := rdstest.Start(t, db.URL, rdstest.Options{Password: "right"})
@@ -139,7 +141,7 @@ func TestRetryGivesUp(t *testing.T) {
 		cause string
 	}{
 		"wrong password":    {connect(database.Options{URL: proxy.URL(name, ""), Secret: secret("wrong")}), "28P01"},
-		"no such database":  {connect(database.Options{URL: u.String()}), "3D000"},
+		"unknown database":  {connect(database.Options{URL: u.String()}), "3D000"},
 		"another authority": {connect(database.Options{URL: proxy.URL(name, "&sslrootcert="+stranger.CAFile), Secret: secret("right")}), "unknown authority"},
 		"no secret":         {connect(database.Options{URL: proxy.URL(name, ""), Secret: func(context.Context) (string, error) { return "", errors.New("access denied") }}), "access denied"},
 		"no URL":            {connect(database.Options{URL: "postgres://[::1/x"}), "DATABASE_URL"},
@@ -161,27 +163,33 @@ func TestRetryGivesUp(t *testing.T) {
 	}
 }
 
-// Its patience ends, its context ends: the last cause is the error. A secret that cannot be read for the moment is tried again.
 func TestRetryEnds(t *testing.T) {
 	t.Parallel()
-	nobody := connect(database.Options{URL: "postgres://u:hunter2@" + dbtest.NewLate(t).Address + "/x"})
-	err := database.Retry(t.Context(), 0, slog.New(slog.DiscardHandler), nobody)
-	require.ErrorContains(t, err, "no connection to the database after 1 tries")
-	require.ErrorContains(t, err, "connection refused")
-	require.NotContains(t, err.Error(), "hunter2")
+	refused := connect(database.Options{URL: "postgres://u:hunter2@" + dbtest.NewLate(t).Address + "/x"})
+	t.Run("patience ends", func(t *testing.T) {
+		err := database.Retry(t.Context(), 0, slog.New(slog.DiscardHandler), refused)
+		require.ErrorContains(t, err, "no connection to the database after 1 tries")
+		require.ErrorContains(t, err, "connection refused")
+		require.NotContains(t, err.Error(), "hunter2")
+	})
+	t.Run("patience ends while a name does not resolve", func(t *testing.T) {
+		unknown := connect(database.Options{URL: "postgres://u@nowhere.invalid/x"})
+		err := database.Retry(t.Context(), 0, slog.New(slog.DiscardHandler), unknown)
+		require.ErrorContains(t, err, "after 1 tries", "a name may not be known yet: %v", err)
+	})
+	t.Run("the context ends", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var log logged
+		done := make(chan error, 1)
+		go func() { done <- database.Retry(ctx, time.Hour, slog.New(slog.NewTextHandler(&log, nil)), refused) }()
+		log.await(t, "try=2 ")
+		cancel()
+		require.ErrorContains(t, <-done, "no connection to the database after")
+	})
+}
 
-	unknown := connect(database.Options{URL: "postgres://u@nowhere.invalid/x"})
-	err = database.Retry(t.Context(), 0, slog.New(slog.DiscardHandler), unknown)
-	require.ErrorContains(t, err, "after 1 tries", "a name may not be known yet: %v", err)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	var log logged
-	done := make(chan error, 1)
-	go func() { done <- database.Retry(ctx, time.Hour, slog.New(slog.NewTextHandler(&log, nil)), nobody) }()
-	log.await(t, "try=2 ")
-	cancel()
-	require.ErrorContains(t, <-done, "no connection to the database after")
-
+func TestRetryReadsTheSecretAgain(t *testing.T) {
+	t.Parallel()
 	db := dbtest.Bare(t)
 	proxy := rdstest.Start(t, db.URL, rdstest.Options{Password: "right"})
 	db.Exec(t, "DO $$ BEGIN CREATE ROLE retry_test; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$")

@@ -5,15 +5,14 @@ import (
 	"strings"
 )
 
-// deployedPrefix is the part of a function's name in AWS that comes before its
-// Name: promises-{stage}-, with a stage that the CDK app accepts.
+// deployedPrefix matches the part of a function's name in AWS that precedes its Name:
+// promises-{stage}-, with a stage that the CDK app accepts.
 var deployedPrefix = regexp.MustCompile(`^promises-[a-z][a-z0-9-]{0,19}-$`)
 
-// PlainName returns the Name, in Functions, of the function that has the given
-// name in AWS, in whichever stage. It returns any other name unchanged. A name
-// that can be read in two ways means the function with the longer Name:
-// promises-x-batch-resolve is batch-resolve in the stage x, not resolve in the
-// stage x-batch.
+// PlainName returns the Name, in Functions, of the function that has the given name in
+// AWS, in any stage. It returns every other name unchanged. An ambiguous name means
+// the function with the longer Name: promises-x-batch-resolve is batch-resolve in the
+// stage x, not resolve in the stage x-batch.
 func PlainName(name string) string {
 	plain := name
 	for _, f := range Functions {

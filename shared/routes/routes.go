@@ -1,14 +1,13 @@
-// Package routes is the one table of what the service offers: which function
-// answers which method and path, which one says beforehand who calls, and what
-// each is given to run with. The infrastructure and the local runner both read
-// it, so they cannot disagree.
+// Package routes lists the routes, authorizers, functions and schedules of the
+// service. The infrastructure and the local runner both read these tables, so they
+// cannot differ.
 package routes
 
 import "time"
 
-// Route is one route of the HTTP API. Path is in API Gateway's notation: a
-// {variable} stands for one whole path segment. Authorizer is the name of one
-// of Authorizers. Only a route of one of SelfVerifying has none.
+// A Route is a route of the HTTP API. Path is in API Gateway's notation: a {variable}
+// stands for one whole path segment. Authorizer is the Name of one of Authorizers. It
+// is empty only for functions in SelfVerifying.
 type Route struct {
 	Method     string
 	Path       string
@@ -37,29 +36,29 @@ var HTTP = []Route{
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject/{token}", "settle-callback", ""},
 }
 
-// HTTPAlias is the alias through which API Gateway invokes a function that has
-// a route. The function believes no other invocation's event.
+// HTTPAlias is the alias through which API Gateway invokes the functions that have
+// routes. A function trusts an API Gateway event only if it comes through this alias.
 const HTTPAlias = "http"
 
-// Waiting lists the functions whose calls may wait for long. Their concurrency
-// is apart from that of every other function.
+// Waiting lists the functions whose calls may wait for a long time. Their reserved
+// concurrency is separate from that of the other functions.
 var Waiting = []string{"wait-events", "wait-promise"}
 
-// SelfVerifying lists the functions that verify the caller's credential
-// themselves. Their routes have no authorizer, and a throttle of their own.
+// SelfVerifying lists the functions that verify the caller's credential themselves.
+// Their routes have no authorizer, and a separate throttle.
 var SelfVerifying = []string{"settle-callback"}
 
-// Authorizer is a Lambda authorizer of the HTTP API: REQUEST, payload format
-// 2.0, simple responses. Function is asked who calls before a route's own
-// function runs. IdentitySource says where the request carries the credential,
-// in API Gateway's notation: $request.header.Name or $request.querystring.name.
-// A request in which that is missing or empty API Gateway answers itself, 401.
+// An Authorizer is a Lambda authorizer of the HTTP API: REQUEST, payload format 2.0,
+// simple responses. API Gateway invokes Function to authenticate the caller before it
+// invokes a route's function. IdentitySource is the place of the credential in the
+// request, in API Gateway's notation: $request.header.Name or
+// $request.querystring.name. If it is missing or empty, API Gateway answers 401.
 //
-// What Function answered, yes or no, stands for TTL (0: not at all; at most an
-// hour) for every request with the same value in IdentitySource, on all routes
-// of the authorizer. So the answer may say who calls, and must not depend on
-// anything else in the request: whether the caller may do what the route does
-// is for the route's function to judge, each time.
+// API Gateway caches Function's answer, yes or no, for TTL (at most an hour; 0 turns
+// the cache off). The answer applies to every request with the same value in
+// IdentitySource, on all routes of the authorizer. So the answer may identify the
+// caller, and must not depend on the rest of the request. The route's function
+// decides, for each call, whether the caller may do it.
 type Authorizer struct {
 	Name           string
 	Function       string
@@ -68,15 +67,15 @@ type Authorizer struct {
 }
 
 // Authorizers lists the authorizers of the HTTP API. "credential" reads the
-// header that API clients send.
+// Authorization header.
 var Authorizers = []Authorizer{
 	{"credential", "authorize", "$request.header.Authorization", 15 * time.Second},
 }
 
-// Function is one Lambda. Its code is functions/{Name}, its sample events are
-// events/{Name}.*.json. Role is the role in Postgres that it connects as where
-// each has one of its own (migrations/access says what it may do); empty for migrate,
-// which makes them.
+// A Function is a Lambda function. Its code is in functions/{Name}, its sample events
+// are events/{Name}.*.json. Role is the Postgres role that the function connects as
+// if the deployment has separate roles; migrations/access defines their rights. Role
+// is empty for migrate, which creates the roles.
 type Function struct {
 	Name     string
 	Timeout  time.Duration
@@ -84,7 +83,7 @@ type Function struct {
 	Role     string
 }
 
-// The roles in Postgres.
+// The Postgres roles.
 const (
 	app     = "promises_app"
 	reader  = "promises_reader"
@@ -92,9 +91,9 @@ const (
 	admin   = "promises_admin"
 )
 
-// Functions lists every Lambda, those without a route included.
+// Functions lists every Lambda function, including those without a route.
 var Functions = []Function{
-	{"authorize", 10 * time.Second, 256, reader}, // as long as API Gateway waits for an authorizer
+	{"authorize", 10 * time.Second, 256, reader}, // API Gateway's limit for an authorizer
 	{"batch-resolve", 10 * time.Second, 256, app},
 	{"cancel-promise", 10 * time.Second, 256, app},
 	{"create-promise", 10 * time.Second, 256, app},
@@ -110,25 +109,25 @@ var Functions = []Function{
 	{"resolve-by-key", 10 * time.Second, 256, app},
 	{"revoke-tokens", 10 * time.Second, 256, app},
 	{"settle-callback", 10 * time.Second, 256, app},
-	{"wait-events", 30 * time.Second, 256, reader}, // as long as API Gateway waits
+	{"wait-events", 30 * time.Second, 256, reader}, // API Gateway's limit
 	{"wait-promise", 30 * time.Second, 256, reader},
 	{"expire-promises", 75 * time.Second, 256, sweeper},
 	{"migrate", 15 * time.Minute, 256, ""},
 }
 
-// Signing lists the functions that are given SIGNING_KEY, the key that signs
-// promise tokens: create-promise signs, and migrate makes the key.
+// Signing lists the functions that receive SIGNING_KEY, the key that signs promise
+// tokens: create-promise signs tokens, and migrate generates the key.
 var Signing = []string{"create-promise", "migrate"}
 
-// Schedule is a Function that is invoked without being asked, again and again:
-// as an event, and whether or not its last invocation has ended. It must be
-// content with any payload that the scheduler sends, {} among them.
+// A Schedule is a Function that a scheduler invokes periodically, asynchronously, and
+// even if the previous invocation is still running. The function must accept every
+// payload that a scheduler sends, including {}.
 type Schedule struct {
 	Function string
 	Every    time.Duration
 }
 
-// Schedules lists what runs by itself.
+// Schedules lists the scheduled functions.
 var Schedules = []Schedule{
 	{"expire-promises", time.Minute},
 }

@@ -1,4 +1,4 @@
-// Package secret reads and writes AWS Secrets Manager.
+// Package secret reads and writes secrets in AWS Secrets Manager.
 package secret
 
 import (
@@ -15,17 +15,17 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// timeout limits one call, with its repetitions.
+// timeout limits one call, including its retries.
 const timeout = 3 * time.Second
 
-// IsARN says whether s is the ARN of a secret, and not a secret itself.
+// IsARN reports whether s is the ARN of a secret, as opposed to a secret itself.
 func IsARN(s string) bool {
 	return strings.HasPrefix(s, "arn:") && strings.Contains(s, ":secretsmanager:")
 }
 
-// Get reads the current string of the secret with that ARN, in the region that
-// the ARN names, with the credentials that the environment has. What fails for the
-// moment it tries again, for a few seconds at most. No error holds the secret.
+// Get returns the current value of the secret with the given ARN. It calls the region
+// in the ARN with the credentials in the environment. It retries temporary failures
+// for a few seconds. No error contains the secret.
 func Get(ctx context.Context, arn string) (string, error) {
 	client, err := clientOf(arn)
 	if err != nil {
@@ -38,13 +38,13 @@ func Get(ctx context.Context, arn string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("read %s: %w", arn, err)
 	case out.SecretString == nil:
-		return "", fmt.Errorf("read %s: it is binary", arn)
+		return "", fmt.Errorf("read %s: the secret is binary; store it as a string", arn)
 	}
 	return *out.SecretString, nil
 }
 
 // Version returns the id of the secret's current version, or "" if the secret is
-// empty. It reads no secret.
+// empty. It does not read the value.
 func Version(ctx context.Context, arn string) (string, error) {
 	client, err := clientOf(arn)
 	if err != nil {
@@ -64,11 +64,12 @@ func Version(ctx context.Context, arn string) (string, error) {
 	return "", nil
 }
 
-// currentStage is Secrets Manager's label of the version that Get reads.
+// currentStage is Secrets Manager's label for the version that Get reads.
 const currentStage = "AWSCURRENT"
 
-// Put makes value the current version of the secret, under an id of 32 to 64
-// characters. It can be repeated with the same value. No error holds the secret.
+// Put stores value as the current version of the secret. version is the new version's
+// id, of 32 to 64 characters. A call may be repeated with the same value. No error
+// contains the secret.
 func Put(ctx context.Context, arn, version, value string) error {
 	client, err := clientOf(arn)
 	if err != nil {
@@ -85,8 +86,8 @@ func Put(ctx context.Context, arn, version, value string) error {
 	return nil
 }
 
-// Denied reports whether Secrets Manager denied a call. A policy that was changed
-// a moment ago may not be in effect yet.
+// Denied reports whether err means that Secrets Manager denied access. A recent change
+// of the policy may not be in effect yet.
 func Denied(err error) bool {
 	failure, ok := errors.AsType[smithy.APIError](err)
 	return ok && failure.ErrorCode() == "AccessDeniedException"
@@ -95,7 +96,7 @@ func Denied(err error) bool {
 func clientOf(arn string) (*secretsmanager.Client, error) {
 	part := strings.Split(arn, ":")
 	if !IsARN(arn) || len(part) < 7 {
-		return nil, errors.New("not the ARN of a secret")
+		return nil, errors.New("not the ARN of a secret in Secrets Manager")
 	}
 	options := secretsmanager.Options{
 		Region: part[3],

@@ -22,7 +22,7 @@ import (
 
 const arn = "arn:aws:secretsmanager:eu-west-3:123456789012:secret:promises/token-keys-AbCdEf"
 
-// manager plays Secrets Manager's part: it takes what is signed as it must be, and answers with the next of answers.
+// manager starts a fake Secrets Manager. It verifies the signature of each call, and answers with the next of answers.
 func manager(t *testing.T, answers ...func(http.ResponseWriter)) *atomic.Int32 {
 	t.Helper()
 	calls := new(atomic.Int32)
@@ -40,7 +40,7 @@ func manager(t *testing.T, answers ...func(http.ResponseWriter)) *atomic.Int32 {
 		again := r.Clone(context.Background())
 		_, signed, _ := strings.Cut(r.Header.Get("Authorization"), "SignedHeaders=")
 		signed, _, _ = strings.Cut(signed, ",")
-		for name := range again.Header { // proxies and clients add some that are not signed
+		for name := range again.Header { // proxies and clients add unsigned headers
 			if !strings.Contains(";"+signed+";", ";"+strings.ToLower(name)+";") {
 				again.Header.Del(name)
 			}
@@ -70,51 +70,79 @@ func manager(t *testing.T, answers ...func(http.ResponseWriter)) *atomic.Int32 {
 func answer(status int, body string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) {
 		w.WriteHeader(status)
-		io.WriteString(w, body) //nolint:errcheck // the test tells
+		io.WriteString(w, body) //nolint:errcheck // the test would fail
 	}
 }
 
 func TestGet(t *testing.T) {
 	manager(t, answer(200, `{"ARN":"`+arn+`","SecretString":"{\"a\":1}"}`))
-	s, err := secret.Get(t.Context(), arn)
-	require.NoError(t, err)
-	require.Equal(t, `{"a":1}`, s)
-
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
-	_, err = secret.Get(t.Context(), arn)
-	require.ErrorContains(t, err, "403")
+	t.Run("returns the secret", func(t *testing.T) {
+		s, err := secret.Get(t.Context(), arn)
+		require.NoError(t, err)
+		require.Equal(t, `{"a":1}`, s)
+	})
+	t.Run("signs with the credentials in the environment", func(t *testing.T) {
+		t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
+		_, err := secret.Get(t.Context(), arn)
+		require.ErrorContains(t, err, "403")
+	})
 }
 
-// A version is named by its writer, and can be asked for without the secret.
+func TestVersion(t *testing.T) {
+	t.Run("an empty secret has none", func(t *testing.T) {
+		manager(t, answer(200, `{"ARN":"`+arn+`"}`))
+		version, err := secret.Version(t.Context(), arn)
+		require.NoError(t, err)
+		require.Empty(t, version)
+	})
+	t.Run("returns the current one", func(t *testing.T) {
+		manager(t, answer(200, `{"ARN":"`+arn+`","VersionIdsToStages":{"a":["AWSPREVIOUS"],"b":["AWSCURRENT"],"c":["AWSPENDING"]}}`))
+		version, err := secret.Version(t.Context(), arn)
+		require.NoError(t, err)
+		require.Equal(t, "b", version)
+	})
+	t.Run("access denied", func(t *testing.T) {
+		manager(t, answer(400, `{"__type":"AccessDeniedException","Message":"no"}`))
+		_, err := secret.Version(t.Context(), arn)
+		require.True(t, secret.Denied(err))
+	})
+	t.Run("no such secret", func(t *testing.T) {
+		manager(t, answer(400, `{"__type":"ResourceNotFoundException","Message":"no"}`))
+		_, err := secret.Version(t.Context(), arn)
+		require.ErrorContains(t, err, "ResourceNotFoundException")
+		require.False(t, secret.Denied(err))
+	})
+	t.Run("not an ARN", func(t *testing.T) {
+		_, err := secret.Version(t.Context(), "x")
+		require.Error(t, err)
+	})
+}
+
 func TestPut(t *testing.T) {
-	manager(t, answer(200, `{"ARN":"`+arn+`"}`))
-	version, err := secret.Version(t.Context(), arn)
-	require.NoError(t, err)
-	require.Empty(t, version, "an empty secret")
+	version := strings.Repeat("v", 32)
+	t.Run("stores a version", func(t *testing.T) {
+		manager(t, answer(200, `{"ARN":"`+arn+`"}`))
+		require.NoError(t, secret.Put(t.Context(), arn, version, "hunter2"))
+	})
+	t.Run("an error does not contain the secret", func(t *testing.T) {
+		manager(t, answer(200, `{"ARN":"`+arn+`"}`))
+		t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
+		err := secret.Put(t.Context(), arn, version, "hunter2")
+		require.ErrorContains(t, err, "403")
+		require.NotContains(t, err.Error(), "hunter2")
+	})
+	t.Run("access denied", func(t *testing.T) {
+		manager(t, answer(400, `{"__type":"AccessDeniedException","Message":"no"}`))
+		require.True(t, secret.Denied(secret.Put(t.Context(), arn, version, "hunter2")))
+	})
+	t.Run("not an ARN", func(t *testing.T) {
+		require.ErrorContains(t, secret.Put(t.Context(), "hunter2", "v", "x"), "not the ARN of a secret")
+	})
+}
 
-	manager(t, answer(200, `{"ARN":"`+arn+`","VersionIdsToStages":{"a":["AWSPREVIOUS"],"b":["AWSCURRENT"],"c":["AWSPENDING"]}}`))
-	version, err = secret.Version(t.Context(), arn)
-	require.NoError(t, err)
-	require.Equal(t, "b", version)
-	require.NoError(t, secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2"))
-
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "ANOTHER")
-	err = secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2")
-	require.ErrorContains(t, err, "403")
-	require.NotContains(t, err.Error(), "hunter2")
-	manager(t, answer(400, `{"__type":"AccessDeniedException","Message":"no"}`))
-	require.True(t, secret.Denied(secret.Put(t.Context(), arn, strings.Repeat("v", 32), "hunter2")))
-	_, err = secret.Version(t.Context(), arn)
-	require.True(t, secret.Denied(err))
-	manager(t, answer(400, `{"__type":"ResourceNotFoundException","Message":"no"}`))
-	_, err = secret.Version(t.Context(), arn)
-	require.ErrorContains(t, err, "ResourceNotFoundException")
-	require.False(t, secret.Denied(err))
+func TestNoErrorIsNotADenial(t *testing.T) {
+	t.Parallel()
 	require.False(t, secret.Denied(nil))
-
-	_, err = secret.Version(t.Context(), "x")
-	require.Error(t, err)
-	require.ErrorContains(t, secret.Put(t.Context(), "hunter2", "v", "x"), "not the ARN of a secret")
 }
 
 func TestGetTriesAgain(t *testing.T) {
@@ -126,24 +154,38 @@ func TestGetTriesAgain(t *testing.T) {
 }
 
 func TestGetFails(t *testing.T) {
-	told := make(chan struct{})
-	calls := manager(t, answer(400, `{"__type":"ResourceNotFoundException","Message":"gone"}`), answer(200, `{"SecretBinary":"AAAA"}`),
-		func(http.ResponseWriter) { <-told })
-	_, err := secret.Get(t.Context(), arn)
-	require.ErrorContains(t, err, "ResourceNotFoundException")
-	require.EqualValues(t, 1, calls.Load(), "what is not there is not asked for again")
-	_, err = secret.Get(t.Context(), arn)
-	require.ErrorContains(t, err, "binary")
-	_, err = secret.Get(t.Context(), arn)
-	close(told)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-
+	t.Run("no such secret: no retry", func(t *testing.T) {
+		calls := manager(t, answer(400, `{"__type":"ResourceNotFoundException","Message":"gone"}`))
+		_, err := secret.Get(t.Context(), arn)
+		require.ErrorContains(t, err, "ResourceNotFoundException")
+		require.EqualValues(t, 1, calls.Load())
+	})
+	t.Run("a binary secret", func(t *testing.T) {
+		manager(t, answer(200, `{"SecretBinary":"AAAA"}`))
+		_, err := secret.Get(t.Context(), arn)
+		require.ErrorContains(t, err, "binary")
+	})
+	t.Run("no answer", func(t *testing.T) {
+		ended := make(chan struct{})
+		manager(t, func(http.ResponseWriter) { <-ended })
+		_, err := secret.Get(t.Context(), arn)
+		close(ended)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
 	for _, s := range []string{"", "k:c2VjcmV0", "arn:aws:secretsmanager:eu-west-3", "arn:aws:ssm:eu-west-3:1:parameter/x"} {
-		_, err := secret.Get(t.Context(), s)
-		require.Error(t, err)
-		require.NotContains(t, err.Error(), "c2VjcmV0")
+		t.Run("not an ARN: "+s, func(t *testing.T) {
+			_, err := secret.Get(t.Context(), s)
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), "c2VjcmV0")
+		})
 	}
-	require.True(t, secret.IsARN(arn))
-	require.True(t, secret.IsARN("arn:aws-cn:secretsmanager:cn-north-1:1:secret:x"))
-	require.False(t, secret.IsARN("arn:c2VjcmV0"))
+}
+
+func TestIsARN(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]bool{
+		arn: true, "arn:aws-cn:secretsmanager:cn-north-1:1:secret:x": true, "arn:c2VjcmV0": false,
+	} {
+		t.Run(s, func(t *testing.T) { require.Equal(t, want, secret.IsARN(s)) })
+	}
 }

@@ -27,7 +27,7 @@ func BenchmarkExpire(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkDeleteSettled deletes 100,000 promises, with two events and a key each, of 10,000 workflow executions.
+// BenchmarkDeleteSettled deletes 100,000 promises, with two events and an idempotency key each, of 10,000 workflow executions.
 func BenchmarkDeleteSettled(b *testing.B) {
 	const settled, workflows = 100_000, 10_000
 	for range b.N {

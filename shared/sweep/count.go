@@ -10,39 +10,40 @@ import (
 )
 
 const (
-	// countPause is the shortest time between two counts of a tenant. A tenant
-	// may exceed a limit for that long, and for as long as its count takes.
+	// countPause is the minimal time between two counts of a tenant. A tenant may
+	// exceed a limit for this time and the duration of its count.
 	countPause = 3 * time.Second
 
-	// countRest and roundRest bound what counting costs: a tenant is not counted
-	// again for countRest times the time that its own count took, and nothing is
-	// counted for roundRest times the time that a round took. longestRest bounds the
-	// first: early settlements come fast, also to a tenant with millions of promises.
+	// countRest and roundRest limit the cost of counting. After a tenant's count,
+	// the tenant rests for countRest times the count's duration, and at most for
+	// longestRest, because early settlements can add up fast even for a tenant with
+	// millions of promises. After a round, counting rests for roundRest times the
+	// round's duration, and at least for minRound.
 	countRest, roundRest = 20, 2
 	minRound             = time.Second
 	longestRest          = 30 * time.Second
 
-	countTenants = 100     // in one statement
-	countRows    = 100_000 // in one statement, of all tenants
+	countTenants = 100     // per statement
+	countRows    = 100_000 // per statement, over its tenants
 )
 
-// counting is how the tenants of one Run are counted: the counting goroutine's.
+// counting is the state of one call's counts. The counting goroutine alone uses it.
 type counting struct {
-	work kind
-	next map[uuid.UUID]time.Time // no count of the tenant before
+	work work
+	next map[uuid.UUID]time.Time // a tenant's earliest next count
 }
 
-// countInRounds counts what tenants have, again and again.
+// countInRounds repeats countTenants until the run ends.
 func (c *call) countInRounds() {
-	for c.open.Err() == nil {
+	for c.runCtx.Err() == nil {
 		begin := time.Now()
 		c.countTenants(true)
-		sleep(c.open, max(minRound, roundRest*time.Since(begin)))
+		sleep(c.runCtx, max(minRound, roundRest*time.Since(begin)))
 	}
 }
 
-// countTenants counts what each tenant has that is due for it, and stores the
-// counts. With rest it leaves room for others between two statements.
+// countTenants counts the rows of each tenant that is due for a count, and stores
+// the counts. With rest, it pauses between statements.
 func (c *call) countTenants(rest bool) {
 	var due []promise.Count
 	err := c.try(&c.counts.work, func(ctx context.Context) error {
@@ -54,17 +55,17 @@ func (c *call) countTenants(rest bool) {
 		}
 		return err
 	})
-	for err == nil && len(due) > 0 && c.open.Err() == nil {
+	for err == nil && len(due) > 0 && c.runCtx.Err() == nil {
 		n := min(countTenants, len(due))
 		err = c.countSome(due[:n], rest)
 		due = due[n:]
 	}
 }
 
-// countSome counts some tenants until all are done.
+// countSome counts the given tenants until all counts are finished.
 func (c *call) countSome(tenants []promise.Count, rest bool) error {
 	costs := map[uuid.UUID]time.Duration{}
-	for len(tenants) > 0 && c.open.Err() == nil {
+	for len(tenants) > 0 && c.runCtx.Err() == nil {
 		before := rowsOf(tenants)
 		begin := time.Now()
 		err := c.try(&c.counts.work, func(ctx context.Context) error {
@@ -74,23 +75,23 @@ func (c *call) countSome(tenants []promise.Count, rest bool) error {
 		if err != nil {
 			return err
 		}
-		var total, open []promise.Count
+		var done, unfinished []promise.Count
 		all := max(1, sum(rowsOf(tenants))-sum(before))
 		for i, rows := range rowsOf(tenants) {
 			t := tenants[i]
 			costs[t.TenantID] += time.Duration(float64(took) * float64(rows-before[i]) / float64(all))
 			if t.PendingDone && t.EarlyDone {
-				total = append(total, t)
+				done = append(done, t)
 			} else {
-				open = append(open, t)
+				unfinished = append(unfinished, t)
 			}
 		}
-		if err := c.storeCounts(total, costs); err != nil {
+		if err := c.storeCounts(done, costs); err != nil {
 			return err
 		}
-		tenants = open
-		if rest && len(open) > 0 {
-			sleep(c.open, took)
+		tenants = unfinished
+		if rest && len(unfinished) > 0 {
+			sleep(c.runCtx, took)
 		}
 	}
 	return nil
@@ -103,7 +104,7 @@ func (c *call) storeCounts(counts []promise.Count, costs map[uuid.UUID]time.Dura
 	return c.try(&c.counts.work, func(ctx context.Context) error {
 		changed, err := c.Store.StoreCounts(ctx, counts)
 		for _, f := range changed {
-			c.Log.Warn("quota", "tenant", f.Tenant, "pendingFull", f.PendingFull, "heldFull", f.EarlyFull)
+			c.Log.Warn("tenant quota reached or left", "tenant", f.Tenant, "pendingFull", f.PendingFull, "heldFull", f.EarlyFull)
 		}
 		for _, count := range counts {
 			c.counts.next[count.TenantID] = time.Now().Add(max(countPause, min(countRest*costs[count.TenantID], longestRest)))
@@ -112,7 +113,7 @@ func (c *call) storeCounts(counts []promise.Count, costs map[uuid.UUID]time.Dura
 	})
 }
 
-// rowsOf returns how many rows each count has come to.
+// rowsOf returns the number of rows that each count has counted so far.
 func rowsOf(counts []promise.Count) []int64 {
 	rows := make([]int64, len(counts))
 	for i, c := range counts {

@@ -12,7 +12,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// The sweep raises the flag of a tenant that is full and takes it back, in Once and in Run.
+// The subtests run in order on one database.
 func TestTheSweepCounts(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
@@ -21,37 +21,41 @@ func TestTheSweepCounts(t *testing.T) {
 	require.NoError(t, err)
 	a, err := s.repo.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "a"})
 	require.NoError(t, err)
-	_, err = s.sweeper.Once(ctx)
-	require.NoError(t, err)
 	create := func() error {
 		_, err := s.repo.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "b"})
 		return err
 	}
-	require.Equal(t, promise.CodeQuotaExceeded, promise.AsError(create()).Code)
-	require.Contains(t, s.log.String(), `"tenant":"acme"`)
-	require.Contains(t, s.log.String(), `"pendingFull":true`)
-	_, err = s.repo.Settle(ctx, tenant, promise.ByID(a.Promise.ID), promise.SettleRequest{
-		Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect},
+	t.Run("Once marks a full tenant, and logs it", func(t *testing.T) {
+		_, err := s.sweeper.Once(ctx)
+		require.NoError(t, err)
+		require.Equal(t, promise.CodeQuotaExceeded, promise.AsError(create()).Code)
+		require.Contains(t, s.log.String(), `"tenant":"acme"`)
+		require.Contains(t, s.log.String(), `"pendingFull":true`)
 	})
-	require.NoError(t, err)
-	run, stop := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() {
-		_, err := s.sweeper.Run(run, time.Hour)
-		done <- err
-	}()
-	require.Eventually(t, func() bool { return create() == nil }, time.Minute, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return create() != nil }, time.Minute, 10*time.Millisecond)
-	stop()
-	require.NoError(t, <-done)
+	t.Run("Run unmarks a tenant that is not full, and marks it again", func(t *testing.T) {
+		_, err := s.repo.Settle(ctx, tenant, promise.ByID(a.Promise.ID), promise.SettleRequest{
+			Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect},
+		})
+		require.NoError(t, err)
+		run, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.sweeper.Run(run, time.Hour)
+			done <- err
+		}()
+		require.Eventually(t, func() bool { return create() == nil }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return create() != nil }, time.Minute, 10*time.Millisecond)
+		stop()
+		require.NoError(t, <-done)
+	})
 }
 
-// counted is a store with tenants whose counts take their time.
+// counted is a Store whose counts take time in proportion to a tenant's rows.
 type counted struct {
 	clockwork
-	rows   map[uuid.UUID]int // how many a count comes to
+	rows   map[uuid.UUID]int // of each tenant
 	stores map[uuid.UUID][]time.Time
-	busy   time.Duration
+	busy   time.Duration // in CountMore
 }
 
 func (c *counted) Uncounted(context.Context) (counts []promise.Count, err error) {
@@ -81,12 +85,12 @@ func (c *counted) StoreCounts(_ context.Context, counts []promise.Count) ([]prom
 	return nil, nil
 }
 
-// A tenant with a huge count is counted seldom, and keeps no other from being counted every few seconds.
+// One run of five minutes, with a fake clock, counts a huge tenant and many small ones.
 func TestCountingLeavesRoom(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { // with a clock of its own
-		huge, small := uuid.New(), uuid.New()
-		c := &counted{rows: map[uuid.UUID]int{huge: 2_000_000, small: 10}, stores: map[uuid.UUID][]time.Time{}}
+	huge, small := uuid.New(), uuid.New()
+	c := &counted{rows: map[uuid.UUID]int{huge: 2_000_000, small: 10}, stores: map[uuid.UUID][]time.Time{}}
+	synctest.Test(t, func(t *testing.T) {
 		for range 250 {
 			c.rows[uuid.New()] = 1
 		}
@@ -94,11 +98,17 @@ func TestCountingLeavesRoom(t *testing.T) {
 		s.Store = c
 		_, err := s.Run(t.Context(), 5*time.Minute)
 		require.NoError(t, err)
+	})
+	t.Run("the database is mostly idle", func(t *testing.T) {
 		require.Less(t, c.busy, 5*time.Minute/12)
+	})
+	t.Run("a huge tenant is counted every 30 s at most", func(t *testing.T) {
 		require.Greater(t, len(c.stores[huge]), 5)
 		for i, at := range c.stores[huge][1:] {
 			require.GreaterOrEqual(t, at.Sub(c.stores[huge][i]), 30*time.Second, "20 times 2 s would be more")
 		}
+	})
+	t.Run("a small tenant is counted every few seconds", func(t *testing.T) {
 		for i, at := range c.stores[small][1:] {
 			require.GreaterOrEqual(t, at.Sub(c.stores[small][i]), 3*time.Second)
 			require.Less(t, at.Sub(c.stores[small][i]), 15*time.Second)

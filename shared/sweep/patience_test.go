@@ -10,8 +10,8 @@ import (
 	"github.com/flovyn/promises/migrations"
 )
 
-// A batch is given up by the sweep before Postgres ends its statement, so that each batch which fits in the sweep's patience fits
-// in the role's statement_timeout, too.
+// The sweep cancels a batch before Postgres ends its statement. So a batch that finishes within the sweep's patience also finishes
+// within the role's statement_timeout.
 func TestABatchFitsInTheRolesTime(t *testing.T) {
 	t.Parallel()
 	match := regexp.MustCompile(`ALTER ROLE promises_sweeper SET statement_timeout = '(\w+)'`).FindStringSubmatch(migrations.Roles)

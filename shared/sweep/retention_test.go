@@ -19,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/sweep"
 )
 
-// What a deadline brought long after it passed is as new to an engine as what somebody settles now.
+// Retention counts from the time at which a deadline was recorded, because the engine learns of the timeout only then.
 func TestRetentionCountsFromTheRecord(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
@@ -31,31 +31,36 @@ func TestRetentionCountsFromTheRecord(t *testing.T) {
 	require.Equal(t, 3, s.once(t).PromisesDeleted)
 }
 
-// Of two sweeps that delete the last promises of a workflow, neither need see that it is empty: the second look does.
+// If two sweeps delete the last promises of a workflow, neither may see that the workflow is empty; a later sweep does.
 func TestWorkflowsThatMayBeEmpty(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	kept := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "kept"}).WorkflowExecutionID
-	empty, busy := uuid.New(), uuid.New()
-	for _, id := range []uuid.UUID{empty, busy} {
+	empty, locked := uuid.New(), uuid.New()
+	for _, id := range []uuid.UUID{empty, locked} {
 		s.create(t, promise.Draft{WorkflowExecutionID: id, Name: "gone"})
 	}
 	s.Exec(t, "DELETE FROM promise WHERE name = 'gone'")
 	sql, err := os.ReadFile("../repository/queries/delete_empty_workflows.sql")
 	require.NoError(t, err)
-	tx, err := s.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR SHARE", busy)
-	require.NoError(t, err)
-	given := []string{kept.String(), empty.String(), busy.String()}
-	s.Exec(t, string(sql), given)
-	require.Equal(t, 2, s.count(t, "workflow_execution"), "what somebody holds is not waited for")
-	require.NoError(t, tx.Commit(t.Context()))
-	s.Exec(t, string(sql), given)
-	require.Equal(t, 1, s.count(t, "workflow_execution WHERE id = $1", kept))
-	require.Equal(t, 1, s.count(t, "workflow_execution"))
+	given := []string{kept.String(), empty.String(), locked.String()}
+	t.Run("a locked workflow is skipped", func(t *testing.T) {
+		tx, err := s.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR SHARE", locked)
+		require.NoError(t, err)
+		s.Exec(t, string(sql), given)
+		require.Equal(t, 2, s.count(t, "workflow_execution"))
+		require.NoError(t, tx.Commit(t.Context()))
+	})
+	t.Run("a later sweep deletes it, and keeps a workflow with a promise", func(t *testing.T) {
+		s.Exec(t, string(sql), given)
+		require.Equal(t, 1, s.count(t, "workflow_execution WHERE id = $1", kept))
+		require.Equal(t, 1, s.count(t, "workflow_execution"))
+	})
 }
 
+// The subtests run in order on one database.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
@@ -77,33 +82,46 @@ func TestRetention(t *testing.T) {
 		require.NoError(t, err)
 	}
 	s.Rewrite(t, "UPDATE promise SET created_at = created_at - INTERVAL '91 days', timeout_at = NULL WHERE id <> $1", young.ID)
-	require.Equal(t, sweep.Report{}, s.once(t), "settled only now")
+	t.Run("an old promise that was settled just now is kept", func(t *testing.T) {
+		require.Equal(t, sweep.Report{}, s.once(t))
+	})
 	s.Rewrite(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '89 days' WHERE id = $1", lately.ID)
 	s.Rewrite(t, "UPDATE promise SET resolved_at = resolved_at - INTERVAL '91 days' WHERE id IN ($1, $2)", old.ID, second.ID)
-
-	s.sweeper.Retention = 0
-	require.Equal(t, sweep.Report{}, s.once(t), "0 keeps all")
-	s.sweeper.Retention = 90 * day
-	report := s.once(t)
-	require.Equal(t, sweep.Report{KeysDeleted: 1, PromisesDeleted: 2, EventsDeleted: 5, WorkflowsDeleted: 1}, report)
+	t.Run("a retention of 0 keeps all promises", func(t *testing.T) {
+		s.sweeper.Retention = 0
+		require.Equal(t, sweep.Report{}, s.once(t))
+		s.sweeper.Retention = 90 * day
+	})
+	var report sweep.Report
+	t.Run("promises settled 91 days ago are deleted", func(t *testing.T) {
+		report = s.once(t)
+		require.Equal(t, sweep.Report{KeysDeleted: 1, PromisesDeleted: 2, EventsDeleted: 5, WorkflowsDeleted: 1}, report)
+		require.Equal(t, 0, s.count(t, "idempotency_key"))
+	})
 	for _, p := range []promise.Promise{pending, lately, young} {
-		_, err := s.repo.Get(ctx, tenant, promise.ByID(p.ID))
-		require.NoError(t, err, p.Name)
+		t.Run("kept: "+p.Name, func(t *testing.T) {
+			_, err := s.repo.Get(ctx, tenant, promise.ByID(p.ID))
+			require.NoError(t, err)
+		})
 	}
-	require.Equal(t, 3, s.count(t, "promise"))
-	require.Equal(t, 0, s.count(t, "idempotency_key"))
-	require.Equal(t, 3, s.count(t, "workflow_execution"))
-	require.Equal(t, 5, s.count(t, "workflow_event"), "the pending one's, and two of each of the others")
-	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricPromisesDeleted))
-	require.Equal(t, []float64{1}, s.metric(t, sweep.MetricKeysDeleted))
-
-	text, err := json.Marshal(report)
-	require.NoError(t, err)
-	require.JSONEq(t, `{"expired":0,"keysDeleted":1,"holdsExpired":0,"promisesDeleted":2,"eventsDeleted":5,"workflowsDeleted":1}`, string(text))
+	t.Run("workflows and events of the kept promises stay", func(t *testing.T) {
+		require.Equal(t, 3, s.count(t, "promise"))
+		require.Equal(t, 3, s.count(t, "workflow_execution"))
+		require.Equal(t, 5, s.count(t, "workflow_event"), "one of the pending promise, and two of each of the others")
+	})
+	t.Run("the metrics count what was deleted", func(t *testing.T) {
+		require.Equal(t, []float64{2}, s.metric(t, sweep.MetricPromisesDeleted))
+		require.Equal(t, []float64{1}, s.metric(t, sweep.MetricKeysDeleted))
+	})
+	t.Run("the report's JSON", func(t *testing.T) {
+		text, err := json.Marshal(report)
+		require.NoError(t, err)
+		require.JSONEq(t, `{"expired":0,"keysDeleted":1,"holdsExpired":0,"promisesDeleted":2,"eventsDeleted":5,"workflowsDeleted":1}`, string(text))
+	})
 }
 
-// While workflow executions are deleted for being empty, promises are created in them: what was created stays, with all
-// that belongs to it.
+// While sweeps delete empty workflow executions, callers create promises in them. Each created promise stays, with its
+// idempotency key, its event and its workflow execution.
 func TestCreationRacesWithRetention(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
@@ -150,7 +168,7 @@ func TestCreationRacesWithRetention(t *testing.T) {
 	creators.Wait()
 	close(stop)
 	sweepers.Wait()
-	deleted.Add(int64(s.once(t).PromisesDeleted)) // what the two have left to each other
+	deleted.Add(int64(s.once(t).PromisesDeleted)) // the promises that each of the two skipped
 	for _, id := range ids {
 		p, err := s.repo.GetByWorkflowAndName(t.Context(), tenant, id, "new")
 		require.NoError(t, err)
@@ -166,7 +184,7 @@ func TestCreationRacesWithRetention(t *testing.T) {
 		JOIN workflow_execution w ON w.id = p.workflow_execution_id AND w.last_sequence_number = e.sequence_number`))
 }
 
-// smallBatches makes the deletions last.
+// smallBatches is a Store that deletes in small statements, so that deletions take longer.
 type smallBatches struct{ *repository.Repository }
 
 func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limit int) (total promise.Deleted, err error) {
@@ -181,7 +199,8 @@ func (s smallBatches) DeleteSettled(ctx context.Context, age time.Duration, limi
 	return total, nil
 }
 
-func TestExpiredHoldsAreToldOf(t *testing.T) {
+// The subtests run in order on one database.
+func TestEarlySettlementsThatExpire(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)
 	early := promise.SettleRequest{
@@ -192,13 +211,19 @@ func TestExpiredHoldsAreToldOf(t *testing.T) {
 		require.NoError(t, err)
 	}
 	s.Exec(t, "UPDATE idempotency_key SET held_until = NOW(), check_at = NOW() WHERE key <> 'live'")
-	require.Equal(t, sweep.Report{EarlyExpired: 2}, s.once(t))
-	require.Equal(t, sweep.Report{}, s.once(t))
-	require.Equal(t, 1, s.count(t, "idempotency_key"))
-	require.Equal(t, []float64{2}, s.metric(t, sweep.MetricEarlyExpired))
-	log := s.log.String()
-	require.Equal(t, 2, strings.Count(log, `"level":"WARN","msg":"held settlement expired unused","tenant":"acme","key":"stripe:ch_`), log)
-	require.NotContains(t, log, "secret")
+	t.Run("are deleted once", func(t *testing.T) {
+		require.Equal(t, sweep.Report{EarlyExpired: 2}, s.once(t))
+		require.Equal(t, sweep.Report{}, s.once(t))
+		require.Equal(t, 1, s.count(t, "idempotency_key"))
+	})
+	t.Run("are counted", func(t *testing.T) {
+		require.Equal(t, []float64{2}, s.metric(t, sweep.MetricEarlyExpired))
+	})
+	t.Run("are logged with their key and without their value", func(t *testing.T) {
+		log := s.log.String()
+		require.Equal(t, 2, strings.Count(log, `"level":"WARN","msg":"held settlement expired unused","tenant":"acme","key":"stripe:ch_`), log)
+		require.NotContains(t, log, "secret")
+	})
 }
 
 func TestExpiredKeysAreDeleted(t *testing.T) {
@@ -211,6 +236,6 @@ func TestExpiredKeysAreDeleted(t *testing.T) {
 	p := s.create(t, promise.Draft{WorkflowExecutionID: uuid.New(), Name: "p", IdempotencyKey: &key})
 	s.Exec(t, "UPDATE idempotency_key SET expires_at = NOW(), check_at = NOW() WHERE promise_id = $1", p.ID)
 	require.Equal(t, sweep.Report{KeysDeleted: 1200}, s.once(t))
-	require.Equal(t, 1, s.count(t, "idempotency_key"), "the one whose promise is pending")
-	require.Equal(t, 1, s.count(t, "idempotency_key WHERE check_at > NOW() + INTERVAL '6 days'"), "and it is left alone for a week")
+	require.Equal(t, 1, s.count(t, "idempotency_key"), "the key of a pending promise stays")
+	require.Equal(t, 1, s.count(t, "idempotency_key WHERE check_at > NOW() + INTERVAL '6 days'"), "and is not checked again for a week")
 }

@@ -1,5 +1,5 @@
-// Package sweep is the work that falls due by itself: deadlines are recorded,
-// and what nobody needs any more is deleted.
+// Package sweep does the scheduled work: it records deadlines, deletes expired
+// idempotency keys and old settled promises, and counts what each tenant has.
 package sweep
 
 import (
@@ -16,33 +16,33 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// Store does one batch of each kind of work, for all tenants, and waits for
-// nobody but where it says so. A batch that is not full means that no more can be done at the moment;
-// Expire says so itself.
+// A Store does the sweep's work in batches. Each method does one batch for all
+// tenants and skips locked rows, unless it says that it waits. If a batch is not
+// full, no more work can be done at the moment; Expire returns that in More.
 type Store interface {
 	Expire(ctx context.Context, limit int) (promise.ExpireResult, error)
 
-	// ExpireWorkflow alone waits: for its turn at one workflow execution.
+	// ExpireWorkflow waits for the lock of the workflow execution.
 	ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error)
 
 	ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
 
-	// Uncounted begins a count of what each tenant has, CountMore goes on with
-	// counts by at most limit rows of a kind, and StoreCounts stores those that are
-	// done. It returns the tenants that are full now and were not, or the other way round.
+	// Uncounted starts a count for each tenant. CountMore continues counts by at
+	// most limit rows of each kind. StoreCounts stores finished counts, and returns
+	// the tenants that have become full or have stopped being full.
 	Uncounted(ctx context.Context) ([]promise.Count, error)
 	CountMore(ctx context.Context, counts []promise.Count, limit int) error
 	StoreCounts(ctx context.Context, counts []promise.Count) ([]promise.Full, error)
 }
 
-// Metrics counts and measures. It must be safe for concurrent use.
+// Metrics receives counts and measurements. It must be safe for concurrent use.
 type Metrics interface {
 	Count(name string, n int64)
 	Gauge(name string, value float64, unit string)
 }
 
-// The metrics. A count says what was done since it was last told of.
+// The names of the metrics. Each count covers the time since the previous one.
 const (
 	MetricPromisesExpired = "PromisesExpired"
 	MetricEarlyExpired    = "HoldsExpired"
@@ -50,23 +50,23 @@ const (
 	MetricPromisesDeleted = "PromisesDeleted"
 	MetricSweepErrors     = "SweepErrors" // batches that failed
 
-	// MetricOldestOverdue is how late, in seconds, the latest of the deadlines
-	// was recorded; 0 where none was due.
+	// MetricOldestOverdue is the longest time, in seconds, from a deadline until it
+	// was recorded; 0 if none was due.
 	MetricOldestOverdue = "OldestOverdueSeconds"
 )
 
-// Sweeper does the work of the schedule. It keeps nothing between two calls,
-// and any number may work on one database at once.
+// A Sweeper does the scheduled work. It keeps no state between calls, and any number
+// of sweepers may work on one database at once.
 type Sweeper struct {
 	Store   Store
 	Metrics Metrics
 	Log     *slog.Logger
 
-	// Retention is how long a promise is kept after it was settled; 0 is for ever.
+	// Retention is the time for which a settled promise is kept; 0 means for ever.
 	Retention time.Duration
 }
 
-// Report is what one call has done.
+// A Report counts what one Run or Once did.
 type Report struct {
 	Expired          int `json:"expired"`
 	KeysDeleted      int `json:"keysDeleted"`
@@ -77,143 +77,148 @@ type Report struct {
 }
 
 const (
-	// A deadline that nobody knew of when its pass began, or whose workflow
-	// somebody had in hand, is found after maxPause; deadlines that are closer
-	// than minPause go in one batch.
+	// The time between two passes over the deadlines. A pass follows after maxPause
+	// at the latest, and finds new deadlines and those whose workflow was locked.
+	// Deadlines less than minPause apart share a batch.
 	minPause, maxPause = 50 * time.Millisecond, 500 * time.Millisecond
 
-	expireBatch = 1000 // locks its workflows' rows for some 50 ms; halved after a failure
+	expireBatch = 1000 // locks its workflows' rows for about 50 ms; halved after a failure
 	deleteBatch = 500
 
-	// Deletions are in no hurry: full batches leave room for others in between,
-	// and what was left is looked for again after a while.
+	// Deletions are not urgent. A pause after each full batch leaves the database to
+	// other calls. A round ends when no kind has a full batch, and the next round
+	// starts betweenRounds later.
 	betweenBatches = 50 * time.Millisecond
 	betweenRounds  = 10 * time.Second
 
-	tellEvery = 15 * time.Second // gauge and counts; CloudWatch's own grain is a minute
+	reportInterval = 15 * time.Second // of the deadlines' metrics; CloudWatch's resolution is a minute
 
-	// reserve is left of the caller's own time, grace is for the batch under
-	// way when the time is over, and patience for a batch in general.
+	// reserve stays unused at the end of the caller's deadline; grace lets the last
+	// batch finish; patience is each batch's timeout.
 	reserve, grace = time.Second, 500 * time.Millisecond
 	patience       = 10 * time.Second
 )
 
-// Run works for d, or until ctx ends or is about to: at least a second of ctx's
-// time is left then. A deadline that passes meanwhile is recorded within a
-// second; the deletions never keep it waiting. A batch that fails is logged,
-// counted and tried again, and the others go on: the error at the end tells of
-// each kind of work that failed, even if it came right later. The report holds
-// what was done all the same. That the time is over is no error.
+// Run works for d or until ctx ends. If ctx has a deadline, Run returns at least a
+// second before it. A deadline of a promise that passes meanwhile is recorded within
+// a second; deletions do not delay it. A batch that fails is logged, counted and
+// repeated, and the other work continues. The error names each kind of work that
+// failed, even if a later batch succeeded. The Report is complete even then. The end
+// of the time is not an error.
 func (s *Sweeper) Run(ctx context.Context, d time.Duration) (Report, error) {
-	return s.work(ctx, d, func(c *call) {
+	return s.sweep(ctx, d, func(c *call) {
 		var both sync.WaitGroup
 		both.Go(c.watchDeadlines)
-		both.Go(c.tidyInRounds)
+		both.Go(c.cleanUpInRounds)
 		both.Go(c.countInRounds)
 		both.Wait()
 	})
 }
 
-// Once does all that is due now. What somebody else has in hand, and what is
-// left when ctx is about to end, stays for the next time. A kind of work that
-// fails is given up, and the others are done; errors are as for Run.
+// Once does all work that is due now. It leaves locked rows, and the work that does
+// not fit into ctx's deadline, to the next call. A kind of work that fails is not
+// repeated, and the other kinds are done. It returns errors as Run does.
 func (s *Sweeper) Once(ctx context.Context) (Report, error) {
 	const long = 24 * time.Hour
-	return s.work(ctx, long, func(c *call) {
+	return s.sweep(ctx, long, func(c *call) {
 		c.recordDeadlines()
-		c.tell()
+		c.reportDeadlines()
 		c.countTenants(false)
-		c.tidy(0)
+		c.cleanUp(0)
 	})
 }
 
-// call is one Run or Once.
+// A call is one Run or Once.
 type call struct {
 	*Sweeper
-	open  context.Context // a batch begins only while it lasts
-	limit context.Context // a batch under way ends with it
+	runCtx   context.Context // no batch begins after its end
+	batchCtx context.Context // a running batch is cancelled at its end
 
-	deadlines, keys, settled kind
+	deadlines, keys, settled work
 	counts                   counting
 
-	report Report // Expired is the deadlines' goroutine's, the rest the deletions'
-	untold untold // the deadlines' goroutine's
+	// The deadlines' goroutine alone uses report.Expired and unreported; the
+	// deletions' goroutine alone uses the rest of report.
+	report     Report
+	unreported unreported
 
-	// A Run waits for a workflow that was passed over, beside the deadlines, one
-	// at a time. busy is the waiting goroutine's, the rest the deadlines'.
-	watching bool
-	busy     kind
-	waiting  bool
-	waited   chan promise.ExpireResult
+	// If a pass skips a locked workflow, Run waits for the workflow in another
+	// goroutine, while passes continue. It waits for one workflow at a time. The
+	// waiting goroutine alone uses skipped, the deadlines' goroutine the rest.
+	watching   bool // whether this call is a Run
+	skipped    work
+	waiting    bool
+	waitResult chan promise.ExpireResult
 }
 
-// kind is one kind of work, and how it failed. It is one goroutine's.
-type kind struct {
+// work is the state of one kind of work. One goroutine alone uses it.
+type work struct {
 	name   string
-	failed int
-	first  error
-	limit  int // of a batch of deadlines
+	failed int   // batches
+	first  error // of the first batch that failed
+	limit  int   // of the next batch of deadlines
 }
 
-// adapt halves the limit after a batch that failed, and doubles it after one
-// that did not, up to expireBatch: a batch that is too large for the database
-// does not fail for ever.
-func (k *kind) adapt(err error) {
+// adapt halves the limit after a batch that failed and doubles it after a success,
+// up to expireBatch. So a batch that is too large for the database becomes smaller.
+func (w *work) adapt(err error) {
 	if err != nil {
-		k.limit = max(k.limit/2, 1)
+		w.limit = max(w.limit/2, 1)
 	} else {
-		k.limit = min(k.limit*2, expireBatch)
+		w.limit = min(w.limit*2, expireBatch)
 	}
 }
 
-// untold is what the metrics do not know of yet.
-type untold struct {
-	since   time.Time
-	looked  bool // or nobody knows what is overdue
+// unreported is the state of the deadlines' metrics since the last report.
+type unreported struct {
+	since   time.Time // the last report
+	passed  bool      // whether a pass has succeeded; without one, the values are unknown
 	expired int
 	overdue time.Duration
 }
 
-func (s *Sweeper) work(ctx context.Context, d time.Duration, do func(*call)) (Report, error) {
+// sweep calls do with a call that lasts for d, or until ctx is about to end.
+func (s *Sweeper) sweep(ctx context.Context, d time.Duration, do func(*call)) (Report, error) {
 	end := time.Now().Add(d)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-reserve-grace).Before(end) {
 		end = deadline.Add(-reserve - grace)
 	}
-	open, cancel := context.WithDeadline(ctx, end)
+	runCtx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	limit, cancel := context.WithDeadline(ctx, end.Add(grace))
+	batchCtx, cancel := context.WithDeadline(ctx, end.Add(grace))
 	defer cancel()
 	c := &call{
-		Sweeper: s, open: open, limit: limit,
-		deadlines: kind{name: "record deadlines", limit: expireBatch},
-		keys:      kind{name: "expire keys"},
-		settled:   kind{name: "delete settled promises"},
-		counts:    counting{work: kind{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
-		busy:      kind{name: "record a busy workflow's deadlines", limit: expireBatch},
-		waited:    make(chan promise.ExpireResult, 1),
+		Sweeper: s, runCtx: runCtx, batchCtx: batchCtx,
+		deadlines:  work{name: "record deadlines", limit: expireBatch},
+		keys:       work{name: "expire idempotency keys"},
+		settled:    work{name: "delete settled promises"},
+		counts:     counting{work: work{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
+		skipped:    work{name: "record a skipped workflow's deadlines", limit: expireBatch},
+		waitResult: make(chan promise.ExpireResult, 1),
 	}
 	do(c)
-	return c.report, errors.Join(c.deadlines.err(), c.busy.err(), c.keys.err(), c.settled.err(), c.counts.work.err())
+	return c.report, errors.Join(c.deadlines.err(), c.skipped.err(), c.keys.err(), c.settled.err(), c.counts.work.err())
 }
 
-func (k *kind) err() error {
-	if k.failed == 0 {
+func (w *work) err() error {
+	if w.failed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: failed %d times, first: %w", k.name, k.failed, k.first)
+	return fmt.Errorf("%s: failed %d times, first: %w", w.name, w.failed, w.first)
 }
 
-// try does one batch. What the end of the time cut off has not failed.
-func (c *call) try(k *kind, batch func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(c.limit, patience)
+// try does one batch, and records its failure. A batch cut off by the end of the
+// call's time is not a failure.
+func (c *call) try(w *work, batch func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(c.batchCtx, patience)
 	defer cancel()
 	err := batch(ctx)
-	if err != nil && c.limit.Err() == nil {
-		if k.failed++; k.first == nil {
-			k.first = err
+	if err != nil && c.batchCtx.Err() == nil {
+		if w.failed++; w.first == nil {
+			w.first = err
 		}
 		c.Metrics.Count(MetricSweepErrors, 1)
-		c.Log.Error("cannot "+k.name, "cause", err.Error())
+		c.Log.Error("cannot "+w.name, "cause", err.Error())
 	}
 	return err
 }
@@ -221,22 +226,22 @@ func (c *call) try(k *kind, batch func(ctx context.Context) error) error {
 // watchDeadlines records deadlines as they pass.
 func (c *call) watchDeadlines() {
 	c.watching = true
-	for c.open.Err() == nil {
+	for c.runCtx.Err() == nil {
 		pause := maxPause
 		if next := c.recordDeadlines(); next != nil {
 			pause = min(max(*next, minPause), maxPause)
 		}
-		if time.Since(c.untold.since) >= tellEvery {
-			c.tell()
+		if time.Since(c.unreported.since) >= reportInterval {
+			c.reportDeadlines()
 		}
-		sleep(c.open, pause)
+		sleep(c.runCtx, pause)
 	}
 	c.endWait()
-	c.tell()
+	c.reportDeadlines()
 }
 
-// wait begins to wait for a workflow that was passed over, unless another is
-// waited for.
+// wait starts a goroutine that waits for a skipped workflow's lock and records the
+// workflow's deadlines. It does nothing while such a goroutine runs.
 func (c *call) wait(workflowExecutionID uuid.UUID) {
 	if c.waiting {
 		return
@@ -244,42 +249,44 @@ func (c *call) wait(workflowExecutionID uuid.UUID) {
 	c.waiting = true
 	go func() {
 		var e promise.ExpireResult
-		c.busy.adapt(c.try(&c.busy, func(ctx context.Context) (err error) {
-			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, c.busy.limit)
+		c.skipped.adapt(c.try(&c.skipped, func(ctx context.Context) (err error) {
+			e, err = c.Store.ExpireWorkflow(ctx, workflowExecutionID, c.skipped.limit)
 			return err
 		}))
-		c.waited <- e
+		c.waitResult <- e
 	}()
 }
 
-// collect takes what a wait has come to, if it is over.
+// collect adds the result of a finished wait.
 func (c *call) collect() {
 	select {
-	case e := <-c.waited:
+	case e := <-c.waitResult:
 		c.waiting = false
 		c.count(e)
 	default:
 	}
 }
 
+// endWait waits for the running wait, if any, and adds its result.
 func (c *call) endWait() {
 	if c.waiting {
 		c.waiting = false
-		c.count(<-c.waited)
+		c.count(<-c.waitResult)
 	}
 }
 
+// count adds the result to the report and the metrics.
 func (c *call) count(e promise.ExpireResult) {
 	c.report.Expired += e.Expired
-	c.untold.expired += e.Expired
-	c.untold.overdue = max(c.untold.overdue, e.Lateness)
+	c.unreported.expired += e.Expired
+	c.unreported.overdue = max(c.unreported.overdue, e.Lateness)
 }
 
-// recordDeadlines records those that have passed, and returns how long it is
-// until the next; nil: there is none, or nobody knows.
+// recordDeadlines records the deadlines that have passed. It returns the time until
+// the next one, or nil if there is none or the pass failed.
 func (c *call) recordDeadlines() (next *time.Duration) {
 	c.collect()
-	for more := true; more && c.open.Err() == nil; {
+	for more := true; more && c.runCtx.Err() == nil; {
 		var e promise.ExpireResult
 		err := c.try(&c.deadlines, func(ctx context.Context) (err error) {
 			e, err = c.Store.Expire(ctx, c.deadlines.limit)
@@ -289,7 +296,7 @@ func (c *call) recordDeadlines() (next *time.Duration) {
 		if err != nil {
 			return nil
 		}
-		c.untold.looked = true
+		c.unreported.passed = true
 		c.count(e)
 		next, more = e.Next, e.More
 		if e.Skipped != nil && !more && c.watching {
@@ -300,42 +307,44 @@ func (c *call) recordDeadlines() (next *time.Duration) {
 	return next
 }
 
-func (c *call) tell() {
-	if c.untold.looked {
-		c.Metrics.Count(MetricPromisesExpired, int64(c.untold.expired))
-		c.Metrics.Gauge(MetricOldestOverdue, c.untold.overdue.Seconds(), "Seconds")
+// reportDeadlines writes the deadlines' metrics.
+func (c *call) reportDeadlines() {
+	if c.unreported.passed {
+		c.Metrics.Count(MetricPromisesExpired, int64(c.unreported.expired))
+		c.Metrics.Gauge(MetricOldestOverdue, c.unreported.overdue.Seconds(), "Seconds")
 	}
-	c.untold = untold{since: time.Now()}
+	c.unreported = unreported{since: time.Now()}
 }
 
-func (c *call) tidyInRounds() {
-	for c.open.Err() == nil {
-		c.tidy(betweenBatches)
-		sleep(c.open, betweenRounds)
+// cleanUpInRounds repeats cleanUp until the run ends.
+func (c *call) cleanUpInRounds() {
+	for c.runCtx.Err() == nil {
+		c.cleanUp(betweenBatches)
+		sleep(c.runCtx, betweenRounds)
 	}
 }
 
-// tidy deletes what may go: a batch of each kind in turn, until no kind has a
-// full one.
-func (c *call) tidy(pause time.Duration) {
-	keys, holds, promises := c.report.KeysDeleted, c.report.EarlyExpired, c.report.PromisesDeleted
+// cleanUp deletes expired idempotency keys and old promises. It does a batch of each
+// kind in turn, until no kind has a full batch.
+func (c *call) cleanUp(pause time.Duration) {
+	keys, early, promises := c.report.KeysDeleted, c.report.EarlyExpired, c.report.PromisesDeleted
 	more := []func() bool{c.expireKeys, c.deleteSettled}
-	for len(more) > 0 && c.open.Err() == nil {
+	for len(more) > 0 && c.runCtx.Err() == nil {
 		more = slices.DeleteFunc(more, func(full func() bool) bool { return !full() })
 		if len(more) > 0 {
-			sleep(c.open, pause)
+			sleep(c.runCtx, pause)
 		}
 	}
 	c.Metrics.Count(MetricKeysDeleted, int64(c.report.KeysDeleted-keys))
-	c.Metrics.Count(MetricEarlyExpired, int64(c.report.EarlyExpired-holds))
+	c.Metrics.Count(MetricEarlyExpired, int64(c.report.EarlyExpired-early))
 	c.Metrics.Count(MetricPromisesDeleted, int64(c.report.PromisesDeleted-promises))
 }
 
 func (c *call) expireKeys() (full bool) {
-	c.try(&c.keys, func(ctx context.Context) error { //nolint:errcheck // see kind
+	c.try(&c.keys, func(ctx context.Context) error { //nolint:errcheck // see try
 		e, err := c.Store.ExpireIdempotencyKeys(ctx, deleteBatch)
-		for _, h := range e.ExpiredEarly {
-			c.Log.Warn("held settlement expired unused", "tenant", h.Tenant, "key", h.Key)
+		for _, expired := range e.ExpiredEarly {
+			c.Log.Warn("held settlement expired unused", "tenant", expired.Tenant, "key", expired.Key)
 		}
 		c.report.KeysDeleted += e.Released
 		c.report.EarlyExpired += len(e.ExpiredEarly)
@@ -349,7 +358,7 @@ func (c *call) deleteSettled() (full bool) {
 	if c.Retention == 0 {
 		return false
 	}
-	c.try(&c.settled, func(ctx context.Context) error { //nolint:errcheck // see kind
+	c.try(&c.settled, func(ctx context.Context) error { //nolint:errcheck // see try
 		d, err := c.Store.DeleteSettled(ctx, c.Retention, deleteBatch)
 		c.report.PromisesDeleted += d.Promises
 		c.report.KeysDeleted += d.Keys

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Namespace is where CloudWatch keeps the metrics.
+// Namespace is the CloudWatch namespace of the metrics.
 const Namespace = "Promises"
 
-// Metrics writes CloudWatch's embedded metric format: CloudWatch Logs makes a
-// metric of each line that the function prints, with the one dimension
-// Function. No log level silences it. It is safe for concurrent use.
+// Metrics is a writer of metrics in CloudWatch's embedded metric format. CloudWatch
+// Logs turns each line into a metric with the single dimension Function. The log
+// level does not affect it. It is safe for concurrent use.
 type Metrics struct {
 	function string
 
@@ -21,22 +21,22 @@ type Metrics struct {
 	w  io.Writer
 }
 
-// NewMetrics writes one JSON object a line to w, each with one Write. function
-// names the function (AWS_LAMBDA_FUNCTION_NAME) and must not be empty:
-// CloudWatch drops what has an empty dimension.
+// NewMetrics returns a Metrics that writes one JSON object per line to w, each with
+// one Write. function is the function's name (AWS_LAMBDA_FUNCTION_NAME). It must not
+// be empty, because CloudWatch drops a metric with an empty dimension.
 func NewMetrics(w io.Writer, function string) *Metrics {
 	return &Metrics{function: function, w: w}
 }
 
-// Count says that name has happened n more times. Nothing is written for 0.
+// Count adds n to the count of name. It writes nothing if n is 0.
 func (m *Metrics) Count(name string, n int64) {
 	if n != 0 {
 		m.write(name, n, "Count")
 	}
 }
 
-// Gauge says where name stands now. unit is one of CloudWatch's, such as Seconds
-// or Bytes. Nothing is written for what is no finite number.
+// Gauge records the current value of name. unit is one of CloudWatch's units, such as
+// Seconds or Bytes. Gauge writes nothing if the value is not finite.
 func (m *Metrics) Gauge(name string, value float64, unit string) {
 	if !math.IsNaN(value) && !math.IsInf(value, 0) {
 		m.write(name, value, unit)
@@ -64,9 +64,9 @@ func (m *Metrics) write(name string, value any, unit string) {
 		name:       value,
 	})
 	if err != nil {
-		panic(err) // strings and finite numbers
+		panic(err) // impossible for strings and finite numbers
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.w.Write(append(line, '\n')) //nolint:errcheck // nobody is left to tell
+	m.w.Write(append(line, '\n')) //nolint:errcheck // the error cannot be reported
 }

@@ -14,30 +14,36 @@ import (
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
-// The members that the specification of the embedded metric format asks for, in its spelling, and no others.
+// A line has the members that the specification of the embedded metric format requires, in its spelling, and no others.
 func TestMetricsAreEmbeddedMetricFormat(t *testing.T) {
 	t.Parallel()
-	var b bytes.Buffer
-	m := telemetry.NewMetrics(&b, "expire-promises")
-	before := time.Now().UnixMilli()
-	m.Count("PromisesExpired", 1<<53+1)
-	m.Gauge("OldestOverdueSeconds", 1.5, "Seconds")
-	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
-	require.Len(t, lines, 2)
-	for i, want := range []string{
-		`{"_aws":{"Timestamp":0,"CloudWatchMetrics":[{"Namespace":"Promises","Dimensions":[["Function"]],
-			"Metrics":[{"Name":"PromisesExpired","Unit":"Count"}]}]},"Function":"expire-promises","PromisesExpired":9007199254740993}`,
-		`{"_aws":{"Timestamp":0,"CloudWatchMetrics":[{"Namespace":"Promises","Dimensions":[["Function"]],
-			"Metrics":[{"Name":"OldestOverdueSeconds","Unit":"Seconds"}]}]},"Function":"expire-promises","OldestOverdueSeconds":1.5}`,
+	for name, c := range map[string]struct {
+		write func(*telemetry.Metrics)
+		want  string
+	}{
+		"count": {func(m *telemetry.Metrics) { m.Count("PromisesExpired", 1<<53+1) },
+			`{"_aws":{"Timestamp":0,"CloudWatchMetrics":[{"Namespace":"Promises","Dimensions":[["Function"]],
+			"Metrics":[{"Name":"PromisesExpired","Unit":"Count"}]}]},"Function":"expire-promises","PromisesExpired":9007199254740993}`},
+		"gauge": {func(m *telemetry.Metrics) { m.Gauge("OldestOverdueSeconds", 1.5, "Seconds") },
+			`{"_aws":{"Timestamp":0,"CloudWatchMetrics":[{"Namespace":"Promises","Dimensions":[["Function"]],
+			"Metrics":[{"Name":"OldestOverdueSeconds","Unit":"Seconds"}]}]},"Function":"expire-promises","OldestOverdueSeconds":1.5}`},
 	} {
-		require.Equal(t, decode(t, want, nil), decode(t, lines[i], func(timestamp int64) {
-			require.GreaterOrEqual(t, timestamp, before)
-			require.LessOrEqual(t, timestamp, time.Now().UnixMilli())
-		}))
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			before := time.Now().UnixMilli()
+			c.write(telemetry.NewMetrics(&b, "expire-promises"))
+			line, ok := strings.CutSuffix(b.String(), "\n")
+			require.True(t, ok)
+			require.NotContains(t, line, "\n")
+			require.Equal(t, decode(t, c.want, nil), decode(t, line, func(timestamp int64) {
+				require.GreaterOrEqual(t, timestamp, before)
+				require.LessOrEqual(t, timestamp, time.Now().UnixMilli())
+			}))
+		})
 	}
 }
 
-// decode reads a line with its numbers as they are written, and its time as 0.
+// decode parses a line, keeps its numbers as text, and sets its time to 0.
 func decode(t *testing.T, line string, check func(timestamp int64)) map[string]any {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(line))
@@ -55,17 +61,28 @@ func decode(t *testing.T, line string, check func(timestamp int64)) map[string]a
 
 func TestMetricsThatSayNothingAreNotWritten(t *testing.T) {
 	t.Parallel()
-	var b bytes.Buffer
-	m := telemetry.NewMetrics(&b, "f")
-	m.Count("A", 0)
-	m.Gauge("B", math.NaN(), "Seconds")
-	m.Gauge("C", math.Inf(1), "Seconds")
-	require.Empty(t, b.String())
-	m.Gauge("D", 0, "Seconds")
-	require.Contains(t, b.String(), `"D":0`)
+	for name, c := range map[string]struct {
+		write   func(*telemetry.Metrics)
+		written string
+	}{
+		"a count of 0":      {func(m *telemetry.Metrics) { m.Count("A", 0) }, ""},
+		"not a number":      {func(m *telemetry.Metrics) { m.Gauge("B", math.NaN(), "Seconds") }, ""},
+		"an infinite gauge": {func(m *telemetry.Metrics) { m.Gauge("C", math.Inf(1), "Seconds") }, ""},
+		"a gauge of 0":      {func(m *telemetry.Metrics) { m.Gauge("D", 0, "Seconds") }, `"D":0`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			c.write(telemetry.NewMetrics(&b, "f"))
+			if c.written == "" {
+				require.Empty(t, b.String())
+			} else {
+				require.Contains(t, b.String(), c.written)
+			}
+		})
+	}
 }
 
-// wholeLines fails on a Write that is not one line.
+// wholeLines is a writer that fails the test if a Write is not one line.
 type wholeLines struct {
 	t *testing.T
 	n int

@@ -1,4 +1,4 @@
-// Package telemetry is what the functions tell of themselves.
+// Package telemetry writes the functions' logs and metrics.
 package telemetry
 
 import (
@@ -8,9 +8,10 @@ import (
 	"log/slog"
 )
 
-// QuietFunctionErrors drops the lines of the standard logger in which aws-lambda-go
-// quotes function errors whole, with names that the caller chose. The code that makes
-// an error logs it. Call it after slog.SetDefault, which changes the standard logger.
+// QuietFunctionErrors makes the standard logger drop the lines in which aws-lambda-go
+// quotes a whole function error, with names that the caller chose. The code that
+// creates an error logs it instead. Call QuietFunctionErrors after slog.SetDefault,
+// which changes the standard logger.
 func QuietFunctionErrors() { log.SetOutput(quiet{log.Writer()}) }
 
 type quiet struct{ io.Writer }
@@ -22,8 +23,8 @@ func (q quiet) Write(line []byte) (int, error) {
 	return q.Writer.Write(line)
 }
 
-// NewLogger logs one JSON object a line to w, as CloudWatch Logs Insights reads
-// it.
+// NewLogger returns a logger that writes one JSON object per line to w, a format that
+// CloudWatch Logs Insights reads.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -15,12 +15,12 @@ import (
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// goldenKey was made once: keys that are out must stay good.
+// goldenKey is an API key of the first release. It must stay valid.
 const goldenKey = "prk_0123456789abcdefghjkmnpqrstvwxyz01234567" + "1d2b0rg"
 
 var keyPattern = regexp.MustCompile(`^(?:` + auth.APIKeyPattern + `)$`)
 
-func TestNewKey(t *testing.T) {
+func TestNewAPIKey(t *testing.T) {
 	t.Parallel()
 	seen, positions := map[string]bool{}, make([]map[byte]bool, 40)
 	for range 2000 {
@@ -46,7 +46,7 @@ func TestNewKey(t *testing.T) {
 	}
 }
 
-func TestCheckKeyFindsTypos(t *testing.T) {
+func TestCheckAPIKeyFindsTypos(t *testing.T) {
 	t.Parallel()
 	require.True(t, auth.CheckAPIKey(goldenKey))
 	for _, s := range []string{goldenKey, auth.NewAPIKey(), auth.NewAPIKey(), auth.NewAPIKey()} {
@@ -70,18 +70,19 @@ func TestCheckKeyFindsTypos(t *testing.T) {
 	}
 }
 
-func TestCheckKeyIsCanonical(t *testing.T) {
+func TestCheckAPIKeyIsCanonical(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{
-		"", "prk_", strings.ToUpper(goldenKey), "PRK_" + goldenKey[4:], goldenKey + "=", " " + goldenKey, goldenKey + "\n",
-		strings.Replace(goldenKey, "0", "o", 1), strings.Replace(goldenKey, "1", "l", 1), "Bearer " + goldenKey,
-		goldenKey[:20] + "\r\n" + goldenKey[22:], strings.Repeat("prk_", 1<<16),
+	for name, s := range map[string]string{
+		"empty": "", "prefix": "prk_", "capitals": strings.ToUpper(goldenKey), "prefix in capitals": "PRK_" + goldenKey[4:], "padding": goldenKey + "=",
+		"space before": " " + goldenKey, "line break after": goldenKey + "\n", "o for 0": strings.Replace(goldenKey, "0", "o", 1),
+		"l for 1": strings.Replace(goldenKey, "1", "l", 1), "with scheme": "Bearer " + goldenKey,
+		"line break within": goldenKey[:20] + "\r\n" + goldenKey[22:], "long": strings.Repeat("prk_", 1<<16),
 	} {
-		require.False(t, auth.CheckAPIKey(s), "%.60q", s)
+		t.Run(name, func(t *testing.T) { require.False(t, auth.CheckAPIKey(s)) })
 	}
 }
 
-func TestKeyPatternFindsKeysInText(t *testing.T) {
+func TestAPIKeyPatternFindsKeysInText(t *testing.T) {
 	t.Parallel()
 	s := auth.NewAPIKey()
 	find := regexp.MustCompile(auth.APIKeyPattern)
@@ -91,7 +92,7 @@ func TestKeyPatternFindsKeysInText(t *testing.T) {
 	require.Empty(t, find.FindString(s[:50]))
 }
 
-func TestHashKey(t *testing.T) {
+func TestHashAPIKey(t *testing.T) {
 	t.Parallel()
 	h := auth.HashAPIKey("abc") // FIPS 180-2, B.1
 	require.Equal(t, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", hex.EncodeToString(h))
@@ -101,9 +102,9 @@ func TestHashKey(t *testing.T) {
 	require.False(t, auth.SameHash(h, nil))
 }
 
-// FuzzCheckKey takes as a key what the pattern finds and the checksum fits, which
-// is calculated here digit by digit.
-func FuzzCheckKey(f *testing.F) {
+// FuzzCheckAPIKey compares CheckAPIKey with the pattern and a checksum that the test
+// calculates digit by digit.
+func FuzzCheckAPIKey(f *testing.F) {
 	for _, s := range []string{
 		"", "prk_", goldenKey, goldenKey[:50], goldenKey + "0", strings.ToUpper(goldenKey), goldenKey[:43] + "\n" + goldenKey[44:],
 		goldenKey[:50] + "h", goldenKey[:4] + "1" + goldenKey[5:], "x" + goldenKey, goldenKey + "\n", goldenKey[:50] + "\n",
@@ -111,7 +112,7 @@ func FuzzCheckKey(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		// What any text of the form would be with the right checksum, too.
+		// form is a text of the right form with the right checksum. It must be valid.
 		form := "prk_"
 		for _, b := range []byte(s + goldenKey)[:40] {
 			form += string(alphabet[b&31])
@@ -122,14 +123,14 @@ func FuzzCheckKey(f *testing.F) {
 		}
 		require.True(t, auth.CheckAPIKey(form), form)
 
-		good := keyPattern.MatchString(s)
-		if good {
+		valid := keyPattern.MatchString(s)
+		if valid {
 			sum := crc32.ChecksumIEEE([]byte(s[:44]))
 			for i, shift := 44, 30; i < len(s); i, shift = i+1, shift-5 {
-				good = good && s[i] == alphabet[sum>>shift&31]
+				valid = valid && s[i] == alphabet[sum>>shift&31]
 			}
 		}
-		require.Equal(t, good, auth.CheckAPIKey(s), "%q", s)
-		require.True(t, !good || auth.LooksLikeAPIKey(s))
+		require.Equal(t, valid, auth.CheckAPIKey(s), "%q", s)
+		require.True(t, !valid || auth.LooksLikeAPIKey(s))
 	})
 }

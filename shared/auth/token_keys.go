@@ -17,30 +17,30 @@ import (
 )
 
 const (
-	// MinSecretBytes is the least length of a legacy secret: the length of the
+	// MinSecretBytes is the minimal length of a legacy secret, and the length of the
 	// hash. A shorter secret would be easier to guess than a signature.
 	MinSecretBytes = 32
 
 	// privatePrefix begins the text of a private key, for secret scanners.
 	privatePrefix = "ed25519-private:"
 
-	// publicPrefix begins the kid of each Ed25519 key. No kid of TOKEN_KEYS has a
-	// colon, so a kid belongs to one algorithm.
+	// publicPrefix begins the kid of each Ed25519 key. No kid in TOKEN_KEYS has a
+	// colon, so each kid belongs to one algorithm.
 	publicPrefix = "ed25519:"
 
-	// PrivateKeyPattern finds private signing keys in text. It is for secret
-	// scanners (RE2 and PCRE).
+	// PrivateKeyPattern is a regular expression that finds private signing keys in
+	// text, for secret scanners (RE2 and PCRE).
 	PrivateKeyPattern = privatePrefix + `[A-Za-z0-9_-]{43}`
 )
 
-// SigningKey is the private half of an Ed25519 pair, which signs promise tokens.
+// A SigningKey is the private half of an Ed25519 key pair that signs promise tokens.
 // The zero SigningKey signs nothing. It can be copied, it is safe for concurrent
-// use, and neither fmt nor a log shows it.
+// use, and neither fmt nor slog shows it.
 type SigningKey struct {
-	private func() ed25519.PrivateKey // in a function, which fmt does not call
+	private func() ed25519.PrivateKey // a function, because fmt calls none
 }
 
-// NewSigningKey makes a random key.
+// NewSigningKey returns a random key.
 func NewSigningKey() SigningKey {
 	seed := make([]byte, ed25519.SeedSize)
 	rand.Read(seed) //nolint:errcheck // never fails: it ends the process instead
@@ -52,15 +52,15 @@ func signingKeyOf(seed []byte) SigningKey {
 	return SigningKey{func() ed25519.PrivateKey { return private }}
 }
 
-// ParseSigningKey reads the text that Text writes. Its error quotes nothing.
+// ParseSigningKey parses the text that SigningKey.Text returns. Its error quotes no part of the text.
 func ParseSigningKey(text string) (SigningKey, error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSpace(text), privatePrefix)
 	if !ok {
-		return SigningKey{}, errors.New("the signing key does not begin with " + privatePrefix)
+		return SigningKey{}, errors.New("the signing key must begin with " + privatePrefix)
 	}
 	seed, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
 	if err != nil || len(seed) != ed25519.SeedSize || strings.ContainsAny(encoded, lineBreaks) {
-		return SigningKey{}, fmt.Errorf("the signing key is not the base64url form of %d bytes, without padding, after %s", ed25519.SeedSize, privatePrefix)
+		return SigningKey{}, fmt.Errorf("the signing key must be %s and the base64url form of %d bytes, without padding", privatePrefix, ed25519.SeedSize)
 	}
 	return signingKeyOf(seed), nil
 }
@@ -70,32 +70,32 @@ func (k SigningKey) Text() string {
 	return privatePrefix + base64.RawURLEncoding.EncodeToString(k.private().Seed())
 }
 
-// Public returns the public half, as the database keeps it.
+// Public returns the public half, as the database stores it.
 func (k SigningKey) Public() promise.SigningKey {
 	public := k.private()[ed25519.SeedSize:]
 	return promise.SigningKey{KID: kidOf(public), PublicKey: public}
 }
 
-// kidOf returns the kid of an Ed25519 key, which follows from its public half.
+// kidOf returns the kid of an Ed25519 key: a hash of its public half.
 func kidOf(public []byte) string {
 	sum := sha256.Sum256(public)
 	return publicPrefix + hex.EncodeToString(sum[:8])
 }
 
-// VerificationKeys verify promise tokens. A kid has one algorithm. The zero Keys verifies
-// nothing. It can be copied, it is safe for concurrent use, and neither fmt nor a
-// log shows a secret in it.
+// VerificationKeys is a set of keys that verify promise tokens. Each kid has one
+// algorithm. The zero VerificationKeys verifies nothing. It can be copied, it is
+// safe for concurrent use, and neither fmt nor slog shows a secret in it.
 type VerificationKeys struct{ byID map[string]tokenKey }
 
-// tokenKey verifies the tokens of one kid.
+// A tokenKey verifies the tokens of one kid.
 type tokenKey struct {
 	method jwt.SigningMethod
-	key    func() any // []byte or ed25519.PublicKey, in a function, which fmt does not call
-	header string     // of each token of the key, as it is written in the token, with the dot
+	key    func() any // []byte or ed25519.PublicKey; a function, because fmt calls none
+	header string     // the encoded header of the key's tokens, with the dot
 }
 
-// ParsePublicKeys returns the keys of the rows. It ignores a row whose kid does not
-// follow from its key: a later release may have other kinds.
+// ParsePublicKeys returns the keys of the rows. It ignores a row whose kid is not
+// kidOf its key, because a later release may store other kinds of keys.
 func ParsePublicKeys(rows []promise.SigningKey) (VerificationKeys, error) {
 	keys := VerificationKeys{byID: map[string]tokenKey{}}
 	for _, row := range rows {
@@ -127,18 +127,18 @@ func (k VerificationKeys) find(kid string) (tokenKey, error) {
 	return key, nil
 }
 
-var errUnknownKID = errors.New("an unknown kid")
+var errUnknownKID = errors.New("unknown kid")
 
 var legacyKID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// lineBreaks are what a base64 decoder skips, even a strict one.
+// lineBreaks are the characters that a base64 decoder skips, even a strict one.
 const lineBreaks = "\r\n"
 
-// ParseLegacySecrets reads TOKEN_KEYS, the HMAC secrets with which earlier releases signed
-// tokens: "kid:secret", separated by commas. A kid is 1 to 64 of A-Z a-z 0-9 . _ -,
-// a secret the base64url form, padded or not, of MinSecretBytes or more. A secret
-// can stand alone: its kid is then made of it. No kid and no secret may come
-// twice. The error names the place and quotes nothing.
+// ParseLegacySecrets parses TOKEN_KEYS, the HMAC secrets with which earlier releases
+// signed tokens: "kid:secret", separated by commas. A kid is 1 to 64 of A-Z a-z 0-9
+// . _ -. A secret is the base64url form, padded or not, of MinSecretBytes bytes or
+// more. If a secret stands alone, its kid is a hash of it. Kids and secrets must be
+// unique. The error gives the position of the bad secret and quotes nothing.
 func ParseLegacySecrets(s string) (VerificationKeys, error) {
 	keys := VerificationKeys{byID: map[string]tokenKey{}}
 	for i, entry := range strings.Split(s, ",") {
@@ -146,27 +146,27 @@ func ParseLegacySecrets(s string) (VerificationKeys, error) {
 		if !named {
 			kid, encoded = legacyKIDOf(kid), kid
 		}
-		if !legacyKID.MatchString(kid) { // not quoted: the two may have changed places
-			return VerificationKeys{}, fmt.Errorf("key %d: its kid is not 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
+		if !legacyKID.MatchString(kid) { // not quoted: it may be the secret, if the two were swapped
+			return VerificationKeys{}, fmt.Errorf("secret %d: its kid must be 1 to 64 of A-Z a-z 0-9 . _ -", i+1)
 		}
 		secret, err := decodeSecret(encoded)
 		if err != nil {
-			return VerificationKeys{}, fmt.Errorf("key %d: %w", i+1, err)
+			return VerificationKeys{}, fmt.Errorf("secret %d: %w", i+1, err)
 		}
 		for other, k := range keys.byID {
 			if same, _ := k.key().([]byte); other == kid || SameHash(same, secret) {
-				return VerificationKeys{}, fmt.Errorf("key %d has the kid or the secret of one before it", i+1)
+				return VerificationKeys{}, fmt.Errorf("secret %d repeats the kid or the value of an earlier secret", i+1)
 			}
 		}
 		if err := keys.add(kid, jwt.SigningMethodHS256, secret); err != nil {
-			return VerificationKeys{}, fmt.Errorf("key %d: %w", i+1, err)
+			return VerificationKeys{}, fmt.Errorf("secret %d: %w", i+1, err)
 		}
 	}
 	return keys, nil
 }
 
-// legacyKIDOf names a secret that has no name. The name says nothing about the
-// secret.
+// legacyKIDOf returns the kid of a secret that was given without one. The kid, a
+// truncated hash, does not reveal the secret.
 func legacyKIDOf(encoded string) string {
 	sum := sha256.Sum256([]byte("promises kid:" + strings.TrimRight(encoded, "=")))
 	return hex.EncodeToString(sum[:4])
@@ -179,10 +179,10 @@ func decodeSecret(s string) ([]byte, error) {
 	}
 	secret, err := encoding.Strict().DecodeString(s)
 	if err != nil || strings.ContainsAny(s, lineBreaks) {
-		return nil, errors.New("its secret is not base64url")
+		return nil, errors.New("it is not base64url text")
 	}
 	if len(secret) < MinSecretBytes {
-		return nil, fmt.Errorf("its secret has %d bytes: %d are needed", len(secret), MinSecretBytes)
+		return nil, fmt.Errorf("it has %d bytes; at least %d are required", len(secret), MinSecretBytes)
 	}
 	return secret, nil
 }
