@@ -149,23 +149,23 @@ type call struct {
 	workflow   promise.Workflow
 	parameters parameters
 	body       object
-	deadline   time.Time             // see Handler.Timeout
-	settlement promise.SettleRequest // of a callback,
+	answerBy   time.Time             // see Handler.Timeout
+	request promise.SettleRequest // of a callback,
 	malformed  error                 // or why it cannot be read
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	op := h.Operation
 	ev, err := readEvent(payload)
-	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, deadline: h.deadline(ev.received)}
+	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, answerBy: h.answerBy(ev.received)}
 	if c.principal.Kind == promise.KindUnverified {
-		p, away := h.authenticate(ctx, ev.authorization, true, c.deadline)
+		p, away := h.authenticate(ctx, ev.authorization, true, c.answerBy)
 		if away != nil {
 			return c, away
 		}
 		c.principal = p
 	}
-	if err == nil && op.identifies != nil {
+	if err == nil && op.checkIdentifier != nil {
 		c.identifier, err = promise.ParseIdentifier(ev.identifier)
 	}
 	if err := c.principal.May(op.needs, c.tenant, c.identifier); err != nil {
@@ -174,8 +174,8 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	if err != nil {
 		return c, err
 	}
-	if op.identifies != nil {
-		if err := op.identifies(c.identifier); err != nil {
+	if op.checkIdentifier != nil {
+		if err := op.checkIdentifier(c.identifier); err != nil {
 			return c, err
 		}
 	}
@@ -209,8 +209,8 @@ var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType,
 // authorizer could not do so (API Gateway may have cached that failure from
 // before the database recovered), or the token of a callback URL. A failure of
 // the look-up is CodeUnavailable.
-func (h *Handler) authenticate(ctx context.Context, source string, inHeader bool, deadline time.Time) (promise.Principal, error) {
-	ctx, stop := context.WithDeadline(ctx, deadline)
+func (h *Handler) authenticate(ctx context.Context, source string, inHeader bool, answerBy time.Time) (promise.Principal, error) {
+	ctx, stop := context.WithDeadline(ctx, answerBy)
 	defer stop()
 	p, err := h.Authenticate(ctx, source, inHeader)
 	if err != nil && promise.AsError(err).Code == promise.CodeInternal {
@@ -225,14 +225,14 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
 		if !slices.Contains(op.parameters, string(f.name)) {
-			if pointer, ok := op.elsewhere[string(f.name)]; ok {
-				return p, fail(promise.CodeInvalidParameter, string(f.name), pointer)
+			if pointer, ok := op.redirects[string(f.name)]; ok {
+				return p, fieldError(string(f.name), promise.CodeInvalidParameter, pointer)
 			}
 			detail := "There is no such query parameter, and this call has none."
 			if len(op.parameters) > 0 {
 				detail = "There is no such query parameter. The parameters are: " + strings.Join(op.parameters, ", ") + "."
 			}
-			return p, fail(promise.CodeInvalidParameter, string(f.name), detail)
+			return p, fieldError(string(f.name), promise.CodeInvalidParameter, detail)
 		}
 		p.object = append(p.object, f)
 	}
@@ -245,8 +245,8 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	}
 	body, err := parseObject(payload, op.directFields())
 	if err != nil {
-		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.elsewhere[e.Field] != "" {
-			err = fail(e.Code, e.Field, op.elsewhere[e.Field])
+		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.redirects[e.Field] != "" {
+			err = fieldError(e.Field, e.Code, op.redirects[e.Field])
 		}
 		return nil, err
 	}
@@ -254,11 +254,11 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}
-	if op.identifies != nil {
-		if c.identifier, err = c.body.identifier(); err != nil {
+	if op.checkIdentifier != nil {
+		if c.identifier, err = c.body.promiseIdentifier(); err != nil {
 			return nil, err
 		}
-		if err := op.identifies(c.identifier); err != nil {
+		if err := op.checkIdentifier(c.identifier); err != nil {
 			return nil, err
 		}
 	}
@@ -272,7 +272,7 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 
 func (op Operation) directFields() []string {
 	fields := slices.Concat([]string{"tenant"}, op.body, op.parameters)
-	if op.identifies != nil {
+	if op.checkIdentifier != nil {
 		fields = append(fields, "promiseId", "key")
 	}
 	if op.ofWorkflow {
@@ -293,7 +293,7 @@ var queryNumber = regexp.MustCompile(`^(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$`)
 
 // integer reads a whole number. In a query it may be written as in JSON, too, but
 // for a sign.
-func (p parameters) integer(name string, otherwise, low, high int64) (int64, error) {
+func (p parameters) integer(name string, fallback, low, high int64) (int64, error) {
 	o := p.object
 	if raw, ok := o.get(name); ok && p.quoted {
 		number := unquote(raw)
@@ -302,13 +302,13 @@ func (p parameters) integer(name string, otherwise, low, high int64) (int64, err
 			_, whole, _ = parseWhole(number)
 		}
 		if !whole {
-			return 0, fail(promise.CodeInvalidParameter, name, "It must be a whole number.")
+			return 0, fieldError(name, promise.CodeInvalidParameter, "It must be a whole number.")
 		}
 		o = object{{[]byte(name), []byte(number)}}
 	}
 	n, err := o.optionalInteger(name, low, high)
 	if n == nil || err != nil {
-		return otherwise, err
+		return fallback, err
 	}
 	return *n, nil
 }
@@ -328,7 +328,7 @@ func (p parameters) flag(name string) (bool, error) {
 	}
 	s := unquote(raw)
 	if s != "true" && s != "false" {
-		return false, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
+		return false, fieldError(name, promise.CodeInvalidParameter, "It must be true or false.")
 	}
 	return s == "true", nil
 }
@@ -354,6 +354,6 @@ func within(name string, err error) error {
 	return &e
 }
 
-func fail(code promise.Code, field, detail string) error {
+func fieldError(field string, code promise.Code, detail string) error {
 	return &promise.Error{Code: code, Field: field, Detail: detail}
 }

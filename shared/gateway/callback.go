@@ -24,7 +24,7 @@ var SettleCallback = Operation{name: "settle-callback", callback: true, do: sett
 var (
 	errNoToken = promise.Fail(promise.CodeUnauthenticated,
 		"The URL has no token. Call the resolveUrl or rejectUrl exactly as create-promise answered it.")
-	errTwoTokens = promise.Fail(promise.CodeForbidden,
+	errSeveralTokens = promise.Fail(promise.CodeForbidden,
 		"The URL has more than one token. Call the resolveUrl or rejectUrl exactly as create-promise answered it.")
 	errInvalidToken = promise.Fail(promise.CodeForbidden,
 		"The token is invalid, expired or revoked. Ask for a new URL where this one came from.")
@@ -34,7 +34,7 @@ var (
 // token is and what the call does.
 func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, error) {
 	ev, malformed := readEvent(payload)
-	c := &call{tenant: ev.slug, domain: ev.domain, deadline: h.deadline(ev.received)}
+	c := &call{tenant: ev.slug, domain: ev.domain, answerBy: h.answerBy(ev.received)}
 	path, inPath := strings.CutSuffix(ev.routeKey, "/{token}")
 	verb := promise.Verb(path[strings.LastIndexByte(path, '/')+1:])
 	token, err := ev.token, error(nil)
@@ -47,7 +47,7 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	case token == "":
 		return c, errNoToken
 	}
-	if c.principal, err = h.authenticate(ctx, token, false, c.deadline); err != nil {
+	if c.principal, err = h.authenticate(ctx, token, false, c.answerBy); err != nil {
 		return c, err
 	}
 	if c.principal.Kind != promise.KindToken {
@@ -73,9 +73,9 @@ func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err er
 	if err := ev.decompress(); err != nil {
 		return err
 	}
-	c.settlement.By = c.principal.By
+	c.request.By = c.principal.By
 	if c.principal.RawBody {
-		c.settlement.Result, err = h.rawResult(verb, ev.contentType, ev.body)
+		c.request.Result, err = h.rawResult(verb, ev.contentType, ev.body)
 		return err
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
@@ -89,16 +89,16 @@ func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err er
 	if c.body, err = parseObject(ev.body, known); err != nil {
 		return err
 	}
-	if c.settlement.Comment, err = readComment(c.body, "comment"); err != nil {
+	if c.request.Comment, err = readComment(c.body, "comment"); err != nil {
 		return err
 	}
 	if verb == promise.VerbReject {
 		message, err := h.readError(c.body, "error")
-		c.settlement.Result = promise.Result{State: promise.Rejected, Message: &message}
+		c.request.Result = promise.Result{State: promise.Rejected, Message: &message}
 		return err
 	}
 	value, err := h.readValue(c.body)
-	c.settlement.Result = promise.Result{State: promise.Resolved, Value: value}
+	c.request.Result = promise.Result{State: promise.Resolved, Value: value}
 	return err
 }
 
@@ -113,7 +113,7 @@ func queryToken(query string) (token string, err error) {
 			continue
 		}
 		if found {
-			return "", errTwoTokens
+			return "", errSeveralTokens
 		}
 		found = true
 		token, _, _ = strings.Cut(unescapeForm(value), "?")
@@ -125,22 +125,22 @@ func queryToken(query string) (token string, err error) {
 // do. A later call, whatever settled the promise before it and whatever its body,
 // gets 200 and learns that alone: its sender stops repeating it.
 func settleCallback(ctx context.Context, h *Handler, c *call) (answer, error) {
-	late := answer{status: http.StatusOK, body: []byte(`{"alreadyResolved":true}`)}
+	alreadyResolved := answer{status: http.StatusOK, body: []byte(`{"alreadyResolved":true}`)}
 	if c.malformed != nil {
 		p, err := h.Store.Get(ctx, c.tenant, c.identifier)
 		if err != nil || p.State == promise.Pending {
 			return answer{}, cmp.Or(err, c.malformed)
 		}
-		return late, nil
+		return alreadyResolved, nil
 	}
-	s, err := h.Store.Settle(ctx, c.tenant, c.identifier, c.settlement)
+	s, err := h.Store.Settle(ctx, c.tenant, c.identifier, c.request)
 	switch {
 	case err != nil:
 		return answer{}, err
 	case s.Outcome != promise.OutcomeSettled:
-		return late, nil
+		return alreadyResolved, nil
 	}
-	return answer{status: http.StatusOK, body: encode(toSettledJSON(s))}, nil
+	return answer{status: http.StatusOK, body: encode(toSettleResultJSON(s))}, nil
 }
 
 // rawResult makes a result of a whole body. A rejection's error is the body's
@@ -169,7 +169,7 @@ func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
 	if len(body) == 0 {
 		return []byte("null"), nil
 	}
-	if first := body[min(space(body, 0), len(body)-1)]; first == '{' || first == '[' {
+	if first := body[min(skipSpace(body, 0), len(body)-1)]; first == '{' || first == '[' {
 		// json.Valid is false for what is nested too deep: that is not text.
 		if err := h.checkValue("value", body); err != nil || json.Valid(body) {
 			return body, err

@@ -34,24 +34,24 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if d.WorkflowExecutionID, err = h.workflowExecutionID(ctx, c.tenant, workflow); err != nil {
 		return answer{}, err
 	}
-	made, err := h.Store.Create(ctx, c.tenant, d)
+	result, err := h.Store.Create(ctx, c.tenant, d)
 	if err != nil {
 		return answer{}, err
 	}
-	if made.EarlyExpired {
-		h.lostHold(ctx, c.tenant, *d.IdempotencyKey)
+	if result.EarlyExpired {
+		h.logExpiredEarly(ctx, c.tenant, *d.IdempotencyKey)
 	}
 	status := http.StatusOK
-	if made.New {
+	if result.New {
 		status = http.StatusCreated
 	}
-	text := encodePromise(c.principal, made.Promise, &made.New)
+	text := encodePromise(c.principal, result.Promise, &result.New)
 	if tokens != nil {
 		ttl := tokens.TTL
-		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it
-			ttl = min(ttl, max(time.Until(over), time.Second))
+		if expires := c.principal.ExpiresAt; !expires.IsZero() { // no token outlives the key that asked for it
+			ttl = min(ttl, max(time.Until(expires), time.Second))
 		}
-		tokens.TTL, tokens.PromiseID, tokens.RevokedAt = ttl, made.Promise.ID, made.TokensRevokedAt
+		tokens.TTL, tokens.PromiseID, tokens.RevokedAt = ttl, result.Promise.ID, result.TokensRevokedAt
 		token, err := sign(*tokens)
 		if err != nil { // the promise is there: the same call again makes the token
 			return answer{}, err
@@ -76,7 +76,7 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 	if err := promise.CheckName(d.Name); err != nil {
 		return d, workflow, within("name", err)
 	}
-	if err := draftKey(o, &d); err != nil {
+	if err := readIdempotencyKey(o, &d); err != nil {
 		return d, workflow, err
 	}
 	deadline, err := readDeadline(o)
@@ -96,7 +96,7 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 	return d, workflow, nil
 }
 
-func draftKey(o object, d *promise.Draft) error {
+func readIdempotencyKey(o object, d *promise.Draft) error {
 	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxIdempotencyKeyTTL/time.Second))
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func draftKey(o object, d *promise.Draft) error {
 	}
 	if d.IdempotencyKey == nil {
 		if ttl != nil {
-			return fail(promise.CodeMissingField, "idempotencyKey", "A time to live needs the key that it is for.")
+			return fieldError("idempotencyKey", promise.CodeMissingField, "A time to live needs the key that it is for.")
 		}
 		return nil
 	}
@@ -129,14 +129,14 @@ func readDeadline(o object) (promise.Deadline, error) {
 	case err != nil:
 		return d, err
 	case ms != nil && at != nil:
-		return d, fail(promise.CodeDuplicateField, "timeoutAt", "Give timeoutMs or timeoutAt, and not both.")
+		return d, fieldError("timeoutAt", promise.CodeDuplicateField, "Give timeoutMs or timeoutAt, and not both.")
 	case ms != nil:
 		timeout := time.Duration(*ms) * time.Millisecond
 		d.Timeout = &timeout
 	case at != nil:
 		t, ok := parseTime(*at)
 		if !ok {
-			return d, fail(promise.CodeWrongType, "timeoutAt", "The field must be an RFC 3339 time.")
+			return d, fieldError("timeoutAt", promise.CodeWrongType, "The field must be an RFC 3339 time.")
 		}
 		d.At = &t
 		return d, within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
@@ -158,9 +158,9 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	}
 	switch len(outcome) {
 	case 2:
-		return nil, fail(promise.CodeDuplicateField, name, "Give resolve or reject, and not both.")
+		return nil, fieldError(name, promise.CodeDuplicateField, "Give resolve or reject, and not both.")
 	case 0:
-		return nil, fail(promise.CodeMissingField, name, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
+		return nil, fieldError(name, promise.CodeMissingField, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
 	}
 	if value, ok := outcome.get("resolve"); ok {
 		return &promise.Result{State: promise.Resolved, Value: value}, h.checkValue(name, value)
@@ -183,7 +183,7 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	r := TokenRequest{Tenant: c.tenant}
 	if p := c.principal; p.Kind == promise.KindAPIKey {
 		if !slices.Contains(p.Scopes, promise.ScopeSettle) {
-			return nil, fail(promise.CodeForbidden, name, "The API key does not have the scope settle, which tokens need.")
+			return nil, fieldError(name, promise.CodeForbidden, "The API key does not have the scope settle, which tokens need.")
 		}
 		var err error
 		if r.APIKeyID, err = promise.ParseID(p.ID); err != nil {
@@ -199,12 +199,12 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 		return nil, within(name, err)
 	}
 	if list[0] != '[' {
-		return nil, fail(promise.CodeWrongType, name, "verbs must be an array.")
+		return nil, fieldError(name, promise.CodeWrongType, "verbs must be an array.")
 	}
 	for item := range elements(list) {
 		v := promise.Verb(unquote(item))
 		if !v.Valid() || slices.Contains(r.Verbs, v) {
-			return nil, fail(promise.CodeOutOfRange, name, "A verb is resolve or reject, each once.")
+			return nil, fieldError(name, promise.CodeOutOfRange, "A verb is resolve or reject, each once.")
 		}
 		r.Verbs = append(r.Verbs, v)
 	}
@@ -213,7 +213,7 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	case err != nil:
 		return nil, within(name, err)
 	case seconds == nil || len(r.Verbs) == 0:
-		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
+		return nil, fieldError(name, promise.CodeMissingField, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
 	case h.Signer == nil:
 		return nil, errors.New("SIGNING_KEY is not set: there is nothing to sign a token with")
 	}
@@ -223,7 +223,7 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	case err != nil:
 		return nil, within(name, err)
 	case body != nil && *body != "raw" && *body != "json":
-		return nil, fail(promise.CodeOutOfRange, name, `body must be "raw" or "json".`)
+		return nil, fieldError(name, promise.CodeOutOfRange, `body must be "raw" or "json".`)
 	}
 	r.RawBody = body != nil && *body == "raw"
 	return &r, nil
@@ -260,7 +260,7 @@ const (
 func checkMetadata(raw json.RawMessage) error {
 	const name = "metadata"
 	if raw[0] != '{' {
-		return fail(promise.CodeWrongType, name, "The field must be a JSON object.")
+		return fieldError(name, promise.CodeWrongType, "The field must be a JSON object.")
 	}
 	if err := checkSize(name, len(raw), promise.MaxMetadataBytes); err != nil {
 		return err
@@ -268,7 +268,7 @@ func checkMetadata(raw json.RawMessage) error {
 	if err := checkEscapes(name, raw); err != nil {
 		return err
 	}
-	size, err := writtenOut(raw, 1)
+	size, err := expandedSize(raw, 1)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func checkMetadata(raw json.RawMessage) error {
 }
 
 // writtenOut is the size of a valid JSON value with its numbers written out.
-func writtenOut(raw []byte, depth int) (int, error) {
+func expandedSize(raw []byte, depth int) (int, error) {
 	const name = "metadata"
 	if depth > maxMetadataDepth {
 		return 0, tooDeep(name)
@@ -287,10 +287,10 @@ func writtenOut(raw []byte, depth int) (int, error) {
 		names := map[string]bool{}
 		for f := range fields(raw) {
 			if names[string(f.name)] {
-				return 0, fail(promise.CodeDuplicateField, name, "An object in the field has one name twice.")
+				return 0, fieldError(name, promise.CodeDuplicateField, "An object in the field has one name twice.")
 			}
 			names[string(f.name)] = true
-			n, err := writtenOut(f.raw, depth+1)
+			n, err := expandedSize(f.raw, depth+1)
 			if err != nil {
 				return 0, err
 			}
@@ -298,7 +298,7 @@ func writtenOut(raw []byte, depth int) (int, error) {
 		}
 	case '[':
 		for item := range elements(raw) {
-			n, err := writtenOut(item, depth+1)
+			n, err := expandedSize(item, depth+1)
 			if err != nil {
 				return 0, err
 			}
@@ -307,7 +307,7 @@ func writtenOut(raw []byte, depth int) (int, error) {
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		exponent, ok := exponentOf(string(raw))
 		if !ok {
-			return 0, fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
+			return 0, fieldError(name, promise.CodeInvalidMetadata, "The field holds a number with too many digits.")
 		}
 		size += exponent
 	}

@@ -247,7 +247,7 @@ func encodeEvents(events []promise.Event, after int32) []byte {
 // key, because there is no promise yet. Resolved says that this call settled the
 // promise, whatever with: State says whether it is resolved. So Outcome and State
 // come first.
-type settledJSON struct {
+type settleResultJSON struct {
 	Outcome         promise.Outcome `json:"outcome"`
 	State           promise.State   `json:"state,omitempty"`
 	PromiseID       *uuid.UUID      `json:"promiseId,omitempty"`
@@ -258,23 +258,23 @@ type settledJSON struct {
 	ExpiresAt       *time.Time      `json:"expiresAt,omitempty"`
 }
 
-func toSettledJSON(s promise.SettleResult) settledJSON {
+func toSettleResultJSON(s promise.SettleResult) settleResultJSON {
 	if s.EarlyExpiresAt != nil {
-		key, _ := s.EarlyKey.IdempotencyKey()
-		return settledJSON{Outcome: s.Outcome, IdempotencyKey: key, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
+		idempotencyKey, _ := s.EarlyKey.IdempotencyKey()
+		return settleResultJSON{Outcome: s.Outcome, IdempotencyKey: idempotencyKey, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
 	}
-	now := s.Outcome == promise.OutcomeSettled
-	already := !now
-	return settledJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already}
+	won := s.Outcome == promise.OutcomeSettled
+	lost := !won
+	return settleResultJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &won, AlreadyResolved: &lost}
 }
 
-func encodeBatch(judgements []promise.ItemResult) []byte {
+func encodeBatch(items []promise.ItemResult) []byte {
 	var results []any
-	for _, j := range judgements {
-		if j.Err != nil {
-			results = append(results, toProblem(promise.AsError(j.Err)))
+	for _, item := range items {
+		if item.Err != nil {
+			results = append(results, toProblem(promise.AsError(item.Err)))
 		} else {
-			results = append(results, toSettledJSON(j.SettleResult))
+			results = append(results, toSettleResultJSON(item.SettleResult))
 		}
 	}
 	return encode(map[string]any{"results": results})
@@ -291,7 +291,7 @@ type problemJSON struct {
 	ExistingPromiseID *uuid.UUID   `json:"existingPromiseId,omitempty"`
 	Quota             string       `json:"quota,omitempty"`
 	Limit             *int64       `json:"limit,omitempty"`
-	*settledJSON
+	*settleResultJSON
 }
 
 // statuses is the one table from code to HTTP status and title.
@@ -338,7 +338,7 @@ func toProblem(e *promise.Error) problemJSON {
 		Status: s.status,
 		Detail: e.Detail,
 		Code:   e.Code,
-		Field:  cut(e.Field),
+		Field:  truncate(e.Field),
 	}
 	if e.ExistingPromiseID != uuid.Nil {
 		p.ExistingPromiseID = &e.ExistingPromiseID
@@ -347,15 +347,15 @@ func toProblem(e *promise.Error) problemJSON {
 		p.Quota, p.Limit = e.Quota.Name, &e.Quota.Limit
 	}
 	if e.SettleResult != nil {
-		settled := toSettledJSON(*e.SettleResult)
-		p.settledJSON = &settled
+		result := toSettleResultJSON(*e.SettleResult)
+		p.settleResultJSON = &result
 	}
 	return p
 }
 
 // cut keeps a field's name, which may be the caller's own, from making an answer
 // as large as a call.
-func cut(name string) string {
+func truncate(name string) string {
 	n := 0
 	for i := range name {
 		if n++; n > promise.MaxLength {

@@ -81,12 +81,12 @@ func (r *recorder) Settle(_ context.Context, tenant string, i promise.Identifier
 }
 
 func (r *recorder) SettleEarly(
-	_ context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration,
+	_ context.Context, tenant, key string, s promise.SettleRequest, ttl time.Duration,
 ) (promise.SettleResult, error) {
 	by, until := s.By, time.Now()
 	s.By = promise.By{}
 	i, err := promise.ByIdempotencyKey(key)
-	r.note("SettleEarly", tenant, &i, by, s, hold)
+	r.note("SettleEarly", tenant, &i, by, s, ttl)
 	return promise.SettleResult{Outcome: promise.OutcomeHeld, EarlyExpiresAt: &until}, err
 }
 

@@ -56,12 +56,12 @@ type Operation struct {
 	body         []string // the fields of the HTTP body; nil: none is read
 	bodyOptional bool     // no body is an empty one
 	parameters   []string // of the query; fields of the direct form
-	identifies   func(promise.Identifier) error
+	checkIdentifier   func(promise.Identifier) error
 	needs        promise.Need
 	callback     bool              // it takes calls of callback URLs, and verifies their tokens
 	ofWorkflow   bool              // it is about a workflow execution, not a promise
-	unrouted     bool              // no route leads to it: it takes direct invokes alone
-	elsewhere    map[string]string // parameters of another operation, with a detail that points to it
+	directOnly     bool              // no route leads to it: it takes direct invokes alone
+	redirects    map[string]string // parameters of another operation, with a detail that points to it
 	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
@@ -129,8 +129,8 @@ type Metrics interface {
 // messages.InvokeResponse_Error, and comes with the direct form alone.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	isHTTP := isEvent(payload)
-	if isHTTP && !h.believes(ctx) {
-		e := h.Operation.refuseEvent()
+	if isHTTP && !h.sentByGateway(ctx) {
+		e := h.Operation.eventRefused()
 		h.log(ctx, nil, e)
 		return nil, functionError(e)
 	}
@@ -150,7 +150,7 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 }
 
 // refuseEvent returns the error for an event that API Gateway did not send.
-func (op Operation) refuseEvent() *promise.Error {
+func (op Operation) eventRefused() *promise.Error {
 	instead := "Send an object of these fields: " + strings.Join(op.directFields(), ", ") + "."
 	if op.callback {
 		instead = "Invoke resolve-by-id or reject."
@@ -160,9 +160,9 @@ func (op Operation) refuseEvent() *promise.Error {
 
 // believes reports whether an event that the function was invoked with is API
 // Gateway's: the operation has a route, and the invoked ARN ends in the alias.
-func (h *Handler) believes(ctx context.Context) bool {
-	if h.Operation.unrouted || h.HTTPAlias == "" {
-		return !h.Operation.unrouted
+func (h *Handler) sentByGateway(ctx context.Context) bool {
+	if h.Operation.directOnly || h.HTTPAlias == "" {
+		return !h.Operation.directOnly
 	}
 	lc, ok := lambdacontext.FromContext(ctx)
 	return ok && strings.HasSuffix(lc.InvokedFunctionArn, ":"+h.HTTPAlias) && strings.Count(lc.InvokedFunctionArn, ":") == 7
@@ -187,11 +187,11 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 		return c, answer{}, err
 	}
 	if !isHTTP {
-		c.deadline = h.deadline(time.Time{})
+		c.answerBy = h.answerBy(time.Time{})
 	}
 	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // what waits bounds each of its looks
 		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, c.deadline)
+		ctx, stop = context.WithDeadline(ctx, c.answerBy)
 		defer stop()
 	}
 	a, err = h.Operation.do(ctx, h, c)
@@ -210,7 +210,7 @@ func (h *Handler) suspended(ctx context.Context, c *call) error {
 	if c.principal.Kind != promise.KindDirect {
 		return nil
 	}
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{})) // a wait may have taken longer than the call's own
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{})) // a wait may have taken longer than the call's own
 	defer stop()
 	t, err := h.Store.FindTenant(ctx, c.tenant)
 	switch {
@@ -228,7 +228,7 @@ func (h *Handler) suspended(ctx context.Context, c *call) error {
 // The work itself gets a quarter of Timeout however long everything before it
 // has taken. A time that cannot be is none: of an event that is sent again, or by
 // a clock that differs.
-func (h *Handler) deadline(received time.Time) time.Time {
+func (h *Handler) answerBy(received time.Time) time.Time {
 	now := time.Now()
 	spent := now.Sub(received)
 	if spent < 0 || spent > gatewayTimeout {

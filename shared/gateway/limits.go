@@ -39,14 +39,14 @@ func setLimits(ctx context.Context, h *TenantHandler, o object) (any, error) {
 		}
 	}
 	if len(limits) == 0 {
-		return nil, fail(promise.CodeMissingField, promise.Limits[0].Name, "Give a limit: a number, or null for the default.")
+		return nil, fieldError(promise.Limits[0].Name, promise.CodeMissingField, "Give a limit: a number, or null for the default.")
 	}
 	t, err := h.Store.SetLimits(ctx, slug, limits)
 	return toTenantJSON(t), unknownTenant("slug", err)
 }
 
 const (
-	contentsBound = 100_000 // a dry run counts no further
+	maxCounted = 100_000 // a dry run counts no further
 	deleteBatch   = 2_000
 	deletePause   = 50 * time.Millisecond // while others have locked what is left
 )
@@ -125,7 +125,7 @@ func dryRun(ctx context.Context, h *TenantHandler, slug string) (any, error) {
 	if err != nil {
 		return nil, unknownTenant("slug", err)
 	}
-	c, err := h.Store.TenantContents(ctx, slug, contentsBound)
+	c, err := h.Store.TenantContents(ctx, slug, maxCounted)
 	if err != nil {
 		return nil, unknownTenant("slug", err)
 	}
@@ -140,8 +140,8 @@ func dryRun(ctx context.Context, h *TenantHandler, slug string) (any, error) {
 		{"workflowExecutions", &j.Contains.WorkflowExecutions},
 		{"apiKeys", &j.Contains.APIKeys},
 	} {
-		if *count.n > contentsBound {
-			*count.n = contentsBound
+		if *count.n > maxCounted {
+			*count.n = maxCounted
 			j.AtLeast = append(j.AtLeast, count.name)
 		}
 	}

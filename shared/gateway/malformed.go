@@ -46,12 +46,12 @@ func checkUTF8(text []byte, skipped int) error {
 //
 // The error names a position and the kind of character that stands there, and
 // never the character: it may be part of a secret.
-func explain(text []byte, skipped int) error {
+func syntaxError(text []byte, skipped int) error {
 	var syntax *json.SyntaxError
 	if err := json.Unmarshal(text, new(json.RawMessage)); !errors.As(err, &syntax) {
 		return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON.")
 	}
-	if space(text, 0) == len(text) {
+	if skipSpace(text, 0) == len(text) {
 		return promise.Fail(promise.CodeMalformedJSON, "There is no JSON: send an object.")
 	}
 	read := text[:min(int(syntax.Offset), len(text))]
@@ -108,5 +108,5 @@ func tooDeep(field string) error {
 	if field == "metadata" {
 		limit = maxMetadataDepth
 	}
-	return fail(promise.CodeValueTooLarge, field, "The field may be nested at most "+strconv.Itoa(limit)+" deep.")
+	return fieldError(field, promise.CodeValueTooLarge, "The field may be nested at most "+strconv.Itoa(limit)+" deep.")
 }

@@ -35,9 +35,9 @@ func parseObject(text []byte, known []string) (object, error) {
 		return nil, err
 	}
 	if !json.Valid(text) {
-		return nil, explain(text, skipped)
+		return nil, syntaxError(text, skipped)
 	}
-	if text[space(text, 0)] != '{' {
+	if text[skipSpace(text, 0)] != '{' {
 		return nil, promise.Fail(promise.CodeWrongType, "The JSON must be an object.")
 	}
 	o := make(object, 0, 8)
@@ -47,10 +47,10 @@ func parseObject(text []byte, known []string) (object, error) {
 			if len(known) > 0 {
 				detail = "There is no such field. The fields are: " + strings.Join(known, ", ") + "."
 			}
-			return nil, fail(promise.CodeUnknownField, string(f.name), detail)
+			return nil, fieldError(string(f.name), promise.CodeUnknownField, detail)
 		}
 		if _, twice := o.get(string(f.name)); twice {
-			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")
+			return nil, fieldError(string(f.name), promise.CodeDuplicateField, "The field is there twice.")
 		}
 		o = append(o, f)
 	}
@@ -61,14 +61,14 @@ func parseObject(text []byte, known []string) (object, error) {
 // text that is not valid JSON it may find anything, of another value nothing.
 func fields(text []byte) iter.Seq[field] {
 	return func(yield func(field) bool) {
-		i := space(text, 0)
-		if at(text, i) != '{' {
+		i := skipSpace(text, 0)
+		if byteAt(text, i) != '{' {
 			return
 		}
-		for i = space(text, i+1); at(text, i) == '"'; i = space(text, i+1) {
+		for i = skipSpace(text, i+1); byteAt(text, i) == '"'; i = skipSpace(text, i+1) {
 			quoted := text[i:valueEnd(text, i)]
-			i = space(text, i+len(quoted)) + 1 // past the colon
-			i = space(text, i)
+			i = skipSpace(text, i+len(quoted)) + 1 // past the colon
+			i = skipSpace(text, i)
 			if i >= len(text) {
 				return
 			}
@@ -79,7 +79,7 @@ func fields(text []byte) iter.Seq[field] {
 			if !yield(f) {
 				return
 			}
-			if i = space(text, i+len(f.raw)); at(text, i) != ',' {
+			if i = skipSpace(text, i+len(f.raw)); byteAt(text, i) != ',' {
 				return
 			}
 		}
@@ -89,19 +89,19 @@ func fields(text []byte) iter.Seq[field] {
 // elements walks through the items of a valid JSON array.
 func elements(text []byte) iter.Seq[json.RawMessage] {
 	return func(yield func(json.RawMessage) bool) {
-		for i := space(text, 1); text[i] != ']'; {
+		for i := skipSpace(text, 1); text[i] != ']'; {
 			item := text[i:valueEnd(text, i)]
 			if !yield(item) {
 				return
 			}
-			if i = space(text, i+len(item)); text[i] == ',' {
-				i = space(text, i+1)
+			if i = skipSpace(text, i+len(item)); text[i] == ',' {
+				i = skipSpace(text, i+1)
 			}
 		}
 	}
 }
 
-func at(text []byte, i int) byte {
+func byteAt(text []byte, i int) byte {
 	if i < len(text) {
 		return text[i]
 	}
@@ -109,7 +109,7 @@ func at(text []byte, i int) byte {
 }
 
 // space is where the space at i ends.
-func space(text []byte, i int) int {
+func skipSpace(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r') {
 		i++
 	}
@@ -201,7 +201,7 @@ func (o object) get(name string) (json.RawMessage, bool) {
 func (o object) required(name string) (json.RawMessage, error) {
 	raw, ok := o.get(name)
 	if !ok {
-		return nil, fail(promise.CodeMissingField, name, "The field must be there.")
+		return nil, fieldError(name, promise.CodeMissingField, "The field must be there.")
 	}
 	return raw, nil
 }
@@ -232,10 +232,10 @@ func (o object) optionalInteger(name string, low, high int64) (*int64, error) {
 	}
 	n, whole, fits := parseWhole(string(raw))
 	if !whole {
-		return nil, fail(promise.CodeWrongType, name, "The field must be a whole number.")
+		return nil, fieldError(name, promise.CodeWrongType, "The field must be a whole number.")
 	}
 	if !fits || n < low || n > high {
-		return nil, fail(promise.CodeOutOfRange, name,
+		return nil, fieldError(name, promise.CodeOutOfRange, 
 			"The field must be from "+strconv.FormatInt(low, 10)+" to "+strconv.FormatInt(high, 10)+".")
 	}
 	return &n, nil
@@ -247,13 +247,13 @@ func (o object) flag(name string) (bool, error) {
 		return false, nil
 	}
 	if string(raw) != "true" {
-		return false, fail(promise.CodeWrongType, name, "The field must be true or false.")
+		return false, fieldError(name, promise.CodeWrongType, "The field must be true or false.")
 	}
 	return true, nil
 }
 
 // identifier reads the direct form's "promiseId" or "key".
-func (o object) identifier() (promise.Identifier, error) {
+func (o object) promiseIdentifier() (promise.Identifier, error) {
 	id, err := o.optionalText("promiseId")
 	if err != nil {
 		return promise.Identifier{}, err
@@ -277,7 +277,7 @@ func (o object) identifier() (promise.Identifier, error) {
 // text decodes a JSON string for a TEXT column.
 func text(name string, raw json.RawMessage) (string, error) {
 	if raw[0] != '"' {
-		return "", fail(promise.CodeWrongType, name, "The field must be a string.")
+		return "", fieldError(name, promise.CodeWrongType, "The field must be a string.")
 	}
 	if err := checkEscapes(name, raw); err != nil {
 		return "", err
@@ -301,12 +301,12 @@ func checkEscapes(name string, raw []byte) error {
 		i += 4
 		switch {
 		case unit == 0:
-			return fail(promise.CodeNULCharacter, name, "The field must not hold a NUL character.")
+			return fieldError(name, promise.CodeNULCharacter, "The field must not hold a NUL character.")
 		case unit >= 0xD800 && unit < 0xDC00 && i+6 < len(raw) && raw[i+1] == '\\' && raw[i+2] == 'u' &&
 			hex4(raw[i+3:])&0xFC00 == 0xDC00:
 			i += 6
 		case unit >= 0xD800 && unit < 0xE000:
-			return fail(promise.CodeInvalidUTF8, name, "The field must not hold half of a surrogate pair.")
+			return fieldError(name, promise.CodeInvalidUTF8, "The field must not hold half of a surrogate pair.")
 		}
 	}
 	return nil

@@ -84,13 +84,13 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 		case promise.Pending, promise.Resolved, promise.Rejected, promise.Cancelled, promise.TimedOut:
 			f.State = &state
 		default:
-			return f, workflow, fail(promise.CodeInvalidParameter, "state", "It must be pending, resolved, rejected, cancelled or timed_out.")
+			return f, workflow, fieldError("state", promise.CodeInvalidParameter, "It must be pending, resolved, rejected, cancelled or timed_out.")
 		}
 	}
 	if s, ok := texts["timeoutBefore"]; ok {
 		t, valid := parseTime(s)
 		if !valid {
-			return f, workflow, fail(promise.CodeInvalidParameter, "timeoutBefore", "It must be an RFC 3339 time.")
+			return f, workflow, fieldError("timeoutBefore", promise.CodeInvalidParameter, "It must be an RFC 3339 time.")
 		}
 		f.TimeoutBefore = &t
 	}
@@ -101,11 +101,11 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 		}
 		f.After = &cursor
 	}
-	whole := f
+	complete := f
 	if workflow != nil {
-		whole.WorkflowExecutionID = &uuid.Nil // any one: Check asks whether there is one
+		complete.WorkflowExecutionID = &uuid.Nil // any one: Check asks whether there is one
 	}
-	return f, workflow, whole.Check()
+	return f, workflow, complete.Check()
 }
 
 func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {

@@ -44,7 +44,7 @@ func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
 // settle settles the call's promise, or holds the settlement if that is asked
 // for. Whoever asked to be strict gets an error where the promise is not what
 // the call wanted it to be.
-func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer, error) {
+func (h *Handler) settle(ctx context.Context, c *call, result promise.Result) (answer, error) {
 	strict, err := c.parameters.flag("strict")
 	if err != nil {
 		return answer{}, err
@@ -53,29 +53,29 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	hold, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxEarlyTTL/time.Second))
+	holdSeconds, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxEarlyTTL/time.Second))
 	if err != nil {
 		return answer{}, err
 	}
-	settlement := promise.SettleRequest{Result: r, By: c.principal.By, Comment: comment}
+	request := promise.SettleRequest{Result: result, By: c.principal.By, Comment: comment}
 	var s promise.SettleResult
-	if hold == nil {
-		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, settlement)
+	if holdSeconds == nil {
+		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, request)
 	} else {
-		key, ok := c.identifier.IdempotencyKey()
+		idempotencyKey, ok := c.identifier.IdempotencyKey()
 		if !ok {
-			return answer{}, fail(promise.CodeUnknownField, "holdSeconds", "A settlement is held under a key, not under an id.")
+			return answer{}, fieldError("holdSeconds", promise.CodeUnknownField, "A settlement is held under a key, not under an id.")
 		}
-		s, err = h.Store.SettleEarly(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
+		s, err = h.Store.SettleEarly(ctx, c.tenant, idempotencyKey, request, time.Duration(*holdSeconds)*time.Second)
 		s.EarlyKey = c.identifier
 		if s.EarlyExpired {
-			h.lostHold(ctx, c.tenant, key)
+			h.logExpiredEarly(ctx, c.tenant, idempotencyKey)
 		}
 	}
 	if err != nil {
 		return answer{}, err
 	}
-	if err := h.ownOutcome(ctx, c, s); err != nil {
+	if err := h.checkOutcomeVisible(ctx, c, s); err != nil {
 		return answer{}, err
 	}
 	if strict && s.Outcome != promise.OutcomeSettled && s.Outcome != promise.OutcomeDuplicate && s.Outcome != promise.OutcomeHeld {
@@ -85,12 +85,12 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if s.Outcome == promise.OutcomeHeld {
 		status = http.StatusAccepted
 	}
-	return answer{status: status, body: encode(toSettledJSON(s))}, nil
+	return answer{status: status, body: encode(toSettleResultJSON(s))}, nil
 }
 
 // ownOutcome fails with CodeForbidden if the principal may not see the outcome of
 // its call. It asks the database only for a token that found the promise settled.
-func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.SettleResult) error {
+func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.SettleResult) error {
 	if c.principal.SeesOutcome(nil) || s.Outcome == promise.OutcomeSettled {
 		return nil
 	}
@@ -102,8 +102,8 @@ func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.SettleResul
 }
 
 // lostHold tells of a held settlement that nobody will ever get.
-func (h *Handler) lostHold(ctx context.Context, tenant, key string) {
-	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", key))
+func (h *Handler) logExpiredEarly(ctx context.Context, tenant, idempotencyKey string) {
+	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", idempotencyKey))
 	h.Metrics.Count("HoldsExpired", 1)
 }
 
@@ -113,7 +113,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	if deadline == (promise.Deadline{}) {
-		return answer{}, fail(promise.CodeMissingField, "timeoutMs", "Give timeoutMs or timeoutAt.")
+		return answer{}, fieldError("timeoutMs", promise.CodeMissingField, "Give timeoutMs or timeoutAt.")
 	}
 	p, err := h.Store.Extend(ctx, c.tenant, c.identifier, deadline)
 	if err != nil {
@@ -151,34 +151,34 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	if raw[0] != '[' {
-		return answer{}, fail(promise.CodeWrongType, "items", "The field must be an array.")
+		return answer{}, fieldError("items", promise.CodeWrongType, "The field must be an array.")
 	}
-	var judgements []promise.ItemResult
+	var results []promise.ItemResult
 	var items []promise.Item
-	var places []int // of the items among the judgements
+	var positions []int // of the items among the judgements
 	for text := range elements(raw) {
-		if len(judgements) == maxItems {
-			return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+		if len(results) == maxItems {
+			return answer{}, fieldError("items", promise.CodeOutOfRange, "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
 		}
 		item, err := h.readItem(text)
 		if err == nil {
 			items = append(items, item)
-			places = append(places, len(judgements))
+			positions = append(positions, len(results))
 		}
-		judgements = append(judgements, promise.ItemResult{Err: err})
+		results = append(results, promise.ItemResult{Err: err})
 	}
-	if len(judgements) == 0 {
-		return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+	if len(results) == 0 {
+		return answer{}, fieldError("items", promise.CodeOutOfRange, "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
 	}
 	if len(items) > 0 {
-		settled, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
+		answers, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
 		if err != nil {
 			return answer{}, err
 		}
 		found := false
-		for i, j := range settled {
-			judgements[places[i]] = j
-			found = found || !errors.Is(j.Err, promise.ErrNotFound)
+		for i, r := range answers {
+			results[positions[i]] = r
+			found = found || !errors.Is(r.Err, promise.ErrNotFound)
 		}
 		if !found {
 			if err := h.suspended(ctx, c); err != nil {
@@ -186,7 +186,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 			}
 		}
 	}
-	return answer{status: http.StatusOK, body: encodeBatch(judgements)}, nil
+	return answer{status: http.StatusOK, body: encodeBatch(results)}, nil
 }
 
 func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
@@ -211,7 +211,7 @@ func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
 		return item, err
 	}
 	if _, ok := o.get("value"); ok {
-		return item, fail(promise.CodeDuplicateField, "error", "Give value or error, and not both.")
+		return item, fieldError("error", promise.CodeDuplicateField, "Give value or error, and not both.")
 	}
 	message, err := h.readError(o, "error")
 	item.Result = promise.Result{State: promise.Rejected, Message: &message}
@@ -262,7 +262,7 @@ func (h *Handler) checkValue(name string, value json.RawMessage) error {
 
 func checkSize(name string, size, limit int) error {
 	if size > limit {
-		return fail(promise.CodeValueTooLarge, name, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
+		return fieldError(name, promise.CodeValueTooLarge, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
 	}
 	return nil
 }

@@ -60,9 +60,9 @@ var tenantActions = map[string]tenantAction{
 	"resume-tenant":  {[]string{"slug"}, suspendTenant(false)},
 	"set-limits":     {append([]string{"slug"}, limitNames...), setLimits},
 	"delete-tenant":  {[]string{"slug", "confirm"}, deleteTenant},
-	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createKey},
-	"list-keys":      {[]string{"tenant"}, listKeys},
-	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeKey},
+	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createAPIKey},
+	"list-keys":      {[]string{"tenant"}, listAPIKeys},
+	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeAPIKey},
 }
 
 // Invoke answers one call.
@@ -97,7 +97,7 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	}
 	action, ok := tenantActions[name]
 	if !ok {
-		return nil, fail(promise.CodeOutOfRange, "action", "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
+		return nil, fieldError("action", promise.CodeOutOfRange, "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
 	}
 	o, err := parseObject(payload, append([]string{"action"}, action.fields...))
 	if err != nil {
@@ -177,7 +177,7 @@ func suspendTenant(suspended bool) func(context.Context, *TenantHandler, object)
 	}
 }
 
-type keyJSON struct {
+type apiKeyJSON struct {
 	KeyID     uuid.UUID       `json:"keyId"`
 	APIKey    string          `json:"apiKey,omitempty"`
 	Tenant    string          `json:"tenant"`
@@ -190,14 +190,14 @@ type keyJSON struct {
 	TokensRevokedAt *time.Time `json:"tokensRevokedAt,omitempty"`
 }
 
-func toKeyJSON(k promise.APIKey) keyJSON {
-	return keyJSON{
+func toAPIKeyJSON(k promise.APIKey) apiKeyJSON {
+	return apiKeyJSON{
 		KeyID: k.ID, Tenant: k.Tenant, Name: k.Name, Scopes: k.Scopes, CreatedAt: k.CreatedAt.UTC(),
 		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), TokensRevokedAt: utc(k.TokensRevokedAt),
 	}
 }
 
-func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func createAPIKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	var k promise.APIKey
 	var err error
 	if k.Tenant, err = o.requiredText("tenant"); err != nil {
@@ -219,10 +219,10 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if at != nil {
 		t, ok := parseTime(*at)
 		if !ok {
-			return nil, fail(promise.CodeWrongType, "expiresAt", "The field must be an RFC 3339 time.")
+			return nil, fieldError("expiresAt", promise.CodeWrongType, "The field must be an RFC 3339 time.")
 		}
 		if !t.After(time.Now()) || t.UTC().Year() > 9999 {
-			return nil, fail(promise.CodeOutOfRange, "expiresAt", "The time must lie ahead, and before the year 10000.")
+			return nil, fieldError("expiresAt", promise.CodeOutOfRange, "The time must lie ahead, and before the year 10000.")
 		}
 		k.ExpiresAt = &t
 	}
@@ -231,7 +231,7 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if k, err = h.Store.CreateAPIKey(ctx, k); err != nil {
 		return nil, unknownTenant("tenant", err)
 	}
-	j := toKeyJSON(k)
+	j := toAPIKeyJSON(k)
 	j.APIKey = secret
 	return j, nil
 }
@@ -243,36 +243,36 @@ func readScopes(o object) ([]promise.Scope, error) {
 	}
 	var texts []string
 	if json.Unmarshal(raw, &texts) != nil || texts == nil {
-		return nil, fail(promise.CodeWrongType, "scopes", "The field must be an array of strings.")
+		return nil, fieldError("scopes", promise.CodeWrongType, "The field must be an array of strings.")
 	}
 	var scopes []promise.Scope
 	for _, text := range texts {
 		s := promise.Scope(text)
 		if !slices.Contains(promise.Scopes, s) || slices.Contains(scopes, s) {
-			return nil, fail(promise.CodeOutOfRange, "scopes", "A scope is create, settle, read or manage, each once.")
+			return nil, fieldError("scopes", promise.CodeOutOfRange, "A scope is create, settle, read or manage, each once.")
 		}
 		scopes = append(scopes, s)
 	}
 	if len(scopes) == 0 {
-		return nil, fail(promise.CodeOutOfRange, "scopes", "A key needs a scope: create, settle, read or manage.")
+		return nil, fieldError("scopes", promise.CodeOutOfRange, "A key needs a scope: create, settle, read or manage.")
 	}
 	return scopes, nil
 }
 
-func listKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func listAPIKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	tenant, err := o.requiredText("tenant")
 	if err != nil {
 		return nil, err
 	}
 	keys, err := h.Store.ListAPIKeys(ctx, tenant)
-	list := make([]keyJSON, len(keys))
+	list := make([]apiKeyJSON, len(keys))
 	for i, k := range keys {
-		list[i] = toKeyJSON(k)
+		list[i] = toAPIKeyJSON(k)
 	}
 	return map[string]any{"keys": list}, unknownTenant("tenant", err)
 }
 
-func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func revokeAPIKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	tenant, err := o.requiredText("tenant")
 	if err != nil {
 		return nil, err
@@ -283,7 +283,7 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	}
 	id, err := uuid.Parse(text)
 	if err != nil || id.String() != text {
-		return nil, fail(promise.CodeInvalidUUID, "keyId", "Invalid UUID format for key ID")
+		return nil, fieldError("keyId", promise.CodeInvalidUUID, "Invalid UUID format for key ID")
 	}
 	tokens, err := o.flag("tokens")
 	if err != nil {
@@ -292,7 +292,7 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	at, tokensAt, err := h.Store.RevokeAPIKey(ctx, tenant, id, tokens)
 	if errors.Is(err, promise.ErrNotFound) { // the tenant, or its key
 		if _, err = h.Store.ListAPIKeys(ctx, tenant); err == nil {
-			err = fail(promise.CodeNotFound, "keyId", "The tenant has no such key. List its keys to see their ids.")
+			err = fieldError("keyId", promise.CodeNotFound, "The tenant has no such key. List its keys to see their ids.")
 		}
 	}
 	answer := map[string]any{"keyId": id, "revokedAt": at.UTC()}
@@ -306,7 +306,7 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 // know it.
 func unknownTenant(field string, err error) error {
 	if errors.Is(err, promise.ErrNotFound) {
-		return fail(promise.CodeNotFound, field, "There is no such tenant. List the tenants, or create this one first.")
+		return fieldError(field, promise.CodeNotFound, "There is no such tenant. List the tenants, or create this one first.")
 	}
 	return err
 }

@@ -18,10 +18,10 @@ const (
 
 	// secondCount is the look, about a second after the first, before which a call
 	// asks whether it was counted beside too many others.
-	secondCount = 7
+	recountAt = 7
 
 	// lastLook is what a call that waits leaves of the function's own time.
-	lastLook = time.Second
+	lastPoll = time.Second
 
 	// endTimeout bounds the removal of a call from those that are counted. Its
 	// caller waits for that, and the row expires in any case.
@@ -82,42 +82,42 @@ func waitEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
 // A call whose first look finds nothing is counted until await returns. Beyond
 // the tenant's bound it looks no more, and retryAfter is not zero.
 func (h *Handler) await(
-	ctx context.Context, c *call, seconds int64, look func(context.Context) (done bool, err error),
+	ctx context.Context, c *call, seconds int64, poll func(context.Context) (done bool, err error),
 ) (retryAfter int, err error) {
-	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	if over := c.principal.ExpiresAt; !over.IsZero() && end.After(over) {
-		end = over
+	until := time.Now().Add(time.Duration(seconds) * time.Second)
+	if expires := c.principal.ExpiresAt; !expires.IsZero() && until.After(expires) {
+		until = expires
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		if end.After(deadline.Add(-lastLook)) {
-			end = deadline.Add(-lastLook)
+		if until.After(deadline.Add(-lastPoll)) {
+			until = deadline.Add(-lastPoll)
 		}
 		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
+		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastPoll/3))
 		defer stop()
 	}
 	id := uuid.New()
-	latest := c.deadline // of one look
-	for looks := 0; ; looks++ {
-		looking, stop := context.WithDeadline(ctx, latest)
-		done, err := look(looking)
+	answerBy := c.answerBy // of one look
+	for polls := 0; ; polls++ {
+		pollCtx, stop := context.WithDeadline(ctx, answerBy)
+		done, err := poll(pollCtx)
 		stop()
-		left := time.Until(end)
-		if err != nil && looks > 0 && ctx.Err() != nil {
+		left := time.Until(until)
+		if err != nil && polls > 0 && ctx.Err() != nil {
 			return 0, nil
 		}
 		if err != nil || done || left <= 0 {
 			return 0, err
 		}
-		switch looks {
+		switch polls {
 		case 0:
-			uncount, counted := h.count(ctx, c.tenant, id, left)
+			uncount, counted := h.countWait(ctx, c.tenant, id, left)
 			if !counted {
 				return pollAfter, nil
 			}
 			defer uncount()
-		case secondCount:
-			if !h.keep(ctx, c.tenant, id) {
+		case recountAt:
+			if !h.keepWait(ctx, c.tenant, id) {
 				return pollAfter, nil
 			}
 		}
@@ -125,19 +125,19 @@ func (h *Handler) await(
 		case <-ctx.Done():
 			return 0, nil
 		case <-h.Stopping:
-			end = time.Now()
+			until = time.Now()
 		case <-time.After(min(pollEvery, left)):
 		}
-		latest = h.deadline(time.Time{})
+		answerBy = h.answerBy(time.Time{})
 	}
 }
 
 // count counts a call that waits for left, and then for a last look, among
 // those of its tenant. counted is false beyond the tenant's bound. It is also
 // false if the database could not say: a call that is not counted does not wait.
-func (h *Handler) count(ctx context.Context, tenant string, id uuid.UUID, left time.Duration) (uncount func(), counted bool) {
+func (h *Handler) countWait(ctx context.Context, tenant string, id uuid.UUID, left time.Duration) (uncount func(), counted bool) {
 	function := ctx
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{}))
 	defer stop()
 	counted, err := h.Store.BeginWait(ctx, tenant, id, left+h.Timeout, h.MaxWaits)
 	switch {
@@ -150,7 +150,7 @@ func (h *Handler) count(ctx context.Context, tenant string, id uuid.UUID, left t
 		ctx, stop := context.WithTimeout(context.WithoutCancel(function), endTimeout)
 		defer stop()
 		if deadline, ok := function.Deadline(); ok { // which leaves some of the function's own time
-			ctx, stop = context.WithDeadline(ctx, deadline.Add(lastLook/6))
+			ctx, stop = context.WithDeadline(ctx, deadline.Add(lastPoll/6))
 			defer stop()
 		}
 		if err := h.Store.EndWait(ctx, tenant, id); err != nil {
@@ -161,8 +161,8 @@ func (h *Handler) count(ctx context.Context, tenant string, id uuid.UUID, left t
 
 // keep reports whether a call that was counted may wait on. If the database cannot
 // say, it may: its first count stands.
-func (h *Handler) keep(ctx context.Context, tenant string, id uuid.UUID) bool {
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
+func (h *Handler) keepWait(ctx context.Context, tenant string, id uuid.UUID) bool {
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{}))
 	defer stop()
 	kept, err := h.Store.KeepWait(ctx, tenant, id, h.MaxWaits)
 	if err == nil && !kept {

@@ -16,7 +16,7 @@ func requiredWorkflow(o object) (promise.Workflow, error) {
 	case err != nil:
 		return promise.Workflow{}, err
 	case w == nil:
-		return promise.Workflow{}, fail(promise.CodeMissingField, "workflowExecutionId",
+		return promise.Workflow{}, fieldError("workflowExecutionId", promise.CodeMissingField, 
 			"Give workflowExecutionId, a UUID, or workflowId, the engine's own id.")
 	}
 	return *w, nil
@@ -33,7 +33,7 @@ func optionalWorkflow(text func(name string) (*string, error)) (*promise.Workflo
 	case err != nil:
 		return nil, err
 	case id != nil && externalID != nil:
-		return nil, fail(promise.CodeDuplicateField, "workflowId", "Give workflowExecutionId or workflowId, and not both.")
+		return nil, fieldError("workflowId", promise.CodeDuplicateField, "Give workflowExecutionId or workflowId, and not both.")
 	case id != nil:
 		u, err := promise.ParseWorkflowExecutionID(*id)
 		return &promise.Workflow{ID: u}, within("workflowExecutionId", err)
