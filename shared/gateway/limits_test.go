@@ -62,7 +62,7 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 			h := s.handler(t, function)
 			_, err := h.Invoke(t.Context(), direct(tenant, fields))
 			p := requireFunctionError(t, "forbidden", err)
-			require.Equal(t, "The tenant is suspended.", p["detail"], function)
+			require.Equal(t, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.", p["detail"], function)
 			out, err := h.Invoke(t.Context(), direct("nobody", fields))
 			if function == "batch-resolve" {
 				require.NoError(t, err)

@@ -14,7 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// maxItems is the most that a batch may hold.
+// maxItems bounds a batch.
 const maxItems = 100
 
 func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -41,9 +41,9 @@ func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return h.settle(ctx, c, promise.Result{State: promise.Cancelled, Message: reason})
 }
 
-// settle settles the call's promise, or holds the settlement if that is asked
-// for. Whoever asked to be strict gets an error where the promise is not what
-// the call wanted it to be.
+// settle settles the call's promise. With holdSeconds, it may store the request as
+// an early settlement. With strict, it returns an error if the promise, or the key's
+// early settlement, has another outcome than the call asked for.
 func (h *Handler) settle(ctx context.Context, c *call, result promise.Result) (answer, error) {
 	strict, err := c.parameters.flag("strict")
 	if err != nil {
@@ -64,7 +64,7 @@ func (h *Handler) settle(ctx context.Context, c *call, result promise.Result) (a
 	} else {
 		idempotencyKey, ok := c.identifier.IdempotencyKey()
 		if !ok {
-			return answer{}, fieldError("holdSeconds", promise.CodeUnknownField, "A settlement is held under a key, not under an id.")
+			return answer{}, fieldError("holdSeconds", promise.CodeUnknownField, "holdSeconds needs a key. Name the promise by its key, or leave holdSeconds out.")
 		}
 		s, err = h.Store.SettleEarly(ctx, c.tenant, idempotencyKey, request, time.Duration(*holdSeconds)*time.Second)
 		s.EarlyKey = c.identifier
@@ -88,8 +88,8 @@ func (h *Handler) settle(ctx context.Context, c *call, result promise.Result) (a
 	return answer{status: status, body: encode(toSettleResultJSON(s))}, nil
 }
 
-// ownOutcome fails with CodeForbidden if the principal may not see the outcome of
-// its call. It asks the database only for a token that found the promise settled.
+// checkOutcomeVisible returns CodeForbidden if the principal may not see the outcome
+// of its call. It reads the promise only for a token that found it settled.
 func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.SettleResult) error {
 	if c.principal.SeesOutcome(nil) || s.Outcome == promise.OutcomeSettled {
 		return nil
@@ -98,10 +98,11 @@ func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.Se
 	if err != nil || c.principal.SeesOutcome(p.SettledBy) {
 		return err
 	}
-	return promise.Fail(promise.CodeForbidden, "The promise is settled, and not by this token: it opens nothing any more.")
+	return promise.Fail(promise.CodeForbidden, "This token can no longer be used: another caller settled the promise.")
 }
 
-// lostHold tells of a held settlement that nobody will ever get.
+// logExpiredEarly logs and counts an early settlement that expired before a promise
+// used it.
 func (h *Handler) logExpiredEarly(ctx context.Context, tenant, idempotencyKey string) {
 	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", idempotencyKey))
 	h.Metrics.Count("HoldsExpired", 1)
@@ -113,7 +114,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	if deadline == (promise.Deadline{}) {
-		return answer{}, fieldError("timeoutMs", promise.CodeMissingField, "Give timeoutMs or timeoutAt.")
+		return answer{}, fieldError("timeoutMs", promise.CodeMissingField, "The new deadline is missing. Send timeoutMs or timeoutAt.")
 	}
 	p, err := h.Store.Extend(ctx, c.tenant, c.identifier, deadline)
 	if err != nil {
@@ -143,22 +144,22 @@ func deletePromise(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: encodePromise(c.principal, p, nil)}, nil
 }
 
-// batchResolve answers for each item by itself: one that cannot even be read
-// has its problem, and does not reach the database.
+// batchResolve settles each item independently of the others. An item that cannot
+// be read gets its own problem, and is not sent to the database.
 func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	raw, err := c.body.required("items")
 	if err != nil {
 		return answer{}, err
 	}
 	if raw[0] != '[' {
-		return answer{}, fieldError("items", promise.CodeWrongType, "The field must be an array.")
+		return answer{}, fieldError("items", promise.CodeWrongType, "items must be an array.")
 	}
 	var results []promise.ItemResult
 	var items []promise.Item
-	var positions []int // of the items among the judgements
+	var positions []int // of items in results
 	for text := range elements(raw) {
 		if len(results) == maxItems {
-			return answer{}, fieldError("items", promise.CodeOutOfRange, "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+			return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
 		}
 		item, err := h.readItem(text)
 		if err == nil {
@@ -168,7 +169,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 		results = append(results, promise.ItemResult{Err: err})
 	}
 	if len(results) == 0 {
-		return answer{}, fieldError("items", promise.CodeOutOfRange, "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+		return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
 	}
 	if len(items) > 0 {
 		answers, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
@@ -211,7 +212,7 @@ func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
 		return item, err
 	}
 	if _, ok := o.get("value"); ok {
-		return item, fieldError("error", promise.CodeDuplicateField, "Give value or error, and not both.")
+		return item, fieldError("error", promise.CodeDuplicateField, "Send value or error, not both.")
 	}
 	message, err := h.readError(o, "error")
 	item.Result = promise.Result{State: promise.Rejected, Message: &message}
@@ -245,9 +246,9 @@ func readComment(o object, name string) (*string, error) {
 	return comment, within(name, promise.CheckComment(*comment))
 }
 
-// maxValueDepth leaves room for what is around a value in an answer, at most
-// four levels: encoding/json, for one, reads no more than 10,000, and a page
-// with a deeper value would be lost to it, with all that is in it.
+// maxValueDepth bounds the nesting of a value. An answer adds up to four levels
+// around it, and readers such as encoding/json refuse a text of more than 10,000
+// levels: one deeper value would make a whole page unreadable.
 const maxValueDepth = 9_990
 
 func (h *Handler) checkValue(name string, value json.RawMessage) error {
@@ -262,7 +263,7 @@ func (h *Handler) checkValue(name string, value json.RawMessage) error {
 
 func checkSize(name string, size, limit int) error {
 	if size > limit {
-		return fieldError(name, promise.CodeValueTooLarge, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
+		return fieldError(name, promise.CodeValueTooLarge, name+" may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 	direct, err := s.direct(t, "wait-promise", named+`,"waitSeconds":25}`)
 	require.NoError(t, err)
 	require.Equal(t, bodies["wait-promise"], direct)
-	require.Contains(t, s.log.String(), `msg="too many waits" tenant=demo`)
+	require.Contains(t, s.log.String(), `msg="tenant has too many waits" tenant=demo`)
 
 	// What the first look answers needs no place.
 	s.answer(t, "resolve", named+`,"value":1}`)

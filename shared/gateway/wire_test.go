@@ -102,7 +102,7 @@ func TestEncodings(t *testing.T) {
 	damaged[len(damaged)-5]++ // of the checksum
 	requireProblem(t, 400, "malformed_json", s.send(t, "resolve", id, damaged, nil))
 	p = requireProblem(t, 400, "malformed_json", s.send(t, "resolve", id, gzipped(t, `{"value":}`), nil))
-	require.Contains(t, p["detail"], "the } at byte 9 ", "of what was compressed")
+	require.Contains(t, p["detail"], "unexpected } at byte 9.", "of what was compressed")
 	require.Equal(t, before, s.snapshot(t))
 
 	// What is accepted says the same thing each time.
@@ -158,20 +158,20 @@ func TestMalformedSaysWhere(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	for body, detail := range map[string]string{
-		``:                             "There is no JSON: send an object.",
-		" \n":                          "There is no JSON: send an object.",
+		``:                             "The JSON is missing. Send an object.",
+		" \n":                          "The JSON is missing. Send an object.",
 		`{"value":`:                    "The text must be JSON: it ends too early, at byte 9.",
 		`{"value":"planted-secret`:     "The text must be JSON: it ends too early, at byte 24.",
-		`{"value":1,}`:                 "The text must be JSON: the } at byte 11 cannot stand there.",
-		`{"value":planted-secret}`:     "The text must be JSON: the letter at byte 9 cannot stand there.",
-		`{"value":'planted-secret'}`:   "The text must be JSON: the single quotation mark at byte 9 cannot stand there.",
-		`{"value":01}`:                 "The text must be JSON: the digit at byte 10 cannot stand there.",
-		`{"value" "planted-secret"}`:   "The text must be JSON: the quotation mark at byte 9 cannot stand there.",
-		"{\"value\":\"\n\"}":           "The text must be JSON: the control character at byte 10 cannot stand there.",
-		`{"value":1} "planted-secret"`: "The JSON must end where its value ends: the quotation mark at byte 12 cannot stand there.",
-		"\ufeff\ufeff{}":               "The text must be JSON: the byte order mark at byte 3 cannot stand there.",
-		"\ufeff{\"value\":ä}":          "The text must be JSON: the character outside ASCII at byte 12 cannot stand there.",
-		`{"value":+1}`:                 "The text must be JSON: the character at byte 9 cannot stand there.",
+		`{"value":1,}`:                 "The text must be JSON: unexpected } at byte 11.",
+		`{"value":planted-secret}`:     "The text must be JSON: unexpected letter at byte 9.",
+		`{"value":'planted-secret'}`:   "The text must be JSON: unexpected single quotation mark at byte 9.",
+		`{"value":01}`:                 "The text must be JSON: unexpected digit at byte 10.",
+		`{"value" "planted-secret"}`:   "The text must be JSON: unexpected quotation mark at byte 9.",
+		"{\"value\":\"\n\"}":           "The text must be JSON: unexpected control character at byte 10.",
+		`{"value":1} "planted-secret"`: "The JSON must end where its value ends: unexpected quotation mark at byte 12.",
+		"\ufeff\ufeff{}":               "The text must be JSON: unexpected byte order mark at byte 3.",
+		"\ufeff{\"value\":ä}":          "The text must be JSON: unexpected character outside ASCII at byte 12.",
+		`{"value":+1}`:                 "The text must be JSON: unexpected character at byte 9.",
 	} {
 		a := s.post(t, "resolve", "id:"+promiseID, "", body)
 		code := "malformed_json"
@@ -182,7 +182,7 @@ func TestMalformedSaysWhere(t *testing.T) {
 		require.NotContains(t, a.Body, "planted")
 	}
 	_, err := s.direct(t, "resolve", named+`,"value":}`)
-	require.Contains(t, requireFunctionError(t, "malformed_json", err)["detail"], "the } at byte ")
+	require.Contains(t, requireFunctionError(t, "malformed_json", err)["detail"], "unexpected } at byte ")
 }
 
 func TestUnknownNamesWhatThereIs(t *testing.T) {
@@ -203,7 +203,7 @@ func TestUnknownNamesWhatThereIs(t *testing.T) {
 	p := requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, "Strict=true", `{"value":1}`))
 	require.Contains(t, p["detail"], "The parameters are: strict.")
 	p = requireProblem(t, 400, "invalid_parameter", s.post(t, "extend-promise", "id:"+promiseID, "timeoutMs=1", `{"timeoutMs":1}`))
-	require.Contains(t, p["detail"], "this call has none")
+	require.Contains(t, p["detail"], "This call takes none.")
 }
 
 // API Gateway uses what the authorizer said for some seconds more: a key that expired since then is said to have expired.
@@ -315,7 +315,7 @@ func TestDeepValues(t *testing.T) {
 	}
 	for _, depth := range []int{100, 200} { // and the metadata's own object
 		p := requireProblem(t, 413, "value_too_large", s.post(t, "create-promise", "", "", "{"+create("metadata", `{"a":`+nested(depth)+`}`)+"}"))
-		require.Equal(t, "The field may be nested at most 100 deep.", p["detail"])
+		require.Equal(t, "The field may be nested at most 100 levels deep.", p["detail"])
 	}
 	require.Equal(t, before, s.snapshot(t))
 	require.Equal(t, 200, s.post(t, "resolve", id, "", `{"value":`+nested(9_990)+`}`).StatusCode)
