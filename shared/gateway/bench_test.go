@@ -15,16 +15,6 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// failing fails every read; nothing else is asked of it.
-type failing struct {
-	gateway.Store
-	code promise.Code
-}
-
-func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promise, error) {
-	return promise.Promise{}, promise.Fail(f.code, "as the test wants it")
-}
-
 // settling stands in for the database where its time is not what is measured.
 type settling struct{ gateway.Store }
 

@@ -2,9 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -21,43 +19,6 @@ import (
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 )
-
-// callback is a call of a callback URL.
-type callback struct {
-	verb        string
-	query, path string // path: a token behind the verb
-	contentType string
-	body        []byte
-	identifier  string // default: the sample promise's
-	slug        string // default: the sample tenant's
-}
-
-func (c callback) event(t testing.TB) []byte {
-	t.Helper()
-	if c.identifier == "" {
-		c.identifier = "id:" + promiseID
-	}
-	if c.slug == "" {
-		c.slug = tenant
-	}
-	headers, variables := map[string]string{}, map[string]string{"slug": c.slug, "identifier": c.identifier}
-	route := "POST /api/tenants/{slug}/callbacks/{identifier}/" + c.verb
-	if c.path != "" {
-		route, variables["token"] = route+"/{token}", c.path
-	}
-	if c.contentType != "" {
-		headers["content-type"] = c.contentType
-	}
-	payload, err := json.Marshal(map[string]any{
-		"version": "2.0", "routeKey": route, "rawQueryString": c.query, "headers": headers, "pathParameters": variables,
-		"body": base64.StdEncoding.EncodeToString(c.body), "isBase64Encoded": true,
-		"requestContext": map[string]any{ // whatever an event says of the caller, the token counts
-			"authorizer": map[string]any{"lambda": holder(tenant, promise.Scopes...).Texts()},
-		},
-	})
-	require.NoError(t, err)
-	return payload
-}
 
 // settle calls a callback URL on a store that only records, and returns the calls that write.
 func (c callback) settle(t testing.TB) (response, []storeCall) {
@@ -96,7 +57,7 @@ func TestCallbackURLs(t *testing.T) {
 		require.Equal(t, 200, got.StatusCode, "%q: %s", c, got.Body)
 		require.Contains(t, got.Body, `"outcome":"settled"`)
 		require.Equal(t, []storeCall{{
-			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.KindToken, ID: keyID},
+			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.KindToken, ID: apiKeyID},
 			args: []any{promise.SettleRequest{
 				Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, Comment: new("c"),
 			}},
@@ -126,7 +87,7 @@ func TestCallbackTokens(t *testing.T) {
 		{callback{query: "token=" + sampleToken + "&token=x"}, 403, "forbidden"},
 		{callback{query: "token=x?&%74oken=" + sampleToken}, 403, "forbidden"},
 		{callback{query: "token=" + sampleToken, identifier: "id:" + workflowID}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, identifier: "key:" + key}, 403, "forbidden"},
+		{callback{query: "token=" + sampleToken, identifier: "key:" + idempotencyKey}, 403, "forbidden"},
 		{callback{query: "token=" + sampleToken, identifier: "x"}, 403, "forbidden"},
 		{callback{query: "token=" + sampleToken, verb: "cancel"}, 403, "forbidden"},
 		{callback{query: "token=" + sampleToken, slug: "other"}, 404, "not_found"},
@@ -164,18 +125,6 @@ func TestCallbackBodies(t *testing.T) {
 	}}, calls[0].args)
 }
 
-const form = "application/x-www-form-urlencoded"
-
-func compressed(t testing.TB, text string) string {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, err := w.Write([]byte(text))
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return b.String()
-}
-
 func TestRawBodies(t *testing.T) {
 	t.Parallel()
 	nested := strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)
@@ -207,8 +156,8 @@ func TestRawBodies(t *testing.T) {
 		{"application/json", "\"\xff\"", "", "invalid_utf8"},
 		{"image/png", "\x89PNG\r\n\x1a\n", "", "invalid_utf8"},
 		{"", "\x1f\x8b\x08\x00", "", "malformed_json"},
-		{"application/json", compressed(t, "[1 ]"), `[1 ]`, ""},
-		{"text/plain", compressed(t, "\xff"), "", "invalid_utf8"},
+		{"application/json", string(gzipped(t, "[1 ]")), `[1 ]`, ""},
+		{"text/plain", string(gzipped(t, "\xff")), "", "invalid_utf8"},
 		{"", "{\x00\"\x00a\x00", "", "nul_character"},
 		{form, "a=%00", "", "nul_character"},
 		{form, "%00=a", "", "nul_character"},
@@ -273,7 +222,7 @@ func TestRawErrors(t *testing.T) {
 func TestLateCallbacks(t *testing.T) {
 	t.Parallel()
 	by := func(r promise.Result) promise.SettleRequest {
-		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: keyID}}
+		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: apiKeyID}}
 	}
 	for name, settle := range map[string]func(s *service) error{
 		"another value": func(s *service) error {
@@ -358,7 +307,7 @@ func TestCallbackUnavailable(t *testing.T) {
 		requireProblem(t, 503, "unavailable", a)
 		require.Equal(t, "1", a.Headers["retry-after"])
 	}
-	for _, p := range []promise.Principal{holder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.KindDirect}}, {}} { // a token alone
+	for _, p := range []promise.Principal{keyHolder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.KindDirect}}, {}} { // a token alone
 		h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
 			require.Equal(t, sampleToken, source)
 			require.False(t, inHeader)
@@ -382,17 +331,17 @@ func TestTokenRequests(t *testing.T) {
 	}
 	create := func(tokens string, p *promise.Principal) response {
 		t.Helper()
-		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + key + `","tokens":` + tokens + `}`
+		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + idempotencyKey + `","tokens":` + tokens + `}`
 		if p == nil {
 			got, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo",`+body))
 			require.NoError(t, err)
 			return response{StatusCode: 200, Body: string(got)}
 		}
-		got, err := h.Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", "{"+body), p.Texts()))
+		got, err := h.Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "", "", "{"+body), p.Texts()))
 		require.NoError(t, err)
 		return decodeResponse(t, got)
 	}
-	owner := holder(tenant, promise.ScopeCreate, promise.ScopeSettle)
+	owner := keyHolder(tenant, promise.ScopeCreate, promise.ScopeSettle)
 	require.Equal(t, 200, create(`{"verbs":["resolve"],"ttlSeconds":60}`, &owner).StatusCode)
 	revoke := func(form func() (string, error)) time.Time {
 		t.Helper()
@@ -406,8 +355,8 @@ func TestTokenRequests(t *testing.T) {
 		require.Equal(t, promiseID, r.PromiseID)
 		return r.TokensRevokedAt
 	}
-	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+key, "", `{"x":1}`))
-	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+key, "", "").Body, nil })
+	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", `{"x":1}`))
+	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", "").Body, nil })
 	require.Equal(t, 200, create(`{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
 	second := revoke(func() (string, error) {
 		return s.direct(t, "revoke-tokens", `{"tenant":"demo","promiseId":"`+promiseID+`"}`)
@@ -415,7 +364,7 @@ func TestTokenRequests(t *testing.T) {
 	require.True(t, second.After(first))
 	create(`{"verbs":["resolve"],"ttlSeconds":60,"body":"json"}`, &owner)
 
-	id, of := uuid.MustParse(promiseID), uuid.MustParse(keyID)
+	id, of := uuid.MustParse(promiseID), uuid.MustParse(apiKeyID)
 	one, both := []promise.Verb{promise.VerbResolve}, []promise.Verb{promise.VerbReject, promise.VerbResolve}
 	for i := range asked {
 		if at := asked[i].RevokedAt; at != nil {
@@ -430,7 +379,7 @@ func TestTokenRequests(t *testing.T) {
 
 	// A key that may not settle makes nobody else settle, and no promise is created.
 	before := s.snapshot(t)
-	creator := holder(tenant, promise.ScopeCreate, promise.ScopeRead)
+	creator := keyHolder(tenant, promise.ScopeCreate, promise.ScopeRead)
 	require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
 	creator.Scopes, creator.ID = promise.Scopes, "no id"
 	requireProblem(t, 401, "unauthenticated", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))

@@ -14,14 +14,14 @@ func TestDelete(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	requireProblem(t, 409, "conflict", s.post(t, "delete-promise", "id:"+promiseID, "", ""))
-	s.answer(t, "resolve-by-id", named+`,"value":"secret value","comment":"secret comment"}`)
-	before := s.answer(t, "get-promise", named+"}")
+	s.answer(t, "resolve-by-id", payloadByID+`,"value":"secret value","comment":"secret comment"}`)
+	before := s.answer(t, "get-promise", payloadByID+"}")
 	require.Equal(t, "secret value", before["value"])
 
 	a := s.post(t, "delete-promise", "id:"+promiseID, "", "")
 	require.Equal(t, 200, a.StatusCode, a.Body)
 	require.NotContains(t, a.Body, "secret")
-	got := s.answer(t, "get-promise", named+"}")
+	got := s.answer(t, "get-promise", payloadByID+"}")
 	require.NotEmpty(t, got["erasedAt"])
 	for _, name := range []string{"value", "comment", "metadata"} {
 		require.NotContains(t, got, name)
@@ -29,8 +29,8 @@ func TestDelete(t *testing.T) {
 	}
 	before["erasedAt"] = got["erasedAt"]
 	require.Equal(t, before, got, "all else is as it was")
-	require.JSONEq(t, a.Body, string(mustDirect(t, s, "delete-promise", named+"}")), "again, in the other form")
-	require.JSONEq(t, a.Body, s.post(t, "delete-promise", "key:"+key, "", "").Body)
+	require.JSONEq(t, a.Body, string(mustDirect(t, s, "delete-promise", payloadByID+"}")), "again, in the other form")
+	require.JSONEq(t, a.Body, s.post(t, "delete-promise", "key:"+idempotencyKey, "", "").Body)
 
 	events := mustDirect(t, s, "list-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`"}`)
 	require.NotContains(t, events, "secret")
@@ -42,7 +42,7 @@ func TestDelete(t *testing.T) {
 	require.Equal(t, "resolved", problem["state"])
 	for _, scope := range promise.Scopes {
 		if scope != promise.ScopeManage {
-			got, err := s.handler(t, "delete-promise").Invoke(t.Context(), as(t, httpEvent(t, "DELETE", tenant, "id:"+promiseID, "", ""), holder(tenant, scope).Texts()))
+			got, err := s.handler(t, "delete-promise").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "DELETE", tenant, "id:"+promiseID, "", ""), keyHolder(tenant, scope).Texts()))
 			require.NoError(t, err)
 			requireProblem(t, 403, "forbidden", decodeResponse(t, got))
 		}

@@ -153,7 +153,7 @@ func TestSampleEvents(t *testing.T) {
 				s.promise(t)
 			}
 			if want.settled {
-				s.answer(t, "resolve-by-id", named+`,"value":1}`)
+				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)
 			}
 			before := s.snapshot(t)
 			payload, err := os.ReadFile(file)

@@ -151,7 +151,7 @@ func TestBadBodies(t *testing.T) {
 		identifier := id
 		switch c.function {
 		case "resolve by key":
-			c.function, identifier = "resolve", "key:"+key
+			c.function, identifier = "resolve", "key:"+idempotencyKey
 		case "batch-resolve":
 			identifier = ""
 		}
@@ -186,7 +186,7 @@ func TestInvalidUTF8(t *testing.T) {
 	got, err := s.handler(t, "resolve").Invoke(t.Context(), e)
 	require.NoError(t, err)
 	requireProblem(t, 400, "invalid_utf8", decodeResponse(t, got))
-	_, err = s.direct(t, "resolve", "{\"tenant\":\"demo\",\"key\":\""+key+"\",\"value\":\"\xff\"}")
+	_, err = s.direct(t, "resolve", "{\"tenant\":\"demo\",\"key\":\""+idempotencyKey+"\",\"value\":\"\xff\"}")
 	requireFunctionError(t, "invalid_utf8", err)
 	requireProblem(t, 400, "invalid_utf8", s.post(t, "resolve", "key:\xff", "", `{"value":1}`))
 	require.Equal(t, before, s.snapshot(t))
@@ -203,7 +203,7 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", promiseID, "invalid_identifier", prefix},
 		{"resolve", "", "invalid_identifier", prefix},
 		{"resolve", "Id:" + promiseID, "invalid_identifier", prefix},
-		{"resolve", "KEY:" + key, "invalid_identifier", prefix},
+		{"resolve", "KEY:" + idempotencyKey, "invalid_identifier", prefix},
 		{"resolve", " id:" + promiseID, "invalid_identifier", prefix},
 		{"resolve", "id:", "invalid_uuid", format},
 		{"resolve", "id: " + promiseID, "invalid_uuid", format},
@@ -232,7 +232,7 @@ func TestBadIdentifiers(t *testing.T) {
 		}
 	}
 	for function, payload := range map[string]string{
-		"resolve-by-id":  `{"tenant":"demo","key":"` + key + `","value":1}`,
+		"resolve-by-id":  `{"tenant":"demo","key":"` + idempotencyKey + `","value":1}`,
 		"resolve-by-key": `{"tenant":"demo","promiseId":"` + promiseID + `","value":1}`,
 	} {
 		_, err := s.direct(t, function, payload)
@@ -313,7 +313,7 @@ func TestBadIdentifiers(t *testing.T) {
 		require.NotEmpty(t, requireProblem(t, 400, c.code, decodeResponse(t, got))["field"], c.query)
 	}
 	for function, payload := range map[string]string{
-		"wait-promise": named + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
+		"wait-promise": payloadByID + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
 		"list-events": `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1.5}`,
 	} {
 		_, err := s.direct(t, function, payload)

@@ -21,18 +21,6 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// answer calls a function directly and decodes what it says.
-func (s *service) answer(t testing.TB, function, payload string) map[string]any {
-	t.Helper()
-	got, err := s.direct(t, function, payload)
-	require.NoError(t, err, payload)
-	var fields map[string]any
-	require.NoError(t, json.Unmarshal([]byte(got), &fields), got)
-	return fields
-}
-
-const named = `{"tenant":"demo","promiseId":"` + promiseID + `"`
-
 // log is a workflow's event feed without its times and ids.
 func (s *service) feed(t testing.TB) []string {
 	t.Helper()
@@ -55,10 +43,10 @@ func TestWhoAndWhy(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
-	require.Equal(t, "duplicate", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"another"}`)["outcome"],
+	require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
+	require.Equal(t, "duplicate", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"another"}`)["outcome"],
 		"what is said about a settlement is no part of it")
-	p := s.answer(t, "get-promise", named+"}")
+	p := s.answer(t, "get-promise", payloadByID+"}")
 	require.Equal(t, "by telephone", p["comment"])
 	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
 	require.Equal(t, []string{
@@ -70,7 +58,7 @@ func TestWhoAndWhy(t *testing.T) {
 	s = newService(t)
 	s.promise(t)
 	require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
-	require.Equal(t, map[string]any{"kind": "key", "id": keyID}, s.answer(t, "get-promise", named+"}")["settledBy"])
+	require.Equal(t, map[string]any{"kind": "key", "id": apiKeyID}, s.answer(t, "get-promise", payloadByID+"}")["settledBy"])
 }
 
 func TestCancel(t *testing.T) {
@@ -80,39 +68,39 @@ func TestCancel(t *testing.T) {
 	a := s.post(t, "cancel-promise", "id:"+promiseID, "", `{"reason":"withdrawn"}`)
 	require.Equal(t, 200, a.StatusCode)
 	require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
-	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`,"reason":"withdrawn"}`)["outcome"])
-	require.Equal(t, "cancelled", s.answer(t, "cancel-promise", named+`}`)["outcome"], "another reason is another settlement")
-	require.Equal(t, "cancelled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`,"reason":"withdrawn"}`)["outcome"])
+	require.Equal(t, "cancelled", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"], "another reason is another settlement")
+	require.Equal(t, "cancelled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
 	requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
-	p := s.answer(t, "get-promise", named+"}")
+	p := s.answer(t, "get-promise", payloadByID+"}")
 	require.Equal(t, "withdrawn", p["reason"])
 	require.NotContains(t, p, "error")
 	require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
-		`"settledBy":{"id":"`+keyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
+		`"settledBy":{"id":"`+apiKeyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
 
 	s = newService(t)
 	s.promise(t)
-	require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+key, "", ``).StatusCode)
-	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+	require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+idempotencyKey, "", ``).StatusCode)
+	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"])
 }
 
 func TestExtend(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	p := s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
+	p := s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
 	require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
 	require.Equal(t, "pending", p["state"])
 	before := s.snapshot(t)
-	s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
+	s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
 	require.Equal(t, before, s.snapshot(t), "a repeated call changes nothing")
 	require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
 
-	p = s.answer(t, "extend-promise", named+`,"timeoutMs":0}`)
+	p = s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":0}`)
 	require.Equal(t, "timed_out", p["state"], "sooner than now is at once")
 	problem := requireProblem(t, 409, "timed_out", s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
 	require.Equal(t, "timed_out", problem["state"])
-	_, err := s.direct(t, "extend-promise", named+`,"timeoutMs":1}`)
+	_, err := s.direct(t, "extend-promise", payloadByID+`,"timeoutMs":1}`)
 	requireFunctionError(t, "timed_out", err)
 	for outcome, code := range map[string]string{"resolved": "conflict", "rejected": "conflict", "cancelled": "cancelled"} {
 		s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
@@ -160,15 +148,15 @@ func TestHold(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	begun := time.Now().Truncate(time.Millisecond) // times are answered with fewer digits
-	resolve := `{"tenant":"demo","key":"` + key + `","value":{"a" :1},"comment":"early","holdSeconds":60`
-	a := s.post(t, "resolve", "key:"+key, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
+	resolve := `{"tenant":"demo","key":"` + idempotencyKey + `","value":{"a" :1},"comment":"early","holdSeconds":60`
+	a := s.post(t, "resolve", "key:"+idempotencyKey, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
 	require.Equal(t, 202, a.StatusCode)
 	var held map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &held))
 	require.Len(t, held, 4)
 	require.Equal(t, "held", held["outcome"])
-	require.Equal(t, key, held["idempotencyKey"])
-	require.Equal(t, "key:"+key, held["identifier"])
+	require.Equal(t, idempotencyKey, held["idempotencyKey"])
+	require.Equal(t, "key:"+idempotencyKey, held["identifier"])
 	at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
 	require.NoError(t, err)
 	require.False(t, at.Before(begun.Add(time.Minute)))
@@ -176,10 +164,10 @@ func TestHold(t *testing.T) {
 
 	again := s.answer(t, "resolve-by-key", resolve+"}")
 	about := func(outcome string) map[string]any {
-		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": key, "identifier": "key:" + key}
+		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": idempotencyKey, "identifier": "key:" + idempotencyKey}
 	}
 	require.Equal(t, about("duplicate"), again)
-	other := `{"tenant":"demo","key":"` + key + `","error":"no","holdSeconds":60`
+	other := `{"tenant":"demo","key":"` + idempotencyKey + `","error":"no","holdSeconds":60`
 	require.Equal(t, about("conflict"), s.answer(t, "reject", other+"}"))
 	_, err = s.direct(t, "reject", other+`,"strict":true}`)
 	problem := requireFunctionError(t, "conflict", err)
@@ -189,13 +177,13 @@ func TestHold(t *testing.T) {
 	require.NotContains(t, problem, "promiseId")
 
 	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
-		requireProblem(t, 404, "not_found", s.post(t, function, "key:"+key, "", body))
+		requireProblem(t, 404, "not_found", s.post(t, function, "key:"+idempotencyKey, "", body))
 	}
-	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+key, "", ""))
+	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+idempotencyKey, "", ""))
 	require.NoError(t, err)
 	requireProblem(t, 404, "not_found", decodeResponse(t, got))
 
-	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+key+`"}`)
+	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+idempotencyKey+`"}`)
 	require.Equal(t, 201, a.StatusCode)
 	require.Contains(t, a.Body, `"value":{"a" :1}`)
 	require.Contains(t, a.Body, `"state":"resolved"`)
@@ -215,7 +203,7 @@ func TestHold(t *testing.T) {
 	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k3'")
 	require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
 	require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
-	_, err = s.direct(t, "resolve", named+`,"value":1,"holdSeconds":60}`)
+	_, err = s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
 	requireFunctionError(t, "unknown_field", err)
 	_, err = s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
 	requireFunctionError(t, "not_found", err)
@@ -242,7 +230,7 @@ func TestWait(t *testing.T) {
 	for range 4 {
 		get, events := s.handler(t, "wait-promise"), s.handler(t, "wait-events")
 		go func() {
-			a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
+			a, err := get.Invoke(t.Context(), []byte(payloadByID+`,"waitSeconds":25}`))
 			waiters <- woken{string(a), err}
 		}()
 		go func() {
@@ -251,7 +239,7 @@ func TestWait(t *testing.T) {
 		}()
 	}
 	time.Sleep(300 * time.Millisecond) // they are asleep
-	require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+	require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
 	for range 8 {
 		w := <-waiters
 		require.NoError(t, w.err)
@@ -270,12 +258,12 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	for _, c := range []struct{ function, payload, want string }{
-		{"wait-promise", named + `,"waitSeconds":25}`, `"state":"pending"`},
+		{"wait-promise", payloadByID + `,"waitSeconds":25}`, `"state":"pending"`},
 		{"wait-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
 	} {
 		h := s.handler(t, c.function)
 		looks, stopping := make(chan struct{}, 1000), make(chan struct{})
-		h.Store, h.Stopping = lookedAt{h.Store, looks}, stopping
+		h.Store, h.Stopping = pollReporter{h.Store, looks}, stopping
 		answers := make(chan string, 1)
 		go func() {
 			a, err := h.Invoke(t.Context(), []byte(c.payload))
@@ -295,18 +283,18 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 }
 
 // lookedAt reports each look of a call that waits.
-type lookedAt struct {
+type pollReporter struct {
 	gateway.Store
-	looks chan struct{}
+	polls chan struct{}
 }
 
-func (l lookedAt) Get(ctx context.Context, tenant string, id promise.Identifier) (promise.Promise, error) {
-	l.looks <- struct{}{}
+func (l pollReporter) Get(ctx context.Context, tenant string, id promise.Identifier) (promise.Promise, error) {
+	l.polls <- struct{}{}
 	return l.Store.Get(ctx, tenant, id)
 }
 
-func (l lookedAt) ListEvents(ctx context.Context, tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
-	l.looks <- struct{}{}
+func (l pollReporter) ListEvents(ctx context.Context, tenant string, workflow uuid.UUID, after int32, limit int) ([]promise.Event, error) {
+	l.polls <- struct{}{}
 	return l.Store.ListEvents(ctx, tenant, workflow, after, limit)
 }
 
@@ -317,7 +305,7 @@ func TestListPromises(t *testing.T) {
 	for i := range 5 {
 		s.answer(t, "create-promise", fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":"%s","name":"n%d","timeoutMs":60000}`, workflowID, i))
 	}
-	s.answer(t, "resolve", named+`,"value":1}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
 	list := func(query string) (names string, cursor string) {
 		got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))
 		require.NoError(t, err)
@@ -420,7 +408,7 @@ func TestBatch(t *testing.T) {
 	s.promise(t)
 	bad := strings.Repeat("x", promise.MaxCommentLength+1)
 	items := []struct{ item, outcome string }{
-		{`{"identifier":"key:` + key + `","value": {"a" :1},"comment":"first"}`, "settled"},
+		{`{"identifier":"key:` + idempotencyKey + `","value": {"a" :1},"comment":"first"}`, "settled"},
 		{`{"identifier":"id:` + promiseID + `","value": {"a" :1}}`, "duplicate"},
 		{`{"identifier":"id:` + promiseID + `","value": {"a":1}}`, "conflict"},
 		{`{"identifier":"id:` + promiseID + `","error": "x"}`, "conflict"},
@@ -455,7 +443,7 @@ func TestBatch(t *testing.T) {
 		require.Equal(t, promiseID, r["promiseId"])
 		require.Equal(t, i.outcome == "settled", r["resolved"])
 	}
-	p := s.answer(t, "get-promise", named+"}")
+	p := s.answer(t, "get-promise", payloadByID+"}")
 	require.Equal(t, "first", p["comment"])
 	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
 	require.Len(t, s.feed(t), 2)
@@ -489,12 +477,12 @@ func TestWaitByAKeyThatIsOver(t *testing.T) {
 	get.Store = looks
 	woken := make(chan string, 1)
 	go func() {
-		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+key+`","waitSeconds":25}`))
+		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+idempotencyKey+`","waitSeconds":25}`))
 		woken <- fmt.Sprint(string(a), err)
 	}()
 	require.Eventually(t, func() bool { return looks.n.Load() > 0 }, time.Minute, time.Millisecond)
-	s.answer(t, "resolve", named+`,"value":1}`)
-	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+key+`"}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
+	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+idempotencyKey+`"}`)
 	a := <-woken
 	require.Contains(t, a, promiseID)
 	require.Contains(t, a, `"state":"resolved"`)

@@ -41,7 +41,7 @@ func FuzzParseObject(f *testing.F) {
 		oracle := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), &want)
 		names := slices.Collect(maps.Keys(want))
 		o, err := parseObject(text, names)
-		require.Equal(t, wrong(text), codeOf(err), "%.1000q", text)
+		require.Equal(t, expectedCode(text), codeOf(err), "%.1000q", text)
 		if err != nil {
 			require.Nil(t, o)
 			return
@@ -72,7 +72,7 @@ func TestParseObjectDepth(t *testing.T) {
 	_, err = parseObject(nested(10_001), []string{"a"})
 	require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
 	require.Equal(t, "a", promise.AsError(err).Field)
-	require.Equal(t, promise.CodeValueTooLarge, wrong(nested(10_001)))
+	require.Equal(t, promise.CodeValueTooLarge, expectedCode(nested(10_001)))
 	for _, text := range []string{
 		strings.Repeat("[", 1_000_000), `{"a":1,"b":` + strings.Repeat("[", 10_000), `{"b" : "\"[[" , "a":[` + strings.Repeat(`{"]":[`, 5_000) + "}",
 	} {
@@ -85,7 +85,7 @@ func TestParseObjectDepth(t *testing.T) {
 
 // wrong is what encoding/json finds wrong with a text that must be an object,
 // with the stricter rules.
-func wrong(text []byte) promise.Code {
+func expectedCode(text []byte) promise.Code {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if !utf8.Valid(text) || len(text) > 0 && text[0] == 0 || len(text) > 1 && text[1] == 0 {
 		return promise.CodeInvalidUTF8

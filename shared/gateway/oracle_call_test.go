@@ -18,7 +18,7 @@ func (o *oracle) calls(function string) []storeCall {
 	case "create-promise":
 		method, args = "Create", []any{o.draft()}
 	case "extend-promise":
-		timeout, at := o.deadline()
+		timeout, at := o.promiseDeadline()
 		o.refuse(timeout == nil && at == nil)
 		method, args = "Extend", []any{promise.Deadline{Timeout: timeout, At: at}}
 	case "revoke-tokens":
@@ -31,13 +31,13 @@ func (o *oracle) calls(function string) []storeCall {
 		}
 		method = "Get"
 	case "list-promises":
-		method, args = "ListPromises", []any{o.filter(), o.otherwise(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
+		method, args = "ListPromises", []any{o.filter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
 	case "list-events", "wait-events":
 		if function == "wait-events" {
 			o.integer(o.query, o.isText, "waitSeconds", 0, 25)
 		}
-		after := o.otherwise(o.integer(o.query, o.isText, "after", 0, 2147483647), 0)
-		method, args = "ListEvents", []any{o.workflow, after, o.otherwise(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
+		after := o.orDefault(o.integer(o.query, o.isText, "after", 0, 2147483647), 0)
+		method, args = "ListEvents", []any{o.workflow, after, o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
 	case "batch-resolve":
 		items := o.items()
 		if method, args = "SettleBatch", []any{items}; len(items) == 0 && !o.refused {
@@ -87,11 +87,11 @@ func (o *oracle) draft() promise.Draft {
 	ttl := o.integer(o.body, false, "idempotencyKeyTtlSeconds", 1, 315532800)
 	if d.IdempotencyKey != nil {
 		o.refuse(!keyText.MatchString(*d.IdempotencyKey))
-		d.IdempotencyKeyTTL = time.Duration(o.otherwise(ttl, 86400)) * time.Second
+		d.IdempotencyKeyTTL = time.Duration(o.orDefault(ttl, 86400)) * time.Second
 	} else {
 		o.refuse(ttl != nil)
 	}
-	d.Timeout, d.TimeoutAt = o.deadline()
+	d.Timeout, d.TimeoutAt = o.promiseDeadline()
 	if raw, ok := o.body["onTimeout"]; ok {
 		in := oracle{limit: o.limit}
 		in.body = in.object(raw, []string{"resolve", "reject"})
@@ -150,7 +150,7 @@ func (o *oracle) draft() promise.Draft {
 	return d
 }
 
-func (o *oracle) deadline() (*time.Duration, *time.Time) {
+func (o *oracle) promiseDeadline() (*time.Duration, *time.Time) {
 	ms, text := o.integer(o.body, false, "timeoutMs", 0, 315532800000), o.text("timeoutAt")
 	o.refuse(ms != nil && text != nil)
 	if ms != nil {

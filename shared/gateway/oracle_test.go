@@ -21,13 +21,6 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// storeCall is what reaches the store of a call.
-type storeCall struct {
-	method, tenant, target string // target: "id:..." or "key:..."
-	by                     promise.By
-	args                   []any
-}
-
 // oracle reads a call a second time, with encoding/json, regular expressions
 // and README.md in place of this package: what must reach the store, or that
 // the call is refused, and nothing does. It tells no codes.
@@ -395,7 +388,7 @@ func (o *oracle) integer(from map[string]json.RawMessage, isText bool, name stri
 	return &i
 }
 
-func (o *oracle) otherwise(n *int64, otherwise int64) int64 {
+func (o *oracle) orDefault(n *int64, otherwise int64) int64 {
 	if n == nil {
 		return otherwise
 	}

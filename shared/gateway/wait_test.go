@@ -46,13 +46,13 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 		require.Equal(t, "5", a.Headers["retry-after"])
 		require.Equal(t, bodies[function], a.Body, "the same body as without a wait")
 	}
-	direct, err := s.direct(t, "wait-promise", named+`,"waitSeconds":25}`)
+	direct, err := s.direct(t, "wait-promise", payloadByID+`,"waitSeconds":25}`)
 	require.NoError(t, err)
 	require.Equal(t, bodies["wait-promise"], direct)
 	require.Contains(t, s.log.String(), `msg="tenant has too many waits" tenant=demo`)
 
 	// What the first look answers needs no place.
-	s.answer(t, "resolve", named+`,"value":1}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
 	for function, event := range waitCalls(t, "waitSeconds=25") {
 		got, err := s.handler(t, function).Invoke(t.Context(), event)
 		require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 // get is what get-promise answers about the sample promise.
 func (s *service) get(t testing.TB) string {
 	t.Helper()
-	text, err := s.direct(t, "get-promise", named+"}")
+	text, err := s.direct(t, "get-promise", payloadByID+"}")
 	require.NoError(t, err)
 	return text
 }
@@ -110,16 +110,16 @@ func TestAWaitIsCounted(t *testing.T) {
 func TestAWaitsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		store                   clockwork
+		store                   timedStore
 		function                time.Duration
 		took, longest           time.Duration
 		looks, counted, retries int
 	}{
-		"settled before":       {clockwork{answers: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
-		"to its end":           {clockwork{answers: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
-		"cut off":              {clockwork{answers: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
-		"beyond the bound":     {clockwork{answers: always, full: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
-		"the database is away": {clockwork{answers: always, away: true}, time.Minute, 0, 0, 1, 0, 5},
+		"settled before":       {timedStore{answered: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
+		"to its end":           {timedStore{answered: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
+		"cut off":              {timedStore{answered: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
+		"beyond the bound":     {timedStore{answered: always, beyondBound: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
+		"the database is away": {timedStore{answered: always, unavailable: true}, time.Minute, 0, 0, 1, 0, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,7 +137,7 @@ func TestAWaitsPlace(t *testing.T) {
 				require.Equal(t, c.retries > 0, a.Headers["retry-after"] == "5")
 				require.Equal(t, c.took, time.Since(begun))
 				require.Equal(t, c.longest, store.longest)
-				require.Equal(t, []int{c.looks, c.counted, c.counted}, []int{store.looks, store.counted, store.ended})
+				require.Equal(t, []int{c.looks, c.counted, c.counted}, []int{store.polls, store.counted, store.ended})
 			})
 		})
 	}
@@ -149,7 +149,7 @@ func TestWaitingIsElsewhere(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	for _, c := range []struct{ function, identifier, direct, route, other string }{
-		{"get-promise", "id:" + promiseID, named, "GET /promises/{identifier}/wait", "wait-promise"},
+		{"get-promise", "id:" + promiseID, payloadByID, "GET /promises/{identifier}/wait", "wait-promise"},
 		{"list-events", workflowID, `{"tenant":"demo","workflowExecutionId":"` + workflowID + `"`, "GET /workflows/{workflowExecutionId}/events/wait", "wait-events"},
 	} {
 		got, err := s.handler(t, c.function).Invoke(t.Context(), httpEvent(t, "GET", tenant, c.identifier, "waitSeconds=1", ""))

@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -31,16 +30,6 @@ func (s *service) send(t testing.TB, function, identifier string, body []byte, h
 	got, err := s.handler(t, function).Invoke(t.Context(), payload)
 	require.NoError(t, err)
 	return decodeResponse(t, got)
-}
-
-func gzipped(t testing.TB, text string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, err := w.Write([]byte(text))
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return b.Bytes()
 }
 
 // utf16Bytes is a text in UTF-16, little endian.
@@ -124,7 +113,7 @@ func TestEncodings(t *testing.T) {
 		require.Contains(t, a.Body, `"outcome":"`+outcome+`"`, name)
 		outcome = "duplicate"
 	}
-	got, err := s.direct(t, "resolve", "\ufeff"+named+`,"value":[1]}`)
+	got, err := s.direct(t, "resolve", "\ufeff"+payloadByID+`,"value":[1]}`)
 	require.NoError(t, err)
 	require.Contains(t, got, `"outcome":"duplicate"`)
 }
@@ -144,7 +133,7 @@ func TestABombCostsNothing(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(200<<20), "a tenth of what it decompresses to")
 
 	// A caller who may not call does not even get that far.
-	got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", string(gzipped(t, "{"))), nil))
+	got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", string(gzipped(t, "{"))), nil))
 	require.NoError(t, err)
 	requireProblem(t, 401, "unauthenticated", decodeResponse(t, got))
 
@@ -181,7 +170,7 @@ func TestMalformedSaysWhere(t *testing.T) {
 		require.Equal(t, detail, requireProblem(t, 400, code, a)["detail"], body)
 		require.NotContains(t, a.Body, "planted")
 	}
-	_, err := s.direct(t, "resolve", named+`,"value":}`)
+	_, err := s.direct(t, "resolve", payloadByID+`,"value":}`)
 	require.Contains(t, requireFunctionError(t, "malformed_json", err)["detail"], "unexpected } at byte ")
 }
 
@@ -211,9 +200,9 @@ func TestACredentialThatExpired(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	p := holder(tenant, promise.ScopeSettle)
+	p := keyHolder(tenant, promise.ScopeSettle)
 	p.ExpiresAt = time.Now().Add(-time.Second)
-	got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))
+	got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))
 	require.NoError(t, err)
 	require.Contains(t, requireProblem(t, 401, "unauthenticated", decodeResponse(t, got))["detail"],
 		"expired at "+p.ExpiresAt.UTC().Format(time.RFC3339))
@@ -337,10 +326,10 @@ func TestTimesAndNumbersInCalls(t *testing.T) {
 		{`"timeoutAt":"2031-06-19t08:30:06.283185z"`, "2031-06-19T08:30:06.283185Z"},
 		{`"timeoutAt":"2030-12-31T15:59:60-08:00"`, "2031-01-01T00:00:00Z"},
 	} {
-		require.Equal(t, c.want, s.answer(t, "extend-promise", named+`,`+c.fields+`}`)["timeoutAt"])
+		require.Equal(t, c.want, s.answer(t, "extend-promise", payloadByID+`,`+c.fields+`}`)["timeoutAt"])
 	}
 	for _, ms := range []string{"6e7", "60000000.0", "6.0E+7", "600000000e-1"} {
-		p := s.answer(t, "extend-promise", named+`,"timeoutMs":`+ms+`}`)
+		p := s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":`+ms+`}`)
 		at, err := time.Parse(time.RFC3339, p["timeoutAt"].(string))
 		require.NoError(t, err)
 		require.WithinDuration(t, time.Now().Add(60_000*time.Second), at, 10_000*time.Second)
