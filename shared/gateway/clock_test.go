@@ -13,7 +13,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A wait is answered at the look after the settlement, and what is settled is not waited for.
+// A wait is answered at the first poll after the settlement. For a settled promise, that is the first poll of all.
 func TestAWaitIsAnsweredSoon(t *testing.T) {
 	t.Parallel()
 	for function, payload := range map[string]string{
@@ -21,7 +21,7 @@ func TestAWaitIsAnsweredSoon(t *testing.T) {
 		"wait-events":  `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`,
 	} {
 		for _, after := range []time.Duration{0, time.Millisecond, 1010 * time.Millisecond, 24900 * time.Millisecond} {
-			t.Run(fmt.Sprint(function, after), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, settled after %v", function, after), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					begun := time.Now()
@@ -38,18 +38,18 @@ func TestAWaitIsAnsweredSoon(t *testing.T) {
 	}
 }
 
-// A wait ends, with what is so then, when its time is over, its function's, or that of the credential that began it.
+// A wait ends with the present state, when its time is up, before its function's end, or when its credential expires.
 func TestAWaitEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		functions, credentials, want time.Duration
 		answers                      int
 	}{
-		"with its own time":                    {time.Minute, time.Hour, 25 * time.Second, always},
-		"before the function":                  {3 * time.Second, time.Hour, 2 * time.Second, always},
-		"with the credential":                  {time.Minute, time.Second, time.Second, always},
-		"with a look that cannot end in time":  {3 * time.Second, time.Hour, 3*time.Second - time.Second/3, 1},
-		"with the first look, where none fits": {time.Second, time.Hour, 0, always},
+		"when its own time is up":                        {time.Minute, time.Hour, 25 * time.Second, always},
+		"before the function's end":                      {3 * time.Second, time.Hour, 2 * time.Second, always},
+		"when the credential expires":                    {time.Minute, time.Second, time.Second, always},
+		"when the function's end cuts off a poll":        {3 * time.Second, time.Hour, 3*time.Second - time.Second/3, 1},
+		"after the first poll, without time for another": {time.Second, time.Hour, 0, always},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +72,7 @@ func TestAWaitEnds(t *testing.T) {
 	}
 }
 
-// A call that was counted beside too many others ends about a second later, and is counted no more.
+// If too many calls were counted at the same time, a call among them ends about a second later, and its count ends.
 func TestABurstOfWaitsEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestABurstOfWaitsEnds(t *testing.T) {
 	})
 }
 
-// A caller waits for the authorizer, too: what that took is not there for the operation any more.
+// The time that the authorizer took is part of the call's time, and the operation gets the rest.
 func TestACallsTime(t *testing.T) {
 	t.Parallel()
 	for _, of := range []struct{ function, query string }{{"resolve", ""}, {"get-promise", ""}, {"wait-promise", "waitSeconds=20"}} {

@@ -24,15 +24,15 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A fuzz target names a function by a byte.
+// functionNames lists the functions. A fuzz target names a function by its index, a byte.
 var functionNames = slices.Sorted(maps.Keys(functions))
 
-// fuzzLimit is small, so that mutation comes beyond it.
+// fuzzLimit is a small limit of values, so that mutated values exceed it.
 const fuzzLimit = 300
 
-// invoke makes a call, and holds what must hold of every one: no panic and no
-// 500, a problem whose code is one of the closed set, and nothing that reaches
-// the store of what is refused.
+// invoke makes a call and checks the rules for every call. It never panics and never
+// answers 500, the code of a problem is one of the closed set, and a refused call does
+// not reach the store.
 func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, body []byte, refused bool) {
 	store := &recorder{}
 	h := &gateway.Handler{
@@ -44,7 +44,7 @@ func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, b
 	}
 	before := bytes.Clone(payload)
 	out, err := h.Invoke(t.Context(), payload)
-	require.True(t, bytes.Equal(before, payload), "what is shared is not written to")
+	require.True(t, bytes.Equal(before, payload), "the handler does not write to the payload")
 	problem := ""
 	if err != nil {
 		var e messages.InvokeResponse_Error
@@ -74,7 +74,7 @@ func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, b
 	return nil, nil, true
 }
 
-// check makes a call of either form and compares what it comes to with the oracle.
+// check makes a call of either form and compares its effect with the oracle's.
 func check(t *testing.T, function string, payload []byte) (o *oracle, calls []storeCall) {
 	calls, body, refused := invoke(t, function, payload)
 	o = &oracle{limit: fuzzLimit}
@@ -96,7 +96,7 @@ func check(t *testing.T, function string, payload []byte) (o *oracle, calls []st
 	return o, calls
 }
 
-// checkAnswer checks an answer's order and its URLs.
+// checkAnswer checks the order of a batch's results, and the callback URLs.
 func checkAnswer(t *testing.T, o *oracle, body []byte) {
 	var a struct {
 		Results    []struct{ Code string }
@@ -121,7 +121,7 @@ func checkAnswer(t *testing.T, o *oracle, body []byte) {
 	}
 }
 
-// sampleEvents gives each sample of a function, without the one that is large.
+// eachSampleEvent calls each with the sample events of the functions, except for the large one.
 func eachSampleEvent(f *testing.F, each func(function byte, payload []byte)) {
 	files, err := filepath.Glob("../../events/*.json")
 	require.NoError(f, err)
@@ -136,7 +136,7 @@ func eachSampleEvent(f *testing.F, each func(function byte, payload []byte)) {
 	}
 }
 
-// FuzzEvent takes any bytes for the event that API Gateway sends.
+// FuzzEvent sends any bytes as API Gateway's event.
 func FuzzEvent(f *testing.F) {
 	eachSampleEvent(f, func(function byte, payload []byte) {
 		if is, _ := isHTTPEvent(payload); is {
@@ -156,8 +156,8 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// bare is an event without what is not read of it: a mutation is more likely to
-// meet something that matters.
+// minimalEvent removes the fields of an event that a call ignores. A mutation is then
+// more likely to change a field that matters.
 func minimalEvent(f *testing.F, payload []byte) []byte {
 	ev := object(payload)
 	for name, keep := range map[string][]string{"headers": {"authorization", "content-type", "content-encoding"}, "requestContext": {"authorizer"}} {
@@ -173,7 +173,7 @@ func minimalEvent(f *testing.F, payload []byte) []byte {
 	return text.Bytes()
 }
 
-// request is an HTTP request to the service, as far as a call is made of it.
+// A request holds the parts of an HTTP request to the service that a call uses.
 type request struct {
 	slug, identifier, query string // percent-encoded
 	contentType             string
@@ -192,8 +192,8 @@ const (
 	unverified
 )
 
-// event is what API Gateway makes of the request; ok is false where it refuses
-// the request itself.
+// event returns API Gateway's event for the request. ok is false if API Gateway
+// refuses the request itself.
 func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	slug, err1 := url.PathUnescape(r.slug)
 	identifier, err2 := url.PathUnescape(r.identifier)
@@ -240,8 +240,8 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	return payload, true
 }
 
-// FuzzRequest goes in as an HTTP request does, and then as the direct invoke
-// that says the same: the same reaches the store.
+// FuzzRequest sends an HTTP request, and then the equal direct invoke. Both must reach
+// the store as the same call.
 func FuzzRequest(f *testing.F) {
 	metadata := func(text string) []byte {
 		return []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","metadata":` + text + `}`)
@@ -321,7 +321,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// anybody leaves out who has called.
+// withoutCaller removes the callers' principals from the calls.
 func withoutCaller(calls []storeCall) []storeCall {
 	for i := range calls {
 		calls[i].by = promise.By{}
@@ -329,7 +329,7 @@ func withoutCaller(calls []storeCall) []storeCall {
 	return calls
 }
 
-// direct is the direct form of a call that was read in the HTTP form.
+// direct returns the direct form of a call that was read in the HTTP form.
 func (o *oracle) direct(t testing.TB, function string) []byte {
 	quote := func(s string) json.RawMessage {
 		text, err := json.Marshal(s)
@@ -358,7 +358,7 @@ func (o *oracle) direct(t testing.TB, function string) []byte {
 	return join(all)
 }
 
-// join writes an object whose values are kept byte for byte.
+// join writes an object, with its values byte for byte.
 func join(all map[string]json.RawMessage) []byte {
 	text := []byte("{")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -370,8 +370,8 @@ func join(all map[string]json.RawMessage) []byte {
 	return append(text, '}')
 }
 
-// FuzzDirect takes any bytes for the payload of a direct invoke, and goes in
-// again as the HTTP event that says the same.
+// FuzzDirect sends any bytes as the payload of a direct invoke, and then the equal HTTP
+// event.
 func FuzzDirect(f *testing.F) {
 	eachSampleEvent(f, func(function byte, payload []byte) {
 		if is, _ := isHTTPEvent(payload); !is {
@@ -398,7 +398,7 @@ func FuzzDirect(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, number byte, payload []byte) {
-		if bytes.Contains(payload, []byte("requestContext")) { // FuzzEvent's
+		if bytes.Contains(payload, []byte("requestContext")) { // FuzzEvent covers events
 			return
 		}
 		function := functionNames[int(number)%len(functionNames)]
@@ -412,7 +412,7 @@ func FuzzDirect(f *testing.F) {
 	})
 }
 
-// http is the HTTP form of a call that was read in the direct form.
+// http returns the HTTP form of a call that was read in the direct form.
 func (o *oracle) http(t testing.TB, function string) []byte {
 	body, query := map[string]json.RawMessage{}, url.Values{}
 	for _, name := range functions[function].body {

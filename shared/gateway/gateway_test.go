@@ -49,6 +49,7 @@ func TestBothFormsAnswerTheSame(t *testing.T) {
 	require.True(t, json.Valid([]byte(body)))
 }
 
+// A legacy value may not be JSON.
 func TestAValueThatIsNoJSON(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -64,43 +65,60 @@ func TestStrict(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "strict=true", `{"value":1}`).StatusCode)
-	require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "strict=true", `{"value":1}`).StatusCode, "a duplicate")
-	require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "strict=false", `{"error":"x"}`).StatusCode)
-	p := requireProblem(t, 409, "conflict", s.post(t, "reject", "id:"+promiseID, "strict=true", `{"error":"x"}`))
-	for name, want := range map[string]any{
-		"promiseId": promiseID, "resolved": false, "alreadyResolved": true, "state": "resolved", "outcome": "conflict",
-	} {
-		require.Equal(t, want, p[name], name)
-	}
-	_, err := s.direct(t, "reject", `{"tenant":"demo","promiseId":"`+promiseID+`","error":"x","strict":true}`)
-	requireFunctionError(t, "conflict", err)
-	lax, err := s.direct(t, "reject", `{"tenant":"demo","promiseId":"`+promiseID+`","error":"x"}`)
-	require.NoError(t, err)
-	require.Contains(t, lax, `"outcome":"conflict"`)
-
+	t.Run("settled: 200", func(t *testing.T) {
+		require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "strict=true", `{"value":1}`).StatusCode)
+	})
+	t.Run("duplicate: 200", func(t *testing.T) {
+		require.Equal(t, 200, s.post(t, "resolve", "id:"+promiseID, "strict=true", `{"value":1}`).StatusCode)
+	})
+	t.Run("conflict: 409 with the outcome", func(t *testing.T) {
+		p := requireProblem(t, 409, "conflict", s.post(t, "reject", "id:"+promiseID, "strict=true", `{"error":"x"}`))
+		for name, want := range map[string]any{
+			"promiseId": promiseID, "resolved": false, "alreadyResolved": true, "state": "resolved", "outcome": "conflict",
+		} {
+			require.Equal(t, want, p[name], name)
+		}
+	})
+	t.Run("conflict, direct: a function error", func(t *testing.T) {
+		_, err := s.direct(t, "reject", `{"tenant":"demo","promiseId":"`+promiseID+`","error":"x","strict":true}`)
+		requireFunctionError(t, "conflict", err)
+	})
+	t.Run("conflict, not strict: 200", func(t *testing.T) {
+		require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "strict=false", `{"error":"x"}`).StatusCode)
+	})
+	t.Run("conflict, not strict, direct: the outcome", func(t *testing.T) {
+		lax, err := s.direct(t, "reject", `{"tenant":"demo","promiseId":"`+promiseID+`","error":"x"}`)
+		require.NoError(t, err)
+		require.Contains(t, lax, `"outcome":"conflict"`)
+	})
 	for state, code := range map[string]string{"timed_out": "timed_out", "cancelled": "cancelled"} {
-		s.db.Rewrite(t, "UPDATE promise SET outcome = $1, value = NULL", state)
-		requireProblem(t, 409, code, s.post(t, "resolve", "key:"+idempotencyKey, "strict=true", `{"value":1}`))
-		a := s.post(t, "resolve", "key:"+idempotencyKey, "", `{"value":1}`)
-		require.Equal(t, 200, a.StatusCode)
-		require.Contains(t, a.Body, fmt.Sprintf(`"outcome":%q,"state":%q`, code, state))
+		t.Run(state+": 409, or 200 if not strict", func(t *testing.T) {
+			s.db.Rewrite(t, "UPDATE promise SET outcome = $1, value = NULL", state)
+			requireProblem(t, 409, code, s.post(t, "resolve", "key:"+idempotencyKey, "strict=true", `{"value":1}`))
+			a := s.post(t, "resolve", "key:"+idempotencyKey, "", `{"value":1}`)
+			require.Equal(t, 200, a.StatusCode)
+			require.Contains(t, a.Body, fmt.Sprintf(`"outcome":%q,"state":%q`, code, state))
+		})
 	}
 }
 
-func TestConflictsTellThePromiseInTheWay(t *testing.T) {
+func TestConflictsNameTheExistingPromise(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	body := `{"workflowExecutionId":"` + workflowID + `","name":"other","idempotencyKey":"` + idempotencyKey + `"}`
-	p := requireProblem(t, 409, "key_conflict", s.post(t, "create-promise", "", "", body))
-	require.Equal(t, promiseID, p["existingPromiseId"])
-	body = `{"workflowExecutionId":"` + workflowID + `","name":"payment"}`
-	p = requireProblem(t, 409, "create_conflict", s.post(t, "create-promise", "", "", body))
-	require.Equal(t, promiseID, p["existingPromiseId"])
+	for code, fields := range map[string]string{
+		"key_conflict":    `"name":"other","idempotencyKey":"` + idempotencyKey + `"`,
+		"create_conflict": `"name":"payment"`,
+	} {
+		t.Run(code, func(t *testing.T) {
+			p := requireProblem(t, 409, code, s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`",`+fields+`}`))
+			require.Equal(t, promiseID, p["existingPromiseId"])
+		})
+	}
 }
 
-func TestUnknownAndForeignCannotBeToldApart(t *testing.T) {
+// The answer about an unknown promise is the same, byte for byte, as the answer about another tenant's.
+func TestUnknownAndForeignLookTheSame(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.db.Tenant(t, "other")
@@ -119,10 +137,12 @@ func TestUnknownAndForeignCannotBeToldApart(t *testing.T) {
 				continue
 			}
 			for _, identifier := range identifiers {
-				got, err := s.handler(t, function).Invoke(t.Context(), httpEvent(t, "POST", slug, identifier, "", body))
-				require.NoError(t, err)
-				requireProblem(t, 404, "not_found", decodeResponse(t, got))
-				seen[string(got)] = true
+				t.Run(caseName(function, slug, identifier), func(t *testing.T) {
+					got, err := s.handler(t, function).Invoke(t.Context(), httpEvent(t, "POST", slug, identifier, "", body))
+					require.NoError(t, err)
+					requireProblem(t, 404, "not_found", decodeResponse(t, got))
+					seen[string(got)] = true
+				})
 			}
 		}
 	}

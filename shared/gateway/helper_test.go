@@ -96,7 +96,7 @@ func (s *service) promise(t testing.TB) {
 	tx, err := s.db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	for _, sql := range []string{
-		dbtest.Unbound, // a promise keeps its id
+		dbtest.Unbound, // allows a change of the id
 		"ALTER TABLE idempotency_key DROP CONSTRAINT idempotency_key_promise_id_fkey",
 		"UPDATE promise SET id = '" + promiseID + "'",
 		"UPDATE idempotency_key SET promise_id = '" + promiseID + "'",
@@ -153,15 +153,15 @@ type counts map[string]int64
 
 func (c counts) Count(name string, n int64) { c[name] += n }
 
-// caseName names a subtest after its input. It shortens each part.
+// caseName returns the name of a subtest: its input, each part shortened.
 func caseName(parts ...string) string {
 	names := make([]string, len(parts))
 	for i, part := range parts {
 		switch r := []rune(part); {
 		case part == "":
 			names[i] = "(empty)"
-		case len(r) > 60:
-			names[i] = string(r[:60]) + "..."
+		case len(r) > 100:
+			names[i] = string(r[:100]) + "..."
 		default:
 			names[i] = part
 		}
@@ -275,7 +275,7 @@ func gzipped(t testing.TB, text string) []byte {
 	return b.Bytes()
 }
 
-// sampleToken stands for a token in the sample events; with "raw" behind it, for one that takes the whole body.
+// sampleToken stands for a token in the sample events. With "raw" behind it, it stands for a token that takes the whole body.
 const sampleToken = "eyJ…"
 
 // authenticate stands for the lookup of a credential in the operation.
@@ -294,7 +294,7 @@ func authenticate(_ context.Context, source string, inHeader bool) (promise.Prin
 
 const form = "application/x-www-form-urlencoded"
 
-// callback is a call of a callback URL.
+// A callback is a call of a callback URL.
 type callback struct {
 	verb        string
 	query, path string // path: a token behind the verb
@@ -323,7 +323,7 @@ func (c callback) event(t testing.TB) []byte {
 	payload, err := json.Marshal(map[string]any{
 		"version": "2.0", "routeKey": route, "rawQueryString": c.query, "headers": headers, "pathParameters": variables,
 		"body": base64.StdEncoding.EncodeToString(c.body), "isBase64Encoded": true,
-		"requestContext": map[string]any{ // whatever an event says of the caller, the token counts
+		"requestContext": map[string]any{ // the token alone counts
 			"authorizer": map[string]any{"lambda": keyHolder(tenant, promise.Scopes...).Texts()},
 		},
 	})
@@ -469,7 +469,7 @@ type timedStore struct {
 	beyondBound, unavailable bool // BeginWait counts no call, or fails
 	endsEarly                bool // KeepWait ends each call
 	counted, ended           int
-	longest                  time.Duration // what BeginWait was asked for last
+	longest                  time.Duration // BeginWait's last argument of that name
 }
 
 const always = 1 << 30

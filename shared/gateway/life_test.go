@@ -21,7 +21,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// log is a workflow's event feed without its times and ids.
+// feed returns a workflow execution's events as JSON, without their times and ids.
 func (s *service) feed(t testing.TB) []string {
 	t.Helper()
 	var lines []string
@@ -39,46 +39,67 @@ func (s *service) feed(t testing.TB) []string {
 	return lines
 }
 
-func TestWhoAndWhy(t *testing.T) {
+// A promise and its event keep the settlement's principal and its comment.
+func TestSettledByAndComment(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
-	require.Equal(t, "duplicate", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"another"}`)["outcome"],
-		"what is said about a settlement is no part of it")
-	p := s.answer(t, "get-promise", payloadByID+"}")
-	require.Equal(t, "by telephone", p["comment"])
-	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
-	require.Equal(t, []string{
-		`{"eventType":"PROMISE_CREATED","promiseName":"payment","sequenceNumber":1}`,
-		`{"comment":"by telephone","eventType":"PROMISE_RESOLVED","promiseName":"payment","sequenceNumber":2,` +
-			`"settledBy":{"kind":"direct"},"state":"resolved","value":{"a":1}}`,
-	}, s.feed(t))
-
-	s = newService(t)
-	s.promise(t)
-	require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
-	require.Equal(t, map[string]any{"kind": "key", "id": apiKeyID}, s.answer(t, "get-promise", payloadByID+"}")["settledBy"])
+	t.Run("a direct invoke, with a comment", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t)
+		s.promise(t)
+		require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
+		require.Equal(t, "duplicate", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"another"}`)["outcome"],
+			"another comment is no conflict")
+		p := s.answer(t, "get-promise", payloadByID+"}")
+		require.Equal(t, "by telephone", p["comment"])
+		require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
+		require.Equal(t, []string{
+			`{"eventType":"PROMISE_CREATED","promiseName":"payment","sequenceNumber":1}`,
+			`{"comment":"by telephone","eventType":"PROMISE_RESOLVED","promiseName":"payment","sequenceNumber":2,` +
+				`"settledBy":{"kind":"direct"},"state":"resolved","value":{"a":1}}`,
+		}, s.feed(t))
+	})
+	t.Run("an API key", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t)
+		s.promise(t)
+		require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
+		require.Equal(t, map[string]any{"kind": "key", "id": apiKeyID}, s.answer(t, "get-promise", payloadByID+"}")["settledBy"])
+	})
 }
 
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	a := s.post(t, "cancel-promise", "id:"+promiseID, "", `{"reason":"withdrawn"}`)
-	require.Equal(t, 200, a.StatusCode)
-	require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
-	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`,"reason":"withdrawn"}`)["outcome"])
-	require.Equal(t, "cancelled", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"], "another reason is another settlement")
-	require.Equal(t, "cancelled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
-	requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
-	p := s.answer(t, "get-promise", payloadByID+"}")
-	require.Equal(t, "withdrawn", p["reason"])
-	require.NotContains(t, p, "error")
-	require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
-		`"settledBy":{"id":"`+apiKeyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
+	t.Run("a cancellation settles the promise", func(t *testing.T) {
+		a := s.post(t, "cancel-promise", "id:"+promiseID, "", `{"reason":"withdrawn"}`)
+		require.Equal(t, 200, a.StatusCode)
+		require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
+	})
+	t.Run("the same reason again is a duplicate", func(t *testing.T) {
+		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`,"reason":"withdrawn"}`)["outcome"])
+	})
+	t.Run("another reason is another settlement", func(t *testing.T) {
+		require.Equal(t, "cancelled", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"])
+	})
+	t.Run("a later resolve finds the promise cancelled", func(t *testing.T) {
+		require.Equal(t, "cancelled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
+	})
+	t.Run("a strict call with another reason fails", func(t *testing.T) {
+		requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
+	})
+	t.Run("the promise and its event have the reason, and no error", func(t *testing.T) {
+		p := s.answer(t, "get-promise", payloadByID+"}")
+		require.Equal(t, "withdrawn", p["reason"])
+		require.NotContains(t, p, "error")
+		require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
+			`"settledBy":{"id":"`+apiKeyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
+	})
+}
 
-	s = newService(t)
+func TestCancel_WithoutABody(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
 	s.promise(t)
 	require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+idempotencyKey, "", ``).StatusCode)
 	require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"])
@@ -88,132 +109,184 @@ func TestExtend(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	p := s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
-	require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
-	require.Equal(t, "pending", p["state"])
-	before := s.snapshot(t)
-	s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
-	require.Equal(t, before, s.snapshot(t), "a repeated call changes nothing")
-	require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
-
-	p = s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":0}`)
-	require.Equal(t, "timed_out", p["state"], "sooner than now is at once")
-	problem := requireProblem(t, 409, "timed_out", s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
-	require.Equal(t, "timed_out", problem["state"])
-	_, err := s.direct(t, "extend-promise", payloadByID+`,"timeoutMs":1}`)
-	requireFunctionError(t, "timed_out", err)
+	t.Run("the promise has the new deadline", func(t *testing.T) {
+		p := s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
+		require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
+		require.Equal(t, "pending", p["state"])
+	})
+	t.Run("a repeated call changes nothing", func(t *testing.T) {
+		before := s.snapshot(t)
+		s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
+		require.Equal(t, before, s.snapshot(t))
+	})
+	t.Run("the extension is an event", func(t *testing.T) {
+		require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
+	})
+	t.Run("a deadline of now ends the promise at once", func(t *testing.T) {
+		require.Equal(t, "timed_out", s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":0}`)["state"])
+	})
+	t.Run("a promise that timed out is not extended", func(t *testing.T) {
+		problem := requireProblem(t, 409, "timed_out", s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		require.Equal(t, "timed_out", problem["state"])
+		_, err := s.direct(t, "extend-promise", payloadByID+`,"timeoutMs":1}`)
+		requireFunctionError(t, "timed_out", err)
+	})
 	for outcome, code := range map[string]string{"resolved": "conflict", "rejected": "conflict", "cancelled": "cancelled"} {
-		s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
-		requireProblem(t, 409, code, s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		t.Run("a promise that is "+outcome+" is not extended", func(t *testing.T) {
+			s.db.Rewrite(t, "UPDATE promise SET resolved = TRUE, outcome = $1", outcome)
+			requireProblem(t, 409, code, s.post(t, "extend-promise", "id:"+promiseID, "", `{"timeoutMs":60000}`))
+		})
 	}
 }
 
 func TestOnTimeout(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	create := func(onTimeout, deadline string) map[string]any {
-		name := strconv.Itoa(time.Now().Nanosecond())
-		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"`+name+`","onTimeout":`+onTimeout+deadline+`}`)
+	names := 0
+	create := func(onTimeout, deadline string) map[string]any { // returns the promise as get-promise does
+		names++
+		p := s.answer(t, "create-promise", fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":"%s","name":"n%d","onTimeout":%s%s}`,
+			workflowID, names, onTimeout, deadline))
 		return s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`"}`)
 	}
-	p := create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":60000`)
-	require.Equal(t, "pending", p["state"])
-	require.Equal(t, map[string]any{"resolve": map[string]any{"approved": false}}, p["onTimeout"])
-	p = create(`{"reject":"nobody"}`, ``)
-	require.Equal(t, map[string]any{"reject": "nobody"}, p["onTimeout"], "the deadline may be set later")
-
-	p = create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":0`)
-	require.Equal(t, "resolved", p["state"])
-	require.Equal(t, map[string]any{"approved": false}, p["value"])
-	require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
-	require.NotContains(t, p, "onTimeout")
-	late := s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","value":{"approved" : false}}`)
-	require.Equal(t, "timed_out", late["outcome"], "the deadline did it, even where the bytes are the same")
-	require.Equal(t, "resolved", late["state"])
-	p = create(`{"reject":"nobody"}`, `,"timeoutMs":0`)
-	require.Equal(t, "rejected", p["state"])
-	require.Equal(t, "nobody", p["error"])
-	p = create(`{"resolve":null}`, `,"timeoutMs":0`)
-	require.Equal(t, "resolved", p["state"])
-	require.Contains(t, p, "value")
-
-	twice := `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","name":"twice","timeoutMs":0,"onTimeout":`
-	s.answer(t, "create-promise", twice+`{"resolve":1}}`)
-	require.Equal(t, false, s.answer(t, "create-promise", twice+`{"resolve":1}}`)["created"])
-	_, err := s.direct(t, "create-promise", twice+`{"resolve":2}}`)
-	requireFunctionError(t, "create_conflict", err)
+	t.Run("a pending promise shows it", func(t *testing.T) {
+		p := create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":60000`)
+		require.Equal(t, "pending", p["state"])
+		require.Equal(t, map[string]any{"resolve": map[string]any{"approved": false}}, p["onTimeout"])
+	})
+	t.Run("a promise without a deadline may have it", func(t *testing.T) {
+		p := create(`{"reject":"nobody"}`, ``)
+		require.Equal(t, map[string]any{"reject": "nobody"}, p["onTimeout"])
+	})
+	t.Run("the deadline resolves the promise with its value", func(t *testing.T) {
+		p := create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":0`)
+		require.Equal(t, "resolved", p["state"])
+		require.Equal(t, map[string]any{"approved": false}, p["value"])
+		require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
+		require.NotContains(t, p, "onTimeout")
+	})
+	t.Run("a late call with the same bytes is no duplicate", func(t *testing.T) {
+		p := create(`{"resolve": {"approved" : false}}`, `,"timeoutMs":0`)
+		late := s.answer(t, "resolve", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","value":{"approved" : false}}`)
+		require.Equal(t, "timed_out", late["outcome"])
+		require.Equal(t, "resolved", late["state"])
+	})
+	t.Run("the deadline rejects the promise with its error", func(t *testing.T) {
+		p := create(`{"reject":"nobody"}`, `,"timeoutMs":0`)
+		require.Equal(t, "rejected", p["state"])
+		require.Equal(t, "nobody", p["error"])
+	})
+	t.Run("its value may be null", func(t *testing.T) {
+		p := create(`{"resolve":null}`, `,"timeoutMs":0`)
+		require.Equal(t, "resolved", p["state"])
+		require.Contains(t, p, "value")
+	})
+	t.Run("a repeated create must have the same", func(t *testing.T) {
+		twice := `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","name":"twice","timeoutMs":0,"onTimeout":`
+		s.answer(t, "create-promise", twice+`{"resolve":1}}`)
+		require.Equal(t, false, s.answer(t, "create-promise", twice+`{"resolve":1}}`)["created"])
+		_, err := s.direct(t, "create-promise", twice+`{"resolve":2}}`)
+		requireFunctionError(t, "create_conflict", err)
+	})
 }
 
+// With holdSeconds, a settlement waits under its key for the promise, and the promise is settled when it is created.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	begun := time.Now().Truncate(time.Millisecond) // times are answered with fewer digits
+	begun := time.Now().Truncate(time.Millisecond) // answers have times with fewer digits
 	resolve := `{"tenant":"demo","key":"` + idempotencyKey + `","value":{"a" :1},"comment":"early","holdSeconds":60`
+	reject := `{"tenant":"demo","key":"` + idempotencyKey + `","error":"no","holdSeconds":60`
 	a := s.post(t, "resolve", "key:"+idempotencyKey, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
 	require.Equal(t, 202, a.StatusCode)
 	var held map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &held))
-	require.Len(t, held, 4)
-	require.Equal(t, "held", held["outcome"])
-	require.Equal(t, idempotencyKey, held["idempotencyKey"])
-	require.Equal(t, "key:"+idempotencyKey, held["identifier"])
-	at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
-	require.NoError(t, err)
-	require.False(t, at.Before(begun.Add(time.Minute)))
-	require.False(t, at.After(time.Now().Add(time.Minute)))
-
-	again := s.answer(t, "resolve-by-key", resolve+"}")
 	about := func(outcome string) map[string]any {
-		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": idempotencyKey, "identifier": "key:" + idempotencyKey}
+		return map[string]any{
+			"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": idempotencyKey, "identifier": "key:" + idempotencyKey,
+		}
 	}
-	require.Equal(t, about("duplicate"), again)
-	other := `{"tenant":"demo","key":"` + idempotencyKey + `","error":"no","holdSeconds":60`
-	require.Equal(t, about("conflict"), s.answer(t, "reject", other+"}"))
-	_, err = s.direct(t, "reject", other+`,"strict":true}`)
-	problem := requireFunctionError(t, "conflict", err)
-	for name, want := range about("conflict") {
-		require.Equal(t, want, problem[name], name)
+	t.Run("the answer has the key and the expiry", func(t *testing.T) {
+		require.Equal(t, about("held"), held)
+		at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
+		require.NoError(t, err)
+		require.False(t, at.Before(begun.Add(time.Minute)))
+		require.False(t, at.After(time.Now().Add(time.Minute)))
+	})
+	t.Run("a repeated call is a duplicate", func(t *testing.T) {
+		require.Equal(t, about("duplicate"), s.answer(t, "resolve-by-key", resolve+"}"))
+	})
+	t.Run("another settlement under the key is a conflict", func(t *testing.T) {
+		require.Equal(t, about("conflict"), s.answer(t, "reject", reject+"}"))
+	})
+	t.Run("a strict conflict is an error with the same fields", func(t *testing.T) {
+		_, err := s.direct(t, "reject", reject+`,"strict":true}`)
+		problem := requireFunctionError(t, "conflict", err)
+		for name, want := range about("conflict") {
+			require.Equal(t, want, problem[name], name)
+		}
+		require.NotContains(t, problem, "promiseId")
+	})
+	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`, "get-promise": ""} {
+		t.Run(function+" without holdSeconds finds no promise yet", func(t *testing.T) {
+			requireProblem(t, 404, "not_found", s.post(t, function, "key:"+idempotencyKey, "", body))
+		})
 	}
-	require.NotContains(t, problem, "promiseId")
+	t.Run("the promise is created settled", func(t *testing.T) {
+		a := s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+idempotencyKey+`"}`)
+		require.Equal(t, 201, a.StatusCode)
+		require.Contains(t, a.Body, `"value":{"a" :1}`)
+		require.Contains(t, a.Body, `"state":"resolved"`)
+		require.Contains(t, a.Body, `"comment":"early"`)
+		require.Len(t, s.feed(t), 2)
+	})
+	t.Run("the repeated call is then a duplicate of the promise's settlement", func(t *testing.T) {
+		require.Equal(t, "duplicate", s.answer(t, "resolve-by-key", resolve+"}")["outcome"])
+	})
+	require.Empty(t, s.counts, "none expired")
+}
 
-	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
-		requireProblem(t, 404, "not_found", s.post(t, function, "key:"+idempotencyKey, "", body))
+// A promise does not use an early settlement that expired. The log and a metric report it.
+func TestHold_Expired(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	hold := func(key string) {
+		t.Helper()
+		s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"`+key+`","value":1,"holdSeconds":60}`)
+		s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = $1", key)
 	}
-	got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+idempotencyKey, "", ""))
-	require.NoError(t, err)
-	requireProblem(t, 404, "not_found", decodeResponse(t, got))
+	t.Run("the promise is created pending", func(t *testing.T) {
+		hold("k2")
+		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
+		require.Equal(t, "pending", p["state"])
+		require.Equal(t, counts{"HoldsExpired": 1}, s.counts)
+		require.Contains(t, s.log.String(), `msg="held settlement expired unused" tenant=demo key=k2`)
+	})
+	t.Run("another early settlement replaces it", func(t *testing.T) {
+		hold("k3")
+		require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
+		require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
+	})
+}
 
-	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+idempotencyKey+`"}`)
-	require.Equal(t, 201, a.StatusCode)
-	require.Contains(t, a.Body, `"value":{"a" :1}`)
-	require.Contains(t, a.Body, `"state":"resolved"`)
-	require.Contains(t, a.Body, `"comment":"early"`)
-	require.Len(t, s.feed(t), 2)
-	require.Equal(t, "duplicate", s.answer(t, "resolve-by-key", resolve+"}")["outcome"], "now it is the promise's")
-	require.Empty(t, s.counts)
-
-	// One whose time is over is no use any more, and that is told.
-	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k2","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k2'")
-	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"second","idempotencyKey":"k2"}`)
-	require.Equal(t, "pending", p["state"])
-	require.Equal(t, counts{"HoldsExpired": 1}, s.counts)
-	require.Contains(t, s.log.String(), `msg="held settlement expired unused" tenant=demo key=k2`)
-	s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":1,"holdSeconds":60}`)
-	s.db.Exec(t, "UPDATE idempotency_key SET held_until = NOW() WHERE key = 'k3'")
-	require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
-	require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
-	_, err = s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
-	requireFunctionError(t, "unknown_field", err)
-	_, err = s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
-	requireFunctionError(t, "not_found", err)
+func TestHold_Refused(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	t.Run("by an id", func(t *testing.T) {
+		_, err := s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "unknown_field", err)
+	})
+	t.Run("for an unknown tenant", func(t *testing.T) {
+		_, err := s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "not_found", err)
+	})
 }
 
 func TestWait(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	// One connection for all: whoever waits must not keep it.
+	// All calls share one connection, so a waiting call must not keep it.
 	conf, err := pgxpool.ParseConfig(s.db.URL)
 	require.NoError(t, err)
 	conf.MaxConns = 1
@@ -238,21 +311,27 @@ func TestWait(t *testing.T) {
 			waiters <- woken{string(a), err}
 		}()
 	}
-	time.Sleep(300 * time.Millisecond) // they are asleep
-	require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
-	for range 8 {
-		w := <-waiters
-		require.NoError(t, w.err)
-		require.Contains(t, w.answer, `"state":"resolved"`)
-	}
-	got := s.answer(t, "wait-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
-	require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
-	p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
-	p = s.answer(t, "wait-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
-	require.Equal(t, "timed_out", p["state"], "a deadline ends the wait, too")
+	time.Sleep(300 * time.Millisecond) // they wait for their next poll
+	t.Run("the settlement ends all waits", func(t *testing.T) {
+		require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
+		for range 8 {
+			w := <-waiters
+			require.NoError(t, w.err)
+			require.Contains(t, w.answer, `"state":"resolved"`)
+		}
+	})
+	t.Run("without an event, the wait ends with an empty page", func(t *testing.T) {
+		got := s.answer(t, "wait-events", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","after":2,"waitSeconds":1}`)
+		require.Equal(t, map[string]any{"events": []any{}, "nextAfter": 2.0}, got)
+	})
+	t.Run("a deadline ends the wait", func(t *testing.T) {
+		p := s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"soon","timeoutMs":500}`)
+		p = s.answer(t, "wait-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`","waitSeconds":25}`)
+		require.Equal(t, "timed_out", p["state"])
+	})
 }
 
-// A wait ends when its process is about to end, with the truth of that moment.
+// A wait ends when its process is about to end. The answer is the present state.
 func TestWaitEndsBeforeTheProcess(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -261,28 +340,30 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 		{"wait-promise", payloadByID + `,"waitSeconds":25}`, `"state":"pending"`},
 		{"wait-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
 	} {
-		h := s.handler(t, c.function)
-		looks, stopping := make(chan struct{}, 1000), make(chan struct{})
-		h.Store, h.Stopping = pollReporter{h.Store, looks}, stopping
-		answers := make(chan string, 1)
-		go func() {
-			a, err := h.Invoke(t.Context(), []byte(c.payload))
-			assert.NoError(t, err)
-			answers <- string(a)
-		}()
-		<-looks
-		close(stopping)
-		before := len(looks)
-		require.Contains(t, <-answers, c.want)
-		require.NotEmpty(t, looks, "it looked once more")
-		require.LessOrEqual(t, len(looks)-before, 2, "that look, and one that was under way")
-		got, err := h.Invoke(t.Context(), []byte(c.payload))
-		require.NoError(t, err)
-		require.Contains(t, string(got), c.want, "a process that was asked to end answers at once, too")
+		t.Run(c.function, func(t *testing.T) {
+			h := s.handler(t, c.function)
+			polls, stopping := make(chan struct{}, 1000), make(chan struct{})
+			h.Store, h.Stopping = pollReporter{h.Store, polls}, stopping
+			answers := make(chan string, 1)
+			go func() {
+				a, err := h.Invoke(t.Context(), []byte(c.payload))
+				assert.NoError(t, err)
+				answers <- string(a)
+			}()
+			<-polls
+			close(stopping)
+			before := len(polls)
+			require.Contains(t, <-answers, c.want)
+			require.NotEmpty(t, polls, "the call polled once more")
+			require.LessOrEqual(t, len(polls)-before, 2, "the last poll, and one that was running")
+			got, err := h.Invoke(t.Context(), []byte(c.payload))
+			require.NoError(t, err)
+			require.Contains(t, string(got), c.want, "a later call of the process is answered at once")
+		})
 	}
 }
 
-// lookedAt reports each look of a call that waits.
+// A pollReporter is a store that reports each poll of a waiting call.
 type pollReporter struct {
 	gateway.Store
 	polls chan struct{}
@@ -322,19 +403,23 @@ func TestListPromises(t *testing.T) {
 		return names, page.NextCursor
 	}
 	all, cursor := list("")
-	require.Equal(t, "n4 n3 n2 n1 n0 payment ", all)
-	require.Empty(t, cursor)
-	var paged strings.Builder
-	for cursor = "first"; cursor != ""; {
-		query := "limit=4"
-		if cursor != "first" {
-			query += "&cursor=" + cursor
+	t.Run("one page lists all, newest first", func(t *testing.T) {
+		require.Equal(t, "n4 n3 n2 n1 n0 payment ", all)
+		require.Empty(t, cursor)
+	})
+	t.Run("several pages list the same", func(t *testing.T) {
+		var paged strings.Builder
+		for cursor := "first"; cursor != ""; {
+			query := "limit=4"
+			if cursor != "first" {
+				query += "&cursor=" + cursor
+			}
+			var names string
+			names, cursor = list(query)
+			paged.WriteString(names)
 		}
-		var names string
-		names, cursor = list(query)
-		paged.WriteString(names)
-	}
-	require.Equal(t, all, paged.String())
+		require.Equal(t, all, paged.String())
+	})
 	for query, want := range map[string]string{
 		"state=resolved":        "payment ",
 		"state=pending&limit=1": "n4 ",
@@ -345,15 +430,21 @@ func TestListPromises(t *testing.T) {
 		"timeoutBefore=2100-01-01T00:00:00Z&state=pending":              "n0 n1 n2 n3 n4 ",
 		"state=cancelled": "",
 	} {
-		names, _ := list(query)
-		require.Equal(t, want, names, query)
+		t.Run(query, func(t *testing.T) {
+			names, _ := list(query)
+			require.Equal(t, want, names)
+		})
 	}
-	require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo","state":"pending","limit":3}`)["promises"], 3)
-	_, err := s.direct(t, "list-promises", `{"tenant":"nobody"}`)
-	requireFunctionError(t, "not_found", err)
+	t.Run("direct, with a state and a limit", func(t *testing.T) {
+		require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo","state":"pending","limit":3}`)["promises"], 3)
+	})
+	t.Run("an unknown tenant", func(t *testing.T) {
+		_, err := s.direct(t, "list-promises", `{"tenant":"nobody"}`)
+		requireFunctionError(t, "not_found", err)
+	})
 }
 
-// A page of the largest values is cut where Lambda's 6 MB would be, and goes on from there.
+// A page of the largest values ends before Lambda's limit of 6 MB, and the next page continues it.
 func TestPagesFitLambda(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -434,53 +525,60 @@ func TestBatch(t *testing.T) {
 	results := s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+strings.Join(texts, " , ")+`]}`)["results"].([]any)
 	require.Len(t, results, len(items))
 	for n, i := range items {
-		r := results[n].(map[string]any)
-		if code, isProblem := r["code"]; isProblem {
-			require.Equal(t, i.outcome, code, i.item)
-			continue
-		}
-		require.Equal(t, i.outcome, r["outcome"], i.item)
-		require.Equal(t, promiseID, r["promiseId"])
-		require.Equal(t, i.outcome == "settled", r["resolved"])
+		t.Run(caseName(i.item, i.outcome), func(t *testing.T) {
+			r := results[n].(map[string]any)
+			if code, isProblem := r["code"]; isProblem {
+				require.Equal(t, i.outcome, code)
+				return
+			}
+			require.Equal(t, i.outcome, r["outcome"])
+			require.Equal(t, promiseID, r["promiseId"])
+			require.Equal(t, i.outcome == "settled", r["resolved"])
+		})
 	}
-	p := s.answer(t, "get-promise", payloadByID+"}")
-	require.Equal(t, "first", p["comment"])
-	require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
-	require.Len(t, s.feed(t), 2)
-
-	hundred := strings.Repeat(`,{"identifier":"id:`+promiseID+`","value":1}`, 100)[1:]
-	require.Len(t, s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+hundred+`]}`)["results"], 100)
-	a := s.post(t, "batch-resolve", "", "", `{"items":[`+hundred+`,1]}`)
-	requireProblem(t, 400, "out_of_range", a)
-	require.NotContains(t, s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"].([]any)[0], "outcome")
+	t.Run("the promise has the first settlement", func(t *testing.T) {
+		p := s.answer(t, "get-promise", payloadByID+"}")
+		require.Equal(t, "first", p["comment"])
+		require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
+		require.Len(t, s.feed(t), 2)
+	})
+	t.Run("a batch has at most 100 items", func(t *testing.T) {
+		hundred := strings.Repeat(`,{"identifier":"id:`+promiseID+`","value":1}`, 100)[1:]
+		require.Len(t, s.answer(t, "batch-resolve", `{"tenant":"demo","items":[`+hundred+`]}`)["results"], 100)
+		requireProblem(t, 400, "out_of_range", s.post(t, "batch-resolve", "", "", `{"items":[`+hundred+`,1]}`))
+	})
+	t.Run("an unknown tenant", func(t *testing.T) {
+		results := s.answer(t, "batch-resolve", `{"tenant":"nobody","items":[{"identifier":"key:k","value":1}]}`)["results"]
+		require.NotContains(t, results.([]any)[0], "outcome")
+	})
 }
 
-// looking counts the looks that have been answered.
-type looking struct {
+// A pollCounter is a store that counts the polls that it has answered.
+type pollCounter struct {
 	gateway.Store
 	n atomic.Int32
 }
 
-func (l *looking) Get(ctx context.Context, slug string, i promise.Identifier) (promise.Promise, error) {
+func (l *pollCounter) Get(ctx context.Context, slug string, i promise.Identifier) (promise.Promise, error) {
 	defer l.n.Add(1)
 	return l.Store.Get(ctx, slug, i)
 }
 
-// A key past its time is free as soon as its promise is settled: whoever waits by it is told of that promise all the same.
-func TestWaitByAKeyThatIsOver(t *testing.T) {
+// An expired key may be reassigned once its promise is settled. A call that waits by the key still returns that promise.
+func TestWaitByAnExpiredKey(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
 	s.db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-	looks := &looking{Store: s.store}
+	polls := &pollCounter{Store: s.store}
 	get := s.handler(t, "wait-promise")
-	get.Store = looks
+	get.Store = polls
 	woken := make(chan string, 1)
 	go func() {
 		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+idempotencyKey+`","waitSeconds":25}`))
 		woken <- fmt.Sprint(string(a), err)
 	}()
-	require.Eventually(t, func() bool { return looks.n.Load() > 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return polls.n.Load() > 0 }, time.Minute, time.Millisecond)
 	s.answer(t, "resolve", payloadByID+`,"value":1}`)
 	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+idempotencyKey+`"}`)
 	a := <-woken
@@ -488,6 +586,7 @@ func TestWaitByAKeyThatIsOver(t *testing.T) {
 	require.Contains(t, a, `"state":"resolved"`)
 }
 
+// An unknown field may have a long name, and its error is small nevertheless.
 func TestAnAnswerDoesNotGrowWithTheCall(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

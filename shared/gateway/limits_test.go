@@ -18,8 +18,8 @@ func newTenantHandler(s *service) *gateway.TenantHandler {
 	return &gateway.TenantHandler{Store: repository.New(s.db.Pool), Timeout: time.Minute, Log: slog.New(slog.NewTextHandler(s.log, nil))}
 }
 
-// A direct invoke for a suspended tenant is told so, by every operation, whatever it asks for; a tenant that there is not stays
-// not_found, and so does the HTTP form: its credential is refused before.
+// For a suspended tenant, every operation answers every direct invoke with forbidden. For an unknown tenant it answers with
+// not_found, and so does the HTTP form, where the authorizer refuses a suspended tenant's credential.
 func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -50,7 +50,7 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 		return []byte(strings.TrimSuffix(`{"tenant":"`+slug+`",`+fields, ",") + "}")
 	}
 	require.Len(t, payloads, len(operations)-1, "all but the callback URLs, which have no direct form")
-	_, err := store.WorkflowExecutionID(t.Context(), tenant, "order-1") // its id is known when it is suspended
+	_, err := store.WorkflowExecutionID(t.Context(), tenant, "order-1") // so that the id is stored before the tenant is suspended
 	require.NoError(t, err)
 	s.store = store
 	suspended, err := store.SuspendTenant(t.Context(), tenant, true)
@@ -60,30 +60,35 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	for function, all := range payloads {
 		for _, fields := range all {
 			h := s.handler(t, function)
-			_, err := h.Invoke(t.Context(), direct(tenant, fields))
-			p := requireFunctionError(t, "forbidden", err)
-			require.Equal(t, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.", p["detail"], function)
-			out, err := h.Invoke(t.Context(), direct("nobody", fields))
-			if function == "batch-resolve" {
-				require.NoError(t, err)
-				require.Contains(t, string(out), "not_found")
-			} else {
-				requireFunctionError(t, "not_found", err)
-			}
+			t.Run(caseName(function, fields, "suspended"), func(t *testing.T) {
+				_, err := h.Invoke(t.Context(), direct(tenant, fields))
+				p := requireFunctionError(t, "forbidden", err)
+				require.Equal(t, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.", p["detail"])
+			})
+			t.Run(caseName(function, fields, "unknown"), func(t *testing.T) {
+				out, err := h.Invoke(t.Context(), direct("nobody", fields))
+				if function == "batch-resolve" {
+					require.NoError(t, err)
+					require.Contains(t, string(out), "not_found")
+				} else {
+					requireFunctionError(t, "not_found", err)
+				}
+			})
 		}
 	}
-	out, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
-	require.NoError(t, err)
-	requireProblem(t, 404, "not_found", decodeResponse(t, out))
-	require.Equal(t, before, s.snapshot(t))
-
-	_, err = store.SuspendTenant(t.Context(), tenant, false)
-	require.NoError(t, err)
-	_, err = s.handler(t, "resolve-by-key").Invoke(t.Context(), direct(tenant, payloads["resolve-by-key"][0]))
-	require.NoError(t, err)
+	t.Run("the HTTP form", func(t *testing.T) {
+		requireProblem(t, 404, "not_found", respond(t, s.handler(t, "get-promise"), httpEvent(t, "GET", tenant, "id:"+promiseID, "", "")))
+	})
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
+	t.Run("a resumed tenant", func(t *testing.T) {
+		_, err := store.SuspendTenant(t.Context(), tenant, false)
+		require.NoError(t, err)
+		_, err = s.handler(t, "resolve-by-key").Invoke(t.Context(), direct(tenant, payloads["resolve-by-key"][0]))
+		require.NoError(t, err)
+	})
 }
 
-// Both forms are told the limit that a call has met.
+// In both forms, the error names the limit that the call met.
 func TestQuotaExceeded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -101,17 +106,16 @@ func TestQuotaExceeded(t *testing.T) {
 		require.NotEmpty(t, p["detail"])
 	}
 	both := func(function, method, identifier, fields, quota string, limit float64) {
-		t.Helper()
-		out, err := s.handler(t, function).Invoke(t.Context(), httpEvent(t, method, tenant, identifier, "", "{"+fields+"}"))
-		require.NoError(t, err)
-		r := decodeResponse(t, out)
-		require.Equal(t, "5", r.Headers["retry-after"])
-		requireFull(requireProblem(t, 429, "quota_exceeded", r), quota, limit)
-		if text, ok := strings.CutPrefix(identifier, "key:"); ok {
-			fields += `,"key":"` + text + `"`
-		}
-		_, err = s.handler(t, function).Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`",`+fields+"}"))
-		requireFull(requireFunctionError(t, "quota_exceeded", err), quota, limit)
+		t.Run(caseName(function, quota), func(t *testing.T) {
+			r := respond(t, s.handler(t, function), httpEvent(t, method, tenant, identifier, "", "{"+fields+"}"))
+			require.Equal(t, "5", r.Headers["retry-after"])
+			requireFull(requireProblem(t, 429, "quota_exceeded", r), quota, limit)
+			if text, ok := strings.CutPrefix(identifier, "key:"); ok {
+				fields += `,"key":"` + text + `"`
+			}
+			_, err := s.handler(t, function).Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`",`+fields+"}"))
+			requireFull(requireFunctionError(t, "quota_exceeded", err), quota, limit)
+		})
 	}
 	both("create-promise", "POST", "", `"workflowExecutionId":"`+workflowID+`","name":"another"`, "workflowPromises", 1)
 	both("resolve", "POST", "key:new", `"value":1,"holdSeconds":60`, "held", 0)
@@ -122,16 +126,18 @@ func TestQuotaExceeded(t *testing.T) {
 	_, err = store.StoreCounts(t.Context(), counts)
 	require.NoError(t, err)
 	both("create-promise", "POST", "", `"workflowId":"order-1","name":"payment"`, "pending", 1)
-	_, err = s.handler(t, "batch-resolve").Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`","items":[{"identifier":"id:`+promiseID+`","value":1}]}`))
-	require.NoError(t, err, "no limit refuses a settlement")
-
-	h := newTenantHandler(s)
-	out, err := h.Invoke(t.Context(), []byte(`{"action":"list-tenants"}`))
-	require.NoError(t, err)
-	require.Contains(t, string(out), `"limits":{"held":0,"heldBytes":67108864,"pending":1,"workflowPromises":1},"counts":{"pending":1,"held":0,"heldBytes":0,"countedAt":"20`)
+	t.Run("no limit refuses a settlement", func(t *testing.T) {
+		_, err := s.handler(t, "batch-resolve").Invoke(t.Context(), []byte(`{"tenant":"`+tenant+`","items":[{"identifier":"id:`+promiseID+`","value":1}]}`))
+		require.NoError(t, err)
+	})
+	t.Run("list-tenants shows limits and counts", func(t *testing.T) {
+		out, err := newTenantHandler(s).Invoke(t.Context(), []byte(`{"action":"list-tenants"}`))
+		require.NoError(t, err)
+		require.Contains(t, string(out), `"limits":{"held":0,"heldBytes":67108864,"pending":1,"workflowPromises":1},"counts":{"pending":1,"held":0,"heldBytes":0,"countedAt":"20`)
+	})
 }
 
-// A deletion does what the call's time allows, and says whether more is left.
+// A deletion deletes as much as the call's time allows, and reports whether rows are left.
 func TestADeletionInPieces(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -143,29 +149,39 @@ func TestADeletionInPieces(t *testing.T) {
 		require.NoError(t, err)
 		return string(out)
 	}
-	dry := manage(`{"action":"delete-tenant","slug":"demo"}`)
-	require.Contains(t, dry, `"dryRun":true,"contains":{"promises":1,"idempotencyKeys":1,"events":1,"workflowExecutions":1,"apiKeys":0}}`)
-	before := s.snapshot(t)
-	require.Equal(t, dry, manage(`{"action":"delete-tenant","slug":"demo","confirm":false}`))
-	require.Equal(t, before, s.snapshot(t))
+	t.Run("without confirm, it counts and deletes nothing", func(t *testing.T) {
+		before := s.snapshot(t)
+		dry := manage(`{"action":"delete-tenant","slug":"demo"}`)
+		require.Contains(t, dry, `"dryRun":true,"contains":{"promises":1,"idempotencyKeys":1,"events":1,"workflowExecutions":1,"apiKeys":0}}`)
+		require.Equal(t, dry, manage(`{"action":"delete-tenant","slug":"demo","confirm":false}`))
+		require.Equal(t, before, s.snapshot(t))
+	})
 	manage(`{"action":"suspend-tenant","slug":"demo"}`)
-	tx, err := s.db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE") // another transaction has what is left
-	require.NoError(t, err)
-	h.Timeout = time.Second
-	require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`),
-		`"deleted":{"promises":0,"idempotencyKeys":0,"events":0,"workflowExecutions":0,"apiKeys":0},"done":false}`)
-	require.NoError(t, tx.Rollback(t.Context()))
-	_, err = h.Invoke(t.Context(), []byte(`{"action":"resume-tenant","slug":"demo"}`))
-	requireFunctionError(t, "forbidden", err)
-	h.Timeout = time.Minute
-	require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`), `"done":true,"slugFreeAt":"20`)
-	_, err = h.Invoke(t.Context(), []byte(`{"action":"create-tenant","slug":"demo"}`))
-	require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is free again at ")
+	t.Run("while another transaction locks the rows, it is not done", func(t *testing.T) {
+		tx, err := s.db.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE")
+		require.NoError(t, err)
+		h.Timeout = time.Second
+		require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`),
+			`"deleted":{"promises":0,"idempotencyKeys":0,"events":0,"workflowExecutions":0,"apiKeys":0},"done":false}`)
+		require.NoError(t, tx.Rollback(t.Context()))
+	})
+	t.Run("a tenant that is being deleted cannot be resumed", func(t *testing.T) {
+		_, err := h.Invoke(t.Context(), []byte(`{"action":"resume-tenant","slug":"demo"}`))
+		requireFunctionError(t, "forbidden", err)
+	})
+	t.Run("a later call completes it", func(t *testing.T) {
+		h.Timeout = time.Minute
+		require.Contains(t, manage(`{"action":"delete-tenant","slug":"demo","confirm":true}`), `"done":true,"slugFreeAt":"20`)
+	})
+	t.Run("the slug is reserved for some time", func(t *testing.T) {
+		_, err := h.Invoke(t.Context(), []byte(`{"action":"create-tenant","slug":"demo"}`))
+		require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is free again at ")
+	})
 }
 
-// The error for an unknown field lists each field of manage-tenants once, however many actions share it.
+// The error for an unknown field lists each field of manage-tenants once, even if several actions share it.
 func TestManageTenantsListsItsFieldsOnce(t *testing.T) {
 	t.Parallel()
 	h := &gateway.TenantHandler{Log: slog.New(slog.DiscardHandler), Timeout: time.Minute}

@@ -16,9 +16,8 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// FuzzParseObject checks the walk through a JSON text against encoding/json:
-// what the one takes the other takes, but for the rules that are stricter here,
-// and both find the same.
+// FuzzParseObject compares parseObject with encoding/json. Both accept the same texts,
+// apart from the stricter rules of parseObject, and find the same fields.
 func FuzzParseObject(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { } `, `{"a":1}`, `{"a":{"b":[1,"}"]},"c":"\"\\","d":null}`, `{"\u0061":1,"a":2}`, `{"a":1,"a":2}`, `[]`, `"x"`, `1`,
@@ -56,7 +55,7 @@ func FuzzParseObject(f *testing.F) {
 		}
 		if len(names) > 0 {
 			_, err := parseObject(text, names[1:])
-			require.Equal(t, promise.CodeUnknownField, codeOf(err), "a field that is not known")
+			require.Equal(t, promise.CodeUnknownField, codeOf(err), "an unknown field")
 		}
 	})
 }
@@ -66,25 +65,33 @@ func TestParseObjectDepth(t *testing.T) {
 	nested := func(depth int) []byte {
 		return []byte(strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth))
 	}
-	o, err := parseObject(nested(10_000), []string{"a"})
-	require.NoError(t, err)
-	require.Equal(t, string(nested(9_999)), string(o[0].raw))
-	_, err = parseObject(nested(10_001), []string{"a"})
-	require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
-	require.Equal(t, "a", promise.AsError(err).Field)
-	require.Equal(t, promise.CodeValueTooLarge, expectedCode(nested(10_001)))
+	t.Run("at the limit", func(t *testing.T) {
+		o, err := parseObject(nested(10_000), []string{"a"})
+		require.NoError(t, err)
+		require.Equal(t, string(nested(9_999)), string(o[0].raw))
+	})
+	t.Run("above the limit", func(t *testing.T) {
+		_, err := parseObject(nested(10_001), []string{"a"})
+		require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
+		require.Equal(t, "a", promise.AsError(err).Field)
+		require.Equal(t, promise.CodeValueTooLarge, expectedCode(nested(10_001)))
+	})
 	for _, text := range []string{
 		strings.Repeat("[", 1_000_000), `{"a":1,"b":` + strings.Repeat("[", 10_000), `{"b" : "\"[[" , "a":[` + strings.Repeat(`{"]":[`, 5_000) + "}",
 	} {
-		_, err = parseObject([]byte(text), []string{"a"})
-		require.Equal(t, promise.CodeValueTooLarge, codeOf(err), "%.40s", text)
+		t.Run("too deep before its end: "+text[:20], func(t *testing.T) {
+			_, err := parseObject([]byte(text), []string{"a"})
+			require.Equal(t, promise.CodeValueTooLarge, codeOf(err))
+		})
 	}
-	_, err = parseObject([]byte(`{"a":`+strings.Repeat("[", 9_999)), []string{"a"})
-	require.Equal(t, promise.CodeMalformedJSON, codeOf(err), "it ends too early, and is not too deep")
+	t.Run("not too deep before its end", func(t *testing.T) {
+		_, err := parseObject([]byte(`{"a":`+strings.Repeat("[", 9_999)), []string{"a"})
+		require.Equal(t, promise.CodeMalformedJSON, codeOf(err))
+	})
 }
 
-// wrong is what encoding/json finds wrong with a text that must be an object,
-// with the stricter rules.
+// expectedCode returns the code for a text that must be an object, by means of
+// encoding/json and the stricter rules.
 func expectedCode(text []byte) promise.Code {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if !utf8.Valid(text) || len(text) > 0 && text[0] == 0 || len(text) > 1 && text[1] == 0 {
@@ -117,7 +124,7 @@ func expectedCode(text []byte) promise.Code {
 	return ""
 }
 
-// checkValue checks what is read of one value.
+// checkValue compares the readers of one JSON value with encoding/json.
 func checkValue(t *testing.T, raw json.RawMessage) {
 	switch raw[0] {
 	case '[':

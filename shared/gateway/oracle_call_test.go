@@ -11,7 +11,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// calls is what the function asks of the store.
+// calls returns the calls that must reach the store.
 func (o *oracle) calls(function string) []storeCall {
 	method, args := "", []any(nil)
 	switch function {
@@ -212,7 +212,7 @@ func (o *oracle) filter() promise.Filter {
 		case "timeoutBefore":
 			at := o.time(s)
 			f.TimeoutBefore = &at
-		case "cursor": // which has a target of its own
+		case "cursor": // cursors have a fuzz target of their own
 			c, err := promise.ParseCursor(s)
 			o.refuse(err != nil)
 			f.After = &c

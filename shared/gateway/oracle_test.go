@@ -21,9 +21,9 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// oracle reads a call a second time, with encoding/json, regular expressions
-// and README.md in place of this package: what must reach the store, or that
-// the call is refused, and nothing does. It tells no codes.
+// An oracle reads a call a second time, by encoding/json, regular expressions and the
+// rules of README.md. It returns the calls that must reach the store, or refuses the
+// call. It knows no error codes.
 type oracle struct {
 	refused bool
 	limit   int // of a value
@@ -38,18 +38,18 @@ type oracle struct {
 	body       map[string]json.RawMessage
 	query      map[string]json.RawMessage // in the direct form, the body
 	isText     bool                       // query: every value is a string
-	results    []bool                     // of a batch: which items are good
+	results    []bool                     // of a batch: which items are valid
 }
 
-// What each function takes.
+// functions describes the input of each function.
 var functions = map[string]struct {
 	body, query  []string
-	identifier   string // what it may begin with; empty: there is none
+	identifier   string // its allowed prefixes; empty: the function takes none
 	scope        promise.Scope
 	verb         promise.Verb
 	bodyOptional bool
 	ofWorkflow   bool
-	unrouted     bool // it reads no event
+	unrouted     bool // it takes no event
 }{
 	"create-promise": {scope: "create", body: []string{
 		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
@@ -95,8 +95,9 @@ var (
 	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // of a JSON string
 )
 
-// isHTTPEvent says whether a payload has the event form, and whether it is odd:
-// Lambda hands on JSON alone, and API Gateway writes UTF-8 and no name twice.
+// isHTTPEvent reports whether a payload has the form of an event. odd is true if neither
+// Lambda nor API Gateway can send it: Lambda accepts JSON alone, and API Gateway writes
+// UTF-8 and no name twice.
 func isHTTPEvent(payload []byte) (is, odd bool) {
 	var ev map[string]json.RawMessage
 	if json.Unmarshal(payload, &ev) != nil {
@@ -106,7 +107,7 @@ func isHTTPEvent(payload []byte) (is, odd bool) {
 	return is, is && (!utf8.Valid(payload) || doubled(json.NewDecoder(bytes.NewReader(payload))))
 }
 
-// doubled says whether an object within the next value has a name twice.
+// doubled reports whether an object within the next value has a name twice.
 func doubled(dec *json.Decoder) bool {
 	opening, _ := dec.Token()
 	twice, names := false, map[any]bool{}
@@ -395,10 +396,10 @@ func (o *oracle) orDefault(n *int64, otherwise int64) int64 {
 	return *n
 }
 
-// storable says whether the strings in a JSON text lose nothing when they are
-// decoded, and hold no NUL.
+// storable reports whether the strings in a JSON text can be decoded without loss and
+// contain no NUL.
 func storable(raw []byte) bool {
-	for rest := raw; ; { // the strings alone, one after the other
+	for rest := raw; ; { // one string after the other
 		begin := bytes.IndexByte(rest, '"')
 		if begin < 0 {
 			return true
@@ -418,7 +419,7 @@ func storable(raw []byte) bool {
 	}
 }
 
-// plain is a JSON string's text, and of no other value.
+// plain decodes a JSON string. It returns "" for any other JSON value.
 func plain(raw json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(raw, &s)

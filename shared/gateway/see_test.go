@@ -9,8 +9,8 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A key without the scope read gets no contents of a promise, whatever it calls: not of its own create, not of one that an
-// early settlement settled at birth, not of an extension.
+// A key without the scope read gets no contents of a promise from any call: not from its own create, not from a create that
+// an early settlement settles, and not from an extension.
 func TestContentsNeedTheScopeRead(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -18,7 +18,7 @@ func TestContentsNeedTheScopeRead(t *testing.T) {
 		before                           string // a direct payload of resolve-by-key
 	}{
 		{"create", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","metadata":{"a":"SECRET"},"onTimeout":{"resolve":"SECRET"}}`, ""},
-		{"create, born settled", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,
+		{"create, settled by an early settlement", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"new","idempotencyKey":"early"}`,
 			`{"tenant":"` + tenant + `","key":"early","value":"SECRET","comment":"SECRET","holdSeconds":60}`},
 		{"create again", "create-promise", "", `{"workflowExecutionId":"` + workflowID + `","name":"second","idempotencyKey":"k2"}`,
 			`{"tenant":"` + tenant + `","key":"k2","value":"SECRET","comment":"SECRET"}`},

@@ -19,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// tenantRecorder is a TenantStore that notes what is asked of it.
+// A tenantRecorder is a TenantStore that records its calls.
 type tenantRecorder struct{ calls []storeCall }
 
 func (r *tenantRecorder) note(method, tenant string, args ...any) {
@@ -81,7 +81,7 @@ var (
 	keyIDText = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
-// readTenantCall reads a call to manage-tenants.
+// readTenantCall reads a call of manage-tenants, and returns the calls that must reach the store.
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	all := []string{
 		"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens", "confirm",
@@ -156,7 +156,7 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	return []storeCall{c}
 }
 
-// FuzzManageTenants takes any bytes for the payload of manage-tenants.
+// FuzzManageTenants sends any bytes as the payload of manage-tenants.
 func FuzzManageTenants(f *testing.F) {
 	files, err := filepath.Glob("../../events/manage-tenants.*.json")
 	require.NoError(f, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An engine whose ids are no UUIDs names its workflow execution by its own id, in every call that names one, in both forms.
+// An engine whose ids are not UUIDs may name a workflow execution by its own id, in every call and in both forms.
 func TestWorkflowID(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -33,19 +33,29 @@ func TestWorkflowID(t *testing.T) {
 	require.Equal(t, workflow, s.answer(t, "get-promise", `{"tenant":"demo","promiseId":"`+p["promiseId"].(string)+`"}`)["workflowId"])
 
 	for _, payload := range []string{`"workflowId":"` + workflow + `"`, `"workflowExecutionId":"` + id + `"`} {
-		require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo",`+payload+`}`)["promises"], 2)
-		require.Len(t, s.answer(t, "list-events", `{"tenant":"demo",`+payload+`}`)["events"], 2)
+		t.Run(caseName("lists, direct", payload), func(t *testing.T) {
+			require.Len(t, s.answer(t, "list-promises", `{"tenant":"demo",`+payload+`}`)["promises"], 2)
+			require.Len(t, s.answer(t, "list-events", `{"tenant":"demo",`+payload+`}`)["events"], 2)
+		})
 	}
-	require.Empty(t, s.answer(t, "list-promises", `{"tenant":"demo","workflowId":"another"}`)["promises"])
-	a = s.post(t, "list-promises", "", "workflowId="+url.QueryEscape(workflow), "")
-	require.Equal(t, 200, a.StatusCode, a.Body)
-	require.Len(t, fields(a.Body)["promises"], 2)
-	for _, segment := range []string{id, "workflowId:" + workflow, "workflowId64:" + base64.RawURLEncoding.EncodeToString([]byte(workflow))} {
-		a = s.post(t, "list-events", segment, "", "")
+	t.Run("list-promises of an unknown workflow is empty", func(t *testing.T) {
+		require.Empty(t, s.answer(t, "list-promises", `{"tenant":"demo","workflowId":"another"}`)["promises"])
+	})
+	t.Run("list-promises, in the query", func(t *testing.T) {
+		a := s.post(t, "list-promises", "", "workflowId="+url.QueryEscape(workflow), "")
 		require.Equal(t, 200, a.StatusCode, a.Body)
-		require.Len(t, fields(a.Body)["events"], 2, segment)
+		require.Len(t, fields(a.Body)["promises"], 2)
+	})
+	for _, segment := range []string{id, "workflowId:" + workflow, "workflowId64:" + base64.RawURLEncoding.EncodeToString([]byte(workflow))} {
+		t.Run(caseName("list-events, in the path", segment), func(t *testing.T) {
+			a := s.post(t, "list-events", segment, "", "")
+			require.Equal(t, 200, a.StatusCode, a.Body)
+			require.Len(t, fields(a.Body)["events"], 2)
+		})
 	}
-	requireProblem(t, 404, "not_found", s.post(t, "list-events", "workflowId:another", "", ""))
+	t.Run("list-events of an unknown workflow is not_found", func(t *testing.T) {
+		requireProblem(t, 404, "not_found", s.post(t, "list-events", "workflowId:another", "", ""))
+	})
 }
 
 func TestBadWorkflowIDs(t *testing.T) {
@@ -63,20 +73,30 @@ func TestBadWorkflowIDs(t *testing.T) {
 		`{"workflowId":7,"name":"n"}`:              "wrong_type",
 		`{"workflowId":"` + long + `","name":"n"}`: "out_of_range",
 	} {
-		requireProblem(t, 400, code, s.post(t, "create-promise", "", "", body))
+		t.Run(caseName("create-promise", body, code), func(t *testing.T) {
+			requireProblem(t, 400, code, s.post(t, "create-promise", "", "", body))
+		})
 	}
 	for segment, code := range map[string]string{
 		"workflowId:": "out_of_range", "workflowId:" + long: "out_of_range", "workflowId64:YS9i=": "invalid_identifier",
 		"workflowId64:_w": "invalid_utf8", "order-1": "invalid_uuid", "WorkflowId:a": "invalid_uuid",
 	} {
-		requireProblem(t, 400, code, s.post(t, "list-events", segment, "", ""))
+		t.Run(caseName("list-events", segment, code), func(t *testing.T) {
+			requireProblem(t, 400, code, s.post(t, "list-events", segment, "", ""))
+		})
 	}
-	requireProblem(t, 400, "duplicate_field", s.post(t, "list-promises", "", "workflowId=a&workflowExecutionId="+workflowID, ""))
-	_, err := s.direct(t, "list-events", `{"tenant":"demo"}`)
-	requireFunctionError(t, "missing_field", err)
-	_, err = s.direct(t, "list-events", `{"tenant":"demo",`+both+`}`)
-	requireFunctionError(t, "duplicate_field", err)
-	_, err = s.direct(t, "create-promise", `{"tenant":"nobody","workflowId":"a","name":"n"}`)
-	requireFunctionError(t, "not_found", err)
-	require.Equal(t, before, s.snapshot(t))
+	t.Run("list-promises: both in the query", func(t *testing.T) {
+		requireProblem(t, 400, "duplicate_field", s.post(t, "list-promises", "", "workflowId=a&workflowExecutionId="+workflowID, ""))
+	})
+	for _, c := range []struct{ function, payload, code string }{
+		{"list-events", `{"tenant":"demo"}`, "missing_field"},
+		{"list-events", `{"tenant":"demo",` + both + `}`, "duplicate_field"},
+		{"create-promise", `{"tenant":"nobody","workflowId":"a","name":"n"}`, "not_found"},
+	} {
+		t.Run(caseName("direct", c.function, c.payload, c.code), func(t *testing.T) {
+			_, err := s.direct(t, c.function, c.payload)
+			requireFunctionError(t, c.code, err)
+		})
+	}
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
 }
