@@ -264,9 +264,9 @@ func toSettleResultJSON(s promise.SettleResult) settleResultJSON {
 		idempotencyKey, _ := s.EarlyKey.IdempotencyKey()
 		return settleResultJSON{Outcome: s.Outcome, IdempotencyKey: idempotencyKey, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
 	}
-	won := s.Outcome == promise.OutcomeSettled
-	lost := !won
-	return settleResultJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &won, AlreadyResolved: &lost}
+	settledNow := s.Outcome == promise.OutcomeSettled
+	settledBefore := !settledNow
+	return settleResultJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &settledNow, AlreadyResolved: &settledBefore}
 }
 
 func encodeBatch(items []promise.ItemResult) []byte {
