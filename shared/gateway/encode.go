@@ -25,13 +25,14 @@ type headersJSON struct {
 	ContentType  string `json:"content-type"`
 	CacheControl string `json:"cache-control"`
 	Sniffing     string `json:"x-content-type-options"`
+	Version      string `json:"promises-version"`
 	RetryAfter   string `json:"retry-after,omitempty"` // seconds
 }
 
 // encodeResponse forbids caches and browsers to keep an answer or to take it for
 // another type: it may hold a token or a caller's value.
 func encodeResponse(a answer, contentType string) []byte {
-	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff"}
+	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff", Version: Version}
 	r := responseJSON{StatusCode: a.status, Headers: headers, Body: string(a.body)}
 	if a.retryAfter > 0 {
 		r.Headers.RetryAfter = strconv.Itoa(a.retryAfter)
@@ -281,6 +282,10 @@ func encodeBatch(items []promise.ItemResult) []byte {
 	return encode(map[string]any{"results": results})
 }
 
+// typeBase is the beginning of a problem's type. The code follows it: the URI
+// leads to the code's row in the API reference.
+const typeBase = "https://github.com/flovyn/promises/blob/main/functions/README.md#"
+
 // A problemJSON holds the problem details of RFC 9457, with extension members of this
 // service.
 type problemJSON struct {
@@ -335,7 +340,7 @@ var statuses = map[promise.Code]struct {
 func toProblem(e *promise.Error) problemJSON {
 	s := statuses[e.Code]
 	p := problemJSON{
-		Type:   "https://github.com/flovyn/promises#" + string(e.Code),
+		Type:   typeBase + string(e.Code),
 		Title:  s.title,
 		Status: s.status,
 		Detail: e.Detail,

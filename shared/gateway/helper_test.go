@@ -169,6 +169,9 @@ func caseName(parts ...string) string {
 	return strings.Join(names, ": ")
 }
 
+// reference is the file that documents the codes. checkProblem compares the path of each problem's type with it.
+const reference = "functions/README.md"
+
 type response struct {
 	StatusCode int
 	Headers    map[string]string
@@ -181,6 +184,7 @@ func decodeResponse(t testing.TB, text []byte) response {
 	require.NoError(t, json.Unmarshal(text, &r), "%s", text)
 	require.Equal(t, "no-store", r.Headers["cache-control"])
 	require.Equal(t, "nosniff", r.Headers["x-content-type-options"])
+	require.Equal(t, gateway.Version, r.Headers["promises-version"])
 	return r
 }
 
@@ -213,7 +217,7 @@ func checkProblem(t testing.TB, status int, code, text string) map[string]any {
 	var p map[string]any
 	require.NoError(t, json.Unmarshal([]byte(text), &p), text)
 	require.Equal(t, code, p["code"], text)
-	require.Equal(t, "https://github.com/flovyn/promises#"+code, p["type"])
+	require.Equal(t, "https://github.com/flovyn/promises/blob/main/"+reference+"#"+code, p["type"])
 	require.NotEmpty(t, p["title"])
 	require.NotEmpty(t, p["detail"])
 	require.NotContains(t, text, "SQLSTATE")

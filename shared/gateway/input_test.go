@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -212,7 +213,7 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "id:" + strings.ReplaceAll(promiseID, "-", ""), "invalid_uuid", format},
 		{"resolve", "id:" + promiseID[:35] + "g", "invalid_uuid", format},
 		{"resolve", "id:" + workflowID + ":payment", "invalid_uuid", format +
-			". This is an id of the form before UUIDs: it is an idempotency key now. Put key: before it, not id:."},
+			". This is a pre-UUID id, which is an idempotency key now. Send key:<id> instead of id:<id>."},
 		{"resolve", "key:", "invalid_key", ""},
 		{"resolve", "key:" + strings.Repeat("k", 256), "invalid_key", ""},
 		{"resolve", "key:a\x00", "nul_character", ""},
@@ -488,11 +489,11 @@ func TestFaultIsInternal(t *testing.T) {
 func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	readme, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile(filepath.Join("../..", reference))
 	require.NoError(t, err)
 	for _, code := range promise.Codes {
-		require.Contains(t, string(readme), `<a id="`+string(code)+`"></a>`, "a problem's type leads there")
 		t.Run(string(code), func(t *testing.T) {
+			require.Contains(t, string(text), `<a id="`+string(code)+`"></a>`, "the type of a problem links to this anchor")
 			h := s.handler(t, "get-promise")
 			h.Store = failing{code: code}
 			a := respond(t, h, httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))

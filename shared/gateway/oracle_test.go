@@ -22,7 +22,7 @@ import (
 )
 
 // An oracle reads a call a second time, by encoding/json, regular expressions and the
-// rules of README.md. It returns the calls that must reach the store, or refuses the
+// rules of functions/README.md. It returns the calls that must reach the store, or refuses the
 // call. It knows no error codes.
 type oracle struct {
 	refused bool

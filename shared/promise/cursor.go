@@ -9,34 +9,34 @@ import (
 	"github.com/google/uuid"
 )
 
-// Check fails with CodeInvalidParameter for a combination that a list would have
-// to read more promises for than it shows. A name is unique in a workflow
-// execution only. TimeoutBefore is for all of a tenant's pending promises. A
-// cursor continues a list in its own order.
+// Check fails with CodeInvalidParameter for a combination whose list would have to
+// read more promises than it shows. Name needs WorkflowExecutionID, because a name
+// is unique only in its workflow execution. TimeoutBefore needs State Pending and
+// nothing else. After must come from a list in the same order.
 func (f Filter) Check() error {
 	switch {
 	case f.TimeoutBefore != nil && (f.WorkflowExecutionID != nil || f.Name != nil):
 		return &Error{
 			Code: CodeInvalidParameter, Field: "timeoutBefore",
-			Detail: "It cannot be combined with workflowExecutionId, workflowId or name. Give state=pending and timeoutBefore alone, or leave timeoutBefore out.",
+			Detail: "timeoutBefore cannot be combined with workflowExecutionId, workflowId or name. Send state=pending and timeoutBefore alone, or leave timeoutBefore out.",
 		}
 	case f.TimeoutBefore != nil && (f.State == nil || *f.State != Pending):
-		return &Error{Code: CodeInvalidParameter, Field: "timeoutBefore", Detail: "It needs state=pending. Add it."}
+		return &Error{Code: CodeInvalidParameter, Field: "timeoutBefore", Detail: "timeoutBefore needs state=pending. Add state=pending."}
 	case f.Name != nil && f.WorkflowExecutionID == nil:
 		return &Error{
 			Code: CodeInvalidParameter, Field: "name",
-			Detail: "A name is unique in a workflow execution only. Add workflowExecutionId or workflowId.",
+			Detail: "A name is unique only in its workflow execution. Add workflowExecutionId or workflowId.",
 		}
 	case f.After != nil && (f.After.TimeoutAt != nil) != (f.TimeoutBefore != nil):
 		return &Error{
 			Code: CodeInvalidParameter, Field: "cursor",
-			Detail: "The cursor is of a list in another order. Send it with the parameters of the page that it is from.",
+			Detail: "The cursor comes from a list in another order. Send it with the parameters of the page that returned it.",
 		}
 	}
 	return nil
 }
 
-// CursorAfter returns the cursor of a page that ends with the promise.
+// CursorAfter returns the cursor of a page that ends with promise p.
 func (f Filter) CursorAfter(p Promise) Cursor {
 	if f.TimeoutBefore != nil {
 		return Cursor{TimeoutAt: p.TimeoutAt, ID: p.ID}
@@ -44,17 +44,17 @@ func (f Filter) CursorAfter(p Promise) Cursor {
 	return Cursor{CreatedAt: p.CreatedAt, ID: p.ID}
 }
 
-// Cursor is where a page of a list of promises ended. A list that is newest
-// first is ordered by what never changes of a promise, so that a cursor stays
-// right while promises are added and settled. In a list by deadline, an
-// extension moves a promise.
+// A Cursor marks the end of a page of a list of promises. A list with the newest
+// first is ordered by the creation time and the id, which never change, so that a
+// cursor stays valid while promises are created and settled. In a list by deadline,
+// an extension moves its promise.
 type Cursor struct {
-	CreatedAt time.Time  // to the microsecond, as the database has it
-	TimeoutAt *time.Time // in a list by deadline, which has no CreatedAt
+	CreatedAt time.Time  // in microseconds, as in the database
+	TimeoutAt *time.Time // in a list by deadline, whose cursor has no CreatedAt
 	ID        uuid.UUID
 }
 
-// At returns the time that the list is ordered by.
+// At returns the time by which the list is ordered.
 func (c Cursor) At() time.Time {
 	if c.TimeoutAt != nil {
 		return *c.TimeoutAt
@@ -62,32 +62,33 @@ func (c Cursor) At() time.Time {
 	return c.CreatedAt
 }
 
-// Precedes reports whether the promise comes after the cursor in a list that is
+// Precedes reports whether promise p comes after the cursor in a list with the
 // newest first.
 func (c Cursor) Precedes(p Promise) bool {
 	order := p.CreatedAt.Compare(c.CreatedAt)
 	return order < 0 || order == 0 && bytes.Compare(p.ID[:], c.ID[:]) < 0
 }
 
-// byDeadline is the first byte of a cursor of a list by deadline. The others
+// byDeadline is the first byte of a cursor of a list by deadline. Other cursors
 // have no such byte.
 const byDeadline = 'd'
 
-// String is the opaque form that ParseCursor takes, which a URL can hold as it
-// is.
+// String returns the opaque form that ParseCursor reads and that a URL can carry
+// unescaped.
 func (c Cursor) String() string {
 	var b []byte
 	if c.TimeoutAt != nil {
 		b = append(b, byDeadline)
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(c.At().UnixMicro())) //nolint:gosec // times before 1970 come back as they were
+	b = binary.BigEndian.AppendUint64(b, uint64(c.At().UnixMicro())) //nolint:gosec // the conversion back restores times before 1970
 	return base64.RawURLEncoding.EncodeToString(append(b, c.ID[:]...))
 }
 
-// ParseCursor reads what String wrote. It fails with CodeInvalidParameter.
+// ParseCursor parses the text that String returned. It fails with
+// CodeInvalidParameter.
 func ParseCursor(s string) (Cursor, error) {
 	const size = 24
-	invalid := Fail(CodeInvalidParameter, "It must be a nextCursor of a previous page, unchanged.")
+	invalid := Fail(CodeInvalidParameter, "cursor must be a nextCursor from a previous page, unchanged.")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	deadline := len(b) == size+1 && b[0] == byDeadline
 	if deadline {
@@ -97,7 +98,7 @@ func ParseCursor(s string) (Cursor, error) {
 		return Cursor{}, invalid
 	}
 	at := time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC() //nolint:gosec // as above
-	if y := at.Year(); y < -4712 || y > 9999 {                    // what Postgres can be asked for
+	if y := at.Year(); y < -4712 || y > 9999 {                    // Postgres has no earlier year, RFC 3339 no later one
 		return Cursor{}, invalid
 	}
 	c := Cursor{CreatedAt: at, ID: uuid.UUID(b[8:])}

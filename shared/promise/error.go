@@ -6,41 +6,42 @@ import (
 	"github.com/google/uuid"
 )
 
-// Code names a way in which a call fails. The set is closed: callers may switch
+// A Code names the reason of a failed call. The set is closed: callers may switch
 // on it, and every edge translates all of Codes.
 type Code string
 
-// The codes. With all but CodeUnavailable and CodeInternal nothing was written.
+// The codes. A call that fails with any code but CodeUnavailable and CodeInternal
+// wrote nothing.
 const (
-	CodeMalformedJSON        Code = "malformed_json"         // not JSON, or no body at all
-	CodeTrailingData         Code = "trailing_data"          // JSON, and something after it
-	CodeInvalidUTF8          Code = "invalid_utf8"           // bytes or escapes that are no Unicode text
-	CodeNULCharacter         Code = "nul_character"          // U+0000 where a text is stored
+	CodeMalformedJSON        Code = "malformed_json"         // the body is not JSON, or is missing
+	CodeTrailingData         Code = "trailing_data"          // more text follows the JSON value
+	CodeInvalidUTF8          Code = "invalid_utf8"           // bytes or escapes that are not Unicode text
+	CodeNULCharacter         Code = "nul_character"          // U+0000 in a text that is stored
 	CodeUnknownField         Code = "unknown_field"          // a field that the operation does not have
-	CodeDuplicateField       Code = "duplicate_field"        // one field twice
-	CodeMissingField         Code = "missing_field"          // a field that must be there
-	CodeWrongType            Code = "wrong_type"             // a field of another JSON type
-	CodeOutOfRange           Code = "out_of_range"           // a number or a time beyond its limits
+	CodeDuplicateField       Code = "duplicate_field"        // a field occurs twice
+	CodeMissingField         Code = "missing_field"          // a required field is missing
+	CodeWrongType            Code = "wrong_type"             // a field has another JSON type
+	CodeOutOfRange           Code = "out_of_range"           // a number, time or text outside its limits
 	CodeInvalidName          Code = "invalid_name"           // an empty or overlong name
 	CodeInvalidKey           Code = "invalid_key"            // an empty or overlong idempotency key
 	CodeInvalidUUID          Code = "invalid_uuid"           // not 8-4-4-4-12 hexadecimal digits
-	CodeInvalidIdentifier    Code = "invalid_identifier"     // neither id: nor key: nor key64:, or both fields
-	CodeInvalidMetadata      Code = "invalid_metadata"       // JSON that the database cannot hold as JSONB
-	CodeInvalidSlug          Code = "invalid_slug"           // no DNS label
-	CodeInvalidParameter     Code = "invalid_parameter"      // a query parameter that is unknown or unusable
-	CodeValueTooLarge        Code = "value_too_large"        // over the size limit, or nested too deep
-	CodeUnsupportedMediaType Code = "unsupported_media_type" // a body that is declared as something else than JSON
-	CodeUnauthenticated      Code = "unauthenticated"        // no credential, or one that is unknown or over
-	CodeForbidden            Code = "forbidden"              // the credential does not allow this
-	CodeNotFound             Code = "not_found"              // unknown, or another tenant's
-	CodeKeyConflict          Code = "key_conflict"           // the key belongs to another promise
-	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another key or metadata
-	CodeConflict             Code = "conflict"               // strict, or extend: settled otherwise
-	CodeTimedOut             Code = "timed_out"              // strict, or extend: the deadline had passed
-	CodeCancelled            Code = "cancelled"              // strict, or extend: cancelled first
-	CodeQuotaExceeded        Code = "quota_exceeded"         // the tenant has as much as it may have
-	CodeUnavailable          Code = "unavailable"            // the database is away or too slow: repeat the call
-	CodeInternal             Code = "internal"               // a fault of the service's own
+	CodeInvalidIdentifier    Code = "invalid_identifier"     // not id:, key: or key64:, or both promiseId and key
+	CodeInvalidMetadata      Code = "invalid_metadata"       // metadata that Postgres cannot store as JSONB
+	CodeInvalidSlug          Code = "invalid_slug"           // not a DNS label
+	CodeInvalidParameter     Code = "invalid_parameter"      // a query parameter that is unknown, or has an invalid value
+	CodeValueTooLarge        Code = "value_too_large"        // larger than the limit, or nested too deep
+	CodeUnsupportedMediaType Code = "unsupported_media_type" // the declared content type is not JSON
+	CodeUnauthenticated      Code = "unauthenticated"        // no credential, or an unknown or expired one
+	CodeForbidden            Code = "forbidden"              // the credential does not authorize the operation
+	CodeNotFound             Code = "not_found"              // it does not exist, or belongs to another tenant
+	CodeKeyConflict          Code = "key_conflict"           // the idempotency key belongs to another promise
+	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another idempotency key, metadata or default outcome
+	CodeConflict             Code = "conflict"               // the promise is settled otherwise (strict, extend), or pending (delete)
+	CodeTimedOut             Code = "timed_out"              // the deadline had passed (strict, extend)
+	CodeCancelled            Code = "cancelled"              // the promise was cancelled (strict, extend)
+	CodeQuotaExceeded        Code = "quota_exceeded"         // the tenant has reached a limit
+	CodeUnavailable          Code = "unavailable"            // the database is unavailable or too slow; repeat the call
+	CodeInternal             Code = "internal"               // the service has a fault
 )
 
 // Codes lists every code.
@@ -52,20 +53,20 @@ var Codes = []Code{
 	CodeCancelled, CodeQuotaExceeded, CodeUnavailable, CodeInternal,
 }
 
-// Error is a failure with its code. Detail is for the caller and holds neither
-// a payload nor a secret; Cause is for the log alone.
+// An Error is a failed call with its code. Detail goes to the caller, and contains
+// no payload and no secret. Cause goes only to the log.
 type Error struct {
 	Code   Code
 	Detail string
 	Cause  error
 
-	Field             string        // the field at fault, where there is one
-	ExistingPromiseID uuid.UUID     // CodeKeyConflict, CodeCreateConflict: the promise that stands in the way
-	SettleResult      *SettleResult // CodeConflict, CodeTimedOut, CodeCancelled: what stands
-	Quota             *Quota        // CodeQuotaExceeded: the limit
+	Field             string        // the invalid field, or empty
+	ExistingPromiseID uuid.UUID     // CodeKeyConflict, CodeCreateConflict: the promise that has the key or the name
+	SettleResult      *SettleResult // CodeConflict, CodeTimedOut, CodeCancelled: the stored settlement
+	Quota             *Quota        // CodeQuotaExceeded: the limit that is reached
 }
 
-// Error tells the code, the detail and the cause: it is for logs.
+// Error returns the code, the detail and the cause, for logs.
 func (e *Error) Error() string {
 	s := string(e.Code) + ": " + e.Detail
 	if e.Cause != nil {
@@ -77,30 +78,31 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Fail makes an error of a code and a detail.
+// Fail returns an error with a code and a detail.
 func Fail(code Code, detail string) *Error { return &Error{Code: code, Detail: detail} }
 
-// NotPending is the error of a call that found the promise settled and cannot do
-// with that. Its code tells the outcome: CodeConflict, CodeTimedOut or
-// CodeCancelled; it carries s.
+// NotPending returns the error of a call that needs a pending promise and found
+// it settled with s. Its code follows the outcome: CodeConflict, CodeTimedOut or
+// CodeCancelled.
 func NotPending(s SettleResult) *Error {
-	e := &Error{Code: CodeConflict, Detail: "The promise had been settled otherwise.", SettleResult: &s}
+	e := &Error{Code: CodeConflict, Detail: "The promise is already settled otherwise.", SettleResult: &s}
 	switch {
 	case s.EarlyExpiresAt != nil:
-		e.Detail = "Another settlement is held under the key."
+		e.Detail = "Another early settlement is already stored under this idempotency key."
 	case s.Outcome == OutcomeTimedOut:
-		e.Code, e.Detail = CodeTimedOut, "The promise's deadline had passed."
+		e.Code, e.Detail = CodeTimedOut, "The promise's deadline has passed."
 	case s.Outcome == OutcomeCancelled:
-		e.Code, e.Detail = CodeCancelled, "The promise had been cancelled."
+		e.Code, e.Detail = CodeCancelled, "The promise is already cancelled."
 	}
 	return e
 }
 
-// ErrNotFound is the one answer for an unknown tenant, workflow execution or
-// promise, and for those of another tenant: nobody can tell which it was.
+// ErrNotFound is the same error for a tenant, workflow execution or promise that
+// does not exist and for one of another tenant, so that a caller learns nothing
+// about other tenants.
 var ErrNotFound = Fail(CodeNotFound, "There is no such tenant, workflow execution or promise.")
 
-// AsError finds the *Error in err's chain; whatever holds none is CodeInternal,
+// AsError returns the *Error in err's chain. Without one it returns CodeInternal
 // with err as its cause.
 func AsError(err error) *Error {
 	var e *Error

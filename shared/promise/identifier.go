@@ -9,8 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Identifier names a promise from outside: by its id or by its idempotency key,
-// never both.
+// An Identifier names a promise, by its id or by its idempotency key.
 type Identifier struct {
 	id  uuid.UUID
 	key string
@@ -19,8 +18,8 @@ type Identifier struct {
 // ByID identifies a promise by its id.
 func ByID(id uuid.UUID) Identifier { return Identifier{id: id} }
 
-// ByIdempotencyKey identifies a promise by its idempotency key. Its error is that of
-// CheckIdempotencyKey.
+// ByIdempotencyKey identifies a promise by its idempotency key. It fails as
+// CheckIdempotencyKey does.
 func ByIdempotencyKey(key string) (Identifier, error) {
 	if err := CheckIdempotencyKey(key); err != nil {
 		return Identifier{}, err
@@ -28,15 +27,15 @@ func ByIdempotencyKey(key string) (Identifier, error) {
 	return Identifier{key: key}, nil
 }
 
-// ID returns the id, if it is by id.
+// ID returns the promise's id. ok is false if i names an idempotency key.
 func (i Identifier) ID() (id uuid.UUID, ok bool) { return i.id, i.key == "" }
 
-// Key returns the idempotency key, if it is by key.
+// IdempotencyKey returns the idempotency key. ok is false if i names an id.
 func (i Identifier) IdempotencyKey() (key string, ok bool) { return i.key, i.key != "" }
 
-// String returns the form that works everywhere, in a URL's path too, and that
-// ParseIdentifier reads: "id:{uuid}", "key:{key}" where every character of the
-// key survives a path as it is, and "key64:{key in base64url}" for all others.
+// String returns the form that ParseIdentifier reads and that a URL's path can
+// carry unescaped: "id:{uuid}"; "key:{key}" if every character of the key is
+// plain in a path; "key64:{key in base64url}" for every other key.
 func (i Identifier) String() string {
 	switch {
 	case i.key == "":
@@ -48,10 +47,9 @@ func (i Identifier) String() string {
 	}
 }
 
-// plainInPath reports whether a key needs no encoding in a path segment: it has
-// unreserved characters of RFC 3986 and colons alone. Clients, proxies and
-// filters treat dots that stand alone as a step to another folder, so that a key
-// of nothing but dots is not plain.
+// plainInPath reports whether a path segment can carry a key unescaped. Such a
+// key has only unreserved characters of RFC 3986 and colons. A key of dots alone
+// is not plain, because clients and proxies read it as a step to another folder.
 func plainInPath(key string) bool {
 	other := strings.IndexFunc(key, func(r rune) bool {
 		switch {
@@ -63,11 +61,12 @@ func plainInPath(key string) bool {
 	return other < 0 && strings.Trim(key, ".") != ""
 }
 
-// ParseIdentifier reads "id:{uuid}", "key:{idempotency key}" or "key64:{the key
-// in base64url}". The prefix is lower case. Everything after "key:" is the key as
-// it stands. After "key64:" only the canonical encoding is valid (no padding, no
+// ParseIdentifier parses "id:{uuid}", "key:{idempotency key}" or "key64:{the key
+// in base64url}". The prefix is lower case. The text after "key:" is the key,
+// undecoded. After "key64:" only the canonical encoding is valid (no padding, no
 // line breaks, spare bits zero), so that a key has one spelling in base64url.
-// ParseIdentifier fails with CodeInvalidIdentifier, or as ParseID and ByKey do.
+// ParseIdentifier fails with CodeInvalidIdentifier, or as ParseID and
+// ByIdempotencyKey do.
 func ParseIdentifier(s string) (Identifier, error) {
 	if rest, ok := strings.CutPrefix(s, "id:"); ok {
 		id, err := ParseID(rest)
@@ -88,30 +87,30 @@ func ParseIdentifier(s string) (Identifier, error) {
 		"Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url")
 }
 
-// decode64 decodes canonical base64url: without padding and line breaks, and with
-// spare bits that are zero.
+// decode64 decodes canonical base64url: without padding or line breaks, and with
+// zero spare bits.
 func decode64(s string) (string, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	return string(b), err == nil && base64.RawURLEncoding.EncodeToString(b) == s
 }
 
-// ParseID reads a promise's id. It fails with CodeInvalidUUID. An id of the
-// form "{workflow execution id}:{name}", which promises had before they had
-// UUIDs, is told what to do.
+// ParseID parses a promise's id. It fails with CodeInvalidUUID. For an id of the
+// legacy form "{workflow execution id}:{name}" the error says what to send
+// instead.
 func ParseID(s string) (uuid.UUID, error) {
 	id, ok := parseUUID(s)
 	if !ok {
 		detail := "Invalid UUID format for promise ID"
 		if _, composite := parseUUID(s[:min(len(s), 36)]); composite && len(s) > 36 && s[36] == ':' {
-			detail += ". This is an id of the form before UUIDs: it is an idempotency key now. Put key: before it, not id:."
+			detail += ". This is a pre-UUID id, which is an idempotency key now. Send key:<id> instead of id:<id>."
 		}
 		return uuid.Nil, Fail(CodeInvalidUUID, detail)
 	}
 	return id, nil
 }
 
-// parseUUID takes the canonical 8-4-4-4-12 form of RFC 9562 only, with digits
-// of either case. uuid.Parse alone also takes a URN, braces and bare digits.
+// parseUUID accepts only the canonical 8-4-4-4-12 form of RFC 9562, with digits
+// of either case. uuid.Parse also accepts a URN, braces and bare digits.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {
 		return uuid.Nil, false
@@ -128,11 +127,11 @@ const MaxLength = 255
 func CheckName(name string) error { return checkText(name, CodeInvalidName, "A name") }
 
 // CheckIdempotencyKey fails with CodeInvalidKey, CodeNULCharacter or CodeInvalidUTF8
-// unless key is 1 to MaxLength characters. U+FFFD is refused: it stands where a
-// decoder on the way lost a character, and the key is then another one.
+// unless key is 1 to MaxLength characters. It refuses U+FFFD: a decoder puts that
+// in place of a character that it lost, and the key would then be another one.
 func CheckIdempotencyKey(key string) error {
 	if strings.ContainsRune(key, utf8.RuneError) {
-		return Fail(CodeInvalidUTF8, "An idempotency key must be valid UTF-8, without U+FFFD.")
+		return Fail(CodeInvalidUTF8, "An idempotency key must be valid UTF-8 without U+FFFD.")
 	}
 	return checkText(key, CodeInvalidKey, "An idempotency key")
 }
@@ -147,18 +146,18 @@ func CheckComment(comment string) error {
 	return checkLength(comment, MaxCommentLength, CodeOutOfRange, "It")
 }
 
-func checkText(s string, code Code, what string) error {
-	return checkLength(s, MaxLength, code, what)
+func checkText(s string, code Code, subject string) error {
+	return checkLength(s, MaxLength, code, subject)
 }
 
-func checkLength(s string, limit int, code Code, what string) error {
+func checkLength(s string, limit int, code Code, subject string) error {
 	switch {
 	case !utf8.ValidString(s):
-		return Fail(CodeInvalidUTF8, what+" must be valid UTF-8.")
+		return Fail(CodeInvalidUTF8, subject+" must be valid UTF-8.")
 	case strings.ContainsRune(s, 0):
-		return Fail(CodeNULCharacter, what+" must not hold a NUL character.")
+		return Fail(CodeNULCharacter, subject+" must not contain a NUL character.")
 	case s == "" || utf8.RuneCountInString(s) > limit:
-		return Fail(code, what+" has 1 to "+strconv.Itoa(limit)+" characters.")
+		return Fail(code, subject+" must have 1 to "+strconv.Itoa(limit)+" characters.")
 	}
 	return nil
 }

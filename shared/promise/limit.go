@@ -10,32 +10,32 @@ import (
 // The names of the limits, in calls and in the errors of CodeQuotaExceeded.
 const (
 	LimitPending          = "pending"          // pending promises
-	LimitWorkflowPromises = "workflowPromises" // promises of one workflow execution, settled ones too
+	LimitWorkflowPromises = "workflowPromises" // promises of one workflow execution, settled ones included
 	LimitEarly            = "held"             // early settlements
-	LimitEarlyBytes       = "heldBytes"        // bytes of their values, errors, comments and keys
-	LimitWaits            = "waits"            // calls that wait at once
+	LimitEarlyBytes       = "heldBytes"        // the bytes of their values, errors, comments and keys
+	LimitWaits            = "waits"            // waiting calls at one time
 )
 
-// Limit bounds what a tenant may have.
+// A Limit bounds a number that belongs to a tenant.
 type Limit struct {
 	Name     string
-	Default  int64 // in force unless the tenant has a limit of its own; -1: the deployment's configuration has it
-	Min, Max int64 // of a limit that a tenant may have of its own
+	Default  int64 // applies to a tenant without a limit of its own; -1: the deployment's configuration has the default
+	Min, Max int64 // the bounds of a tenant's own limit
 
-	full string // the detail of the error, before the number
+	reached string // the error's detail, before the number
 }
 
-// Limits lists the limits of a tenant. A new one also needs its column in the
+// Limits lists the limits of a tenant. A new limit also needs a column in the
 // repository's statements list_tenants, find_tenant and set_limits.
 var Limits = []Limit{
-	{LimitPending, 5_000_000, 0, 1_000_000_000, "The tenant has as many pending promises as it may have"},
-	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has as many promises as it may have"},
-	{LimitEarly, 10_000, 0, 1_000_000_000, "The tenant has as many early settlements as it may have"},
-	{LimitEarlyBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have as many bytes as they may have"},
-	{LimitWaits, -1, 0, 1000, ""}, // a wait beyond it is answered at once, without an error
+	{LimitPending, 5_000_000, 0, 1_000_000_000, "The tenant has reached its limit of pending promises"},
+	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has reached its limit of promises"},
+	{LimitEarly, 10_000, 0, 1_000_000_000, "The tenant has reached its limit of early settlements"},
+	{LimitEarlyBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have reached their limit of bytes"},
+	{LimitWaits, -1, 0, 1000, ""}, // a call beyond it is answered at once, without an error
 }
 
-// LimitOf returns the limit of that name. ok is false if there is none.
+// LimitOf returns the limit with a name. ok is false if there is none.
 func LimitOf(name string) (l Limit, ok bool) {
 	for _, l := range Limits {
 		if l.Name == name {
@@ -45,9 +45,9 @@ func LimitOf(name string) (l Limit, ok bool) {
 	return Limit{}, false
 }
 
-// LimitsInForce returns each limit's value for a tenant: its own, or else the
-// default. A limit whose default is the deployment's is in it only as the
-// tenant's own.
+// LimitsInForce returns the value of each limit that applies to a tenant: the
+// tenant's own, or the default. It leaves out a limit whose default is in the
+// deployment's configuration, unless the tenant has its own.
 func LimitsInForce(own map[string]int64) map[string]int64 {
 	inForce := map[string]int64{}
 	for _, l := range Limits {
@@ -61,28 +61,29 @@ func LimitsInForce(own map[string]int64) map[string]int64 {
 	return inForce
 }
 
-// Quota is a limit that a call has met.
+// A Quota is a limit that a call has reached.
 type Quota struct {
 	Name  string
 	Limit int64
 }
 
-// QuotaExceeded returns the error of a call that has met a limit.
+// QuotaExceeded returns the error of a call that has reached a limit.
 func QuotaExceeded(name string, limit int64) *Error {
 	l, _ := LimitOf(name)
 	return &Error{
-		Code: CodeQuotaExceeded, Detail: l.full + ": " + strconv.FormatInt(limit, 10) + ".", Quota: &Quota{Name: name, Limit: limit},
+		Code: CodeQuotaExceeded, Detail: l.reached + ": " + strconv.FormatInt(limit, 10) + ".", Quota: &Quota{Name: name, Limit: limit},
 	}
 }
 
-// Usage is the last count of what a tenant has.
+// A Usage is the last count of a tenant's rows.
 type Usage struct {
 	Pending, Early, EarlyBytes int64
 	CountedAt                  time.Time
 }
 
-// Count is a count of what a tenant has, under way: what was counted so far,
-// and the last promise and the last key that were.
+// A Count is a count of a tenant's rows that is not finished. Usage has the sums so
+// far. PendingAfter and EarlyAfter are the last promise and the last idempotency key
+// that were counted; nil: none yet.
 type Count struct {
 	TenantID uuid.UUID
 	Usage
@@ -93,25 +94,25 @@ type Count struct {
 	EarlyDone    bool
 }
 
-// Full says of a tenant that it has as much as it may have, or not any more.
+// A Full reports the limits that a tenant has reached, after a change of them.
 type Full struct {
 	Tenant                 string
 	PendingFull, EarlyFull bool
 }
 
-// SlugRest is how long the slug of a deleted tenant belongs to nobody: longer
-// than any process remembers the id that the slug had.
-const SlugRest = 10 * time.Minute
+// SlugReuseDelay is the time for which no tenant may take the slug of a deleted tenant.
+// It is longer than any process remembers the deleted tenant's id.
+const SlugReuseDelay = 10 * time.Minute
 
-// Contents counts what a tenant has, or what was deleted of it.
+// Contents counts the rows of a tenant, or the deleted ones of them.
 type Contents struct {
 	Promises, Keys, Events, Executions, APIKeys int64
 }
 
-// Deletion is what one batch of a tenant's deletion has done.
+// A Deletion is the result of one batch of a tenant's deletion.
 type Deletion struct {
-	TenantID uuid.UUID // with Done
+	TenantID uuid.UUID // set with Done
 	Deleted  Contents
-	Done     bool      // the tenant is gone
-	FreeAt   time.Time // with Done: when another tenant may get the slug
+	Done     bool      // the tenant is deleted
+	FreeAt   time.Time // set with Done: from then on another tenant may take the slug
 }

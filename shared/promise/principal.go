@@ -8,42 +8,41 @@ import (
 	"github.com/google/uuid"
 )
 
-// PrincipalKind says how a principal has proven who it is.
+// A PrincipalKind names the proof of identity that a principal gave.
 type PrincipalKind string
 
-// The kinds. They are stored with what the principal settles.
+// The kinds. A settlement stores the kind of its principal.
 const (
-	KindAnonymous PrincipalKind = "anonymous" // it has proven nothing
-	KindDirect    PrincipalKind = "direct"    // it invoked the function itself: IAM let it
-	KindAPIKey    PrincipalKind = "key"       // it holds a key of the tenant; its ID is the key's id
-	KindToken     PrincipalKind = "token"     // it holds a promise token; its ID is the token's id
-	KindDeadline  PrincipalKind = "deadline"  // nobody: the deadline settled the promise
+	KindAnonymous PrincipalKind = "anonymous" // no valid credential
+	KindDirect    PrincipalKind = "direct"    // a direct invoke, which IAM authorized
+	KindAPIKey    PrincipalKind = "key"       // an API key of the tenant; ID is the key's id
+	KindToken     PrincipalKind = "token"     // a promise token; ID is the token's id
+	KindDeadline  PrincipalKind = "deadline"  // no caller: the deadline settled the promise
 
-	// KindUnverified stands for a credential that could not be looked up. It may do
-	// nothing, and is never stored.
+	// KindUnverified is a credential whose lookup failed. It authorizes nothing and
+	// is never stored.
 	KindUnverified PrincipalKind = "unverified"
 )
 
-// By is what a settlement remembers of the principal that made it.
+// By is the part of a principal that its settlements store.
 type By struct {
 	Kind PrincipalKind
-	ID   string // within the kind; empty where the kind says it all
+	ID   string // the credential's id; empty for kinds without a credential
 }
 
-// Principal is who calls, and what was granted to it. The zero Principal may do
-// nothing.
+// A Principal is a caller with its grants. The zero Principal may do nothing.
 type Principal struct {
 	By
-	Tenant    string    // the slug that an APIKey or a Token is for
-	Scopes    []Scope   // of an APIKey
-	PromiseID uuid.UUID // the one promise that a Token is for
-	Verbs     []Verb    // of a Token
-	RawBody   bool      // of a Token: on a callback URL the whole body is the value, or the error
-	ExpiresAt time.Time // when the credential is over; zero: never
+	Tenant    string    // KindAPIKey, KindToken: the slug of the credential's tenant
+	Scopes    []Scope   // KindAPIKey
+	PromiseID uuid.UUID // KindToken: the one promise that it may settle
+	Verbs     []Verb    // KindToken
+	RawBody   bool      // KindToken: on a callback URL the whole body is the value, or the error
+	ExpiresAt time.Time // the credential expires then; zero: never
 }
 
-// Texts is the form in which an authorizer hands an APIKey or a Token on to the
-// operations. ParsePrincipal reads it.
+// Texts returns a principal of KindAPIKey or KindToken as the map of strings that
+// an authorizer can pass to a function. ParsePrincipal reads it.
 func (p Principal) Texts() map[string]string {
 	texts := map[string]string{"kind": string(p.Kind), "id": p.ID, "tenant": p.Tenant}
 	if !p.ExpiresAt.IsZero() {
@@ -66,25 +65,25 @@ func join[T ~string](list []T) string {
 	return strings.Join(texts, " ")
 }
 
-// ParsePrincipal reads what Texts wrote, of a credential that is not over now;
-// the ID of both kinds is a UUID. Anything else is Anonymous. An Anonymous principal with an ExpiresAt had a
-// credential that expired then.
+// ParsePrincipal parses the map that Texts returned. It returns KindAnonymous for
+// every other map, for an ID that is not a UUID, and for a credential that has
+// expired by now. In the last case ExpiresAt is set.
 func ParsePrincipal(texts map[string]string, now time.Time) Principal {
-	nobody := Principal{By: By{Kind: KindAnonymous}}
+	anonymous := Principal{By: By{Kind: KindAnonymous}}
 	p := Principal{By: By{Kind: PrincipalKind(texts["kind"]), ID: texts["id"]}, Tenant: texts["tenant"]}
 	if s, ok := texts["expiresAt"]; ok {
 		at, err := time.Parse(time.RFC3339Nano, s)
 		switch {
 		case err != nil:
-			return nobody
+			return anonymous
 		case !at.After(now):
-			nobody.ExpiresAt = at
-			return nobody
+			anonymous.ExpiresAt = at
+			return anonymous
 		}
 		p.ExpiresAt = at
 	}
 	if id, err := ParseID(p.ID); err != nil || id == uuid.Nil {
-		return nobody
+		return anonymous
 	}
 	switch p.Kind {
 	case KindAPIKey:
@@ -98,15 +97,15 @@ func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 		}
 		id, err := ParseID(texts["promiseId"])
 		if err != nil {
-			return nobody
+			return anonymous
 		}
 		p.PromiseID = id
 		return p
 	}
-	return nobody
+	return anonymous
 }
 
-// Scope is a part of the service that an API key opens for its whole tenant.
+// A Scope is a group of operations that an API key authorizes in its tenant.
 type Scope string
 
 // The scopes.
@@ -120,10 +119,10 @@ const (
 // Scopes lists every scope.
 var Scopes = []Scope{ScopeCreate, ScopeSettle, ScopeRead, ScopeManage}
 
-// Valid says whether s is one of the scopes.
+// Valid reports whether s is one of the scopes.
 func (s Scope) Valid() bool { return slices.Contains(Scopes, s) }
 
-// Verb is what a promise token allows to do with its promise.
+// A Verb is an operation that a promise token authorizes on its promise.
 type Verb string
 
 // The verbs.
@@ -132,25 +131,25 @@ const (
 	VerbReject  Verb = "reject"
 )
 
-// Valid says whether v is one of the verbs.
+// Valid reports whether v is one of the verbs.
 func (v Verb) Valid() bool { return v == VerbResolve || v == VerbReject }
 
-// Need is what an operation asks of whoever calls it.
+// A Need is the grant that an operation requires.
 type Need struct {
-	Scope Scope // of an API key
-	Verb  Verb  // of a promise token; empty: no token can do it
+	Scope Scope // required of an API key
+	Verb  Verb  // required of a promise token; empty: no token is enough
 }
 
-// May decides whether p may do, in a tenant, what needs need to a promise; where
-// the operation is about no single promise, target is the zero Identifier. It
-// asks no database, so that its answer is the same for a promise that exists
-// and for one that does not. It returns nil or
+// May decides whether p may call an operation that requires need, on the promise
+// target of a tenant. target is the zero Identifier if the operation concerns no
+// single promise. May reads no database, so that its result is the same for a
+// promise that exists and for one that does not. It returns nil or
 //
-//   - CodeUnauthenticated for a principal that has proven nothing;
-//   - ErrNotFound where the tenant is another than the credential's;
-//   - CodeForbidden for a key without the scope, and for a token without the
-//     verb, for another promise, or where the promise is named by its key: which
-//     promise that is, only the database could say.
+//   - CodeUnauthenticated for a principal without a valid credential;
+//   - ErrNotFound if the tenant is not the credential's tenant;
+//   - CodeForbidden for an API key without the scope, and for a promise token
+//     without the verb, for another promise, or for a promise named by its
+//     idempotency key, because only the database knows the promise of a key.
 func (p Principal) May(need Need, tenant string, target Identifier) error {
 	switch p.Kind {
 	case KindDirect:
@@ -171,9 +170,9 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 		case !need.Verb.Valid() || !slices.Contains(p.Verbs, need.Verb):
 			return Fail(CodeForbidden, "The promise token does not allow this operation.")
 		case !byID:
-			return Fail(CodeForbidden, "A promise token names its promise by id: not by key:.")
+			return Fail(CodeForbidden, "With a promise token, name the promise by id:<promise id>, not by key.")
 		case id == uuid.Nil || id != p.PromiseID:
-			return Fail(CodeForbidden, "The promise token is for another promise.")
+			return Fail(CodeForbidden, "The promise token is for another promise. Send the token that was issued for this one.")
 		}
 		return nil
 	case KindUnverified:
@@ -187,9 +186,9 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 	}
 }
 
-// See returns what p may see of a promise of its tenant. Contents (value, error,
-// comment, metadata, OnTimeout) are for direct invokes and for API keys with
-// ScopeRead. Every other principal sees the promise without them.
+// See returns the part of a promise of its tenant that p may see. Direct invokes
+// and API keys with ScopeRead see the contents too: value, message, comment,
+// metadata and OnTimeout. Every other principal sees the promise without them.
 func (p Principal) See(x Promise) Promise {
 	if p.Kind == KindDirect || p.Kind == KindAPIKey && slices.Contains(p.Scopes, ScopeRead) {
 		return x
@@ -198,10 +197,9 @@ func (p Principal) See(x Promise) Promise {
 	return x
 }
 
-// SeesOutcome reports whether p may see the outcome of a settle call of its own
-// that found the promise settled by another principal, or by itself earlier. A
-// token sees only the outcome of its own settlement: its holder could find out a
-// value by trying.
+// SeesOutcome reports whether p may see the outcome of its settle call on a promise
+// that settledBy had settled before. A promise token sees only the outcome of its
+// own settlement: otherwise its holder could find out a value by trying.
 func (p Principal) SeesOutcome(settledBy *By) bool {
 	return p.Kind != KindToken || settledBy != nil && *settledBy == p.By
 }

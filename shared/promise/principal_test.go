@@ -16,7 +16,7 @@ var (
 	verbs  = []promise.Verb{promise.VerbResolve, promise.VerbReject}
 )
 
-// subsets are all of them, the empty one included.
+// subsets returns every subset, the empty one included.
 func subsets[T any](all []T) [][]T {
 	sets := make([][]T, 1<<len(all))
 	for n := range sets {
@@ -29,7 +29,7 @@ func subsets[T any](all []T) [][]T {
 	return sets
 }
 
-// TestMay walks every kind with every set of grants through every need, in the
+// TestMay asks May for every kind with every set of grants and every need, in the
 // credential's tenant and in others, for its promise and for others.
 func TestMay(t *testing.T) {
 	t.Parallel()
@@ -46,7 +46,7 @@ func TestMay(t *testing.T) {
 	for _, kind := range kinds {
 		for _, granted := range subsets(scopes) {
 			for _, allowed := range subsets(verbs) {
-				// A key with a token's fields and the reverse: they must not count.
+				// An API key with a token's fields, and the reverse: those fields must not count.
 				p := promise.Principal{
 					By: promise.By{Kind: kind, ID: "1"}, Tenant: "acme", Scopes: granted, PromiseID: own, Verbs: allowed,
 				}
@@ -91,20 +91,26 @@ func TestMayFailsClosed(t *testing.T) {
 	t.Parallel()
 	key := promise.Principal{By: promise.By{Kind: promise.KindAPIKey}, Scopes: []promise.Scope{"", "admin", promise.ScopeRead}}
 	token := promise.Principal{By: promise.By{Kind: promise.KindToken}, Verbs: []promise.Verb{"", "cancel", promise.VerbResolve}}
-	for _, p := range []promise.Principal{key, token} {
-		err := p.May(promise.Need{Scope: promise.ScopeRead, Verb: promise.VerbResolve}, "", promise.Identifier{})
-		require.Equal(t, promise.ErrNotFound, err, "no tenant is nobody's tenant")
+	for name, p := range map[string]promise.Principal{"API key": key, "token": token} {
+		t.Run(name+" without a tenant matches no tenant", func(t *testing.T) {
+			need := promise.Need{Scope: promise.ScopeRead, Verb: promise.VerbResolve}
+			require.Equal(t, promise.ErrNotFound, p.May(need, "", promise.Identifier{}))
+			require.Equal(t, promise.ErrNotFound, p.May(need, "acme", promise.Identifier{}))
+		})
 		p.Tenant = "acme"
-		for _, need := range []promise.Need{{}, {Scope: "admin", Verb: "cancel"}} {
-			err = p.May(need, "acme", promise.Identifier{})
-			require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code, "what is no grant cannot be granted")
+		for what, need := range map[string]promise.Need{"no grant": {}, "unknown grants": {Scope: "admin", Verb: "cancel"}} {
+			t.Run(name+" is forbidden where the operation needs "+what, func(t *testing.T) {
+				err := p.May(need, "acme", promise.Identifier{})
+				require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code)
+			})
 		}
 	}
-	err := token.May(promise.Need{Verb: promise.VerbResolve}, "acme", promise.Identifier{})
-	require.Equal(t, promise.ErrNotFound, err)
-	token.Tenant = "acme"
-	err = token.May(promise.Need{Verb: promise.VerbResolve}, "acme", promise.Identifier{})
-	require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code, "no promise is nobody's promise")
+	t.Run("token without a promise matches no promise", func(t *testing.T) {
+		token := token
+		token.Tenant = "acme"
+		err := token.May(promise.Need{Verb: promise.VerbResolve}, "acme", promise.Identifier{})
+		require.Equal(t, promise.CodeForbidden, promise.AsError(err).Code)
+	})
 }
 
 func TestGrants(t *testing.T) {
@@ -121,8 +127,8 @@ func TestGrants(t *testing.T) {
 	require.False(t, promise.Verb("cancel").Valid())
 }
 
-// A caller whose credential has expired is not asked to send one: it has sent one.
-func TestExpired(t *testing.T) {
+// TestExpiredCredential: the error of a caller whose credential has expired says so, and does not ask for a credential.
+func TestExpiredCredential(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	need := promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
@@ -131,18 +137,26 @@ func TestExpired(t *testing.T) {
 		{By: promise.By{Kind: promise.KindToken, ID: id}, Tenant: "acme", PromiseID: uuid.MustParse(id), Verbs: verbs, ExpiresAt: at},
 	} {
 		for after, expired := range map[time.Duration]bool{-time.Nanosecond: false, 0: true, time.Hour: true} {
-			err := promise.ParsePrincipal(p.Texts(), at.Add(after)).May(need, "acme", promise.ByID(uuid.MustParse(id)))
-			if !expired {
-				require.NoError(t, err)
-				continue
-			}
-			require.Equal(t, promise.CodeUnauthenticated, promise.AsError(err).Code)
-			require.Contains(t, err.Error(), "expired at 2026-11-26T12:00:00Z", p.Kind)
+			t.Run(string(p.Kind)+" "+after.String()+" after it expires", func(t *testing.T) {
+				err := promise.ParsePrincipal(p.Texts(), at.Add(after)).May(need, "acme", promise.ByID(uuid.MustParse(id)))
+				if !expired {
+					require.NoError(t, err)
+					return
+				}
+				require.Equal(t, promise.CodeUnauthenticated, promise.AsError(err).Code)
+				require.Contains(t, err.Error(), "expired at 2026-11-26T12:00:00Z")
+			})
 		}
 	}
-	for _, texts := range []map[string]string{nil, {"kind": "key", "tenant": "acme", "scopes": "settle", "id": "1"}, {"kind": "key", "tenant": "acme", "expiresAt": "never"}} {
-		err := promise.ParsePrincipal(texts, at).May(need, "acme", promise.Identifier{})
-		require.Contains(t, err.Error(), "Send an API key or a promise token")
+	for name, texts := range map[string]map[string]string{
+		"no credential":         nil,
+		"an id that is no UUID": {"kind": "key", "tenant": "acme", "scopes": "settle", "id": "1"},
+		"an invalid expiry":     {"kind": "key", "tenant": "acme", "expiresAt": "never"},
+	} {
+		t.Run("asks for a credential with "+name, func(t *testing.T) {
+			err := promise.ParsePrincipal(texts, at).May(need, "acme", promise.Identifier{})
+			require.Contains(t, err.Error(), "Send an API key or a promise token")
+		})
 	}
 }
 

@@ -1,8 +1,9 @@
-// Package promise is the domain: what a promise is, how it is named, how it is
-// settled, and every way in which a call can fail. It knows no adapter.
+// Package promise is the domain: the types of a promise and its settlement, the
+// rules that decide, and every error that a call can return. It imports no
+// adapter.
 //
-// A promise is pending until one of four things happens to it, and that thing
-// is then true for ever:
+// A promise is pending until one of four events settles it. The settled state
+// never changes:
 //
 //	pending --resolve--> resolved
 //	        --reject---> rejected
@@ -17,7 +18,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// State is where a promise stands. All but Pending are final.
+// A State is the state of a promise. Every state but Pending is final.
 type State string
 
 // The states.
@@ -29,54 +30,55 @@ const (
 	TimedOut  State = "timed_out"
 )
 
-// Promise is one promise as the database judged it at the moment of reading: a
-// promise past its deadline is TimedOut from that instant, whether or not
-// anything has recorded it.
+// A Promise is a promise as the database judged it at the moment of reading. From
+// its deadline on, a pending promise reads as settled by the deadline, even if
+// no sweep has recorded that yet.
 type Promise struct {
 	ID                  uuid.UUID
 	WorkflowExecutionID uuid.UUID
 	ExternalID          *string // the text that WorkflowExecutionID was derived from, or nil
 	Name                string
 	State               State
-	Value               []byte  // the JSON text it was resolved with, byte for byte; nil unless Resolved
-	Message             *string // the text it was Rejected with, or the reason it was Cancelled for, if there was one
+	Value               []byte  // the JSON text that resolved it, byte for byte; nil unless Resolved
+	Message             *string // the error of a Rejected promise, or the reason (or nil) of a Cancelled one
 	Metadata            []byte  // a JSON object, or nil
-	IdempotencyKey      *string // the key it was created with, which may have passed on since
+	IdempotencyKey      *string // the key of its creation; another promise may have taken it over since
 	TimeoutAt           *time.Time
-	OnTimeout           *Result // what the deadline brings, if not TimedOut
+	OnTimeout           *Result // the default outcome, which the deadline settles it with; nil: TimedOut
 	CreatedAt           time.Time
-	ResolvedAt          *time.Time // when it left Pending; the deadline itself if that is what settled it
-	SettledBy           *By        // nil while Pending, and where nothing was recorded
-	Comment             *string    // what whoever settled it had to say
+	ResolvedAt          *time.Time // the time of the settlement; the deadline, if the deadline settled it
+	SettledBy           *By        // nil while Pending, and for settlements from before it was recorded
+	Comment             *string    // the settler's comment, or nil
 	CreatedBySequence   int32
-	ResolvedBySequence  *int32 // nil while no event tells of the settlement
+	ResolvedBySequence  *int32 // nil until the event of the settlement is written
 
-	// ErasedAt is when the promise's contents were erased; nil: they were not. An erased promise has no
-	// Value, Error, Metadata, OnTimeout and Comment, whatever its State.
+	// ErasedAt is the time at which the promise's contents were erased, or nil. In
+	// any State, an erased promise has no Value, Message, Metadata, OnTimeout and
+	// Comment.
 	ErasedAt *time.Time
 }
 
-// Result is a final state and what it brings.
+// A Result is a final state with its value or message.
 type Result struct {
 	State   State
-	Value   []byte  // a JSON text; only if Resolved, and then always
-	Message *string // the error if Rejected, the reason (or nil) if Cancelled
+	Value   []byte  // a JSON text; set if Resolved, and only then
+	Message *string // the error if Rejected; the reason, or nil, if Cancelled
 }
 
-// Same says whether two results are the same, byte for byte.
+// Same reports whether two results are equal, byte for byte.
 func (r Result) Same(other Result) bool {
 	return r.State == other.State && bytes.Equal(r.Value, other.Value) &&
 		(r.Message == nil) == (other.Message == nil) && (r.Message == nil || *r.Message == *other.Message)
 }
 
-// SettleRequest is what somebody settles a promise with.
+// A SettleRequest is a request to settle a promise.
 type SettleRequest struct {
 	Result  // Resolved, Rejected or Cancelled
 	By      By
 	Comment *string // 1 to MaxCommentLength characters, or nil
 }
 
-// Draft is a promise that is still to be created.
+// A Draft describes a promise to create.
 type Draft struct {
 	WorkflowExecutionID uuid.UUID
 	ExternalID          *string // the text that WorkflowExecutionID was derived from, or nil
@@ -85,81 +87,86 @@ type Draft struct {
 	IdempotencyKeyTTL   time.Duration  // counts from the creation; used only with a key
 	Timeout             *time.Duration // counts from the creation by the database's clock; not with TimeoutAt
 	TimeoutAt           *time.Time
-	OnTimeout           *Result // Resolved or Rejected; nil: the deadline brings TimedOut
+	OnTimeout           *Result // the default outcome, Resolved or Rejected; nil: TimedOut
 	Metadata            []byte  // a JSON object, or nil
 }
 
-// CreateResult answers a creation.
+// A CreateResult is the result of a create call.
 type CreateResult struct {
 	Promise Promise
-	New     bool // false: it had been created before
+	New     bool // false: an earlier call created it
 
-	// EarlyExpired says that the key held a settlement which did not settle the
-	// promise, because its time was over or it came after the deadline. It is gone.
+	// EarlyExpired reports that an early settlement under the key was discarded,
+	// because it had expired or had arrived after the promise's deadline.
 	EarlyExpired bool
 
-	TokensRevokedAt *time.Time // when the promise's tokens were last revoked; nil: never
+	TokensRevokedAt *time.Time // the last revocation of the promise's tokens; nil: never
 }
 
-// TokensRevoked answers a revocation of a promise's tokens.
+// TokensRevoked is the result of a revocation of a promise's tokens.
 type TokensRevoked struct {
 	PromiseID uuid.UUID
 	At        time.Time
 }
 
-// Outcome is what one settle call did.
+// An Outcome names the effect of one settle call.
 type Outcome string
 
 // The outcomes.
 const (
-	OutcomeSettled   Outcome = "settled"   // this call settled it
-	OutcomeDuplicate Outcome = "duplicate" // it had been settled with the same state and the same bytes
-	OutcomeConflict  Outcome = "conflict"  // it had been settled otherwise
+	OutcomeSettled   Outcome = "settled"   // this call settled the promise
+	OutcomeDuplicate Outcome = "duplicate" // an earlier call had settled it, with the same state and the same bytes
+	OutcomeConflict  Outcome = "conflict"  // an earlier call had settled it otherwise
 	OutcomeTimedOut  Outcome = "timed_out" // its deadline had passed
 	OutcomeCancelled Outcome = "cancelled" // its workflow had cancelled it
-	OutcomeHeld      Outcome = "held"      // there is none yet: the settlement waits for the promise to be created
+	OutcomeHeld      Outcome = "held"      // no promise has the key yet; the early settlement is stored for it
 )
 
-// SettleResult answers a settle call: the stored truth, and what this call did.
+// A SettleResult is the result of a settle call: the stored state, and the
+// effect of this call.
+//
+// If the call stored or met an early settlement, EarlyExpiresAt is set and
+// PromiseID is not.
 type SettleResult struct {
-	PromiseID uuid.UUID // uuid.Nil where the settlement is held, since there is no promise yet
+	PromiseID uuid.UUID // uuid.Nil with an early settlement
 	State     State
 	Outcome   Outcome
 
-	EarlyExpiresAt *time.Time // OutcomeHeld, and whatever the call did to a settlement that is held
-	EarlyKey       Identifier // the key that EarlyExpiresAt is about; a Store leaves it to its caller, who named the key
-	EarlyExpired   bool       // another settlement was held under the key, and its time was over: it is gone
+	EarlyExpiresAt *time.Time // the stored early settlement expires then; nil: there is none
+	EarlyKey       Identifier // the idempotency key of the early settlement; set by the caller of a Store, not by the Store
+	EarlyExpired   bool       // the call replaced an early settlement that had expired
 }
 
-// Item is one of the settlements of a batch.
+// An Item is one settlement of a batch.
 type Item struct {
 	Promise Identifier
 	Result  Result // Resolved or Rejected
 	Comment *string
 }
 
-// ItemResult is what became of one item of a batch: Settled, or Err.
+// An ItemResult is the result of one item of a batch: SettleResult, or Err.
 type ItemResult struct {
 	SettleResult SettleResult
 	Err          error
 }
 
-// Event is one row of a workflow execution's log.
+// An Event is one row of a workflow execution's event log.
 type Event struct {
 	SequenceNumber int32
 	Type           EventType
 	PromiseID      uuid.UUID
 	PromiseName    string
 	CreatedAt      time.Time
-	TimeoutAt      *time.Time // Extended: the deadline since then
+	TimeoutAt      *time.Time // EventExtended: the new deadline
 
-	// What the event settled the promise with; nil where it settled nothing.
+	// Settlement is the settlement that the event records; nil for EventCreated and
+	// EventExtended.
 	Settlement *SettleRequest
 
-	ErasedAt *time.Time // of an event that settled: when the promise's contents were erased
+	ErasedAt *time.Time // the time at which the settled promise's contents were erased, or nil
 }
 
-// EventType says what happened.
+// An EventType names the change that an event records.
 type EventType string
 
 // The types of event.
@@ -168,22 +175,22 @@ const (
 	EventResolved  EventType = "PROMISE_RESOLVED"
 	EventRejected  EventType = "PROMISE_REJECTED"
 	EventCancelled EventType = "PROMISE_CANCELLED"
-	EventTimeout   EventType = "PROMISE_TIMEOUT" // the deadline settled it, whatever it brought
+	EventTimeout   EventType = "PROMISE_TIMEOUT" // the deadline settled it, with TimedOut or the default outcome
 	EventExtended  EventType = "PROMISE_EXTENDED"
 )
 
-// Deadline is a deadline as a caller gives it: one of the two.
+// A Deadline is a deadline as a caller gives it. Exactly one field is set.
 type Deadline struct {
 	Timeout *time.Duration // counts from the call, by the database's clock
 	At      *time.Time
 }
 
-// Filter chooses among a tenant's promises. What is nil does not matter. Check
-// says which combinations there are.
+// A Filter chooses among a tenant's promises. A nil field matches every promise.
+// Check lists the valid combinations.
 type Filter struct {
 	WorkflowExecutionID *uuid.UUID
 	Name                *string
 	State               *State
 	TimeoutBefore       *time.Time
-	After               *Cursor // where the page before ended
+	After               *Cursor // the end of the previous page
 }

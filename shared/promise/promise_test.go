@@ -33,8 +33,8 @@ func ExampleParseIdentifier() {
 	// id:00000000-0000-0000-0000-000000000000 invalid_identifier: Identifier must start with 'id:' or 'key:' prefix, or 'key64:' for a key in base64url
 }
 
-// What an identifier may be, in expressions: an invalid byte reads as U+FFFD. In base64url, a last character that
-// carries fewer than six bits has zeros in their place.
+// identifierText matches the valid identifiers. A regular expression reads an invalid byte as U+FFFD. In base64url, the
+// unused bits of the last character must be zero.
 var (
 	identifierText = regexp.MustCompile(`^(?:id:([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})|` +
 		`key:([^\x00\x{FFFD}]{1,255})|key64:((?:[\w-]{4})*(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?))$`)
@@ -42,7 +42,7 @@ var (
 	pathText = regexp.MustCompile(`^\.*[A-Za-z0-9_~:-][A-Za-z0-9._~:-]*$`)
 )
 
-// decode64 is a second reading of base64url: bits are shifted in, six at a time.
+// decode64 decodes base64url without encoding/base64: it shifts in six bits at a time.
 func decode64(text string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	var key []byte
@@ -57,8 +57,8 @@ func decode64(text string) string {
 	return string(key)
 }
 
-// FuzzParseIdentifier checks the parser against an expression: it takes the same
-// texts, and reads the same of them.
+// FuzzParseIdentifier compares the parser with regular expressions: both accept the
+// same texts and read the same id or key.
 func FuzzParseIdentifier(f *testing.F) {
 	for _, s := range []string{
 		"", "id:" + id, "id:" + strings.ToUpper(id), "id:" + uuid.Nil.String(), "key:k", "key:id:" + id, "key:key:k", "key:", "id:",
@@ -104,40 +104,54 @@ func FuzzParseIdentifier(f *testing.F) {
 		}
 		sent, err := url.PathUnescape(i.String())
 		require.NoError(t, err)
-		require.Equal(t, i.String(), sent, "a path carries it as it is")
+		require.Equal(t, i.String(), sent, "a path carries it unescaped")
 		require.Equal(t, i.String(), url.PathEscape(i.String()))
 	})
 }
 
 func TestParseID(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{
-		"", id[1:], id + "0", strings.ReplaceAll(id, "-", ""), "urn:uuid:" + id, "{" + id + "}", "0x" + id[2:],
-		strings.Replace(id, "-", "_", 1), " " + id[1:], strings.ReplaceAll(id, "-", "0"),
+	for name, s := range map[string]string{
+		"empty": "", "one digit short": id[1:], "one digit more": id + "0", "without hyphens": strings.ReplaceAll(id, "-", ""),
+		"URN": "urn:uuid:" + id, "in braces": "{" + id + "}", "hexadecimal prefix": "0x" + id[2:],
+		"underscore for a hyphen": strings.Replace(id, "-", "_", 1), "leading space": " " + id[1:],
+		"digits for hyphens": strings.ReplaceAll(id, "-", "0"),
 	} {
-		_, err := promise.ParseID(s)
-		require.Equal(t, promise.CodeInvalidUUID, promise.AsError(err).Code, s)
+		t.Run("refuses "+name, func(t *testing.T) {
+			_, err := promise.ParseID(s)
+			require.Equal(t, promise.CodeInvalidUUID, promise.AsError(err).Code)
+		})
 	}
-	got, err := promise.ParseID(strings.ToUpper(id))
-	require.NoError(t, err)
-	require.Equal(t, uuid.MustParse(id), got)
+	t.Run("accepts upper case", func(t *testing.T) {
+		got, err := promise.ParseID(strings.ToUpper(id))
+		require.NoError(t, err)
+		require.Equal(t, uuid.MustParse(id), got)
+	})
 }
 
 func TestNamesAndKeys(t *testing.T) {
 	t.Parallel()
-	for s, code := range map[string]promise.Code{
-		"": promise.CodeInvalidName, strings.Repeat("ä", 256): promise.CodeInvalidName,
-		"a\x00b": promise.CodeNULCharacter, "a\xff": promise.CodeInvalidUTF8,
+	for _, c := range []struct {
+		name, text        string
+		nameCode, keyCode promise.Code
+	}{
+		{"empty", "", promise.CodeInvalidName, promise.CodeInvalidKey},
+		{"256 characters", strings.Repeat("ä", 256), promise.CodeInvalidName, promise.CodeInvalidKey},
+		{"NUL", "a\x00b", promise.CodeNULCharacter, promise.CodeNULCharacter},
+		{"invalid UTF-8", "a\xff", promise.CodeInvalidUTF8, promise.CodeInvalidUTF8},
 	} {
-		require.Equal(t, code, promise.AsError(promise.CheckName(s)).Code, "%q", s)
-		if code == promise.CodeInvalidName {
-			code = promise.CodeInvalidKey
-		}
-		require.Equal(t, code, promise.AsError(promise.CheckIdempotencyKey(s)).Code, "%q", s)
+		t.Run("refuses "+c.name, func(t *testing.T) {
+			require.Equal(t, c.nameCode, promise.AsError(promise.CheckName(c.text)).Code)
+			require.Equal(t, c.keyCode, promise.AsError(promise.CheckIdempotencyKey(c.text)).Code)
+		})
 	}
-	for _, s := range []string{"a", " ", "a:b/c?d=%20", strings.Repeat("ä", 255), "\u202e"} {
-		require.NoError(t, promise.CheckName(s))
-		require.NoError(t, promise.CheckIdempotencyKey(s))
+	for name, s := range map[string]string{
+		"one letter": "a", "a space": " ", "punctuation": "a:b/c?d=%20", "255 characters": strings.Repeat("ä", 255), "a control character": "\u202e",
+	} {
+		t.Run("accepts "+name, func(t *testing.T) {
+			require.NoError(t, promise.CheckName(s))
+			require.NoError(t, promise.CheckIdempotencyKey(s))
+		})
 	}
 }
 
@@ -147,94 +161,137 @@ func TestJudge(t *testing.T) {
 	before, after := now.Add(-time.Microsecond), now.Add(time.Microsecond)
 	resolved := promise.Resolved
 	reject := &promise.Result{State: promise.Rejected}
-	require.Equal(t, promise.Pending, promise.Judge(nil, nil, reject, now))
-	require.Equal(t, promise.Pending, promise.Judge(nil, &after, reject, now))
-	require.Equal(t, promise.TimedOut, promise.Judge(nil, &now, nil, now), "at the deadline it is over")
-	require.Equal(t, promise.TimedOut, promise.Judge(nil, &before, nil, now))
-	require.Equal(t, promise.Rejected, promise.Judge(nil, &before, reject, now))
-	require.Equal(t, promise.Resolved, promise.Judge(&resolved, &before, reject, now), "what is stored stands for ever")
+	for name, c := range map[string]struct {
+		stored    *promise.State
+		timeoutAt *time.Time
+		onTimeout *promise.Result
+		want      promise.State
+	}{
+		"without a deadline it is pending":               {nil, nil, reject, promise.Pending},
+		"before the deadline it is pending":              {nil, &after, reject, promise.Pending},
+		"at the deadline it is timed out":                {nil, &now, nil, promise.TimedOut},
+		"after the deadline it is timed out":             {nil, &before, nil, promise.TimedOut},
+		"the default outcome replaces timed out":         {nil, &before, reject, promise.Rejected},
+		"a stored settlement wins over a later deadline": {&resolved, &before, reject, promise.Resolved},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, promise.Judge(c.stored, c.timeoutAt, c.onTimeout, now))
+		})
+	}
 }
 
-func TestLate(t *testing.T) {
+func TestOutcomeAgainst(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		stored           promise.State
 		byDeadline, same bool
 		want             promise.Outcome
 	}{
-		{promise.Resolved, false, true, promise.OutcomeDuplicate},
-		{promise.Rejected, false, true, promise.OutcomeDuplicate},
-		{promise.Cancelled, false, true, promise.OutcomeDuplicate},
-		{promise.Resolved, false, false, promise.OutcomeConflict},
-		{promise.Rejected, false, false, promise.OutcomeConflict},
-		{promise.Cancelled, false, false, promise.OutcomeCancelled},
-		{promise.TimedOut, true, false, promise.OutcomeTimedOut},
-		{promise.TimedOut, false, false, promise.OutcomeTimedOut},
-		{promise.Resolved, true, true, promise.OutcomeTimedOut},
-		{promise.Rejected, true, false, promise.OutcomeTimedOut},
+		"same resolution":              {promise.Resolved, false, true, promise.OutcomeDuplicate},
+		"same rejection":               {promise.Rejected, false, true, promise.OutcomeDuplicate},
+		"same cancellation":            {promise.Cancelled, false, true, promise.OutcomeDuplicate},
+		"other resolution":             {promise.Resolved, false, false, promise.OutcomeConflict},
+		"other rejection":              {promise.Rejected, false, false, promise.OutcomeConflict},
+		"other cancellation":           {promise.Cancelled, false, false, promise.OutcomeCancelled},
+		"deadline":                     {promise.TimedOut, true, false, promise.OutcomeTimedOut},
+		"deadline, unrecorded settler": {promise.TimedOut, false, false, promise.OutcomeTimedOut},
+		"default outcome, the same":    {promise.Resolved, true, true, promise.OutcomeTimedOut},
+		"default outcome, another":     {promise.Rejected, true, false, promise.OutcomeTimedOut},
+		"same early settlement":        {promise.Pending, false, true, promise.OutcomeDuplicate},
+		"other early settlement":       {promise.Pending, false, false, promise.OutcomeConflict},
 	} {
-		require.Equal(t, c.want, promise.OutcomeAgainst(c.stored, c.byDeadline, c.same))
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, promise.OutcomeAgainst(c.stored, c.byDeadline, c.same))
+		})
 	}
 }
 
-func TestKeyLives(t *testing.T) {
+func TestIdempotencyKeyIsLive(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	require.True(t, promise.IdempotencyKeyIsLive(now.Add(1), promise.Resolved, now))
-	require.True(t, promise.IdempotencyKeyIsLive(now.Add(-time.Hour), promise.Pending, now), "a late webhook finds the promise that its key was for")
-	require.False(t, promise.IdempotencyKeyIsLive(now, promise.TimedOut, now))
+	for name, c := range map[string]struct {
+		expiresAt time.Time
+		state     promise.State
+		want      bool
+	}{
+		"not expired":              {now.Add(1), promise.Resolved, true},
+		"expired, pending promise": {now.Add(-time.Hour), promise.Pending, true},
+		"expired, settled promise": {now, promise.TimedOut, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, promise.IdempotencyKeyIsLive(c.expiresAt, c.state, now))
+		})
+	}
 }
 
-func TestKeyNames(t *testing.T) {
+func TestIdempotencyKeyNamesPromise(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	week, less := now.Add(-promise.IdempotencyKeyGrace), now.Add(-promise.IdempotencyKeyGrace+1)
-	require.True(t, promise.IdempotencyKeyNamesPromise(now.Add(1), promise.Resolved, &week, now))
-	require.True(t, promise.IdempotencyKeyNamesPromise(now, promise.Pending, nil, now))
-	require.True(t, promise.IdempotencyKeyNamesPromise(now, promise.TimedOut, &less, now))
-	require.False(t, promise.IdempotencyKeyNamesPromise(now, promise.Resolved, &week, now))
-	require.False(t, promise.IdempotencyKeyNamesPromise(now, promise.Resolved, nil, now), "settled at a time that nobody recorded")
+	for name, c := range map[string]struct {
+		expiresAt time.Time
+		state     promise.State
+		settledAt *time.Time
+		want      bool
+	}{
+		"live":                                   {now.Add(1), promise.Resolved, &week, true},
+		"expired, pending promise":               {now, promise.Pending, nil, true},
+		"expired, settled within the grace time": {now, promise.TimedOut, &less, true},
+		"expired, settled a grace time ago":      {now, promise.Resolved, &week, false},
+		"expired, settled at an unrecorded time": {now, promise.Resolved, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, promise.IdempotencyKeyNamesPromise(c.expiresAt, c.state, c.settledAt, now))
+		})
+	}
 }
 
-func TestHoldSettles(t *testing.T) {
+func TestEarlySettles(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	held, before, after := now.Add(-time.Minute), now.Add(-2*time.Minute), now.Add(time.Minute)
-	require.True(t, promise.EarlySettles(held, after, nil, now))
-	require.True(t, promise.EarlySettles(held, after, &now, now), "it came before the deadline, the creation after")
-	require.False(t, promise.EarlySettles(held, after, &before, now))
-	require.False(t, promise.EarlySettles(held, after, &held, now))
-	require.False(t, promise.EarlySettles(held, now, nil, now))
+	arrived, before, after := now.Add(-time.Minute), now.Add(-2*time.Minute), now.Add(time.Minute)
+	for name, c := range map[string]struct {
+		expiresAt time.Time
+		timeoutAt *time.Time
+		want      bool
+	}{
+		"without a deadline":                             {after, nil, true},
+		"arrived before the deadline, creation after it": {after, &now, true},
+		"arrived after the deadline":                     {after, &before, false},
+		"arrived at the deadline":                        {after, &arrived, false},
+		"expired at the creation":                        {now, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, promise.EarlySettles(arrived, c.expiresAt, c.timeoutAt, now))
+		})
+	}
 }
 
 func TestSame(t *testing.T) {
 	t.Parallel()
 	a, b := "a", "b"
-	for i, x := range []promise.Result{
-		{State: promise.Resolved, Value: []byte("1")},
-		{State: promise.Resolved, Value: []byte("1.0")},
-		{State: promise.Rejected, Message: &a},
-		{State: promise.Rejected, Message: &b},
-		{State: promise.Cancelled, Message: &a},
-		{State: promise.Cancelled},
-	} {
-		for j, y := range []promise.Result{
+	results := func() []promise.Result {
+		return []promise.Result{
 			{State: promise.Resolved, Value: []byte("1")},
 			{State: promise.Resolved, Value: []byte("1.0")},
 			{State: promise.Rejected, Message: &a},
 			{State: promise.Rejected, Message: &b},
 			{State: promise.Cancelled, Message: &a},
 			{State: promise.Cancelled},
-		} {
+		}
+	}
+	for i, x := range results() {
+		for j, y := range results() {
 			require.Equal(t, i == j, x.Same(y), "%v %v", x, y)
 		}
 	}
 }
 
-// A cursor of a list by deadline begins with a 'd', and its last letter has no room for more than the id's end.
+// cursorText matches the valid cursors. A cursor of a list by deadline begins with the byte 'd', and the unused bits of
+// its last character are zero.
 var cursorText = regexp.MustCompile(`^(?:[A-Za-z0-9_-]{32}|Z[A-P][A-Za-z0-9_-]{31}[AQgw])$`)
 
-// FuzzParseCursor takes any text for a cursor, and any position to make one of.
+// FuzzParseCursor parses any text as a cursor, and makes a cursor of any position.
 func FuzzParseCursor(f *testing.F) {
 	first := time.Date(-4712, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 	last := time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC).UnixMicro()
@@ -286,19 +343,49 @@ func FuzzParseCursor(f *testing.F) {
 func TestCheckTimeoutAt(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	require.NoError(t, promise.CheckTimeoutAt(now.Add(-promise.MaxTimeout), now))
-	require.NoError(t, promise.CheckTimeoutAt(now.Add(promise.MaxTimeout), now))
+	require.NoError(t, promise.CheckTimeoutAt(now.Add(-promise.MaxTimeout), now), "ten years ago")
+	require.NoError(t, promise.CheckTimeoutAt(now.Add(promise.MaxTimeout), now), "in ten years")
 	err := promise.CheckTimeoutAt(now.Add(promise.MaxTimeout+1), now)
-	require.Equal(t, promise.CodeOutOfRange, promise.AsError(err).Code)
+	require.Equal(t, promise.CodeOutOfRange, promise.AsError(err).Code, "later than in ten years")
 }
 
 func TestAsError(t *testing.T) {
 	t.Parallel()
-	wrapped := fmt.Errorf("reading: %w", promise.ErrNotFound)
-	require.Same(t, promise.ErrNotFound, promise.AsError(wrapped))
-	cause := fmt.Errorf("password=secret")
-	e := promise.AsError(cause)
-	require.Equal(t, promise.CodeInternal, e.Code)
-	require.NotContains(t, e.Detail, "secret")
-	require.ErrorIs(t, e, cause)
+	t.Run("finds a wrapped error", func(t *testing.T) {
+		wrapped := fmt.Errorf("reading: %w", promise.ErrNotFound)
+		require.Same(t, promise.ErrNotFound, promise.AsError(wrapped))
+	})
+	t.Run("keeps a fault for the log", func(t *testing.T) {
+		cause := fmt.Errorf("password=secret")
+		e := promise.AsError(cause)
+		require.Equal(t, promise.CodeInternal, e.Code)
+		require.NotContains(t, e.Detail, "secret")
+		require.ErrorIs(t, e, cause)
+	})
+}
+
+func ExampleJudge() {
+	deadline := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	fmt.Println(promise.Judge(nil, &deadline, nil, deadline.Add(-time.Nanosecond)))
+	fmt.Println(promise.Judge(nil, &deadline, nil, deadline))
+	fmt.Println(promise.Judge(nil, &deadline, &promise.Result{State: promise.Resolved, Value: []byte("null")}, deadline))
+	// Output:
+	// pending
+	// timed_out
+	// resolved
+}
+
+func ExamplePrincipal_May() {
+	settle := promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
+	webhook := promise.Principal{
+		By: promise.By{Kind: promise.KindAPIKey}, Tenant: "acme", Scopes: []promise.Scope{promise.ScopeSettle},
+	}
+	target, _ := promise.ParseIdentifier("key:stripe:ch_abc123")
+	fmt.Println(webhook.May(settle, "acme", target))
+	fmt.Println(webhook.May(settle, "globex", target))
+	fmt.Println(webhook.May(promise.Need{Scope: promise.ScopeRead}, "acme", target))
+	// Output:
+	// <nil>
+	// not_found: There is no such tenant, workflow execution or promise.
+	// forbidden: The API key does not have the scope read.
 }

@@ -2,11 +2,11 @@ package promise
 
 import "time"
 
-// The rules below are the service's. The repository's statements decide by
-// them inside the database; its tests hold the two together.
+// The functions of this file are the service's rules. The database applies the
+// same rules inside its statements; the repository's tests compare the two.
 
-// Judge is the state of a promise at a moment, by the settlement that is stored
-// for it (nil while there is none), its deadline, and what that brings.
+// Judge returns the state of a promise at a given time. stored is the state of
+// the stored settlement, or nil; onTimeout is the default outcome, or nil.
 func Judge(stored *State, timeoutAt *time.Time, onTimeout *Result, now time.Time) State {
 	switch {
 	case stored != nil:
@@ -20,9 +20,9 @@ func Judge(stored *State, timeoutAt *time.Time, onTimeout *Result, now time.Time
 	}
 }
 
-// OutcomeAgainst is the outcome of a settle call that found the promise in a final state.
-// byDeadline says that it was the deadline that settled it; same, that the
-// stored settlement is the call's own, byte for byte.
+// OutcomeAgainst returns the outcome of a settle call that met an existing
+// settlement. byDeadline: the deadline made that settlement. same: it equals the
+// call's own, byte for byte. stored is Pending for an early settlement.
 func OutcomeAgainst(stored State, byDeadline, same bool) Outcome {
 	switch {
 	case byDeadline || stored == TimedOut:
@@ -36,29 +36,29 @@ func OutcomeAgainst(stored State, byDeadline, same bool) Outcome {
 	}
 }
 
-// IdempotencyKeyIsLive reports whether an idempotency key belongs to its promise, so that no
-// create may take it over: until the key expires and, in any case, for as long
-// as the promise is pending.
+// IdempotencyKeyIsLive reports whether an idempotency key belongs to its promise.
+// No create may take over a live key. A key is live until it expires, and longer
+// while its promise is pending.
 func IdempotencyKeyIsLive(expiresAt time.Time, state State, now time.Time) bool {
 	return expiresAt.After(now) || state == Pending
 }
 
-// IdempotencyKeyNamesPromise reports whether an idempotency key still names its promise in calls
-// that settle or read it: while the key lives, and for IdempotencyKeyGrace after the
-// settlement. A create may take over a key that does not live.
+// IdempotencyKeyNamesPromise reports whether settle and read calls still find the
+// promise by the key: while the key is live, and for IdempotencyKeyGrace after the
+// settlement. In that grace period a create may already take the key over.
 func IdempotencyKeyNamesPromise(expiresAt time.Time, state State, settledAt *time.Time, now time.Time) bool {
 	return IdempotencyKeyIsLive(expiresAt, state, now) || settledAt != nil && settledAt.After(now.Add(-IdempotencyKeyGrace))
 }
 
-// EarlySettles says whether a settlement that was held settles the promise that
-// is created with its key: while it is held, and if it came before the
-// deadline.
-func EarlySettles(heldAt, expiresAt time.Time, timeoutAt *time.Time, now time.Time) bool {
-	return expiresAt.After(now) && (timeoutAt == nil || timeoutAt.After(heldAt))
+// EarlySettles reports whether an early settlement settles the promise that is
+// created with its key now. It does if it has not expired, and if it arrived
+// before the promise's deadline.
+func EarlySettles(arrivedAt, expiresAt time.Time, timeoutAt *time.Time, now time.Time) bool {
+	return expiresAt.After(now) && (timeoutAt == nil || timeoutAt.After(arrivedAt))
 }
 
-// EventTypeOf is the type of the event that tells of a settlement by anybody but
-// the deadline.
+// EventTypeOf returns the type of the event that records a settlement by a call.
+// A settlement by the deadline is EventTimeout.
 func EventTypeOf(s State) EventType {
 	switch s {
 	case Resolved:

@@ -6,31 +6,31 @@ import (
 	"github.com/google/uuid"
 )
 
-// ExpireResult is what became of a batch of deadlines that had passed.
+// An ExpireResult is the result of one batch of deadlines that had passed.
 type ExpireResult struct {
-	Expired  int            // how many were recorded
-	More     bool           // whether others are due, and this batch recorded some
-	Lateness time.Duration  // how long ago the oldest of them was
-	Next     *time.Duration // until the next deadline that is still to come; nil: there is none
+	Expired  int            // the number of deadlines recorded
+	More     bool           // others are due, and this batch recorded at least one
+	Lateness time.Duration  // the time since the oldest recorded deadline
+	Next     *time.Duration // the time until the next deadline; nil: none is to come
 
-	// Skipped is a workflow execution that another transaction had locked, the
-	// one with the oldest deadline; nil if none. If More, it may be one whose turn
-	// has not come yet.
+	// Skipped is the workflow execution with the oldest due deadline that the batch
+	// left, because another transaction had locked it; nil if none. With More, the
+	// batch may also have left it for lack of room.
 	Skipped *uuid.UUID
 }
 
-// ExpireKeysResult is the result of one batch of keys.
+// An ExpireKeysResult is the result of one batch of idempotency keys.
 type ExpireKeysResult struct {
-	Examined     int            // how many keys were looked at
-	Released     int            // how many of them let their promise go
-	ExpiredEarly []ExpiredEarly // the early settlements that expired
+	Examined     int            // the number of keys that the batch read
+	Released     int            // the number of those keys that no longer name a promise
+	ExpiredEarly []ExpiredEarly // the early settlements that expired and were deleted
 }
 
-// ExpiredEarly names a settlement that was held for the promise that was to be created
-// with its key.
+// An ExpiredEarly names an early settlement that expired before a promise was
+// created with its idempotency key.
 type ExpiredEarly struct{ Tenant, Key string }
 
-// Deleted is how much went with a batch of promises that were kept long enough.
+// Deleted counts the rows that one batch of retention deleted.
 type Deleted struct {
 	Promises, Keys, Events, Workflows int
 }

@@ -7,28 +7,30 @@ import (
 	"github.com/google/uuid"
 )
 
-// Tenant is one of those who share the service and know nothing of each other.
+// A Tenant is one customer of the service. Tenants share the service and cannot
+// see each other.
 type Tenant struct {
 	ID          uuid.UUID
 	Slug        string
-	SuspendedAt *time.Time // since when none of its credentials opens anything
-	DeletedAt   *time.Time // since when it is being deleted
+	SuspendedAt *time.Time // from then on its credentials authorize nothing; nil: not suspended
+	DeletedAt   *time.Time // its deletion began then; nil: not being deleted
 
 	Limits map[string]int64 // in force, by name
 	Usage  *Usage           // nil: not counted yet
 }
 
-// APIKey is what is kept of a tenant's API key: never the key itself.
+// An APIKey is the record of a tenant's API key. The service stores the key's hash
+// and never the key.
 type APIKey struct {
 	ID              uuid.UUID
-	Tenant          string // its slug
+	Tenant          string // the tenant's slug
 	Name            string
 	Hash            []byte // SHA-256
 	Scopes          []Scope
 	CreatedAt       time.Time
 	ExpiresAt       *time.Time
 	RevokedAt       *time.Time
-	TokensRevokedAt *time.Time // when the promise tokens that the key asked for were revoked; nil: they were not
+	TokensRevokedAt *time.Time // the revocation of the promise tokens that the key asked for; nil: none
 	TenantSuspended bool
 }
 
@@ -39,7 +41,7 @@ var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // end.
 func CheckSlug(slug string) error {
 	if !label.MatchString(slug) {
-		return Fail(CodeInvalidSlug, "A slug has 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end.")
+		return Fail(CodeInvalidSlug, "A slug must have 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end.")
 	}
 	return nil
 }

@@ -11,19 +11,19 @@ import (
 // characters.
 const MaxExternalIDLength = MaxLength
 
-// Workflow names a workflow execution from outside: by its id, or by its external
-// id, the text that its engine knows it by.
+// A Workflow names a workflow execution, by its id or by its external id. The
+// external id is the engine's own name of the execution.
 type Workflow struct {
-	ID         uuid.UUID // uuid.Nil with an external id
-	ExternalID string    // empty with an id
+	ID         uuid.UUID // uuid.Nil if ExternalID is set
+	ExternalID string    // empty if ID is set
 }
 
 // ByExternalID names a workflow execution by its external id. It fails with
-// CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8 unless that has 1 to
+// CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8 unless externalID has 1 to
 // MaxExternalIDLength characters.
 func ByExternalID(externalID string) (Workflow, error) {
-	if strings.ContainsRune(externalID, utf8.RuneError) { // see CheckKey
-		return Workflow{}, Fail(CodeInvalidUTF8, "A workflow id must be valid UTF-8, without U+FFFD.")
+	if strings.ContainsRune(externalID, utf8.RuneError) { // see CheckIdempotencyKey
+		return Workflow{}, Fail(CodeInvalidUTF8, "A workflow id must be valid UTF-8 without U+FFFD.")
 	}
 	if err := checkLength(externalID, MaxExternalIDLength, CodeOutOfRange, "A workflow id"); err != nil {
 		return Workflow{}, err
@@ -31,10 +31,10 @@ func ByExternalID(externalID string) (Workflow, error) {
 	return Workflow{ExternalID: externalID}, nil
 }
 
-// ParseWorkflow reads "{uuid}", "workflowId:{external id}" or
-// "workflowId64:{external id in base64url}", the forms of a path segment. The last
-// one takes every external id, in canonical base64url without padding. ParseWorkflow
-// fails with CodeInvalidUUID, CodeInvalidIdentifier, or as ByExternalID does.
+// ParseWorkflow parses a path segment: "{uuid}", "workflowId:{external id}" or
+// "workflowId64:{external id in base64url}". The last form can write every
+// external id, in canonical base64url without padding. ParseWorkflow fails with
+// CodeInvalidUUID, CodeInvalidIdentifier, or as ByExternalID does.
 func ParseWorkflow(s string) (Workflow, error) {
 	if rest, ok := strings.CutPrefix(s, "workflowId:"); ok {
 		return ByExternalID(rest)
@@ -50,19 +50,19 @@ func ParseWorkflow(s string) (Workflow, error) {
 	return Workflow{ID: id}, err
 }
 
-// ParseWorkflowExecutionID reads a workflow execution's id. It fails with
+// ParseWorkflowExecutionID parses a workflow execution's id. It fails with
 // CodeInvalidUUID.
 func ParseWorkflowExecutionID(s string) (uuid.UUID, error) {
 	id, ok := parseUUID(s)
 	if !ok {
-		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for workflow execution ID. An engine's own id goes into workflowId.")
+		return uuid.Nil, Fail(CodeInvalidUUID, "Invalid UUID format for workflow execution ID. Send an engine's own id in workflowId.")
 	}
 	return id, nil
 }
 
-// DeriveWorkflowExecutionID returns the id of the workflow execution that a
-// tenant's engine knows by an external id: the UUID of version 5 (RFC 9562) of the
-// text, in the namespace of the tenant's id.
+// DeriveWorkflowExecutionID returns the id of a tenant's workflow execution with an
+// external id: the UUID of version 5 (RFC 9562) of the external id, in the namespace
+// of the tenant's id.
 func DeriveWorkflowExecutionID(tenantID uuid.UUID, externalID string) uuid.UUID {
 	return uuid.NewSHA1(tenantID, []byte(externalID))
 }

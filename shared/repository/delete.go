@@ -69,7 +69,7 @@ func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (
 // deletedTenant completes the answer about a tenant that is gone.
 func (r *Repository) deletedTenant(ctx context.Context, slug string, d promise.Deletion) (promise.Deletion, error) {
 	row, err := run[deletedTenantRow](ctx, r, statement{op: "find deleted tenant", sql: findDeletedTenantSQL, args: []any{slug}})
-	d.TenantID, d.Done, d.FreeAt = row.ID, err == nil, row.DeletedAt.Add(promise.SlugRest)
+	d.TenantID, d.Done, d.FreeAt = row.ID, err == nil, row.DeletedAt.Add(promise.SlugReuseDelay)
 	return d, err
 }
 

@@ -132,7 +132,7 @@ func TestTheSlugOfADeletedTenant(t *testing.T) {
 	_, _, err = r.CreateTenant(t.Context(), tenant)
 	e := requireCode(t, promise.CodeForbidden, err)
 	require.Contains(t, e.Detail, last.FreeAt.UTC().Format(time.RFC3339))
-	db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugRest)
+	db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugReuseDelay)
 	fresh, created, err := r.CreateTenant(t.Context(), tenant)
 	require.NoError(t, err)
 	require.True(t, created)

@@ -383,7 +383,7 @@ func TestATenantsIDIsForgotten(t *testing.T) {
 	again, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	now = now.Add(promise.SlugRest / 2)
+	now = now.Add(promise.SlugReuseDelay / 2)
 	another, err := r.WorkflowExecutionID(t.Context(), tenant, "order-1")
 	require.NoError(t, err)
 	require.NotEqual(t, first, another)

@@ -39,7 +39,7 @@ var findKeySQL string
 // deleted, or was deleted less than promise.SlugRest ago.
 func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
 	for range attempts {
-		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugRest}})
+		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugReuseDelay}})
 		if err != nil {
 			return promise.Tenant{}, false, err
 		}
