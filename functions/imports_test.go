@@ -1,8 +1,9 @@
-// Package functions_test holds the architecture: who may import whom.
+// Package functions_test checks rules of the whole repository: the imports between packages, the table of routes, and the prose.
 package functions_test
 
 import (
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 
 const module = "github.com/flovyn/promises/"
 
-// What each package may import of this module. A package that is not here may not be imported from anywhere but a test.
+// allowed lists the packages of this module that each package may import. Only tests may import a package that is not listed.
 var allowed = map[string][]string{
 	"shared/promise":    {},
 	"shared/routes":     {},
@@ -45,15 +46,16 @@ var allowed = map[string][]string{
 	"infra/bench": {"infra/local", "shared/auth", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 
-// What no function may link; migrate alone may link the migration library.
+// neverLinked lists the packages that no function may link. In addition, only migrate may link the migration library.
 var neverLinked = []string{
 	"github.com/aws/aws-cdk-go", "github.com/stretchr", "github.com/fergusstrange", "testing",
 	"github.com/aws/aws-sdk-go-v2/config", // 7 MB: a function finds its credentials in its environment
 }
 
-// asDeployed are the tags that the functions are deployed with (see infra/build).
+// asDeployed are the build tags of deployed functions (see infra/build).
 const asDeployed = "lambda.norpc"
 
+// list runs "go list" at the top of the module and returns its lines.
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
@@ -73,29 +75,33 @@ func TestImportsGoOneWay(t *testing.T) {
 			parent = parent[:strings.LastIndex(parent, "/")]
 			may, known = allowed[parent]
 		}
-		for _, name := range names[1:] {
-			if of, ours := strings.CutPrefix(name, module); ours {
-				require.True(t, known, "%s has no rule", pkg)
-				require.True(t, slices.ContainsFunc(may, func(m string) bool {
-					return of == m || strings.HasPrefix(of, m+"/")
-				}), "%s must not import %s", pkg, of)
-			} else if pkg == "shared/promise" && strings.Contains(name, ".") {
-				require.Equal(t, "github.com/google/uuid", name, "%s knows the standard library only", pkg)
+		t.Run(pkg, func(t *testing.T) {
+			for _, name := range names[1:] {
+				if of, ours := strings.CutPrefix(name, module); ours {
+					require.True(t, known, "the package has no rule")
+					require.True(t, slices.ContainsFunc(may, func(m string) bool {
+						return of == m || strings.HasPrefix(of, m+"/")
+					}), "it must not import %s", of)
+				} else if pkg == "shared/promise" && strings.Contains(name, ".") {
+					require.Equal(t, "github.com/google/uuid", name, "it imports the standard library and this package only")
+				}
 			}
-		}
+		})
 	}
 }
 
 func TestFunctionsLinkNoMoreThanTheyNeed(t *testing.T) {
 	t.Parallel()
 	for _, function := range list(t, "-f", `{{if eq .Name "main"}}{{.ImportPath}}{{end}}`, "./functions/...") {
-		for _, dep := range list(t, "-tags", asDeployed, "-deps", function) {
-			require.False(t, slices.ContainsFunc(neverLinked, func(p string) bool {
-				return dep == p || strings.HasPrefix(dep, p+"/")
-			}), "%s links %s", function, dep)
-			if !strings.HasSuffix(function, "/migrate") {
-				require.False(t, strings.HasPrefix(dep, "github.com/pressly/goose"), "%s links %s", function, dep)
+		t.Run(path.Base(function), func(t *testing.T) {
+			for _, dep := range list(t, "-tags", asDeployed, "-deps", function) {
+				require.False(t, slices.ContainsFunc(neverLinked, func(p string) bool {
+					return dep == p || strings.HasPrefix(dep, p+"/")
+				}), "it links %s", dep)
+				if !strings.HasSuffix(function, "/migrate") {
+					require.False(t, strings.HasPrefix(dep, "github.com/pressly/goose"), "it links %s", dep)
+				}
 			}
-		}
+		})
 	}
 }

@@ -24,55 +24,55 @@ import (
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
-// alarm is one thing that somebody must look at. README.md says of each what it
-// means and what to do.
+// An alarm is a condition that an operator must act on. README.md gives its meaning
+// and the action.
 type alarm struct {
-	name      string
-	metric    awscloudwatch.IMetric
-	above     float64
-	below     bool                           // the other way round: goes off below the value
-	of, count float64                        // count of the last of periods; 1 of 1 if unset
-	silence   awscloudwatch.TreatMissingData // not breaching if unset; missing: silence is told, too
+	name                string
+	metric              awscloudwatch.IMetric
+	threshold           float64
+	breachesBelow       bool                           // the alarm goes off below the threshold, not above it
+	periods, datapoints float64                        // how many of the last periods must breach; 1 of 1 if unset
+	missingData         awscloudwatch.TreatMissingData // not breaching if unset; with missing, mail is also sent when the data stops
 }
 
-func newAlarms(parent constructs.Construct, s settings, m measures) {
+func newAlarms(parent constructs.Construct, s settings, m monitored) {
 	scope := constructs.NewConstruct(parent, jsii.String("Alarms"))
 	topic := newAlarmTopic(scope, s)
 	for _, a := range m.alarms(s) {
 		comparison := awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD
-		if a.below {
+		if a.breachesBelow {
 			comparison = awscloudwatch.ComparisonOperator_LESS_THAN_THRESHOLD
 		}
-		if a.of == 0 {
-			a.of, a.count = 1, 1
+		if a.periods == 0 {
+			a.periods, a.datapoints = 1, 1
 		}
-		if a.silence == "" {
-			a.silence = awscloudwatch.TreatMissingData_NOT_BREACHING
+		if a.missingData == "" {
+			a.missingData = awscloudwatch.TreatMissingData_NOT_BREACHING
 		}
 		made := awscloudwatch.NewAlarm(scope, jsii.String(a.name), &awscloudwatch.AlarmProps{
 			AlarmName:        jsii.String(s.stackName() + "-" + a.name),
-			AlarmDescription: jsii.String("See infra/README.md, Alarms"),
-			Metric:           a.metric, Threshold: jsii.Number(a.above), ComparisonOperator: comparison,
-			EvaluationPeriods: jsii.Number(a.of), DatapointsToAlarm: jsii.Number(a.count), TreatMissingData: a.silence,
+			AlarmDescription: jsii.String("For the meaning and the action see infra/README.md, section Alarms"),
+			Metric:           a.metric, Threshold: jsii.Number(a.threshold), ComparisonOperator: comparison,
+			EvaluationPeriods: jsii.Number(a.periods), DatapointsToAlarm: jsii.Number(a.datapoints), TreatMissingData: a.missingData,
 		})
 		if topic != nil {
 			action := awscloudwatchactions.NewSnsAction(topic)
 			made.AddAlarmAction(action)
 			made.AddOkAction(action)
-			if a.silence == awscloudwatch.TreatMissingData_MISSING {
+			if a.missingData == awscloudwatch.TreatMissingData_MISSING {
 				made.AddInsufficientDataAction(action)
 			}
 		}
 	}
 }
 
-// newAlarmTopic is nil where nobody is to be told.
+// newAlarmTopic returns the topic that alarms publish to, or nil without an address.
 func newAlarmTopic(scope constructs.Construct, s settings) awssns.ITopic {
 	if s.AlarmEmail == "" {
 		return nil
 	}
 	key := awskms.NewKey(scope, jsii.String("Key"), &awskms.KeyProps{
-		Description: jsii.String("The alarms of " + s.stackName()), EnableKeyRotation: jsii.Bool(true),
+		Description: jsii.String("Encrypts the alarms of " + s.stackName()), EnableKeyRotation: jsii.Bool(true),
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	topic := awssns.NewTopic(scope, jsii.String("Topic"), &awssns.TopicProps{MasterKey: key, EnforceSSL: jsii.Bool(true)})
@@ -81,9 +81,9 @@ func newAlarmTopic(scope constructs.Construct, s settings) awssns.ITopic {
 	return topic
 }
 
-// allowAlarms lets the alarms of this account publish to the topic. SNS's own key
-// would not let CloudWatch in, and a topic with a policy of its own loses the one
-// by which SNS lets in the account's services.
+// allowAlarms lets the alarms of this account publish to the topic. CloudWatch cannot
+// use the default key of SNS. A topic with its own policy loses the default policy,
+// which lets the account's services publish.
 func allowAlarms(key awskms.Key, topic awssns.Topic) {
 	cloudWatch := &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)}
 	stack := awscdk.Stack_Of(topic)
@@ -91,8 +91,8 @@ func allowAlarms(key awskms.Key, topic awssns.Topic) {
 		Sid: jsii.String("Alarms"), Principals: cloudWatch, Actions: jsii.Strings("sns:Publish"), Resources: &[]*string{topic.TopicArn()},
 		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account()}},
 	}))
-	// CloudWatch calls KMS itself, with the topic's ARN as encryption context. The key
-	// cannot name the topic, which names the key.
+	// CloudWatch calls KMS itself, with the topic's ARN as encryption context. The key's
+	// policy cannot name the topic, because the topic already refers to the key.
 	topics := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sns"), Resource: jsii.String("*"), ArnFormat: awscdk.ArnFormat_NO_RESOURCE_NAME})
 	key.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid: jsii.String("Alarms"), Principals: cloudWatch, Actions: jsii.Strings("kms:Decrypt", "kms:GenerateDataKey*"), Resources: jsii.Strings("*"),
@@ -100,34 +100,34 @@ func allowAlarms(key awskms.Key, topic awssns.Topic) {
 	}), nil)
 }
 
-// measures is where the alarms and the dashboard find what there is to see.
-type measures struct {
-	functions map[string]awslambda.Function
-	api       api
-	proxy     proxy
-	database  postgres
-	failed    awssqs.IQueue
+// monitored holds the resources whose metrics the alarms and the dashboard show.
+type monitored struct {
+	functions   map[string]awslambda.Function
+	api         api
+	proxy       proxy
+	database    postgres
+	deadLetters awssqs.IQueue
 }
 
-// databaseMetrics are those that RDS and Aurora name differently.
+// databaseMetrics holds the metrics that differ between RDS and Aurora.
 type databaseMetrics struct {
-	cpu       awscloudwatch.IMetric
-	low       awscloudwatch.IMetric // nil: nothing runs low
-	lowBelow  float64
-	lowName   string
-	high      awscloudwatch.IMetric
-	highAbove float64
-	highName  string
+	cpu           awscloudwatch.IMetric
+	lowMetric     awscloudwatch.IMetric // nil if the database has no such metric
+	lowThreshold  float64
+	lowAlarm      string
+	highMetric    awscloudwatch.IMetric
+	highThreshold float64
+	highAlarm     string
 }
 
-func options(statistic string, period time.Duration) *awscloudwatch.MetricOptions {
+func metricOptions(statistic string, period time.Duration) *awscloudwatch.MetricOptions {
 	return &awscloudwatch.MetricOptions{
 		Statistic: jsii.String(statistic), Period: awscdk.Duration_Seconds(jsii.Number(period.Seconds())),
 	}
 }
 
-// own is a metric that the function writes itself.
-func (m measures) own(function, name, statistic string, period time.Duration) awscloudwatch.IMetric {
+// functionMetric returns a metric that the function itself writes.
+func (m monitored) functionMetric(function, name, statistic string, period time.Duration) awscloudwatch.IMetric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
 		Namespace: jsii.String(telemetry.Namespace), MetricName: jsii.String(name),
 		DimensionsMap: &map[string]*string{"Function": m.functions[function].FunctionName()},
@@ -135,8 +135,8 @@ func (m measures) own(function, name, statistic string, period time.Duration) aw
 	})
 }
 
-// ofProxy is a metric of RDS Proxy, over all of its instances.
-func (m measures) ofProxy(name string, period time.Duration) awscloudwatch.IMetric {
+// proxyMetric returns the sum of a metric of RDS Proxy over all of its instances.
+func (m monitored) proxyMetric(name string, period time.Duration) awscloudwatch.IMetric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
 		Namespace: jsii.String("AWS/RDS"), MetricName: jsii.String(name),
 		DimensionsMap: &map[string]*string{"ProxyName": m.proxy.DbProxyName()},
@@ -144,84 +144,90 @@ func (m measures) ofProxy(name string, period time.Duration) awscloudwatch.IMetr
 	})
 }
 
-func math(expression, label string, period time.Duration, of map[string]awscloudwatch.IMetric) awscloudwatch.IMetric {
+func mathExpression(expression, label string, period time.Duration, metrics map[string]awscloudwatch.IMetric) awscloudwatch.IMetric {
 	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
-		Expression: jsii.String(expression), Label: jsii.String(label), UsingMetrics: &of,
+		Expression: jsii.String(expression), Label: jsii.String(label), UsingMetrics: &metrics,
 		Period: awscdk.Duration_Seconds(jsii.Number(period.Seconds())),
 	})
 }
 
-// holdsExpired counts held settlements that no promise came for: the sweep
-// finds most, the functions that hold find those whose key is used again.
-func (m measures) holdsExpired(period time.Duration) awscloudwatch.IMetric {
-	of := map[string]awscloudwatch.IMetric{}
+// earlyExpired counts the early settlements that expired before their promise was
+// created. The sweep finds most of them. A function that stores an early settlement
+// finds the ones whose key is used again.
+func (m monitored) earlyExpired(period time.Duration) awscloudwatch.IMetric {
+	metrics := map[string]awscloudwatch.IMetric{}
 	var terms []string
 	for i, name := range []string{"expire-promises", "reject", "resolve", "resolve-by-key"} {
 		id := fmt.Sprintf("m%d", i)
-		of[id] = m.own(name, sweep.MetricEarlyExpired, "Sum", period)
+		metrics[id] = m.functionMetric(name, sweep.MetricEarlyExpired, "Sum", period)
 		terms = append(terms, "FILL("+id+", 0)")
 	}
-	return math(strings.Join(terms, " + "), "Held settlements given up", period, of)
+	return mathExpression(strings.Join(terms, " + "), "Early settlements expired", period, metrics)
 }
 
-func (m measures) alarms(s settings) []alarm {
+func (m monitored) alarms(s settings) []alarm {
 	const minute, five = time.Minute, 5 * time.Minute
-	var all []alarm
-	for _, f := range routes.Functions {
-		lambda := m.functions[f.Name]
-		// A direct invoke that is refused (400, 404, 409) is a function error, too.
-		errors := alarm{
-			name: f.Name + "-errors", above: 5, of: 3, count: 3,
-			metric: math("100 * errors / invocations", "Errors, %", five, map[string]awscloudwatch.IMetric{
-				"errors": lambda.MetricErrors(options("Sum", five)), "invocations": lambda.MetricInvocations(options("Sum", five)),
-			}),
-		}
-		slow := alarm{name: f.Name + "-slow", metric: lambda.MetricDuration(options("p99", five)), above: 1000, of: 3, count: 3}
-		if slices.Contains(routes.Waiting, f.Name) { // for up to 25 s
-			slow.above = 26_000
-		}
-		switch f.Name {
-		case "expire-promises", "migrate": // which run for as long as they need, and nobody calls wrongly
-			slow.above = 0.95 * float64(f.Timeout.Milliseconds())
-			slow.of, slow.count = 1, 1
-			errors = alarm{name: errors.name, metric: lambda.MetricErrors(options("Sum", five))}
-		}
-		all = append(all, errors, slow, alarm{name: f.Name + "-throttled", metric: lambda.MetricThrottles(options("Sum", five))})
-	}
-	all = append(all,
+	all := append(m.functionAlarms(),
 		alarm{
-			name: "api-errors", above: 1, of: 3, count: 2,
-			metric: math("100 * failed / requests", "5xx, %", five, map[string]awscloudwatch.IMetric{
-				"failed": m.api.MetricServerError(options("Sum", five)), "requests": m.api.MetricCount(options("Sum", five)),
+			name: "api-errors", threshold: 1, periods: 3, datapoints: 2,
+			metric: mathExpression("100 * failed / requests", "5xx, %", five, map[string]awscloudwatch.IMetric{
+				"failed": m.api.MetricServerError(metricOptions("Sum", five)), "requests": m.api.MetricCount(metricOptions("Sum", five)),
 			}),
 		},
-		// Silence is worse: then nobody looks at the deadlines. It makes the alarm go to
-		// INSUFFICIENT_DATA. That is also the state in which an alarm is created, and only
-		// a change of state is told: a new stage, which has no data yet, rings nobody.
-		// Missing data that breaches would raise the alarm at its first evaluation,
-		// whatever the number of periods.
+		// If the sweep stops, no deadline is recorded and no data arrives: the alarm changes
+		// to INSUFFICIENT_DATA. Every new alarm starts in that state, and CloudWatch mails
+		// only a change of state, so a new stage sends no mail. If missing data breached, the
+		// alarm would go off at its first evaluation, whatever the number of periods.
 		// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
 		alarm{
-			name: "overdue", metric: m.own("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute), above: 30, of: 5, count: 3,
-			silence: awscloudwatch.TreatMissingData_MISSING,
+			name: "overdue", metric: m.functionMetric("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute), threshold: 30, periods: 5, datapoints: 3,
+			missingData: awscloudwatch.TreatMissingData_MISSING,
 		},
-		alarm{name: "sweep-errors", metric: m.own("expire-promises", sweep.MetricSweepErrors, "Sum", five), of: 3, count: 2},
-		alarm{name: "holds-expired", metric: m.holdsExpired(five)},
-		alarm{name: "dead-letters", metric: m.failed.MetricApproximateNumberOfMessagesVisible(options("Maximum", minute))},
+		alarm{name: "sweep-errors", metric: m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", five), periods: 3, datapoints: 2},
+		alarm{name: "holds-expired", metric: m.earlyExpired(five)},
+		alarm{name: "dead-letters", metric: m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))},
 		alarm{
-			name: "proxy-busy", metric: m.ofProxy("DatabaseConnectionsCurrentlyBorrowed", minute), of: 5, count: 3,
-			above: 0.8 * float64(proxyConnections(s)),
+			name: "proxy-busy", metric: m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute), periods: 5, datapoints: 3,
+			threshold: 0.8 * float64(proxyConnections(s)),
 		},
-		alarm{name: "proxy-pinned", metric: m.ofProxy("DatabaseConnectionsCurrentlySessionPinned", minute), above: 10, of: 15, count: 15},
-		alarm{name: "proxy-refused", metric: m.ofProxy("ClientConnectionsSetupFailedAuth", five)},
-		alarm{name: "database-cpu", metric: m.database.metrics.cpu, above: 80, of: 3, count: 3},
-		alarm{name: m.database.metrics.highName, metric: m.database.metrics.high, above: m.database.metrics.highAbove, of: 3, count: 3},
+		alarm{name: "proxy-pinned", metric: m.proxyMetric("DatabaseConnectionsCurrentlySessionPinned", minute), threshold: 10, periods: 15, datapoints: 15},
+		alarm{name: "proxy-refused", metric: m.proxyMetric("ClientConnectionsSetupFailedAuth", five)},
+		alarm{name: "database-cpu", metric: m.database.metrics.cpu, threshold: 80, periods: 3, datapoints: 3},
+		alarm{name: m.database.metrics.highAlarm, metric: m.database.metrics.highMetric, threshold: m.database.metrics.highThreshold, periods: 3, datapoints: 3},
 	)
-	if low := m.database.metrics; low.low != nil {
-		all = append(all, alarm{name: low.lowName, metric: low.low, above: low.lowBelow, below: true, of: 3, count: 3})
+	if low := m.database.metrics; low.lowMetric != nil {
+		all = append(all, alarm{name: low.lowAlarm, metric: low.lowMetric, threshold: low.lowThreshold, breachesBelow: true, periods: 3, datapoints: 3})
 	}
 	return all
 }
 
-// names are in order, so that the template is the same each time.
-func (m measures) names() []string { return slices.Sorted(maps.Keys(m.functions)) }
+// functionAlarms returns the alarms of each function: errors, slow, throttled.
+func (m monitored) functionAlarms() []alarm {
+	const five = 5 * time.Minute
+	var all []alarm
+	for _, f := range routes.Functions {
+		lambda := m.functions[f.Name]
+		// A rejected direct invoke (400, 404, 409) counts as a function error too.
+		errors := alarm{
+			name: f.Name + "-errors", threshold: 5, periods: 3, datapoints: 3,
+			metric: mathExpression("100 * errors / invocations", "Errors, %", five, map[string]awscloudwatch.IMetric{
+				"errors": lambda.MetricErrors(metricOptions("Sum", five)), "invocations": lambda.MetricInvocations(metricOptions("Sum", five)),
+			}),
+		}
+		slow := alarm{name: f.Name + "-slow", metric: lambda.MetricDuration(metricOptions("p99", five)), threshold: 1000, periods: 3, datapoints: 3}
+		if slices.Contains(routes.Waiting, f.Name) { // a call lasts up to 25 s
+			slow.threshold = 26_000
+		}
+		switch f.Name {
+		case "expire-promises", "migrate": // they may run close to their timeout, and no outside caller sends them bad input
+			slow.threshold = 0.95 * float64(f.Timeout.Milliseconds())
+			slow.periods, slow.datapoints = 1, 1
+			errors = alarm{name: errors.name, metric: lambda.MetricErrors(metricOptions("Sum", five))}
+		}
+		all = append(all, errors, slow, alarm{name: f.Name + "-throttled", metric: lambda.MetricThrottles(metricOptions("Sum", five))})
+	}
+	return all
+}
+
+// functionNames returns the names in order, so that each synthesis writes the same template.
+func (m monitored) functionNames() []string { return slices.Sorted(maps.Keys(m.functions)) }

@@ -16,12 +16,12 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// api is the HTTP API: the routes of the table, each behind its authorizer.
+// api is the HTTP API. It has the routes of routes.HTTP, each with its authorizer.
 type api struct {
 	awsapigatewayv2.HttpApi
 	stage  awsapigatewayv2.CfnStage
-	limit  throttle                   // of the API; throttle.of has each route's part
-	domain awsapigatewayv2.DomainName // nil for API Gateway's own
+	limit  throttle                   // of the whole API; throttle.forRoute derives each route's
+	domain awsapigatewayv2.DomainName // nil if the API has API Gateway's own host name
 	url    *string
 }
 
@@ -81,14 +81,15 @@ func corsPreflight(origins []string) *awsapigatewayv2.CorsPreflightOptions {
 	}
 }
 
-// throttle is how many requests a second API Gateway passes on, and how many at once.
+// A throttle is the number of requests a second that API Gateway accepts, and the size
+// of a burst.
 type throttle struct{ rate, burst int }
 
-// of returns the throttle of one route. Every route has its own, so that a flood on
-// one leaves the others alone. Routes that settle or create may take the whole of the
-// API's; a read half of it, a wait a quarter, and a route without an authorizer,
-// which anybody can call, a tenth.
-func (t throttle) of(route routes.Route) throttle {
+// forRoute returns the throttle of one route. Each route has its own, so that a flood on
+// one route does not throttle the others. A route that settles or creates gets the whole
+// throttle of the API, a read half of it, a wait a quarter. A route without an
+// authorizer gets a tenth, because it is open to callers without a credential.
+func (t throttle) forRoute(route routes.Route) throttle {
 	share := 1
 	switch {
 	case slices.Contains(routes.SelfVerifying, route.Function):
@@ -101,14 +102,15 @@ func (t throttle) of(route routes.Route) throttle {
 	return throttle{t.rate / share, t.burst / share}
 }
 
-// accessLogPrefix begins the name of the access log's group. CloudWatch Logs allows
-// all groups with the prefix /aws/vendedlogs/ at once. Any other group takes space
-// in a resource policy of the account, which ends at 5,120 characters.
+// accessLogPrefix begins the name of the access log's group. One resource policy of
+// CloudWatch Logs covers all groups with the prefix /aws/vendedlogs/. Any other group
+// takes space in that policy, which is limited to 5,120 characters.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
 const accessLogPrefix = "/aws/vendedlogs/apigateway/"
 
-// accessLogFormat tells of a request by its route: paths have keys in them, and
-// query strings tokens. API Gateway logs "-" for a name that HTTP APIs do not have.
+// accessLogFormat returns the format of the access log. It has the route and not the
+// path, because paths contain idempotency keys and query strings contain tokens. API
+// Gateway logs "-" for a variable that HTTP APIs do not have.
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
 func accessLogFormat() string {
 	format := map[string]string{}
@@ -121,13 +123,13 @@ func accessLogFormat() string {
 	}
 	line, err := json.Marshal(format)
 	if err != nil {
-		panic(err) // strings
+		panic(err) // impossible: the map holds only strings
 	}
 	return string(line)
 }
 
-// serve adds the routes of the table, and nothing else.
-func (a api) serve(functions map[string]awslambda.Function) {
+// addTableRoutes adds the routes of routes.HTTP, and no others.
+func (a api) addTableRoutes(functions map[string]awslambda.Function) {
 	authorizers := map[string]awsapigatewayv2.IHttpRouteAuthorizer{}
 	for _, authorizer := range routes.Authorizers {
 		authorizers[authorizer.Name] = awsapigatewayv2authorizers.NewHttpLambdaAuthorizer(
@@ -157,23 +159,23 @@ func (a api) serve(functions map[string]awslambda.Function) {
 			Authorizer:  authorizers[route.Authorizer],
 		})
 		if first {
-			nameFunction((*added)[0], functions[route.Function])
+			setIntegrationURI((*added)[0], functions[route.Function])
 		}
-		limit := a.limit.of(route)
+		limit := a.limit.forRoute(route)
 		limits[route.Method+" "+route.Path] = map[string]any{
 			"DetailedMetricsEnabled": true, "ThrottlingRateLimit": limit.rate, "ThrottlingBurstLimit": limit.burst,
 		}
-		for _, r := range *added { // the stage can name only routes that exist
+		for _, r := range *added { // the stage's settings can name only routes that exist
 			a.stage.AddResourceDependency(r.Node().DefaultChild().(awscdk.CfnResource), nil)
 		}
 	}
 	a.stage.SetRouteSettings(limits)
 }
 
-// nameFunction writes the integration's target, the alias, as the function's ARN
-// with the alias behind it. The CDK writes a reference to the alias, in which SAM
-// CLI finds no function.
-func nameFunction(route awsapigatewayv2.HttpRoute, f awslambda.Function) {
+// setIntegrationURI writes the target of the route's integration as the function's ARN
+// followed by the alias. The CDK writes a reference to the alias, from which SAM CLI
+// cannot find the function.
+func setIntegrationURI(route awsapigatewayv2.HttpRoute, f awslambda.Function) {
 	for _, construct := range *route.Node().FindAll(constructs.ConstructOrder_PREORDER) {
 		if integration, ok := construct.(awsapigatewayv2.CfnIntegration); ok {
 			integration.SetIntegrationUri(awscdk.Fn_Join(jsii.String(""), &[]*string{f.FunctionArn(), jsii.String(":" + routes.HTTPAlias)}))

@@ -10,12 +10,12 @@ import (
 	"github.com/flovyn/promises/shared/sweep"
 )
 
-// newDashboard shows, from top to bottom, what the callers see, the functions,
-// the deadlines, and the database.
-func newDashboard(parent constructs.Construct, s settings, m measures) {
+// newDashboard creates the dashboard. From top to bottom it shows the HTTP API, the
+// functions, the deadlines and the database.
+func newDashboard(parent constructs.Construct, s settings, m monitored) {
 	const minute = time.Minute
 	dashboard := awscloudwatch.NewDashboard(parent, jsii.String("Dashboard"), &awscloudwatch.DashboardProps{
-		DashboardName: inRegion(parent, s.stackName()),
+		DashboardName: withRegion(parent, s.stackName()),
 	})
 	row := func(widgets ...awscloudwatch.IWidget) { dashboard.AddWidgets(widgets...) }
 	graph := func(title string, width float64, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
@@ -23,23 +23,23 @@ func newDashboard(parent constructs.Construct, s settings, m measures) {
 			Title: jsii.String(title), Width: jsii.Number(width), Left: &metrics,
 		})
 	}
-	each := func(of func(name string) awscloudwatch.IMetric) (all []awscloudwatch.IMetric) {
-		for _, name := range m.names() {
-			all = append(all, of(name))
+	each := func(metric func(function string) awscloudwatch.IMetric) (all []awscloudwatch.IMetric) {
+		for _, name := range m.functionNames() {
+			all = append(all, metric(name))
 		}
 		return all
 	}
 	labelled := func(name, statistic string) *awscloudwatch.MetricOptions {
-		o := options(statistic, minute)
+		o := metricOptions(statistic, minute)
 		o.Label = jsii.String(name)
 		return o
 	}
 
 	row(
-		graph("HTTP requests", 8, m.api.MetricCount(options("Sum", minute)), m.api.MetricClientError(options("Sum", minute)),
-			m.api.MetricServerError(options("Sum", minute))),
-		graph("HTTP latency, ms", 8, m.api.MetricLatency(options("p50", minute)), m.api.MetricLatency(options("p99", minute))),
-		graph("Dead letters", 8, m.failed.MetricApproximateNumberOfMessagesVisible(options("Maximum", minute))),
+		graph("HTTP requests", 8, m.api.MetricCount(metricOptions("Sum", minute)), m.api.MetricClientError(metricOptions("Sum", minute)),
+			m.api.MetricServerError(metricOptions("Sum", minute))),
+		graph("HTTP latency, ms", 8, m.api.MetricLatency(metricOptions("p50", minute)), m.api.MetricLatency(metricOptions("p99", minute))),
+		graph("Dead letters", 8, m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))),
 	)
 	row(
 		graph("Invocations", 12, each(func(name string) awscloudwatch.IMetric {
@@ -56,15 +56,15 @@ func newDashboard(parent constructs.Construct, s settings, m measures) {
 		})...),
 	)
 	row(
-		graph("Oldest overdue promise, s", 8, m.own("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute)),
-		graph("Deadlines recorded", 8, m.own("expire-promises", sweep.MetricPromisesExpired, "Sum", minute)),
-		graph("Sweep errors, held settlements given up", 8, m.own("expire-promises", sweep.MetricSweepErrors, "Sum", minute), m.holdsExpired(minute)),
+		graph("Oldest overdue promise, s", 8, m.functionMetric("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute)),
+		graph("Deadlines recorded", 8, m.functionMetric("expire-promises", sweep.MetricPromisesExpired, "Sum", minute)),
+		graph("Sweep errors, early settlements expired", 8, m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", minute), m.earlyExpired(minute)),
 	)
 	database := []awscloudwatch.IMetric{m.database.metrics.cpu}
 	row(
-		graph("Connections of RDS Proxy to Postgres", 8, m.ofProxy("DatabaseConnectionsCurrentlyBorrowed", minute),
-			m.ofProxy("DatabaseConnectionsCurrentlySessionPinned", minute)),
-		graph("Connections to RDS Proxy", 8, m.ofProxy("ClientConnections", minute)),
+		graph("Connections of RDS Proxy to Postgres", 8, m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute),
+			m.proxyMetric("DatabaseConnectionsCurrentlySessionPinned", minute)),
+		graph("Connections to RDS Proxy", 8, m.proxyMetric("ClientConnections", minute)),
 		graph("Postgres, CPU %", 8, database...),
 	)
 }

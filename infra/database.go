@@ -15,21 +15,21 @@ const (
 	databaseName = "promises"
 	databasePort = 5432
 
-	// masterUser creates the roles that everything else runs as. RDS makes its
-	// password and changes it every seven days; only migrate may read it.
+	// masterUser creates the roles of all functions. RDS chooses its password and
+	// changes it every seven days. Only migrate may read it.
 	masterUser = "postgres"
 )
 
-// postgres is the database: RDS for PostgreSQL, or Aurora Serverless v2. Nothing but
-// the proxy and migrate can reach it.
+// postgres is the database: RDS for PostgreSQL, or Aurora Serverless v2. Only the proxy
+// and migrate can reach it.
 type postgres struct {
 	target     awsrds.ProxyTarget
 	group      awsec2.SecurityGroup
 	host       *string
-	resourceID *string // in the ARNs of its users; a new database has a new one
-	secretARN  *string // the master user's password, kept by RDS
+	resourceID *string // part of the ARNs of its users; a new database gets a new one
+	secretARN  *string // the secret in which RDS keeps the master user's password
 	metrics    databaseMetrics
-	construct  constructs.Construct // what waits for this waits for a database that answers
+	construct  constructs.Construct // its dependents are created once the database accepts connections
 }
 
 func newDatabase(parent constructs.Construct, s settings, n network) postgres {
@@ -73,7 +73,7 @@ func newRDS(scope constructs.Construct, s settings, n network, group awsec2.Secu
 		EnablePerformanceInsights:   jsii.Bool(true),
 		PerformanceInsightRetention: awsrds.PerformanceInsightRetention_DEFAULT,
 	})
-	restore(instance, s, "DBSnapshotIdentifier", "DBName")
+	restoreSnapshot(instance, s, "DBSnapshotIdentifier", "DBName")
 	return postgres{
 		target: awsrds.ProxyTarget_FromInstance(instance), group: group,
 		host: instance.DbInstanceEndpointAddress(), resourceID: instance.InstanceResourceId(),
@@ -93,7 +93,7 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 	if s.Large {
 		minimum, maximum = 2, 32
 		standby := *instance
-		standby.ScaleWithWriter = jsii.Bool(true) // to take over at once, it must be as large
+		standby.ScaleWithWriter = jsii.Bool(true) // a standby of the writer's size can take over at once
 		readers = &[]awsrds.IClusterInstance{awsrds.ClusterInstance_ServerlessV2(jsii.String("Standby"), &standby)}
 	}
 	cluster := awsrds.NewDatabaseCluster(scope, jsii.String("Cluster"), &awsrds.DatabaseClusterProps{
@@ -115,7 +115,7 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 		DeletionProtection:     jsii.Bool(s.guarded()),
 		RemovalPolicy:          removal(s),
 	})
-	restore(cluster, s, "SnapshotIdentifier", "DatabaseName")
+	restoreSnapshot(cluster, s, "SnapshotIdentifier", "DatabaseName")
 	return postgres{
 		target: awsrds.ProxyTarget_FromCluster(cluster), group: group,
 		host: cluster.ClusterEndpoint().Hostname(), resourceID: cluster.ClusterResourceIdentifier(),
@@ -124,20 +124,21 @@ func newAurora(scope constructs.Construct, s settings, n network, group awsec2.S
 	}
 }
 
-// restore makes the database of a snapshot, which brings its master user and its
-// database with it: CloudFormation takes neither beside one.
-func restore(of constructs.Construct, s settings, snapshot, name string) {
+// restoreSnapshot makes CloudFormation create the database from s.Snapshot, if that is
+// set. The snapshot already contains the master user and the database, and
+// CloudFormation rejects their names beside a snapshot.
+func restoreSnapshot(database constructs.Construct, s settings, snapshot, name string) {
 	if s.Snapshot == "" {
 		return
 	}
-	made := of.Node().DefaultChild().(awscdk.CfnResource)
-	made.AddPropertyOverride(jsii.String(snapshot), s.Snapshot)
-	made.AddPropertyDeletionOverride(jsii.String(name))
-	made.AddPropertyDeletionOverride(jsii.String("MasterUsername"))
+	resource := database.Node().DefaultChild().(awscdk.CfnResource)
+	resource.AddPropertyOverride(jsii.String(snapshot), s.Snapshot)
+	resource.AddPropertyDeletionOverride(jsii.String(name))
+	resource.AddPropertyDeletionOverride(jsii.String("MasterUsername"))
 }
 
-// parameters are Postgres's own. What is logged holds no values of statements:
-// they are the callers'.
+// parameters returns the settings of Postgres. It keeps the arguments of statements out
+// of the log, because they contain the callers' data.
 func parameters(s settings) *map[string]*string {
 	return &map[string]*string{
 		"rds.force_ssl":                       jsii.String("1"),
@@ -150,14 +151,14 @@ func parameters(s settings) *map[string]*string {
 
 func storageGiB(s settings) int {
 	if s.Large {
-		return 400 // from there on, gp3 has 12,000 IOPS
+		return 400 // from 400 GiB up, gp3 has 12,000 IOPS
 	}
 	return 20
 }
 
 func backupRetention(s settings) awscdk.Duration {
 	if s.guarded() {
-		return awscdk.Duration_Days(jsii.Number(35)) // the most that RDS keeps
+		return awscdk.Duration_Days(jsii.Number(35)) // the maximum of RDS
 	}
 	return awscdk.Duration_Days(jsii.Number(1))
 }
@@ -172,17 +173,17 @@ func removal(s settings) awscdk.RemovalPolicy {
 func rdsMetrics(instance awsrds.DatabaseInstance, s settings) databaseMetrics {
 	five := 5 * time.Minute
 	return databaseMetrics{
-		cpu:      instance.MetricCPUUtilization(options("Average", five)),
-		low:      instance.MetricFreeStorageSpace(options("Minimum", five)),
-		lowBelow: float64(storageGiB(s)) * 0.1 * (1 << 30), lowName: "database-storage",
-		high: instance.Metric(jsii.String("DiskQueueDepth"), options("Average", five)), highAbove: 64, highName: "database-disk",
+		cpu:          instance.MetricCPUUtilization(metricOptions("Average", five)),
+		lowMetric:    instance.MetricFreeStorageSpace(metricOptions("Minimum", five)),
+		lowThreshold: float64(storageGiB(s)) * 0.1 * (1 << 30), lowAlarm: "database-storage",
+		highMetric: instance.Metric(jsii.String("DiskQueueDepth"), metricOptions("Average", five)), highThreshold: 64, highAlarm: "database-disk",
 	}
 }
 
 func auroraMetrics(cluster awsrds.DatabaseCluster) databaseMetrics {
 	five := 5 * time.Minute
 	return databaseMetrics{
-		cpu:  cluster.MetricCPUUtilization(options("Average", five)),
-		high: cluster.MetricACUUtilization(options("Average", five)), highAbove: 90, highName: "database-capacity",
+		cpu:        cluster.MetricCPUUtilization(metricOptions("Average", five)),
+		highMetric: cluster.MetricACUUtilization(metricOptions("Average", five)), highThreshold: 90, highAlarm: "database-capacity",
 	}
 }

@@ -7,21 +7,21 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// How many processes of each function may run at once in a large stage. A
-// function that is called more often than that answers 429 to the SDK, 503 over
-// HTTP, and takes nothing from the others. Only the calls of routes.Waiting last
-// for seconds, so those two functions have most of the processes, and no wait
-// keeps a read or a settlement out.
+// concurrency is the number of processes that Lambda reserves for each function in a
+// large stage. Above it a call fails with 429 from the SDK and 503 over HTTP, and the
+// other functions lose no capacity. Only the calls of routes.Waiting last for seconds,
+// so those two functions have most of the processes, and waits never block a read or a
+// settlement.
 //
-// Small stages reserve nothing: a new account may have 10 in all, of which
-// none can be reserved.
+// Small stages reserve nothing: a new account may have only 10 executions at once, and
+// Lambda lets none of those be reserved.
 var concurrency = map[string]int{
 	"authorize":       60,
 	"batch-resolve":   10,
 	"cancel-promise":  10,
 	"create-promise":  50,
 	"delete-promise":  5,
-	"expire-promises": 3, // two overlap; one may have been left over from a deployment
+	"expire-promises": 3, // two runs overlap, and a run of the previous release may still be there
 	"extend-promise":  10,
 	"get-promise":     40,
 	"list-events":     20,
@@ -39,19 +39,19 @@ var concurrency = map[string]int{
 }
 
 const (
-	// keptFree is how many processes the functions of the next releases may have,
-	// in all. The fleet leaves room for them and for their connections.
-	keptFree = 80
+	// headroom is the number of processes kept for the functions of future releases.
+	// The fleet leaves executions and connections for them.
+	headroom = 80
 
-	// accountConcurrency is how many executions an account may have at once to
-	// begin with, and unreserved how many of them Lambda lets no function reserve.
-	accountConcurrency = 1000
-	unreserved         = 100
+	// accountConcurrency is an account's usual quota of concurrent executions.
+	// unreservedConcurrency is the part of it that Lambda does not let functions reserve.
+	accountConcurrency    = 1000
+	unreservedConcurrency = 100
 )
 
-// maxWaits is how many calls of one tenant may wait at once (MAX_WAITS), over
-// all processes. A small stage reserves nothing: its waits take the account's
-// concurrency, which is 10 in a new account, from all other calls.
+// maxWaits returns MAX_WAITS: the number of calls of one tenant that may wait at once,
+// over all processes. A small stage reserves nothing, so its waits take executions from
+// all other calls. A new account has 10.
 func maxWaits(s settings) int {
 	if s.Large {
 		return 20
@@ -59,8 +59,8 @@ func maxWaits(s settings) int {
 	return 5
 }
 
-// maxConnections is Postgres's own limit, max_connections. Each connection costs
-// about 10 MiB when it is in use: a large stage has 16 GiB, a small one 4.
+// maxConnections returns max_connections of Postgres. A busy connection costs about
+// 10 MiB; a large stage has 16 GiB of memory, a small one 4 GiB.
 func maxConnections(s settings) int {
 	if s.Large {
 		return 1600
@@ -68,25 +68,25 @@ func maxConnections(s settings) int {
 	return 300
 }
 
-// proxyPercent of maxConnections are for RDS Proxy; the rest for migrate, for
-// operators and for RDS itself.
+// proxyPercent is the share of maxConnections for RDS Proxy. The rest is for migrate,
+// operators and RDS itself.
 const proxyPercent = 90
 
-// proxyConnections is how many connections to Postgres the proxy opens at most.
+// proxyConnections returns the most connections that the proxy opens to Postgres.
 func proxyConnections(s settings) int { return maxConnections(s) * proxyPercent / 100 }
 
-// fleetConnections is how many connections to the proxy the functions of a
-// large stage can open at most: functions x concurrency x pool size.
+// fleetConnections returns the most connections that the functions of a large stage
+// open to the proxy: the sum over all functions of concurrency x pool size.
 func fleetConnections() (n int) {
 	for _, f := range routes.Functions {
-		if f.Name != "migrate" { // which goes past the proxy
+		if f.Name != "migrate" { // migrate connects to Postgres directly
 			n += concurrency[f.Name] * poolSize(f.Name)
 		}
 	}
 	return n
 }
 
-// poolSize is how many connections one process of the function opens at most.
+// poolSize returns the most connections that one process of the function opens.
 func poolSize(function string) int {
 	if function == "expire-promises" {
 		return database.SweepPoolSize
@@ -94,7 +94,7 @@ func poolSize(function string) int {
 	return database.PoolSize
 }
 
-// fleetConcurrency is how many executions the functions of a large stage reserve.
+// fleetConcurrency returns the sum of the executions that a large stage reserves.
 func fleetConcurrency() (n int) {
 	for _, f := range routes.Functions {
 		n += concurrency[f.Name]
@@ -102,24 +102,24 @@ func fleetConcurrency() (n int) {
 	return n
 }
 
-// checkFleet fails if the functions of a large stage, with keptFree more
-// processes, could want more connections from the proxy than it can get from
-// Postgres, each of them pinned: no call ever waits for one. It also fails if they
-// reserve more executions than Lambda allows.
+// checkFleet returns an error if a function has no entry in concurrency. For a large
+// stage it also returns one if the functions, with headroom more processes, could open
+// more connections than the proxy has, or would reserve more executions than Lambda
+// allows. Within these limits no call waits for a connection, even if all are pinned.
 func checkFleet(s settings) error {
 	for _, f := range routes.Functions {
 		if concurrency[f.Name] == 0 {
-			return fmt.Errorf("fleet.go: how many of %s may run at once?", f.Name)
+			return fmt.Errorf("fleet.go: concurrency has no entry for %s: add how many of its processes may run at once", f.Name)
 		}
 	}
 	if !s.Large {
 		return nil
 	}
-	if want, have := fleetConnections()+keptFree*database.PoolSize, proxyConnections(s); want > have {
-		return fmt.Errorf("fleet.go: the functions can open %d connections, those to come included, RDS Proxy has %d", want, have)
+	if want, have := fleetConnections()+headroom*database.PoolSize, proxyConnections(s); want > have {
+		return fmt.Errorf("fleet.go: with headroom, the functions can open %d connections, but RDS Proxy has only %d: lower concurrency or raise maxConnections", want, have)
 	}
-	if want := fleetConcurrency() + keptFree; want > accountConcurrency-unreserved {
-		return fmt.Errorf("fleet.go: the functions reserve %d executions, those to come included, of %d", want, accountConcurrency-unreserved)
+	if want := fleetConcurrency() + headroom; want > accountConcurrency-unreservedConcurrency {
+		return fmt.Errorf("fleet.go: with headroom, the functions reserve %d executions, but Lambda allows only %d: lower concurrency", want, accountConcurrency-unreservedConcurrency)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// binaries is the folder of the functions as they ship.
+// binaries is the path of a folder with the functions, built for deployment.
 type binaries string
 
 func buildFunctions(ctx context.Context) (binaries, error) {
@@ -39,19 +39,19 @@ func buildFunctions(ctx context.Context) (binaries, error) {
 	return binaries(dir), nil
 }
 
-// hash is different for another code of the function.
+// hash returns the SHA-256 of the function's binary, in hex.
 func (b binaries) hash(function string) (string, error) {
 	code, err := os.ReadFile(build.Binary(string(b), function))
 	sum := sha256.Sum256(code)
 	return hex.EncodeToString(sum[:]), err
 }
 
-// function is one of routes.Functions, and what it is given besides.
+// A function is an entry of routes.Functions with the settings that only the stack knows.
 type function struct {
 	routes.Function
 	group       awsec2.ISecurityGroup
-	environment map[string]string // what is not the same for all
-	may         []awsiam.PolicyStatement
+	environment map[string]string // overrides the values that all functions share
+	statements  []awsiam.PolicyStatement
 }
 
 func newFunction(scope constructs.Construct, s settings, n network, code binaries, f function) awslambda.Function {
@@ -63,7 +63,7 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		Description: jsii.String(name),
 	})
 	log.GrantWrite(role)
-	for _, statement := range append(f.may, interfaces(stack, name)...) {
+	for _, statement := range append(f.statements, vpcStatements(stack, name)...) {
 		role.AddToPolicy(statement)
 	}
 
@@ -82,7 +82,7 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 	}
 	maps.Copy(environment, f.environment)
 	if names := slices.Sorted(maps.Keys(environment)); !slices.Equal(names, config.Names) {
-		panic(fmt.Sprintf("%s is given %v, and reads %v", f.Name, names, config.Names))
+		panic(fmt.Sprintf("function %s: the environment sets %v, but the code reads %v", f.Name, names, config.Names))
 	}
 	pointers := map[string]*string{}
 	for k, v := range environment {
@@ -98,8 +98,8 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		Environment:  &pointers,
 		Role:         role,
 		LogGroup:     log,
-		// The functions write JSON themselves. Lambda's own JSON format would drop
-		// the lines that are metrics.
+		// The functions write JSON themselves. Lambda's JSON log format would drop
+		// the lines that carry metrics.
 		LoggingFormat:  awslambda.LoggingFormat_TEXT,
 		MemorySize:     jsii.Number(f.MemoryMB),
 		Timeout:        awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds())),
@@ -114,11 +114,11 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 	return awslambda.NewFunction(scope, jsii.String("Function"), props)
 }
 
-// interfaces lets Lambda connect a function to the VPC, and not the code in it:
-// the permission is the role's, and a role does not tell who uses it but by
-// lambda:SourceFunctionArn.
+// vpcStatements lets Lambda connect a function to the VPC, and denies the same actions
+// to the function's code. Lambda and the code share one role; only
+// lambda:SourceFunctionArn distinguishes their calls.
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
-func interfaces(stack awscdk.Stack, functionName string) []awsiam.PolicyStatement {
+func vpcStatements(stack awscdk.Stack, functionName string) []awsiam.PolicyStatement {
 	actions := jsii.Strings(
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 		"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
@@ -145,7 +145,7 @@ func logRetention(s settings) awslogs.RetentionDays {
 	return awslogs.RetentionDays_ONE_WEEK
 }
 
-// newLogGroup makes a log group. CloudFormation names it if name is empty.
+// newLogGroup creates a log group. If name is empty, CloudFormation chooses the name.
 func newLogGroup(scope constructs.Construct, id, name string, s settings) awslogs.LogGroup {
 	var given *string
 	if name != "" {
@@ -156,9 +156,11 @@ func newLogGroup(scope constructs.Construct, id, name string, s settings) awslog
 	})
 }
 
-func readsSecret(arn *string) awsiam.PolicyStatement { return usesSecret(arn, "GetSecretValue") }
+func readSecretStatement(arn *string) awsiam.PolicyStatement {
+	return secretStatement(arn, "GetSecretValue")
+}
 
-func usesSecret(arn *string, actions ...string) awsiam.PolicyStatement {
+func secretStatement(arn *string, actions ...string) awsiam.PolicyStatement {
 	for i, action := range actions {
 		actions[i] = "secretsmanager:" + action
 	}

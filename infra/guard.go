@@ -15,9 +15,10 @@ var (
 	regoRules string
 )
 
-// guard judges the templates by the rules of the CDK's validator and by our own:
-// an error fails the synthesis, and nothing is deployed.
-func guard(app constructs.IConstruct) {
+// addValidationRules makes the synthesis check the templates against the rules of the
+// CDK's validator and against rules.guard and rules.rego. An error fails the synthesis,
+// so that nothing is deployed.
+func addValidationRules(app constructs.IConstruct) {
 	awscdk.Validations_Of(app).AddPlugins(awscdk.NewCloudFormationValidatePlugin(&awscdk.CloudFormationValidatePluginProps{
 		GuardRules: &[]*awscdk.ValidationRuleSource{{Name: jsii.String("rules.guard"), Content: jsii.String(guardRules)}},
 		RegoRules:  &[]*awscdk.ValidationRuleSource{{Name: jsii.String("rules.rego"), Content: jsii.String(regoRules)}},

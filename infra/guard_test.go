@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each rule of our own bites on what breaks it, and on nothing else.
+// TestRules synthesises one resource for each case. The rule that the case names must report it, and no other rule of
+// rules.guard and rules.rego may.
 func TestRules(t *testing.T) {
 	needNode(t)
 	allow := func(action, resource any) map[string]any {
@@ -31,7 +32,7 @@ func TestRules(t *testing.T) {
 			"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}, "Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": name}},
 		}
 	}
-	rings := func(property string, actions ...any) map[string]any {
+	sends := func(property string, actions ...any) map[string]any {
 		return map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1, property: actions}
 	}
 	encryptedBy := func(id string) map[string]any {
@@ -43,15 +44,15 @@ func TestRules(t *testing.T) {
 	service := func(name string) any { return map[string]any{"Service": name} }
 	insecure := map[string]any{"Bool": map[string]any{"aws:SecureTransport": "false"}}
 	ours := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": ref("AWS::AccountId")}}
-	type of func(topic string) map[string]any
-	denied := of(func(topic string) map[string]any { return statement("Deny", "sns:Publish", ref(topic), "*", insecure) })
-	heard := of(func(topic string) map[string]any {
+	type topicStatement func(topic string) map[string]any
+	denied := topicStatement(func(topic string) map[string]any { return statement("Deny", "sns:Publish", ref(topic), "*", insecure) })
+	allowed := topicStatement(func(topic string) map[string]any {
 		return statement("Allow", "sns:Publish", ref(topic), service("cloudwatch.amazonaws.com"), ours)
 	})
-	heardFromAnywhere := of(func(topic string) map[string]any {
+	allowedForAnyAccount := topicStatement(func(topic string) map[string]any {
 		return statement("Allow", "sns:Publish", ref(topic), service("cloudwatch.amazonaws.com"), insecure)
 	})
-	published := func(topic string, statements ...of) map[string]any {
+	policyOf := func(topic string, statements ...topicStatement) map[string]any {
 		var all []any
 		for _, s := range statements {
 			all = append(all, s(topic))
@@ -100,9 +101,9 @@ func TestRules(t *testing.T) {
 		{"EngineOfTheAliasReferred", policy, allow("lambda:InvokeFunction", []any{get("Named"), ref("Alias")}), "promises_engines_without_alias"},
 		{"Alias", "AWS::Lambda::Alias", map[string]any{"FunctionName": ref("Named"), "FunctionVersion": "$LATEST", "Name": "http"}, ""},
 		{"Named", "AWS::Lambda::Function", withAlias("http"), ""},
-		{"Unnamed", "AWS::Lambda::Function", withAlias(""), "promises_http_alias"},
-		{"Forgotten", "AWS::Lambda::Function", map[string]any{"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}}, "promises_http_alias"},
-		{"OfTheCDK", "AWS::Lambda::Function", map[string]any{"Role": arn, "Code": map[string]any{"ZipFile": "x"}}, ""},
+		{"EmptyAlias", "AWS::Lambda::Function", withAlias(""), "promises_http_alias"},
+		{"NoAlias", "AWS::Lambda::Function", map[string]any{"FunctionName": "promises-dev-f", "Role": arn, "Code": map[string]any{"ZipFile": "x"}}, "promises_http_alias"},
+		{"FunctionOfTheCDK", "AWS::Lambda::Function", map[string]any{"Role": arn, "Code": map[string]any{"ZipFile": "x"}}, ""},
 		{"Inline", "AWS::IAM::Role", map[string]any{
 			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{func() any {
 				p := allow("s3:GetObject", "*")
@@ -112,48 +113,48 @@ func TestRules(t *testing.T) {
 		}, "promises_no_wildcard_resource"},
 		{"Endpoint", "AWS::EC2::VPCEndpoint", allow("s3:PutObject", "*"), "promises_no_wildcard_resource"},
 		{"PublicDatabase", "AWS::RDS::DBInstance", map[string]any{"PubliclyAccessible": true, "StorageEncrypted": true, "EnableIAMDatabaseAuthentication": true}, "promises_no_public_database"},
-		{"MaybePublicDatabase", "AWS::RDS::DBInstance", map[string]any{"StorageEncrypted": true, "EnableIAMDatabaseAuthentication": true}, "promises_no_public_database"},
-		{"PlainDatabase", "AWS::RDS::DBInstance", map[string]any{"PubliclyAccessible": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
-		{"PlainCluster", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
-		{"PasswordCluster", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": true}, "promises_databases_encrypted"},
-		{"PlainProxy", "AWS::RDS::DBProxy", map[string]any{"DefaultAuthScheme": "IAM_AUTH"}, "promises_proxy_secure"},
-		{"PasswordProxy", "AWS::RDS::DBProxy", map[string]any{"RequireTLS": true}, "promises_proxy_secure"},
+		{"DatabaseOfUnknownAccess", "AWS::RDS::DBInstance", map[string]any{"StorageEncrypted": true, "EnableIAMDatabaseAuthentication": true}, "promises_no_public_database"},
+		{"UnencryptedDatabase", "AWS::RDS::DBInstance", map[string]any{"PubliclyAccessible": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
+		{"UnencryptedCluster", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": false, "EnableIAMDatabaseAuthentication": true}, "promises_databases_encrypted"},
+		{"ClusterWithPasswords", "AWS::RDS::DBCluster", map[string]any{"StorageEncrypted": true}, "promises_databases_encrypted"},
+		{"ProxyWithoutTLS", "AWS::RDS::DBProxy", map[string]any{"DefaultAuthScheme": "IAM_AUTH"}, "promises_proxy_secure"},
+		{"ProxyWithPasswords", "AWS::RDS::DBProxy", map[string]any{"RequireTLS": true}, "promises_proxy_secure"},
 		{"OpenIn", group, map[string]any{"GroupDescription": "x", "SecurityGroupIngress": open}, "promises_no_open_security_group"},
 		{"OpenOut", group, map[string]any{"GroupDescription": "x", "SecurityGroupEgress": open}, "promises_no_open_security_group"},
 		{"OpenInRule", "AWS::EC2::SecurityGroupIngress", map[string]any{"IpProtocol": "tcp", "CidrIp": "10.0.0.0/8"}, "promises_no_open_security_group"},
 		{"OpenOutRule", "AWS::EC2::SecurityGroupEgress", map[string]any{"IpProtocol": "tcp", "CidrIpv6": "::/0"}, "promises_no_open_security_group"},
-		{"WayOut", "AWS::EC2::InternetGateway", map[string]any{}, "promises_no_way_out"},
-		{"EndlessLog", "AWS::Logs::LogGroup", map[string]any{}, "promises_logs_end"},
+		{"InternetGateway", "AWS::EC2::InternetGateway", map[string]any{}, "promises_no_way_out"},
+		{"LogWithoutRetention", "AWS::Logs::LogGroup", map[string]any{}, "promises_logs_end"},
 		{"Log", "AWS::Logs::LogGroup", map[string]any{"RetentionInDays": 7}, ""},
-		{"PlainQueue", "AWS::SQS::Queue", map[string]any{}, "promises_queues_encrypted"},
-		{"PlainQueueToo", "AWS::SQS::Queue", map[string]any{"SqsManagedSseEnabled": false}, "promises_queues_encrypted"},
+		{"UnencryptedQueue", "AWS::SQS::Queue", map[string]any{}, "promises_queues_encrypted"},
+		{"UnencryptedQueueExplicit", "AWS::SQS::Queue", map[string]any{"SqsManagedSseEnabled": false}, "promises_queues_encrypted"},
 		{"Queue", "AWS::SQS::Queue", map[string]any{"SqsManagedSseEnabled": true}, ""},
-		{"PlainTopic", "AWS::SNS::Topic", map[string]any{}, "promises_topics_encrypted"},
+		{"UnencryptedTopic", "AWS::SNS::Topic", map[string]any{}, "promises_topics_encrypted"},
 		{"OpenRoute", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x"}, "promises_routes_authorized"},
-		{"OpenRouteToo", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "NONE", "AuthorizerId": "b"}, "promises_routes_authorized"},
+		{"OpenRouteExplicit", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "NONE", "AuthorizerId": "b"}, "promises_routes_authorized"},
 		{"RouteWithoutAuthorizer", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM"}, "promises_routes_authorized"},
 		{"Callback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/resolve"}, ""},
 		{"AnotherCallback", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/callbacks/{identifier}/cancel"}, "promises_routes_authorized"},
 		{"Authorized", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /x", "AuthorizationType": "CUSTOM", "AuthorizerId": "b"}, ""},
-		{"Alarm", alarm, rings("OKActions", ref("Topic")), ""},
-		{"SilentAlarm", alarm, map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1}, ""},
-		{"AlarmIntoTheVoid", alarm, rings("AlarmActions", ref("TopicWithoutPolicy")), "promises_alarms_delivered"},
-		{"DeniedAlarm", alarm, rings("AlarmActions", ref("DenyingTopic")), "promises_alarms_delivered"},
-		{"DeniedRecovery", alarm, rings("OKActions", ref("DenyingTopic")), "promises_alarms_delivered"},
-		{"DeniedSilence", alarm, rings("InsufficientDataActions", ref("Topic"), ref("DenyingTopic")), "promises_alarms_delivered"},
-		{"AlarmOfAnyAccount", alarm, rings("AlarmActions", ref("TopicOfAllAccounts")), "promises_alarms_delivered"},
-		{"AlarmThatCannotEncrypt", alarm, rings("AlarmActions", ref("LockedTopic")), "promises_alarms_delivered"},
-		{"AlarmElsewhere", alarm, rings("AlarmActions", "arn:aws:sns:eu-west-1:123456789012:elsewhere"), "promises_alarms_delivered"},
+		{"Alarm", alarm, sends("OKActions", ref("Topic")), ""},
+		{"AlarmWithoutActions", alarm, map[string]any{"ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1}, ""},
+		{"AlarmOfTopicWithoutPolicy", alarm, sends("AlarmActions", ref("TopicWithoutPolicy")), "promises_alarms_delivered"},
+		{"DeniedAlarm", alarm, sends("AlarmActions", ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"DeniedRecovery", alarm, sends("OKActions", ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"DeniedInsufficientData", alarm, sends("InsufficientDataActions", ref("Topic"), ref("DenyingTopic")), "promises_alarms_delivered"},
+		{"AlarmOfAnyAccount", alarm, sends("AlarmActions", ref("TopicOfAllAccounts")), "promises_alarms_delivered"},
+		{"AlarmOfTopicWithLockedKey", alarm, sends("AlarmActions", ref("LockedTopic")), "promises_alarms_delivered"},
+		{"AlarmOfTopicOutsideTheStack", alarm, sends("AlarmActions", "arn:aws:sns:eu-west-1:123456789012:elsewhere"), "promises_alarms_delivered"},
 		{"Topic", topic, encryptedBy("TopicKey"), ""},
-		{"TopicPolicy", topicPolicy, published("Topic", denied, heard), ""},
+		{"TopicPolicy", topicPolicy, policyOf("Topic", denied, allowed), ""},
 		{"TopicKey", key, usedBy("cloudwatch.amazonaws.com"), ""},
 		{"TopicWithoutPolicy", topic, encryptedBy("TopicKey"), ""},
 		{"DenyingTopic", topic, encryptedBy("TopicKey"), ""},
-		{"DenyingTopicPolicy", topicPolicy, published("DenyingTopic", denied), ""},
+		{"DenyingTopicPolicy", topicPolicy, policyOf("DenyingTopic", denied), ""},
 		{"TopicOfAllAccounts", topic, encryptedBy("TopicKey"), ""},
-		{"TopicOfAllAccountsPolicy", topicPolicy, published("TopicOfAllAccounts", heardFromAnywhere), ""},
+		{"TopicOfAllAccountsPolicy", topicPolicy, policyOf("TopicOfAllAccounts", allowedForAnyAccount), ""},
 		{"LockedTopic", topic, encryptedBy("LockedTopicKey"), ""},
-		{"LockedTopicPolicy", topicPolicy, published("LockedTopic", heard), ""},
+		{"LockedTopicPolicy", topicPolicy, policyOf("LockedTopic", allowed), ""},
 		{"LockedTopicKey", key, usedBy("events.amazonaws.com"), ""},
 		{"SigningKey", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/signing-key"}, ""},
 		{"OtherSecret", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/token-keys"}, ""},
@@ -170,7 +171,7 @@ func TestRules(t *testing.T) {
 		{"MigrateReads", "AWS::IAM::Policy", grants([]any{write, read}, ref("SigningKey"), "MigrateRole"), "promises_signing_key"},
 		{"CreateWrites", "AWS::IAM::Policy", grants(write, ref("SigningKey"), "CreateRole"), "promises_signing_key"},
 		{"CreateDeletes", "AWS::IAM::Policy", grants("secretsmanager:DeleteSecret", ref("SigningKey"), "CreateRole"), "promises_signing_key"},
-		{"AnybodyReads", policy, allow(read, ref("SigningKey")), "promises_signing_key"},
+		{"ManagedPolicyReads", policy, allow(read, ref("SigningKey")), "promises_signing_key"},
 		{"UserReads", "AWS::IAM::Policy", func() map[string]any {
 			p := grants(read, ref("SigningKey"), "CreateRole")
 			p["Users"] = []any{"anna"}
@@ -197,8 +198,8 @@ func TestRules(t *testing.T) {
 		r := awscdk.NewCfnResource(stack, jsii.String(c.id), &awscdk.CfnResourceProps{Type: jsii.String(c.kind), Properties: &c.properties})
 		r.OverrideLogicalId(jsii.String(c.id))
 	}
-	guard(app)
-	require.Panics(t, func() { app.Synth(nil) }, "what breaks a rule is not synthesised")
+	addValidationRules(app)
+	require.Panics(t, func() { app.Synth(nil) }, "a broken rule must fail the synthesis")
 
 	text, err := os.ReadFile(filepath.Join(dir, "validation-report.json"))
 	require.NoError(t, err)
@@ -211,7 +212,7 @@ func TestRules(t *testing.T) {
 		}
 	}
 	require.NoError(t, json.Unmarshal(text, &report))
-	found := map[string][]string{}
+	found := map[string][]string{} // the rules that report each case
 	for _, r := range report.PluginReports {
 		for _, v := range r.Violations {
 			for _, at := range v.ViolatingConstructs {
@@ -223,13 +224,15 @@ func TestRules(t *testing.T) {
 		}
 	}
 	for _, c := range cases {
-		if c.rule == "" {
-			require.Empty(t, found[c.id], c.id)
-		} else {
-			require.Contains(t, found[c.id], c.rule, c.id)
-			for _, rule := range found[c.id] {
-				require.Equal(t, c.rule, rule, c.id)
+		t.Run(c.id, func(t *testing.T) {
+			if c.rule == "" {
+				require.Empty(t, found[c.id])
+				return
 			}
-		}
+			require.Contains(t, found[c.id], c.rule)
+			for _, rule := range found[c.id] {
+				require.Equal(t, c.rule, rule)
+			}
+		})
 	}
 }

@@ -1,5 +1,5 @@
-// Command infra is the CDK app: it writes the CloudFormation template of the
-// whole service. README.md beside it says how to deploy and operate it.
+// Command infra is the CDK app that writes the CloudFormation template of the service.
+// README.md beside it explains deployment and operation.
 package main
 
 import (
@@ -23,10 +23,11 @@ func main() {
 	}
 }
 
-// synth writes the cloud assembly where the CDK CLI wants it (CDK_OUTDIR).
+// synth writes the cloud assembly to CDK_OUTDIR, the folder that the CDK CLI names.
 func synth(ctx context.Context) error {
 	app := awscdk.NewApp(&awscdk.AppProps{AnalyticsReporting: jsii.Bool(false)})
-	// They have the names of temporary folders in them.
+	// Stack traces contain the names of temporary folders, so that no two syntheses
+	// would write the same bytes.
 	app.Node().SetContext(jsii.String("aws:cdk:disable-creation-stack-traces"), true)
 	given, _ := app.Node().GetAllContext(nil).(map[string]any)
 	s, err := readSettings(given)
@@ -41,7 +42,7 @@ func synth(ctx context.Context) error {
 	if err := newService(app, s, code); err != nil {
 		return err
 	}
-	guard(app)
+	addValidationRules(app)
 	app.Synth(nil)
 	return nil
 }

@@ -8,19 +8,19 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// network is a VPC without a way in or out: no internet gateway, no NAT. What
-// runs in it reaches Postgres and the two services that it needs:
+// A network is a VPC without an internet gateway and without NAT. Functions in it reach
+// Postgres and two AWS services:
 //
-//   - Secrets Manager: the functions read the keys of promise tokens there, migrate
+//   - Secrets Manager: the functions read the keys of promise tokens there; migrate
 //     reads the master user's password and writes the signing key
-//   - S3, where CloudFormation wants to be told how the migration went
+//   - S3: migrate reports the result of the migration to CloudFormation there
 //
-// Logs, metrics and traces leave Lambda by ways of its own.
+// Lambda itself sends logs, metrics and traces, not through the VPC.
 type network struct {
 	vpc     awsec2.IVpc
 	secrets awsec2.InterfaceVpcEndpoint
-	// secretsGroup has the rules that let functions in to secrets, which depends on
-	// none of them.
+	// secretsGroup holds the rules that let functions connect to the endpoint secrets.
+	// The endpoint does not depend on those rules, so dependents must name both.
 	secretsGroup awsec2.SecurityGroup
 	s3           awsec2.GatewayVpcEndpoint
 	subnets      *awsec2.SubnetSelection
@@ -41,11 +41,11 @@ func newNetwork(parent constructs.Construct, s settings) network {
 	if s.Zones != nil {
 		props.AvailabilityZones = jsii.Strings(s.Zones...)
 	} else {
-		props.MaxAzs = jsii.Number(2) // the first two of the account
+		props.MaxAzs = jsii.Number(2) // CloudFormation takes the account's first two
 	}
 	vpc := awsec2.NewVpc(scope, jsii.String("Vpc"), props)
-	// The CDK's function that closes the default security group would make a log
-	// group that is kept for ever.
+	// The CDK has a function that closes the default security group. Its own log group
+	// would never expire.
 	closer := awscdk.Stack_Of(scope).Node().FindChild(jsii.String("Custom::VpcRestrictDefaultSGCustomResourceProvider"))
 	closer.Node().FindChild(jsii.String("Handler")).(awscdk.CfnResource).AddPropertyOverride(
 		jsii.String("LoggingConfig.LogGroup"), newLogGroup(scope, "DefaultSecurityGroupLog", "", s).LogGroupName())
@@ -77,18 +77,18 @@ func newNetwork(parent constructs.Construct, s settings) network {
 	return network{vpc: vpc, secrets: secrets, secretsGroup: secretsGroup, s3: s3, subnets: subnets}
 }
 
-// allowSecret lets the secret be read through the endpoint, which lets through
-// nothing else. Who may read it is for the roles to say.
-func (n network) allowSecret(arn *string) { n.allow(readsSecret(arn)) }
+// allowSecret lets calls that read the secret pass the endpoint, which blocks all calls
+// that no statement allows. The roles decide which functions may read it.
+func (n network) allowSecret(arn *string) { n.allow(readSecretStatement(arn)) }
 
 func (n network) allow(statement awsiam.PolicyStatement) {
 	statement.AddAnyPrincipal()
 	n.secrets.AddToPolicy(statement)
 }
 
-// newSecurityGroup is closed, in and out, until something is allowed.
-func newSecurityGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, of string) awsec2.SecurityGroup {
+// newSecurityGroup creates a security group that allows no traffic in or out.
+func newSecurityGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, description string) awsec2.SecurityGroup {
 	return awsec2.NewSecurityGroup(scope, jsii.String(id), &awsec2.SecurityGroupProps{
-		Vpc: vpc, Description: jsii.String(of), AllowAllOutbound: jsii.Bool(false),
+		Vpc: vpc, Description: jsii.String(description), AllowAllOutbound: jsii.Bool(false),
 	})
 }

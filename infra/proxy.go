@@ -11,17 +11,17 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// proxy is RDS Proxy: many processes of functions share few connections to
-// Postgres. Who connects to it proves it with an IAM token, and so does the
-// proxy to Postgres: no password exists for any user but the master.
+// proxy is RDS Proxy, through which many processes share few connections to Postgres.
+// The functions authenticate to the proxy with IAM tokens, and so does the proxy to
+// Postgres. Only the master user has a password.
 type proxy struct {
 	awsrds.DatabaseProxy
-	group awsec2.SecurityGroup
-	users awscdk.CfnResource // the policy that lets it connect to Postgres as each user
+	group         awsec2.SecurityGroup
+	connectPolicy awscdk.CfnResource // lets the proxy connect to Postgres as each user
 }
 
-// newProxy puts the proxy in front of the database once that is migrated: callers
-// stay with the database that they have until migrate has accepted another one.
+// newProxy creates the proxy after the migration. If the database is replaced, the proxy
+// keeps its connection to the old one until migrate has accepted the new one.
 func newProxy(parent constructs.Construct, s settings, n network, db postgres, schema migration, users []string) proxy {
 	scope := constructs.NewConstruct(parent, jsii.String("Proxy"))
 	group := newSecurityGroup(scope, "SecurityGroup", n.vpc, "RDS Proxy")
@@ -33,9 +33,9 @@ func newProxy(parent constructs.Construct, s settings, n network, db postgres, s
 		Description: jsii.String("RDS Proxy: connects to Postgres as the functions' users"),
 	})
 	for _, user := range users {
-		role.AddToPolicy(connects(scope, db.resourceID, user))
+		role.AddToPolicy(connectStatement(scope, db.resourceID, user))
 	}
-	role.Node().AddDependency(schema.done) // until then, the proxy may connect to the old one
+	role.Node().AddDependency(schema.resource) // until then the proxy may connect to the old database
 	p := awsrds.NewDatabaseProxy(scope, jsii.String("Proxy"), &awsrds.DatabaseProxyProps{
 		ProxyTarget: db.target,
 		Vpc:         n.vpc, VpcSubnets: n.subnets, SecurityGroups: &[]awsec2.ISecurityGroup{group},
@@ -46,19 +46,19 @@ func newProxy(parent constructs.Construct, s settings, n network, db postgres, s
 
 		MaxConnectionsPercent:     jsii.Number(proxyPercent),
 		MaxIdleConnectionsPercent: jsii.Number(proxyPercent / 3),
-		// Sooner than the function gives up: its caller is told 503 then.
+		// Shorter than the function's own timeout, so that its caller gets 503.
 		BorrowTimeout: awscdk.Duration_Seconds(jsii.Number(3)),
-		// Longer than a process that is in use waits between two calls.
+		// Longer than the pause between two calls of a process that is in use.
 		IdleClientTimeout: awscdk.Duration_Minutes(jsii.Number(15)),
 	})
-	p.Node().AddDependency(db.construct, schema.done)
+	p.Node().AddDependency(db.construct, schema.resource)
 	allowed := role.Node().FindChild(jsii.String("DefaultPolicy")).Node().DefaultChild().(awscdk.CfnResource)
 	return proxy{p, group, allowed}
 }
 
-// connects lets a role connect as the user to what has that id: db-..., cluster-...
-// or prx-...
-func connects(scope constructs.Construct, resourceID *string, user string) awsiam.PolicyStatement {
+// connectStatement lets a role connect as the user to the instance (db-...), cluster
+// (cluster-...) or proxy (prx-...) with that resource id.
+func connectStatement(scope constructs.Construct, resourceID *string, user string) awsiam.PolicyStatement {
 	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Actions: jsii.Strings("rds-db:connect"),
 		Resources: jsii.Strings(*awscdk.Stack_Of(scope).FormatArn(&awscdk.ArnComponents{
@@ -69,12 +69,12 @@ func connects(scope constructs.Construct, resourceID *string, user string) awsia
 	})
 }
 
-// id is the prx-... that stands at the end of the proxy's ARN.
+// id returns the proxy's resource id, prx-..., which is the last part of its ARN.
 func (p proxy) id() *string {
 	return awscdk.Fn_Select(jsii.Number(6), awscdk.Fn_Split(jsii.String(":"), p.DbProxyArn(), nil))
 }
 
-// url is where the functions find Postgres, without a password.
+// url returns the DATABASE_URL of a function that connects as the user. It has no password.
 func (p proxy) url(user string) *string { return databaseURL(user, p.Endpoint()) }
 
 func databaseURL(user string, host *string) *string {

@@ -1,18 +1,18 @@
-# What must hold of every template, whatever is added to it. What is excepted is excepted here, with its reason.
+# These rules apply to every template. Each exception stands here with its reason.
 package promises
 
 import rego.v1
 
-# Actions that know no resources: network interfaces are made before they have a name (and the functions' own code is
-# denied them, see functions.go), and traces belong to none.
+# Actions that accept only the resource "*". A network interface has no name before it is created; functions.go denies these
+# actions to the functions' own code. Traces belong to no resource.
 without_resources := {
 	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 	"xray:PutTelemetryRecords", "xray:PutTraceSegments",
 }
 
-# Resources with a wildcard at their end: the buckets in which CloudFormation takes answers, whose names nobody knows; the
-# versions of a function that is named.
+# Allowed resources that end with a wildcard: the buckets for answers to CloudFormation, whose names are not known before
+# the deployment, and all versions of one named function.
 wildcards := {`^arn:[a-z-]+:s3:::cloudformation-custom-resource-response-\*$`, `:function:[A-Za-z0-9_-]+:\*$`}
 
 list(x) := x if is_array(x)
@@ -36,13 +36,13 @@ violation contains v if {
 	some [name, statement] in statements
 	some action in list(statement.Action)
 	contains(action, "*")
-	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", sprintf("an action is named in full: %s", [action]))
+	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", sprintf("name the action in full, without a wildcard: %s", [action]))
 }
 
 violation contains v if {
 	some [name, statement] in statements
 	statement.NotAction
-	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", "an action is named, not excepted")
+	v := make_diag_at("promises_no_wildcard_action", "ERROR", name, "Properties", "list the allowed actions in Action: NotAction allows all others")
 }
 
 violation contains v if {
@@ -51,7 +51,7 @@ violation contains v if {
 	resource == "*"
 	some action in list(statement.Action)
 	not action in without_resources
-	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("a resource is named in full: %s", [action]))
+	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("name the resource of this action in full, without a wildcard: %s", [action]))
 }
 
 violation contains v if {
@@ -61,11 +61,11 @@ violation contains v if {
 	contains(resource, "*")
 	resource != "*"
 	every wildcard in wildcards { not regex.match(wildcard, resource) }
-	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("a resource is named in full: %s", [resource]))
+	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("name the resource in full, without a wildcard: %s", [resource]))
 }
 
-# The private key that signs promise tokens: create-promise reads it, migrate writes it without reading it, and no other role may do
-# anything with it. The endpoint of Secrets Manager lets these calls through; the roles decide who makes them.
+# The private key that signs promise tokens. create-promise may read it. migrate may write it, but not read it. No other role
+# may use it. The endpoint of Secrets Manager lets these calls through; the roles decide which functions may make them.
 may_sign := {
 	"-create-promise": {"secretsmanager:GetSecretValue"},
 	"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"},
@@ -79,7 +79,7 @@ signing_key(resource) if {
 
 signing_key(resource) if contains(json.marshal(resource), "/signing-key")
 
-# A reference is resolved at a property, and stands as it is within one.
+# resolve() replaces a reference only if it is the whole property. Within a property, a reference keeps its JSON form.
 refers(value, name) if contains(json.marshal(value), concat("", ["\"", name, "\""]))
 
 role_may(role, action) if {
@@ -109,26 +109,26 @@ violation contains v if {
 	signing_key(resource)
 	some action in list(statement.Action)
 	not policy_may(name, action)
-	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", sprintf("only create-promise reads the signing key, and only migrate writes it: %s", [action]))
+	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", sprintf("only create-promise may read the signing key, and only migrate may write it: %s", [action]))
 }
 
 violation contains v if {
 	some name in resources_of_type("AWS::SecretsManager::ResourcePolicy")
 	signing_key(resolve(name, "Properties.SecretId"))
-	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", "the roles decide who uses the signing key, and it has no policy of its own")
+	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", "remove the resource policy of the signing key: only the roles decide which functions use it")
 }
 
 violation contains v if {
 	some type in ["AWS::RDS::DBInstance", "AWS::RDS::DBCluster"]
 	some name in resources_of_type(type)
-	not resolve(name, "Properties.DBClusterIdentifier") # an instance of Aurora is encrypted as its cluster is
+	not resolve(name, "Properties.DBClusterIdentifier") # an Aurora instance has the encryption of its cluster
 	some property in ["StorageEncrypted", "EnableIAMDatabaseAuthentication"]
 	not resolve(name, sprintf("Properties.%s", [property])) == true
-	v := make_diag_at("promises_databases_encrypted", "ERROR", name, "Properties", "every database is encrypted, and takes IAM tokens")
+	v := make_diag_at("promises_databases_encrypted", "ERROR", name, "Properties", "set StorageEncrypted and EnableIAMDatabaseAuthentication to true: every database must be encrypted and accept IAM tokens")
 }
 
-# Excepted are migrate, which tells CloudFormation by S3, whose addresses nobody knows (no other has a route), and the way in
-# which the CDK writes a group that lets nothing out.
+# There are two exceptions. migrate reports to CloudFormation through S3, whose addresses change (the subnets have no other
+# route). The CDK writes a group without egress as a rule for an address that cannot occur.
 violation contains v if {
 	some name in resources_of_type("AWS::EC2::SecurityGroup")
 	some direction in ["SecurityGroupIngress", "SecurityGroupEgress"]
@@ -136,7 +136,7 @@ violation contains v if {
 	some property in ["CidrIp", "CidrIpv6"]
 	rule[property]
 	not rule.Description in {"to the S3 gateway endpoint", "Disallow all traffic"}
-	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "nothing is let in or out by its address")
+	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "name a security group in the rule: traffic must not be allowed by address")
 }
 
 violation contains v if {
@@ -144,18 +144,18 @@ violation contains v if {
 	some name in resources_of_type(type)
 	some property in ["CidrIp", "CidrIpv6"]
 	resolve(name, sprintf("Properties.%s", [property]))
-	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "nothing is let in or out by its address")
+	v := make_diag_at("promises_no_open_security_group", "ERROR", name, "Properties", "name a security group in the rule: traffic must not be allowed by address")
 }
 
 violation contains v if {
 	some type in ["AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP"]
 	some name in resources_of_type(type)
-	v := make_diag_at("promises_no_way_out", "ERROR", name, "Properties", "the VPC has no way in or out")
+	v := make_diag_at("promises_no_way_out", "ERROR", name, "Properties", "remove it: the VPC must have no route to the internet")
 }
 
 violation contains v if {
 	some name in resources_of_type("AWS::Lambda::Url")
-	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "a function has no URL of its own: it would go past the authorizer")
+	v := make_diag_at("promises_no_function_url", "ERROR", name, "Properties", "remove the function URL: calls to it would bypass the authorizer")
 }
 
 names_alias(function) if {
@@ -166,12 +166,12 @@ names_alias(function) if {
 
 violation contains v if {
 	some name in resources_of_type("AWS::Lambda::Function")
-	startswith(resolve(name, "Properties.FunctionName"), "promises-") # the CDK's own have no name
+	startswith(resolve(name, "Properties.FunctionName"), "promises-") # the CDK's own functions have no name
 	not names_alias(name)
-	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "HTTP_ALIAS is set: without an alias a function believes every event")
+	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "set HTTP_ALIAS: without it a function trusts every event, not only the events of API Gateway")
 }
 
-# A function's ARN without a qualifier allows none of its aliases.
+# A policy for a function's ARN without a qualifier allows none of the function's aliases.
 unqualified(resource) if {
 	is_string(resource)
 	regex.match(`:function:[A-Za-z0-9_-]+$`, resource)
@@ -179,7 +179,7 @@ unqualified(resource) if {
 
 unqualified(resource) if resource["__ref"] in resources_of_type("AWS::Lambda::Function")
 
-# The managed policy is that of the engines.
+# The only managed policy is the one for workflow engines.
 violation contains v if {
 	some name in resources_of_type("AWS::IAM::ManagedPolicy")
 	some statement in list(resolve(name, "Properties.PolicyDocument.Statement"))
@@ -187,10 +187,10 @@ violation contains v if {
 	"lambda:InvokeFunction" in list(statement.Action)
 	some resource in list(statement.Resource)
 	not unqualified(resource)
-	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", "an engine invokes functions without a qualifier: never the alias whose events they believe")
+	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", "name functions without a qualifier: an engine must not invoke the alias whose events a function trusts")
 }
 
-# Routes whose function verifies the token of the URL itself: those of routes.SelfVerifying.
+# The routes whose function verifies the token in the URL itself. They are the routes of the functions in routes.SelfVerifying.
 self_verifying := {
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve",
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject",
@@ -208,7 +208,7 @@ authorized(name) if resolve(name, "Properties.RouteKey") in self_verifying
 violation contains v if {
 	some name in resources_of_type("AWS::ApiGatewayV2::Route")
 	not authorized(name)
-	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "every route has the authorizer, or verifies the token itself")
+	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "set the authorizer: only a route whose function verifies the token itself may have none")
 }
 
 for_cloudwatch(statement, action) if {
@@ -217,7 +217,7 @@ for_cloudwatch(statement, action) if {
 	action in list(statement.Action)
 }
 
-# A topic with a policy of its own has lost the one by which SNS lets in the services of its account.
+# A topic with its own policy loses the default policy of SNS, which lets the services of the account publish.
 publishes(topic) if {
 	some policy in resources_of_type("AWS::SNS::TopicPolicy")
 	topic in resolve(policy, "Properties.Topics")
@@ -226,7 +226,7 @@ publishes(topic) if {
 	statement.Condition.StringEquals["aws:SourceAccount"]
 }
 
-# CloudWatch encrypts what it publishes.
+# CloudWatch encrypts the messages that it publishes, so the topic's key must allow that.
 encrypts(topic) if {
 	key := resolve(topic, "Properties.KmsMasterKeyId")
 	every action in ["kms:Decrypt", "kms:GenerateDataKey*"] {
@@ -240,7 +240,7 @@ violation contains v if {
 	some property in ["AlarmActions", "OKActions", "InsufficientDataActions"]
 	some topic in resolve(name, sprintf("Properties.%s", [property]))
 	not publishes(topic)
-	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("CloudWatch may publish this account's alarms to the topic: %s", [topic]))
+	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("let CloudWatch publish the alarms of this account to the topic: %s", [topic]))
 }
 
 violation contains v if {
@@ -248,5 +248,5 @@ violation contains v if {
 	some property in ["AlarmActions", "OKActions", "InsufficientDataActions"]
 	some topic in resolve(name, sprintf("Properties.%s", [property]))
 	not encrypts(topic)
-	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("CloudWatch may use the key of the topic: %s", [topic]))
+	v := make_diag_at("promises_alarms_delivered", "ERROR", name, "Properties", sprintf("let CloudWatch use the key of the topic: %s", [topic]))
 }

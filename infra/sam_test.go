@@ -16,41 +16,59 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// What SAM CLI reads of a template: the folder of the code by aws:asset:path, relative to the template; a function's name in
-// integrations and authorizers; variables only where the template has them too.
-func (tmpl template) requireSAM(t *testing.T) {
-	t.Helper()
+// SAM CLI finds a function's code by the metadata aws:asset:path, relative to the template. It finds a function by its logical
+// ID in integrations and authorizers. It sets a variable only if the template sets it too.
+var samFacts = []fact{
+	{"each function's code is a folder with an arm64 binary", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			require.Equal(t, "Code", r.Metadata["aws:asset:property"])
+			folder := r.Metadata["aws:asset:path"].(string)
+			require.False(t, filepath.IsAbs(folder))
+			code, err := os.ReadFile(filepath.Join(tmpl.dir, folder, "bootstrap"))
+			require.NoError(t, err)
+			require.True(t, bytes.HasPrefix(code, []byte("\x7fELF\x02")), f.Name)
+			require.EqualValues(t, 0xb7, code[18], "%s: not for arm64", f.Name)
+			require.Equal(t, "bootstrap", r.Properties["Handler"])
+		}
+	}},
+	{"each authorizer has a name and invokes a function", func(t *testing.T, tmpl template) {
+		for _, r := range tmpl.ofType("AWS::ApiGatewayV2::Authorizer") {
+			require.Equal(t, "REQUEST", r.Properties["AuthorizerType"])
+			require.NotEmpty(t, r.Properties["Name"])
+			uri := text(t, r.Properties["AuthorizerUri"])
+			require.Contains(t, uri, "/functions/")
+			require.Contains(t, uri, "/invocations")
+		}
+	}},
+	{"each integration's URI begins with the function's ARN", func(t *testing.T, tmpl template) {
+		for _, r := range tmpl.ofType("AWS::ApiGatewayV2::Integration") {
+			require.Equal(t, "AWS_PROXY", r.Properties["IntegrationType"])
+			// SAM CLI joins the parts and reads the logical ID from the ARN, before the alias.
+			parts := r.Properties["IntegrationUri"].(map[string]any)["Fn::Join"].([]any)[1].([]any)
+			require.NotEmpty(t, parts[0].(map[string]any)["Fn::GetAtt"])
+		}
+	}},
+}
+
+// sam-env.json sets the variables of the functions for SAM CLI.
+func TestSAMEnvironment(t *testing.T) {
+	t.Parallel()
 	var env struct{ Parameters map[string]string }
 	file, err := os.ReadFile("sam-env.json")
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(file, &env))
-	require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
-	require.Empty(t, env.Parameters["HTTP_ALIAS"], "SAM CLI invokes no alias")
-	_, err = auth.ParseSigningKey(env.Parameters["SIGNING_KEY"])
-	require.NoError(t, err)
-	require.Empty(t, env.Parameters["TOKEN_KEYS"], "there were no earlier tokens")
-	for _, f := range routes.Functions {
-		_, r := tmpl.function(t, f.Name)
-		require.Equal(t, "Code", r.Metadata["aws:asset:property"])
-		folder := r.Metadata["aws:asset:path"].(string)
-		require.False(t, filepath.IsAbs(folder))
-		code, err := os.ReadFile(filepath.Join(tmpl.dir, folder, "bootstrap"))
+	t.Run("sets every variable that the code reads", func(t *testing.T) {
+		require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
+	})
+	t.Run("sets no alias, because SAM CLI invokes none", func(t *testing.T) {
+		require.Empty(t, env.Parameters["HTTP_ALIAS"])
+	})
+	t.Run("sets a valid signing key", func(t *testing.T) {
+		_, err := auth.ParseSigningKey(env.Parameters["SIGNING_KEY"])
 		require.NoError(t, err)
-		require.True(t, bytes.HasPrefix(code, []byte("\x7fELF\x02")), f.Name)
-		require.EqualValues(t, 0xb7, code[18], "%s: not for arm64", f.Name)
-		require.Equal(t, "bootstrap", r.Properties["Handler"])
-	}
-	for _, r := range tmpl.of("AWS::ApiGatewayV2::Authorizer") {
-		require.Equal(t, "REQUEST", r.Properties["AuthorizerType"])
-		require.NotEmpty(t, r.Properties["Name"])
-		uri := text(t, r.Properties["AuthorizerUri"])
-		require.Contains(t, uri, "/functions/")
-		require.Contains(t, uri, "/invocations")
-	}
-	for _, r := range tmpl.of("AWS::ApiGatewayV2::Integration") {
-		require.Equal(t, "AWS_PROXY", r.Properties["IntegrationType"])
-		// SAM CLI joins the parts, and finds the function by its logical ID in the ARN, before the alias.
-		parts := r.Properties["IntegrationUri"].(map[string]any)["Fn::Join"].([]any)[1].([]any)
-		require.NotEmpty(t, parts[0].(map[string]any)["Fn::GetAtt"])
-	}
+	})
+	t.Run("sets no keys of earlier releases", func(t *testing.T) {
+		require.Empty(t, env.Parameters["TOKEN_KEYS"])
+	})
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// newSchedules invokes what runs by itself. What could not be invoked, and what
-// failed, goes to the queue; the next run makes up for it.
-func newSchedules(parent constructs.Construct, functions map[string]awslambda.Function, failed awssqs.IQueue) {
+// newSchedules creates the schedules of routes.Schedules. A run that cannot be invoked
+// or that fails goes to the dead-letter queue; the next run does its work.
+func newSchedules(parent constructs.Construct, functions map[string]awslambda.Function, queue awssqs.IQueue) {
 	scope := constructs.NewConstruct(parent, jsii.String("Schedules"))
 	for _, schedule := range routes.Schedules {
 		f := functions[schedule.Function]
-		deadLetters(f, failed, 0, schedule.Every) // by then the next run is there
+		configureDeadLetters(f, queue, 0, schedule.Every) // after that time the next run starts
 		awsscheduler.NewSchedule(scope, jsii.String(schedule.Function), &awsscheduler.ScheduleProps{
 			Schedule:   awsscheduler.ScheduleExpression_Rate(awscdk.Duration_Minutes(jsii.Number(schedule.Every.Minutes()))),
 			TimeWindow: awsscheduler.TimeWindow_Off(),
@@ -29,14 +29,14 @@ func newSchedules(parent constructs.Construct, functions map[string]awslambda.Fu
 				Input:           awsscheduler.ScheduleTargetInput_FromObject(map[string]any{}),
 				RetryAttempts:   jsii.Number(0),
 				MaxEventAge:     awscdk.Duration_Minutes(jsii.Number(1)),
-				DeadLetterQueue: failed,
+				DeadLetterQueue: queue,
 			}),
 		})
 	}
 }
 
-// newDeadLetterQueue keeps, for two weeks, the invocations that nobody waits for
-// and that failed.
+// newDeadLetterQueue creates the queue that keeps failed asynchronous invocations for
+// two weeks.
 func newDeadLetterQueue(scope constructs.Construct) awssqs.Queue {
 	return awssqs.NewQueue(scope, jsii.String("DeadLetters"), &awssqs.QueueProps{
 		Encryption: awssqs.QueueEncryption_SQS_MANAGED, EnforceSSL: jsii.Bool(true),
@@ -44,12 +44,12 @@ func newDeadLetterQueue(scope constructs.Construct) awssqs.Queue {
 	})
 }
 
-// deadLetters sends what was invoked without anybody waiting, and failed that
-// many times more, or found no place to run for so long, to the queue.
-func deadLetters(f awslambda.Function, failed awssqs.IQueue, retries int, patience time.Duration) {
+// configureDeadLetters sends an asynchronous invocation to the queue once its retries
+// are used up or it is older than maxAge.
+func configureDeadLetters(f awslambda.Function, queue awssqs.IQueue, retries int, maxAge time.Duration) {
 	f.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
-		OnFailure:     awslambdadestinations.NewSqsDestination(failed),
+		OnFailure:     awslambdadestinations.NewSqsDestination(queue),
 		RetryAttempts: jsii.Number(retries),
-		MaxEventAge:   awscdk.Duration_Seconds(jsii.Number(patience.Seconds())),
+		MaxEventAge:   awscdk.Duration_Seconds(jsii.Number(maxAge.Seconds())),
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// newService is the one stack of a stage.
+// newService creates the stack of a stage.
 func newService(app awscdk.App, s settings, code binaries) error {
 	if err := checkFleet(s); err != nil {
 		return err
@@ -37,8 +37,8 @@ func newService(app awscdk.App, s settings, code binaries) error {
 			roles[f.Role] = true
 		}
 	}
-	failed := newDeadLetterQueue(stack)
-	schema, err := newMigration(stack, s, n, db, code, migrate, failed)
+	queue := newDeadLetterQueue(stack)
+	schema, err := newMigration(stack, s, n, db, code, migrate, queue)
 	if err != nil {
 		return err
 	}
@@ -47,43 +47,44 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	functions := newFunctions(stack, s, n, p, a, schema, code)
 	for _, f := range functions {
 		changed := f.Node().DefaultChild().(awslambda.CfnFunction)
-		changed.AddResourceDependency(schema.done.Node().DefaultChild().(awscdk.CfnResource), nil)
-		changed.AddResourceDependency(p.users, nil) // or a function with a new user could not connect yet
+		changed.AddResourceDependency(schema.resource.Node().DefaultChild().(awscdk.CfnResource), nil)
+		changed.AddResourceDependency(p.connectPolicy, nil) // else a function with a new user could not connect yet
 	}
-	// The previous release does not read a default value from where this one's sweep leaves it.
+	// The sweep changes last: the previous release's functions do not find a default
+	// value in the place to which this release's sweep writes it.
 	for _, f := range functions {
 		if sweep := functions["expire-promises"]; f != sweep {
 			sweep.Node().DefaultChild().(awslambda.CfnFunction).AddResourceDependency(f.Node().DefaultChild().(awscdk.CfnResource), nil)
 		}
 	}
-	signAfterVerifiers(functions)
-	a.serve(functions)
-	newSchedules(stack, functions, failed)
+	updateSignersAfterVerifiers(functions)
+	a.addTableRoutes(functions)
+	newSchedules(stack, functions, queue)
 	policy := newEnginePolicy(stack, s, functions)
 	functions[migrate.Name] = schema.function
-	m := measures{functions: functions, api: a, proxy: p, database: db, failed: failed}
+	m := monitored{functions: functions, api: a, proxy: p, database: db, deadLetters: queue}
 	newAlarms(stack, s, m)
 	newDashboard(stack, s, m)
 
 	output := func(id, description string, value *string) {
 		awscdk.NewCfnOutput(stack, jsii.String(id), &awscdk.CfnOutputProps{Description: jsii.String(description), Value: value})
 	}
-	output("Url", "Where the HTTP API is", a.url)
+	output("Url", "URL of the HTTP API", a.url)
 	if a.domain != nil {
-		output("DomainTarget", "Where the domain's CNAME must point", a.domain.RegionalDomainName())
+		output("DomainTarget", "Target of the CNAME record of the domain", a.domain.RegionalDomainName())
 	}
-	output("EnginePolicyArn", "Managed policy that lets a workflow engine invoke the functions", policy.ManagedPolicyArn())
+	output("EnginePolicyArn", "ARN of the managed policy that lets a workflow engine invoke the functions", policy.ManagedPolicyArn())
 	return nil
 }
 
-// inRegion completes a name that is global in an account, so that a stage can be in
-// two regions of it.
-func inRegion(scope constructs.Construct, name string) *string {
+// withRegion appends the region to a name that must be unique in the account, so that
+// one account can have the same stage in two regions.
+func withRegion(scope constructs.Construct, name string) *string {
 	return jsii.String(name + "-" + *awscdk.Stack_Of(scope).Region())
 }
 
-// newFunctions makes every function but migrate. They share a security group
-// and the legacy keys of tokens; each has a role of its own.
+// newFunctions creates all functions except migrate. They share a security group and
+// the legacy keys of tokens. Each has its own role.
 func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a api, schema migration, code binaries) map[string]awslambda.Function {
 	scope := constructs.NewConstruct(parent, jsii.String("Functions"))
 	port := awsec2.Port_Tcp(jsii.Number(databasePort))
@@ -99,44 +100,46 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 		if f.Name == "migrate" {
 			continue
 		}
-		may := []awsiam.PolicyStatement{connects(scope, p.id(), f.Role)}
+		statements := []awsiam.PolicyStatement{connectStatement(scope, p.id(), f.Role)}
 		environment := map[string]string{"DATABASE_URL": *p.url(f.Role), "PUBLIC_URL": *a.url}
 		if !withoutTokens[f.Name] {
 			environment["TOKEN_KEYS"] = *tokenKeys.SecretArn()
-			may = append(may, readsSecret(tokenKeys.SecretArn()))
+			statements = append(statements, readSecretStatement(tokenKeys.SecretArn()))
 		}
 		if slices.Contains(routes.Signing, f.Name) {
 			environment["SIGNING_KEY"] = *schema.signingKey
-			may = append(may, readsSecret(schema.signingKey))
+			statements = append(statements, readSecretStatement(schema.signingKey))
 		}
 		functions[f.Name] = newFunction(constructs.NewConstruct(scope, jsii.String(f.Name)), s, n, code, function{
-			Function: f, group: group, environment: environment, may: may,
+			Function: f, group: group, environment: environment, statements: statements,
 		})
 	}
 	return functions
 }
 
-// withoutTokens neither make promise tokens nor are called with any.
+// withoutTokens names the functions that neither sign nor verify promise tokens.
 var withoutTokens = map[string]bool{"expire-promises": true, "manage-tenants": true, "resolve-by-id": true, "resolve-by-key": true}
 
-// signAfterVerifiers has the functions that sign tokens changed after those that
-// verify them: a function of the previous release does not know a new key.
-func signAfterVerifiers(functions map[string]awslambda.Function) {
-	of := func(name string) awslambda.CfnFunction {
+// updateSignersAfterVerifiers makes CloudFormation change the functions that verify
+// tokens before the ones that sign them. A function of the previous release does not
+// know a new key.
+func updateSignersAfterVerifiers(functions map[string]awslambda.Function) {
+	resource := func(name string) awslambda.CfnFunction {
 		return functions[name].Node().DefaultChild().(awslambda.CfnFunction)
 	}
 	for name := range functions {
 		if !withoutTokens[name] && !slices.Contains(routes.Signing, name) {
-			of("create-promise").AddResourceDependency(of(name), nil)
+			resource("create-promise").AddResourceDependency(resource(name), nil)
 		}
 	}
 }
 
-// newTokenKeys makes the secret with which earlier releases signed promise tokens,
-// as TOKEN_KEYS wants it: 64 letters and digits, which is 48 bytes of base64url. It
-// verifies their tokens, and signs none. It can go when each stage has had its
-// signing key for a year. Its properties stay as they are, the description too, which
-// is of an earlier release, so that CloudFormation leaves its value alone.
+// newTokenKeys creates the secret that signed the promise tokens of earlier releases, in
+// the format of TOKEN_KEYS: 64 letters and digits, which is 48 bytes of base64url. It
+// verifies those tokens and signs none. Once each stage has had its signing key for a
+// year, this secret can be removed. Do not change its properties, not even the
+// description: after a change CloudFormation could
+// generate a new value.
 func newTokenKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
 	return awssecretsmanager.NewSecret(scope, jsii.String("TokenKeys"), &awssecretsmanager.SecretProps{
 		SecretName:  jsii.String(s.stackName() + "/token-keys"),

@@ -13,52 +13,54 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// settings are what is asked for with -c name=value, or in cdk.json.
+// settings holds the values given with -c name=value or in cdk.json.
 type settings struct {
-	// Stage (stage; default dev) names the stack, promises-{stage}, and every
-	// function in it. It also decides whether the stage is guarded.
+	// Stage (stage; default dev) names the stack, promises-{stage}, and its functions.
+	// It also decides whether the stage is guarded.
 	Stage string
 
-	// Large (size=large) is the size for real load: a larger database in two zones,
-	// reserved concurrency, higher throttles. By default guarded stages are large and
-	// the others small (size=small).
+	// Large (size=large) selects the size for production load: a larger database in two
+	// zones, reserved concurrency, higher throttles. By default guarded stages are large
+	// and the others small (size=small).
 	Large bool
 
 	// Zones (zones, separated by commas) are the availability zones of the VPC, at
 	// least two. By default CloudFormation takes the account's first two.
 	Zones []string
 
-	// Aurora (database=aurora) takes Aurora Serverless v2 instead of RDS for
-	// PostgreSQL (database=postgres, the default).
+	// Aurora (database=aurora) selects Aurora Serverless v2 instead of RDS for PostgreSQL
+	// (database=postgres, the default).
 	Aurora bool
 
-	// Domain (domain) is the host name under which the HTTP API is reached, such
-	// as promises.example.com, instead of API Gateway's own.
+	// Domain (domain) is the host name of the HTTP API, such as promises.example.com. It
+	// replaces API Gateway's own host name.
 	Domain string
 
-	// AlarmEmail (alarmEmail) is told when an alarm goes off and when it is over.
+	// AlarmEmail (alarmEmail) is the address that gets a mail when an alarm goes off and
+	// when it ends.
 	AlarmEmail string
 
-	// RetentionDays (retentionDays; default 90) is RETENTION_DAYS.
+	// RetentionDays (retentionDays; default 90) is the functions' RETENTION_DAYS.
 	RetentionDays int
 
-	// Snapshot (snapshot) is the name or ARN of a snapshot that the database is
-	// made from; of a cluster with Aurora. Another one, or none, makes it anew.
+	// Snapshot (snapshot) is the name or ARN of the snapshot that the database is restored
+	// from; with Aurora, of a cluster snapshot. If it changes or is removed,
+	// CloudFormation replaces the database.
 	Snapshot string
 
-	// CORSOrigins (corsOrigins, separated by commas) are the web origins whose
-	// pages may call the HTTP API. None may by default.
+	// CORSOrigins (corsOrigins, separated by commas) are the web origins whose pages may
+	// call the HTTP API. By default there are none.
 	CORSOrigins []string
 }
 
-// guarded reports whether the stage protects its data: against deletion, and with
-// backups that reach back as far as RDS allows. Every stage does, except dev and
-// those whose names begin with dev- or test-.
+// guarded reports whether the stage protects its data: against deletion, and with the
+// longest backups that RDS allows. All stages are guarded, except dev and stages whose
+// names begin with dev- or test-.
 func (s settings) guarded() bool {
 	return s.Stage != "dev" && !strings.HasPrefix(s.Stage, "dev-") && !strings.HasPrefix(s.Stage, "test-")
 }
 
-// stackName is also the prefix of the functions' names.
+// stackName returns the name of the stack, which is also the prefix of the functions' names.
 func (s settings) stackName() string { return "promises-" + s.Stage }
 
 var (
@@ -68,57 +70,59 @@ var (
 	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$`)
 )
 
-// readSettings judges everything that was asked for. A name that it does not
-// know is refused: it may be a known one, misspelt.
+// readSettings checks every setting. It rejects an unknown name, because that may be a
+// misspelt setting.
 func readSettings(context map[string]any) (settings, error) {
 	s := settings{Stage: "dev", RetentionDays: 90}
 	var errs []error
-	refuse := func(name, must string) { errs = append(errs, fmt.Errorf("-c %s=%v: %s", name, context[name], must)) }
+	reject := func(name, reason string) {
+		errs = append(errs, fmt.Errorf("-c %s=%v: %s", name, context[name], reason))
+	}
 	for name, value := range context {
 		text, isText := value.(string)
 		switch name {
 		case "stage":
 			if s.Stage = text; !stagePattern.MatchString(text) {
-				refuse(name, "1 to 20 lower-case letters, digits and hyphens, a letter first")
+				reject(name, "must be 1 to 20 lower-case letters, digits and hyphens, and begin with a letter")
 			}
 		case "size":
 			if text != "small" && text != "large" {
-				refuse(name, "small or large")
+				reject(name, "must be small or large")
 			}
 		case "zones":
 			if s.Zones = strings.Split(text, ","); !areZones(s.Zones) {
-				refuse(name, "2 to 6 availability zones of one region, such as us-east-1a,us-east-1b")
+				reject(name, "must be 2 to 6 different availability zones of one region, separated by commas, such as us-east-1a,us-east-1b")
 			}
 		case "database":
 			if s.Aurora = text == "aurora"; !s.Aurora && text != "postgres" {
-				refuse(name, "postgres or aurora")
+				reject(name, "must be postgres or aurora")
 			}
 		case "domain":
 			if s.Domain = text; !domainPattern.MatchString(text) || len(text) > 253 {
-				refuse(name, "a host name in lower case, such as promises.example.com")
+				reject(name, "must be a host name in lower case, such as promises.example.com")
 			}
 		case "alarmEmail":
 			address, err := mail.ParseAddress(text)
 			if s.AlarmEmail = text; err != nil || address.Address != text {
-				refuse(name, "an e-mail address and nothing else")
+				reject(name, "must be an e-mail address without a display name, such as ops@example.com")
 			}
 		case "retentionDays":
 			days, err := strconv.Atoi(fmt.Sprint(value)) // cdk.json may have a number
 			if s.RetentionDays = days; err != nil || days < 0 || days > config.MaxRetentionDays {
-				refuse(name, fmt.Sprintf("a number from 0 (keep everything) to %d", config.MaxRetentionDays))
+				reject(name, fmt.Sprintf("must be a whole number from 0 (keep everything) to %d", config.MaxRetentionDays))
 			}
 		case "snapshot":
 			if s.Snapshot = text; !snapshotPattern.MatchString(text) {
-				refuse(name, "the name or the ARN of a snapshot")
+				reject(name, "must be the name or the ARN of a snapshot")
 			}
 		case "corsOrigins":
 			s.CORSOrigins = strings.Split(text, ",")
 			if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !routes.IsOrigin(o) }) {
-				refuse(name, "origins such as https://app.example.com, separated by commas")
+				reject(name, "must be origins such as https://app.example.com, separated by commas")
 			}
 		default:
-			if isText && !strings.ContainsAny(name, ":/") { // the CDK's own have those, or are no text
-				refuse(name, "there is no such setting: stage, size, database, zones, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
+			if isText && !strings.ContainsAny(name, ":/") { // the CDK's own settings contain : or /, or are not text
+				reject(name, "there is no such setting; use stage, size, database, zones, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
 			}
 		}
 	}

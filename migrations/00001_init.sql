@@ -1,4 +1,4 @@
--- The schema before the decision. A database that already has it is adopted as it stands.
+-- The schema of the legacy tables, whose promise.id is a text. A database that already has these tables keeps them: see README.md.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';

@@ -1,27 +1,26 @@
--- The decision: promise.id is a UUID, idempotency_key.promise_id follows, and (workflow_execution_id, name) is what is
--- unique. Each table is written anew once, in place, so that whatever else was made of it (columns, grants, triggers)
--- stays; its indexes are built once, on what was written.
+-- promise.id becomes a UUID, idempotency_key.promise_id follows, and (workflow_execution_id, name) becomes unique. Each table is rewritten
+-- once, in place, so that columns, grants and triggers that others have added stay. Each index is built once, on the rewritten rows.
 --
--- Locks all four tables against everybody from here to the end, or gives up after a second for each: whoever waits for
--- such a lock makes everyone who comes later wait behind it.
+-- Locks all four tables against all others from here to the end, or gives up after a second for each. A statement that waits for such a lock
+-- makes all later ones wait behind it.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 SET LOCAL statement_timeout = 0;
-SET LOCAL row_security = off; -- rows that a policy hides would be taken for gone: fail instead
+SET LOCAL row_security = off; -- fails if a policy hides rows: the deletes below would take them for missing
 SET LOCAL work_mem = '128MB';
 SET LOCAL maintenance_work_mem = '256MB';
 SET LOCAL jit = off;
 LOCK TABLE workflow_execution, promise, idempotency_key, tenant IN ACCESS EXCLUSIVE MODE;
 
--- An old promise's UUID is a function of its old id: whoever kept one elsewhere can work out the new one, and a second
--- run after a first that was cut off comes to the same. It is the first 16 bytes of the id's SHA-256, with the seventh and
--- the ninth set to 0x80, which makes it version 8 of RFC 9562. (STABLE, as convert_to is: then it is inlined.)
+-- A promise's UUID is a function of its legacy id, so a client that has stored a legacy id can compute the UUID, and a repeated run after an
+-- aborted one gets the same UUIDs. It is the first 16 bytes of the id's SHA-256, with the seventh and the ninth set to 0x80, which makes it
+-- version 8 of RFC 9562. The function is STABLE, like convert_to, so that Postgres inlines it.
 CREATE FUNCTION pg_temp.promise_uuid(composite_id TEXT) RETURNS UUID LANGUAGE sql STABLE AS
     $$ SELECT encode(set_byte(set_byte(substr(sha256(convert_to(composite_id, 'UTF8')), 1, 16), 6, 128), 8, 128), 'hex')::UUID $$;
 
--- A key whose promise is gone, or that never had one, has nothing left to name. One that is free already (its time over,
--- its promise settled) makes room for the pending promise whose composite id it is.
+-- A key without a promise names nothing and is deleted. So is an expired key of a settled promise, if its text is the composite id of a pending
+-- promise, which needs it.
 DELETE FROM idempotency_key k WHERE NOT EXISTS (SELECT FROM promise p WHERE p.id = k.promise_id);
 DELETE FROM idempotency_key k
 USING promise old, promise p, workflow_execution w
@@ -30,8 +29,8 @@ WHERE k.key LIKE '________-____-____-____-____________:%'
   AND NOT p.resolved AND p.workflow_execution_id || ':' || p.name = k.key
   AND w.id = p.workflow_execution_id AND w.tenant_id = k.tenant_id;
 
--- Without its constraints the keys' table is written like a file; they come back below, each built once. (One from
--- promise_id to promise would have kept either column from changing its type; it comes back under our name.)
+-- Without constraints the keys' table is rewritten at the speed of a copy. They are added again below, each built once. A foreign key from
+-- promise_id to promise would keep both columns from changing their type; it gets the name idempotency_key_promise_id_fkey.
 CREATE TEMPORARY TABLE idempotency_key_constraint ON COMMIT DROP AS
 SELECT conname, contype, pg_get_constraintdef(c.oid) AS definition
 FROM pg_constraint c
@@ -55,9 +54,9 @@ END $$;
 
 ALTER TABLE idempotency_key ALTER COLUMN promise_id TYPE UUID USING pg_temp.promise_uuid(promise_id);
 
--- The composite id of a pending promise stays usable, as a key, and no longer than that: the key's time is over at once,
--- and beyond its time a key lives only while its promise is pending. A key of that text which is there already keeps its
--- meaning. Where an id disagrees with its row's columns the columns win; the id itself is then a key, too.
+-- The composite id of a pending promise becomes an idempotency key, which can settle the promise until it is settled: the key is inserted as
+-- expired, and an expired key stays in force only while its promise is pending. An existing key with that text keeps its promise. If an id disagrees
+-- with its row's columns, the key is made from the columns, and the id itself becomes a second key.
 INSERT INTO idempotency_key (tenant_id, key, promise_id, expires_at)
 SELECT w.tenant_id, p.workflow_execution_id || ':' || p.name, pg_temp.promise_uuid(p.id), NOW()
 FROM promise p
@@ -75,8 +74,8 @@ WHERE NOT p.resolved
   AND p.id <> p.workflow_execution_id || ':' || p.name
   AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = w.tenant_id AND k.key = p.id);
 
--- The outcome, which only what follows needs, is filled in while each row is being written anyway. It is NULL while
--- pending. An infinite time would be read by nobody.
+-- The outcome is needed only later, but each row is being rewritten now. It is NULL while the promise is pending. Infinite times are refused,
+-- because no client could read them.
 ALTER TABLE promise
     ALTER COLUMN id DROP DEFAULT,
     ALTER COLUMN id TYPE UUID USING pg_temp.promise_uuid(id),
@@ -94,7 +93,7 @@ ALTER TABLE promise
     ALTER COLUMN created_at SET DEFAULT NOW(),
     ALTER COLUMN outcome DROP EXPRESSION;
 
--- What a schema made by hand may have already is left as it is.
+-- A schema that was made by hand may already have these; they stay unchanged.
 ALTER TABLE tenant ALTER COLUMN id SET DEFAULT gen_random_uuid();
 -- +goose StatementBegin
 DO $$
@@ -107,7 +106,7 @@ BEGIN
     ) THEN
         ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name);
     END IF;
-    FOR c IN -- one that does not cascade, or was never validated, is made anew
+    FOR c IN -- a foreign key that does not cascade, or was never validated, is replaced
         SELECT k.conname FROM pg_constraint k
         JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attname = 'workflow_execution_id' AND k.conkey = ARRAY[a.attnum]
         WHERE k.contype = 'f' AND k.conrelid = 'promise'::REGCLASS AND k.confrelid = 'workflow_execution'::REGCLASS

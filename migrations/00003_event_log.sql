@@ -1,7 +1,7 @@
--- What settlement needs beyond the decision: the metadata and the key that a promise was created with, and the
--- workflow's event log with its dense numbers, which go on from the highest that a promise has.
+-- The event log of a workflow execution, and the metadata and idempotency key that a promise was created with. Sequence numbers have no gaps, and
+-- continue from the highest number that a promise of the execution has.
 --
--- Locks promise and workflow_execution against everybody from here to the end, or gives up after a second for each.
+-- Locks promise and workflow_execution against all others from here to the end, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
@@ -11,10 +11,10 @@ SET LOCAL jit = off;
 LOCK TABLE workflow_execution, promise IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE promise
     ADD COLUMN metadata        JSONB,
-    ADD COLUMN idempotency_key VARCHAR(255); -- the key it was created with; the key itself may have passed on since
+    ADD COLUMN idempotency_key VARCHAR(255); -- the key it was created with; another promise may have taken that key over since
 
--- Where most workflows have one promise, idx_promise_workflow looks as good as the unique index for finding one by name,
--- and would read all promises of a workflow that has many. Ten for each workflow is what the planner is to reckon with.
+-- If most workflows have one promise, the planner rates idx_promise_workflow as highly as the unique index for a lookup by name, and then reads all
+-- promises of a large workflow. So it is made to expect ten promises in each workflow.
 ALTER TABLE promise ALTER COLUMN workflow_execution_id SET (n_distinct = -0.1);
 
 ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT NOT NULL DEFAULT 0;
@@ -27,8 +27,8 @@ FROM (
 ) AS s
 WHERE s.workflow_execution_id = w.id;
 
--- A foreign key to workflow_execution would be checked for each event, which costs a settlement a fifth of its speed;
--- the statements that append take the id from the row that they hold, and the trigger does what the cascade would.
+-- No foreign key to workflow_execution: its check costs a settlement a fifth of its speed. The statements that insert events take the id
+-- from a row that they have locked, and the trigger below deletes events as a cascade would.
 CREATE TABLE workflow_event (
     workflow_execution_id UUID NOT NULL,
     sequence_number       INT NOT NULL,
@@ -38,8 +38,8 @@ CREATE TABLE workflow_event (
     CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_execution_id, sequence_number)
 );
 
--- A statement that took a number and then found that another transaction came first ends itself with this: it is rolled
--- back whole, the number is given back, and the caller runs it again, for the promise that is named.
+-- Raises PR001 in a statement that took a sequence number and then lost a race. The statement is rolled back, the number with it, and the
+-- caller repeats it for the promise that DETAIL names.
 -- +goose StatementBegin
 CREATE FUNCTION promise_race_lost(promise_id UUID) RETURNS UUID LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,7 +1,7 @@
--- The rest of a promise's life: what its deadline brings, who settled it, settlements that come before their promise, and
--- what lists and the sweep look for.
+-- Default outcomes for deadlines, the caller and the comment of a settlement, early settlements (settlements that arrive before their promise is
+-- created), and the indexes for lists and due deadlines.
 --
--- Locks promise and idempotency_key against everybody from here to the end, or gives up after a second for each.
+-- Locks promise, idempotency_key and workflow_event against all others from here to the end, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
@@ -12,8 +12,8 @@ SET LOCAL maintenance_work_mem = '256MB';
 SET LOCAL jit = off;
 LOCK TABLE promise, idempotency_key, workflow_event IN ACCESS EXCLUSIVE MODE;
 
--- A list of a tenant's promises must not read everybody's. The tenant of most of the promises there are costs no writing;
--- the others' rows are written once.
+-- A list of a tenant's promises must not read those of all tenants. The tenant with the most promises becomes the column's default, which
+-- rewrites no row. The rows of the other tenants are updated once.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -30,8 +30,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- settled_by_kind is 'deadline' where it was the deadline that settled. error is a rejection's text or a
--- cancellation's reason.
+-- settled_by_kind is 'deadline' if the deadline settled the promise. error is the text of a rejection or the reason of a cancellation.
 ALTER TABLE promise
     ALTER COLUMN tenant_id DROP DEFAULT,
     ADD COLUMN timeout_outcome VARCHAR(16),
@@ -51,10 +50,10 @@ ALTER TABLE promise
 CREATE INDEX idx_promise_due ON promise (timeout_at) WHERE resolved = FALSE;
 CREATE INDEX idx_promise_tenant ON promise (tenant_id, outcome, created_at DESC, id DESC);
 
--- The deadline that a PROMISE_EXTENDED set.
+-- The deadline that a PROMISE_EXTENDED event set.
 ALTER TABLE workflow_event ADD COLUMN timeout_at TIMESTAMPTZ;
 
--- A key belongs to a promise, or holds a settlement for the promise that is to be created with it.
+-- A key belongs to a promise, or stores an early settlement for the promise that will be created with it.
 ALTER TABLE idempotency_key
     ALTER COLUMN promise_id DROP NOT NULL,
     ADD COLUMN held_outcome VARCHAR(16),

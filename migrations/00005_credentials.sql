@@ -1,6 +1,6 @@
--- Who may call: tenants that can be suspended, and their API keys. Of a key only the hash is kept.
+-- The suspension of tenants, and API keys. Only the hash of a key is stored.
 --
--- Locks tenant against everybody, or gives up after a second.
+-- Locks tenant against all others, or gives up after a second.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';

@@ -1,10 +1,9 @@
--- The event of a settlement is the settled promise's own row: it holds all that the event tells, and a row of its own
--- costs a settlement a seventh of its speed. workflow_event becomes a view of both: workflow_event_row keeps the events that
--- are no settlement by a caller, idx_promise_settled finds those that are.
+-- The event of a settlement is the settled promise's own row, which has all columns of the event: a second row costs a settlement a seventh of its
+-- speed. workflow_event becomes a view. workflow_event_row keeps all events except the settlements by a caller, which idx_promise_settled finds.
 --
--- The functions of the release before work on this schema: what they write goes through the view's trigger.
+-- The functions of the previous release work on this schema: they write through the view's trigger.
 --
--- Locks workflow_execution, promise and workflow_event against everybody, or gives up after a second for each.
+-- Locks workflow_execution, promise and workflow_event against all others, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
@@ -18,7 +17,7 @@ LOCK TABLE workflow_execution, promise, workflow_event IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE workflow_event RENAME TO workflow_event_row;
 ALTER TABLE workflow_event_row RENAME CONSTRAINT workflow_event_pkey TO workflow_event_row_pkey;
 
--- Of what was settled before there was a settled_by_kind the log keeps the rows that it has.
+-- Settlements older than settled_by_kind keep their event rows.
 CREATE UNIQUE INDEX idx_promise_settled ON promise (workflow_execution_id, resolved_by_sequence)
     WHERE settled_by_kind <> 'deadline';
 DELETE FROM workflow_event_row e

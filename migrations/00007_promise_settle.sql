@@ -1,20 +1,14 @@
--- The settlement of one promise, as a function: its small statements are planned once for each connection, where the
--- one large statement that they replace was planned for each call behind RDS Proxy, and set up anew for each call
--- everywhere. The functions of the release before do not use it and work on this schema.
+-- promise_settle, the settlement of one promise as a database function. Its small statements are planned once for each connection. The one large
+-- statement that it replaces was planned for each call behind RDS Proxy, and set up again for each call everywhere. The functions of the
+-- previous release do not use it and work on this schema.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 
--- Settles a promise of the tenant of that slug, by id or, where that is NULL, by idempotency key, and returns what its state
--- is and what this call did: settled it, or found that it was, or that its deadline had passed (overdue_since, where nothing has
--- recorded that yet). promise_id is NULL where there is no such promise for this tenant. The settled row is its own event.
---
--- Locks: the workflow execution's row, which hands out the number, then the promise's. That the promise is pending is
--- first read without a lock. The deadline is judged again with the lock held, by a clock read under it. Whoever waited for
--- the lock in vain finds nothing left to settle: promise_race_lost then rolls everything back, and the call is to be
--- repeated, by the id that it names: the key may belong to another promise by then.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. 00018 has the current text, and its head the contract. This version differs:
+-- - It returns OUT parameters, and promise_id is NULL if the tenant has no such promise.
+-- - It reads and locks with joins, and begins again if a create or an extension commits in between.
+-- - An expired key names its promise only while that is pending.
 -- +goose StatementBegin
 CREATE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -98,7 +92,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        -- It was created, or its deadline moved, in between.
+        -- A create or an extension has committed since the update: begin again.
     END LOOP;
 END $$;
 -- +goose StatementEnd

@@ -1,26 +1,13 @@
--- The creation of a promise, as a function, for the reasons that promise_settle is one. The functions of the release
--- before do not use it and work on this schema.
+-- promise_create, the creation of a promise as a database function, for the reasons that 00007 gives. The functions of the previous release do
+-- not use it and work on this schema.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 
--- Creates a promise and, with a key, registers the key: both or neither. Registers the workflow execution too where it is
--- not known yet. The timeout is counted from the creation, or a moment; the deadline's outcome, value and error are what it
--- brings. what says what it is: the promise created, the one that existed, or the one that holds the key, without its
--- contents. It is NULL where there is no such tenant, or the workflow execution is another tenant's.
---
--- Where the key holds a settlement, the promise is born settled with it, if it came before the deadline. lost_hold says
--- that the key held one which came too late, or for which the promise did.
---
--- Locks: the workflow execution's row, then the promise's, then the key's. What is there is read without a lock, all of it at
--- one moment; a create that commits in between makes this one fail on promise_workflow_execution_id_name_key, or, where the
--- key was taken, by promise_race_lost: nothing is written, and the call is to be repeated.
---
--- A key whose time is over and whose promise is settled is free: it passes on, if it still is as it was seen. Where only
--- the clock says that its promise is settled, that is doubtful: an extension that was in time may be about to commit. The
--- holder is told, and the call is to be repeated with waited, when those under way have ended.
---
--- promise_workflow_execution_id_name_key, idempotency_key_pkey, promise_pkey, workflow_execution_pkey.
+-- Creates a promise. 00018 has the current text, and its head the contract. This version differs:
+-- - It returns OUT parameters.
+-- - It has no external id and no quotas. It returns NULL if the tenant is unknown or the workflow execution belongs to another tenant.
+-- - A key has a promise or an early settlement, not both, and one expiry for either.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL, new_timeout INTERVAL,
@@ -36,7 +23,7 @@ DECLARE
     moment TIMESTAMPTZ;
     seen RECORD;
     key_seen idempotency_key;
-    hold idempotency_key; -- that settles the promise
+    hold idempotency_key; -- the row whose early settlement settles the new promise
 BEGIN
     doubtful := FALSE;
     same_key := TRUE;
@@ -154,7 +141,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- In promise_settle, too, a name is the function's own, whatever columns somebody else's tables have.
+-- In promise_settle, too, a name means the variable, whatever columns adopted tables have.
 -- +goose StatementBegin
 DO $$
 BEGIN

@@ -1,18 +1,18 @@
--- promise_settle and promise_create, cheaper. A settlement looks at the tenant and at the promise first, and then writes by
--- primary key: it looked with joins inside the first UPDATE, and a second time where that found nothing. The results
--- are types: the columns of a function that has them as parameters are looked up anew for each call.
+-- promise_settle and promise_create with fewer instructions. promise_settle reads the tenant and the promise first, and then updates by primary
+-- key; before, the first UPDATE had joins, and a second statement read again if it found nothing. Both return named types, because Postgres looks up
+-- the columns of OUT parameters again for each call.
 --
--- The functions of the release before work on this schema, and calls of theirs that are under way end well: the functions in
--- the database that they are in stay, under another name, for a later file to drop.
+-- The functions of the previous release work on this schema. Their running calls end normally: the database functions that those calls
+-- have entered stay under the names promise_settle_before and promise_create_before, until a later file drops them.
 --
--- Keeps VACUUM and other changes of workflow_execution away, nobody else, or gives up after ten seconds: no reader or writer
--- waits behind it. An autovacuum is sent away after deadlock_timeout, a second; one against wraparound is not.
+-- Locks workflow_execution against VACUUM and schema changes, or gives up after ten seconds; readers and writers do not wait. An autovacuum
+-- is cancelled after deadlock_timeout, a second, but not one against wraparound.
 
 -- +goose Up
 SET LOCAL lock_timeout = '10s';
 
--- Half of each page that is filled from now on is left to the next versions of its rows: they need no index entry, and what is
--- pruned at each change of a number is half as many rows.
+-- Half of each page that is filled from now on stays free for the next versions of its rows. Those need no index entry, and each change of a
+-- number prunes half as many rows.
 ALTER TABLE workflow_execution SET (fillfactor = 50);
 
 ALTER FUNCTION promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)
@@ -26,16 +26,8 @@ CREATE TYPE promise_settlement AS (
     overdue_since TIMESTAMPTZ
 );
 
--- Settles a promise of the tenant of that slug, by id or, where that is NULL, by idempotency key, and returns what its state
--- is and what this call did: settled it, or found that it was, or that its deadline had passed (overdue_since, where nothing has
--- recorded that yet). It is NULL where there is no such promise for this tenant. The settled row is its own event.
---
--- Locks: the workflow execution's row, which hands out the number, then the promise's. That the promise is pending is
--- first read without a lock. The deadline is judged again with the lock held, by a clock read under it. Whoever waited for
--- the lock in vain finds nothing left to settle: promise_race_lost then rolls everything back, and the call is to be
--- repeated, by the id that it names: the key may belong to another promise by then.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. 00018 has the current text, and its head the contract. This version reads the promise first and then updates, and an expired
+-- key names its promise only while that is pending. It returns NULL if the tenant has no such promise.
 -- +goose StatementBegin
 CREATE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -106,23 +98,8 @@ CREATE TYPE promise_creation AS (
     lost_hold BOOLEAN
 );
 
--- Creates a promise and, with a key, registers the key: both or neither. Registers the workflow execution too where it is
--- not known yet. The timeout is counted from the creation, or a moment; the deadline's outcome, value and error are what it
--- brings. what says what it is: the promise created, the one that existed, or the one that holds the key, without its
--- contents. It is NULL where there is no such tenant, or the workflow execution is another tenant's.
---
--- Where the key holds a settlement, the promise is born settled with it, if it came before the deadline. lost_hold says
--- that the key held one which came too late, or for which the promise did.
---
--- Locks: the workflow execution's row, then the promise's, then the key's. What is there is read without a lock, all of it at
--- one moment; a create that commits in between makes this one fail on promise_workflow_execution_id_name_key, or, where the
--- key was taken, by promise_race_lost: nothing is written, and the call is to be repeated.
---
--- A key whose time is over and whose promise is settled is free: it passes on, if it still is as it was seen. Where only
--- the clock says that its promise is settled, that is doubtful: an extension that was in time may be about to commit. The
--- holder is told, and the call is to be repeated with waited, when those under way have ended.
---
--- promise_workflow_execution_id_name_key, idempotency_key_pkey, promise_pkey, workflow_execution_pkey.
+-- Creates a promise. 00018 has the current text, and its head the contract. This version differs from that of 00008 only in the type that it
+-- returns.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL, new_timeout INTERVAL,
@@ -136,7 +113,7 @@ DECLARE
     moment TIMESTAMPTZ;
     seen RECORD;
     key_seen idempotency_key;
-    hold idempotency_key; -- that settles the promise
+    hold idempotency_key; -- the row whose early settlement settles the new promise
     lost_hold BOOLEAN := FALSE;
     it promise;
 BEGIN

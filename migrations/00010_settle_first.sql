@@ -1,20 +1,9 @@
--- promise_settle, cheaper and shorter. It settles first, and looks at the promise only where there was nothing to settle; a
--- key is looked up by itself. It stays the same function, so that calls of it that are under way end as they began.
+-- promise_settle with fewer instructions. It settles first, and reads the promise only if there was nothing to settle. It looks up the key by
+-- itself. The function is replaced in place, so running calls end with the text that they began with.
 
 -- +goose Up
--- Settles a promise of the tenant of that slug, by id or, where that is NULL, by idempotency key, and returns what its state
--- is and what this call did: settled it, or found that it was, or that its deadline had passed (overdue_since, where nothing has
--- recorded that yet). It is NULL where there is no such promise for this tenant. The settled row is its own event.
---
--- Locks: the workflow execution's row, which hands out the number, then the promise's. That the promise is pending is
--- first read without a lock. The deadline is judged again with the lock held, by a clock read under it. Whoever waited for
--- the lock in vain finds nothing left to settle: promise_race_lost then rolls everything back, and the call is to be
--- repeated, by the id that it names: the key may belong to another promise by then.
---
--- A key that was looked up cannot pass on while its promise is pending. Where the promise is not, the key must still be in force
--- when that has been read.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. 00018 has the current text, and its head the contract. In this version an expired key names its promise only while
+-- that is pending.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -68,7 +57,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- it has been extended since
+    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- an extension has committed since the update
         PERFORM promise_race_lost(target);
     END IF;
     IF key_until <= CLOCK_TIMESTAMP() THEN

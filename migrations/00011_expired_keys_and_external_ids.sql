@@ -1,14 +1,14 @@
--- Expired idempotency keys, and workflow executions with an id from outside.
+-- Expired idempotency keys keep their promise for a time, and workflow executions can have an external id.
 --
 -- A key that has expired still names its settled promise for 168 hours after the settlement, until a create takes it over. Beside that
--- promise a key may have one early settlement for the next promise, with an expiry of its own (held_until). check_at is when the sweep
--- looks at the key next, so that it does not read the same keys again and again.
+-- promise a key may have one early settlement for the next promise, with its own expiry (held_until). check_at is the time at which the sweep
+-- next reads the key, so that it does not read the same keys again and again.
 --
 -- workflow_execution.external_id is the text from which the execution's UUID was derived.
 --
--- The functions of the previous release work on this schema: promise_settle is replaced in place, and the promise_create that they call
--- now passes on to the new one. Two things differ while one of them still runs: a sweep of theirs, 65 seconds at most, deletes
--- expired keys as before; and a settlement that one of them holds takes an expired key's promise away.
+-- The functions of the previous release work on this schema. promise_settle is replaced in place, and the promise_create that they call
+-- now calls the new one. Two things differ while one of those functions still runs. Its sweep, for 65 seconds at most, deletes
+-- expired keys as before. An early settlement that it stores takes an expired key's promise away.
 --
 -- Locks idempotency_key and workflow_execution against all others from here to the end, or gives up after a second for each. The
 -- index on check_at is built under the lock.
@@ -19,11 +19,11 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL maintenance_work_mem = '256MB';
 LOCK TABLE workflow_execution, idempotency_key IN ACCESS EXCLUSIVE MODE;
 
--- No CHECK: each change of an execution's number would pay for it.
+-- No CHECK: each update of an execution's number would evaluate it.
 ALTER TABLE workflow_execution ADD COLUMN external_id VARCHAR(255);
 
--- A row that the previous release holds a settlement in has no held_until: its expires_at is the expiry. Its check_at is the default,
--- and the first sweep sets the right one.
+-- If the previous release stores an early settlement, the row has no held_until: its expires_at is the expiry. Its check_at is the default, and the
+-- first sweep corrects it.
 ALTER TABLE idempotency_key
     ADD COLUMN held_until TIMESTAMPTZ,
     ADD COLUMN check_at   TIMESTAMPTZ NOT NULL DEFAULT NOW(),
@@ -53,19 +53,8 @@ CREATE FUNCTION promise_key_names(
         OR CASE WHEN resolved THEN COALESCE(resolved_at, '-infinity') ELSE COALESCE(timeout_at, 'infinity') END > moment - INTERVAL '168 hours'
 $$;
 
--- Settles a promise of the tenant of that slug, by id or, if that is NULL, by idempotency key. Returns the promise's state and what
--- this call did: it settled the promise, or found it settled, or found that its deadline had passed (overdue_since is set if nothing
--- has recorded that yet). Returns NULL if the tenant has no such promise. The settled row is its own event.
---
--- Locks: the workflow execution's row, which hands out the number, then the promise's. The first look at the promise takes no
--- lock. The deadline is judged again with the lock held, by a clock read under it. A call that waited for the lock and then finds
--- the promise settled raises promise_race_lost: everything is rolled back, and the caller retries with the id that the error names,
--- because the key may name another promise by then.
---
--- A create cannot take a key over while its promise is pending. If the promise is not pending, the key must still name it after the
--- promise was read.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. 00018 has the current text, and its head the contract. From this version on an expired key names its settled promise for 168
+-- hours.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -121,10 +110,10 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- it has been extended since
+    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- an extension has committed since the update
         PERFORM promise_race_lost(target);
     END IF;
-    moment := CLOCK_TIMESTAMP(); -- given as it is, it would keep the function from being inlined
+    moment := CLOCK_TIMESTAMP(); -- a variable: a volatile argument would keep promise_key_names from being inlined
     IF key_until IS NOT NULL AND NOT promise_key_names(key_until, settled, settled_at, due, moment) THEN
         RETURN NULL;
     END IF;
@@ -144,24 +133,8 @@ CREATE TYPE promise_created AS (
     same_on_timeout BOOLEAN, lost_hold BOOLEAN
 );
 
--- Creates a promise and, with a key, registers the key: both or neither. Registers the workflow execution if it is not known yet,
--- with its external id, if it has one. The timeout is counted from the creation, or a moment; the deadline's outcome, value and
--- error are those that the deadline settles the promise with. what is 'created', 'existing' or 'key_holder': the promise created,
--- the one that existed, or the one that the key belongs to. A key_holder comes without its contents. Returns NULL if there is no
--- such tenant, or the workflow execution is another tenant's.
---
--- An early settlement under the key settles the new promise, if it arrived before the deadline and has not expired. lost_hold: an
--- early settlement under the key was discarded, because it arrived after the deadline or had expired.
---
--- Locks: the workflow execution's row, then the promise's, then the key's. The rows that exist are first read without a lock, all at
--- one moment. If another create commits in between, this one fails on promise_workflow_execution_id_name_key or, if the key was
--- taken, by promise_race_lost: nothing is written, and the caller retries.
---
--- A create takes over a key that has expired and whose promise is settled, if the key's row is still as it was read. If the promise is
--- settled only by its deadline, an uncommitted extension may still keep it pending. Then doubtful is TRUE: the caller waits
--- for that transaction and calls again with waited = TRUE.
---
--- promise_workflow_execution_id_name_key, idempotency_key_pkey, promise_pkey, workflow_execution_pkey.
+-- Creates a promise. 00018 has the current text, and its head the contract. This version differs from that of 00009 by the external id and by
+-- keys that have both a promise and an early settlement. It has no quotas.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
@@ -175,7 +148,7 @@ DECLARE
     moment TIMESTAMPTZ;
     seen RECORD;
     key_seen idempotency_key;
-    hold idempotency_key; -- that settles the promise
+    hold idempotency_key; -- the row whose early settlement settles the new promise
     lost_hold BOOLEAN := FALSE;
     it promise;
     known_as VARCHAR;

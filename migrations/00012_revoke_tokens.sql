@@ -1,8 +1,8 @@
--- Revocation of promise tokens: all that one promise has, or all that one API key asked for. A token names the last revocation of its
--- promise's tokens when it was issued. It is valid while that is still the last one, so no clock decides between a token and a
+-- Revocation of promise tokens: all tokens of a promise, or all that were made with an API key. A token contains the last revocation of its
+-- promise's tokens at the time of its issue. It is valid while that is still the last one, so no clock decides between a token and a
 -- revocation. The previous release runs on this schema: it neither reads nor writes the two columns.
 --
--- Locks promise and api_key against everybody for a moment (neither is rewritten), or gives up after a second.
+-- Locks promise and api_key against all others for a moment (neither is rewritten), or gives up after a second.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';

@@ -1,12 +1,12 @@
--- Limits of a tenant: pending promises, promises of one workflow execution, early settlements and their bytes. A suspended tenant is
--- one that no statement finds. A tenant can be deleted.
+-- Limits of a tenant: pending promises, promises of one workflow execution, early settlements and their bytes. No statement finds a suspended
+-- tenant any more. A tenant can be deleted.
 --
--- The sweep counts what a tenant has (tenant_usage) and sets pending_full and held_full, which a create and a hold read in the tenant's row:
--- no settlement and no create pays for a shared counter. The promises of one execution are counted down in the update that hands out
--- the create's number.
+-- The sweep counts a tenant's rows (tenant_usage) and sets pending_full and held_full, which a create and an early settlement read in the
+-- tenant's row. So no call pays for a shared counter. The promises of one execution are counted down in the update that hands out the
+-- create's number.
 --
--- The functions of the previous release work on this schema: the promise_create that they call passes on to the new one, and promise_settle
--- is replaced in place. They do not know the quotas: one of theirs that is refused answers 503.
+-- The functions of the previous release work on this schema: the promise_create that they call calls the new one, and promise_settle
+-- is replaced in place. They do not know the quotas: a call of theirs that a quota refuses is answered 503.
 --
 -- Locks tenant, workflow_execution and idempotency_key against all others from here to the end, or gives up after a second for each. Two
 -- indexes are built under the locks.
@@ -17,7 +17,7 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL maintenance_work_mem = '256MB';
 LOCK TABLE tenant, workflow_execution, idempotency_key IN ACCESS EXCLUSIVE MODE;
 
--- A limit that is NULL is the service's own. deleted_at: since when the tenant is being deleted; it stays suspended.
+-- If a limit is NULL, the service's own limit applies. deleted_at: the time since which the tenant is being deleted; it stays suspended.
 ALTER TABLE tenant
     ADD COLUMN pending_full          BOOLEAN NOT NULL DEFAULT FALSE,
     ADD COLUMN held_full             BOOLEAN NOT NULL DEFAULT FALSE,
@@ -28,7 +28,7 @@ ALTER TABLE tenant
     ADD COLUMN deleted_at            TIMESTAMPTZ,
     ADD CONSTRAINT tenant_deleted_suspended CHECK (deleted_at IS NULL OR suspended_at IS NOT NULL);
 
--- The last count of what a tenant has.
+-- The last count of a tenant's promises and early settlements.
 CREATE TABLE tenant_usage (
     tenant_id  UUID PRIMARY KEY REFERENCES tenant (id) ON DELETE CASCADE,
     pending    BIGINT NOT NULL,
@@ -37,21 +37,21 @@ CREATE TABLE tenant_usage (
     counted_at TIMESTAMPTZ NOT NULL
 );
 
--- The slugs of deleted tenants. A process may know a slug's old id for some minutes: so long no other tenant gets the slug.
+-- The slugs of deleted tenants. A process may cache a slug's former id for some minutes, and during that time no other tenant gets the slug.
 CREATE TABLE deleted_tenant (
     slug       VARCHAR(255) PRIMARY KEY,
     tenant_id  UUID NOT NULL,
     deleted_at TIMESTAMPTZ NOT NULL
 );
 
--- How many promises the execution may still get; NULL: nobody has asked since before the quota. promises_counted_at: the last recount.
--- No CHECK: each change of an execution's number would pay for it.
+-- promises_left: the number of promises that the execution may still get; NULL until the first create after this file. promises_counted_at: the
+-- last recount. No CHECK: each update of an execution's number would evaluate it.
 ALTER TABLE workflow_execution
     ADD COLUMN promises_left       INT,
     ADD COLUMN promises_counted_at TIMESTAMPTZ;
 
--- The functions of the previous release create as promises_app, by the new function. The grants come after the last file, and not at all if a later
--- file fails.
+-- The functions of the previous release create promises as promises_app, through the new function, which needs these columns. The grants in access/
+-- come after the last file, and not at all if a later file fails.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -64,20 +64,8 @@ END $$;
 CREATE INDEX idx_workflow_execution_tenant ON workflow_execution (tenant_id);
 CREATE INDEX idx_idempotency_key_held ON idempotency_key (tenant_id, key) WHERE held_at IS NOT NULL;
 
--- Settles a promise of the tenant of that slug, by id or, if that is NULL, by idempotency key. Returns the promise's state and what
--- this call did: it settled the promise, or found it settled, or found that its deadline had passed (overdue_since is set if nothing
--- has recorded that yet). Returns NULL if the tenant has no such promise, or is suspended.
--- The settled row is its own event.
---
--- Locks: the workflow execution's row, which hands out the number, then the promise's. The first look at the promise takes no
--- lock. The deadline is judged again with the lock held, by a clock read under it. A call that waited for the lock and then finds
--- the promise settled raises promise_race_lost: everything is rolled back, and the caller retries with the id that the error names,
--- because the key may name another promise by then.
---
--- A create cannot take a key over while its promise is pending. If the promise is not pending, the key must still name it after the
--- promise was read.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. 00018 has the current text, and its head the contract. From this version on the function does not find a suspended tenant.
+-- 00016 adds the column erased_at.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -133,10 +121,10 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- it has been extended since
+    IF NOT settled AND (due IS NULL OR due > NOW()) THEN -- an extension has committed since the update
         PERFORM promise_race_lost(target);
     END IF;
-    moment := CLOCK_TIMESTAMP(); -- given as it is, it would keep the function from being inlined
+    moment := CLOCK_TIMESTAMP(); -- a variable: a volatile argument would keep promise_key_names from being inlined
     IF key_until IS NOT NULL AND NOT promise_key_names(key_until, settled, settled_at, due, moment) THEN
         RETURN NULL;
     END IF;
@@ -151,29 +139,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Creates a promise and, with a key, registers the key: both or neither. Registers the workflow execution if it is not known yet,
--- with its external id, if it has one. The timeout is counted from the creation, or a moment; the deadline's outcome, value and
--- error are those that the deadline settles the promise with. what is 'created', 'existing' or 'key_holder': the promise created,
--- the one that existed, or the one that the key belongs to. A key_holder comes without its contents. what is 'pending_full' or
--- 'workflow_full' if a quota refuses the promise: nothing is written, and the promise returned is a placeholder. Returns NULL if
--- there is no such tenant, the tenant is suspended, or the workflow execution is another tenant's.
---
--- Quotas: tenant.pending_full, unless the promise is born settled; and workflow_execution.promises_left, of at most
--- tenant.max_workflow_promises or, if that is NULL, workflow_limit. An execution from before the quota starts with the limit less its
--- last sequence number, which is at least the number of its promises. The caller recounts an execution that is full.
---
--- An early settlement under the key settles the new promise, if it arrived before the deadline and has not expired. lost_hold: an
--- early settlement under the key was discarded, because it arrived after the deadline or had expired.
---
--- Locks: the workflow execution's row, then the promise's, then the key's. The rows that exist are first read without a lock, all at
--- one moment. If another create commits in between, this one fails on promise_workflow_execution_id_name_key or, if the key was
--- taken, by promise_race_lost: nothing is written, and the caller retries.
---
--- A create takes over a key that has expired and whose promise is settled, if the key's row is still as it was read. If the promise is
--- settled only by its deadline, an uncommitted extension may still keep it pending. Then doubtful is TRUE: the caller waits
--- for that transaction and calls again with waited = TRUE.
---
--- promise_workflow_execution_id_name_key, idempotency_key_pkey, promise_pkey, workflow_execution_pkey.
+-- Creates a promise. 00018 has the current text, with other names for its variables, and its head the contract.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
@@ -187,7 +153,7 @@ DECLARE
     moment TIMESTAMPTZ;
     seen RECORD;
     key_seen idempotency_key;
-    hold idempotency_key; -- that settles the promise
+    hold idempotency_key; -- the row whose early settlement settles the new promise
     lost_hold BOOLEAN := FALSE;
     it promise;
     known_as VARCHAR;
@@ -325,8 +291,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The function that the previous release calls, with the service's own limit for a workflow execution. It knows no quota: the error's class
--- is the one of a lack of resources, which that release answers with 503. A later file drops it.
+-- The function that the previous release calls, with the service's own limit for a workflow execution. The previous release does not know
+-- the quotas. The error's class means insufficient resources, and that release answers it with 503. A later file drops the function.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
@@ -348,17 +314,20 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Deletes one batch of what a tenant has that is marked by deleted_at, and at last the tenant: no more than batch event rows and promises
--- together, then the executions that this leaves empty, then no more than batch keys. Returns what was deleted, and whether it
--- was the last batch; done is NULL if no tenant of that slug is marked. A tenant is suspended while it is marked, so nobody sees half of
--- it. Calls at the same time do different rows.
+-- Deletes one batch of the rows of a tenant that is marked by deleted_at, and finally the tenant. Concurrent calls delete different rows.
+-- A tenant is suspended while it is marked, so no other call sees it half deleted.
 --
--- Its caller may see no promise: it runs as its owner, with a search_path of its own.
+-- Order: no more than batch event rows and promises together, then the executions that have become empty, then no more than batch keys.
 --
--- Locks: the workflow executions' rows, then the promises', then the keys', then the tenant's. It skips what another transaction has
--- locked, but for a create that began before the suspension and commits while the last batch runs: that makes the batch fail on
--- workflow_execution's foreign key. idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey,
--- idx_idempotency_key_promise, idempotency_key_pkey, idx_api_key_tenant.
+-- Returns: the counts of deleted rows. done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
+--
+-- SECURITY DEFINER: its caller may read no promise. It has a search_path of its own.
+--
+-- Locks: the workflow executions' rows, then the promises', then the keys', then the tenant's, skipping locked ones. A create that began before
+-- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
+--
+-- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, idx_idempotency_key_promise,
+-- idempotency_key_pkey, idx_api_key_tenant.
 -- +goose StatementBegin
 CREATE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
@@ -423,7 +392,7 @@ BEGIN
     GET DIAGNOSTICS api_keys = ROW_COUNT;
     DELETE FROM tenant t WHERE t.id = doomed;
     done := FOUND;
-    IF NOT done THEN -- another call has just done the last batch
+    IF NOT done THEN -- another call has just deleted the last batch
         done := TRUE;
         RETURN;
     END IF;
@@ -432,7 +401,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Counts what a tenant has, each kind up to bound + 1. No row if there is no such tenant. No lock. It runs as tenant_delete does.
+-- Counts the rows of a tenant, each kind up to bound + 1. Returns no row if the tenant is unknown. SECURITY DEFINER, as tenant_delete.
+-- Locks: none.
 -- +goose StatementBegin
 CREATE FUNCTION tenant_contents(tenant_slug VARCHAR, bound INT)
 RETURNS TABLE (promises BIGINT, keys BIGINT, events BIGINT, executions BIGINT, api_keys BIGINT)
@@ -460,7 +430,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET enable_seqscan = off AS $$
 $$;
 -- +goose StatementEnd
 
--- What runs as its owner looks in this schema alone, and is nobody's to call but those that are granted it.
+-- A SECURITY DEFINER function searches this schema and pg_temp alone, and only the roles that are granted it may call it.
 -- +goose StatementBegin
 DO $$
 DECLARE

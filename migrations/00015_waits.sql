@@ -1,11 +1,11 @@
--- A bound on the calls of one tenant that wait at once, counted over all processes. tenant_wait has a row for each call that waits.
--- The table is unlogged: a row is worth nothing once its call has ended, and neither an insert nor a delete waits for the disk. It is
--- empty after a crash of the server, and cannot be read on a standby. A row of a killed process counts until it expires. It has no
--- foreign key, because that would lock the tenant's row for each wait.
+-- A bound on a tenant's calls that wait at the same time, counted over all processes. tenant_wait has a row for each waiting call. The table is
+-- unlogged: a row is worthless once its call has ended, and neither an insert nor a delete waits for the disk. It is empty after a crash of the
+-- server, and a standby cannot read it. The row of a killed process counts until it expires. There is no foreign key, because it would lock the
+-- tenant's row for each wait.
 --
 -- tenant.max_waits overrides the functions' default (MAX_WAITS). The previous release runs on this schema: it uses neither.
 --
--- Locks tenant against everybody for a moment (it is read whole once), or gives up after a second.
+-- Locks tenant against all others for a moment (it is read whole once), or gives up after a second.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';

@@ -1,16 +1,18 @@
--- A settled promise never changes, whichever role or statement tries, and erasing personal data is the one exception.
+-- A settled promise never changes, for any role and by any statement. The only exception is the erasure of personal data.
 --
 -- Two triggers enforce it for every role, the owner and a superuser included. A later migration that must break a rule disables the
 -- trigger and enables it again in the same file, under the lock that ALTER TABLE takes.
---   promise_final     a settled promise changes in nothing, except that its tokens can be revoked, a missing resolved_by_sequence can
---                     be filled in once, and its contents can be erased once.
---   promise_identity  a pending promise keeps its id, tenant, workflow execution, name, key and creation number, and is not erased.
--- A revocation of tokens is never taken back: both see to that.
--- No CHECK says that an erased promise has no contents: Postgres reads each CHECK anew for each statement, and this one cost a settlement
--- by key 44,000 of 810,000 instructions (callgrind, Postgres 15.18, 2026-11-26); the two triggers together cost it 4,000.
--- Deleting is no change: retention deletes whole promises.
+--   promise_final     a settled promise keeps all its columns. But its tokens can be revoked, a missing resolved_by_sequence can be filled in
+--                     once, and its contents can be erased once.
+--   promise_identity  a pending promise keeps its id, tenant, workflow execution, name, key and creation number, and cannot be erased.
+-- Both refuse to take back a revocation of tokens.
 --
--- The functions of the previous release work on this schema: none of them changes what the triggers protect.
+-- No CHECK requires an erased promise to have no contents, because Postgres parses each CHECK again for each statement. This one cost a settlement
+-- by key 44,000 of 810,000 instructions (callgrind, Postgres 15.18, 2026-11-26); the two triggers together cost it 4,000.
+--
+-- Deletion is not a change in this sense: retention deletes whole promises.
+--
+-- The functions of the previous release work on this schema: none of them changes the protected columns.
 --
 -- Locks promise and api_key against all others for a moment (neither is rewritten; api_key is read once), or gives up after a second
 -- for each.
@@ -28,8 +30,8 @@ ALTER TABLE api_key
 
 ALTER TABLE promise ADD COLUMN erased_at TIMESTAMPTZ;
 
--- Refuses a change of a settled promise. It compares the columns byte for byte, by name: columns that an adopted table has besides are
--- not part of the promise.
+-- Refuses a change of a settled promise. It compares the columns by name, byte for byte. Further columns of an adopted table are not part of
+-- the promise.
 -- +goose StatementBegin
 CREATE FUNCTION promise_final() RETURNS TRIGGER LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -66,8 +68,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- AFTER and not BEFORE: a BEFORE trigger locks and reads the row's old version once more. For a pending row a settlement pays for the
--- WHEN alone. promise_identity is considered only if a statement names one of its columns, and of the service's only promise_erase and revoke_tokens do.
+-- AFTER instead of BEFORE: a BEFORE trigger locks and reads the row's old version once more. For a pending row a settlement pays for the WHEN
+-- alone. Postgres considers promise_identity only for a statement that names one of its columns: in the service promise_erase and revoke_tokens.
 CREATE TRIGGER promise_final AFTER UPDATE ON promise
     FOR EACH ROW WHEN (OLD.resolved) EXECUTE FUNCTION promise_final();
 CREATE TRIGGER promise_identity
@@ -80,17 +82,7 @@ CREATE TRIGGER promise_identity
         (OLD.id, OLD.workflow_execution_id, OLD.tenant_id, OLD.name, OLD.idempotency_key, OLD.created_by_sequence)
     ) EXECUTE FUNCTION promise_identity();
 
--- Erases the contents of a settled promise of the tenant of that slug, by id or, if that is NULL, by idempotency key: value, error,
--- metadata, comment and default outcome. Its state, name, key, times and numbers stay, and who settled it. Returns the promise as it is
--- then. A promise that was erased before, or is pending, is returned as it is. A deadline that has passed and is not recorded yet is
--- recorded first, as the sweep does it. Returns NULL if the tenant has no such promise.
---
--- SECURITY DEFINER: no role but the owner may update erased_at or metadata.
---
--- Locks: the promise's row; before it, if there is a deadline to record, the workflow execution's row, which waits for settlements. If
--- one of them settled the promise or moved the deadline, promise_race_lost rolls everything back, and the caller retries.
---
--- promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Erases the contents of a settled promise. 00018 has the current text, with other names for its variables, and its head the contract.
 -- +goose StatementBegin
 CREATE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -138,14 +130,15 @@ BEGIN
     RETURN CASE WHEN it.id IS NOT NULL THEN it END;
 END $$;
 
--- A definer function looks its names up in the schema of the tables alone, and in pg_temp last: else a caller's temporary table would
--- come first.
+-- A SECURITY DEFINER function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come
+-- first.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) SET search_path = %I, pg_temp', current_schema());
 END $$;
 
--- A cancellation without a reason has no contents, like an erased one. promise_settle compares nothing with an erased promise.
+-- promise_settle reports no settlement as the same as that of an erased promise: a cancellation without a reason has no contents either. 00018
+-- has the text that this patch makes.
 DO $$
 DECLARE
     old_text TEXT := pg_get_functiondef('promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)'::REGPROCEDURE);

@@ -1,8 +1,11 @@
--- The public halves of the Ed25519 keys that sign promise tokens; migrate keeps the private half in a secret. kid follows from the key, and
--- fixes the algorithm. verify_until is set when another key signs: then the last token of this one has expired. The row hs256 has no key:
--- until its time, the tokens are valid that earlier releases signed with the HMAC secret in TOKEN_KEYS. A token lives at most 365 days, so
--- a year is enough; one day more is for the functions of the previous release, which sign such tokens until they are replaced. A database
--- without a tenant has no tokens, and no such row. The previous release runs on this schema: it neither reads nor writes the table.
+-- The public halves of the Ed25519 keys that sign promise tokens; migrate keeps the private half in a secret. kid is derived from the key, and
+-- fixes the algorithm. verify_until is set when another key takes over signing, to the time at which the last token of this one has expired.
+--
+-- The row hs256 has no key. Until its verify_until, tokens are valid that earlier releases signed with the HMAC secret in TOKEN_KEYS. A token
+-- lives at most 365 days. One day more is for the functions of the previous release, which sign such tokens until they are replaced. A
+-- database without a tenant has no tokens, and no such row.
+--
+-- The previous release runs on this schema: it neither reads nor writes the table.
 --
 -- Locks nothing.
 

@@ -1,6 +1,6 @@
-// Package migrations holds the schema's history as plain SQL, embedded so that
-// the migrate function carries it. Files are applied in the order of their
-// names, each in one transaction, and are never edited once released.
+// Package migrations embeds the schema's history as plain SQL, for the migrate
+// function. Files are applied in the order of their names, each in one
+// transaction. The statements of a released file never change; its comments may.
 package migrations
 
 import "embed"
@@ -10,9 +10,9 @@ import "embed"
 //go:embed *.sql
 var FS embed.FS
 
-// Roles makes the roles of a deployment, and Grants says what they may do with
-// the schema of the last file of FS. Unlike those files, both can be edited: they
-// are run whole by each migration that is asked for them.
+// Roles creates the roles of a deployment, and Grants sets their rights in the
+// schema that the last file of FS makes. Both files may be edited: a migration
+// with roles runs them whole each time.
 var (
 	//go:embed access/roles.sql
 	Roles string

@@ -1,7 +1,7 @@
 //go:build !lambda.norpc
 
-// The functions are deployed with the tag lambda.norpc. Without this file they
-// do not link the SDK's search for credentials, which only a shell needs.
+// The functions are built for deployment with the tag lambda.norpc. Without this
+// file they do not link the SDK's search for credentials, which only a shell needs.
 
 package main
 
@@ -22,14 +22,15 @@ import (
 
 func init() { connect = connectToFunction }
 
-// deployed is a function in AWS.
-type deployed struct {
+// A remoteFunction is a Handler that calls a function in AWS.
+type remoteFunction struct {
 	client *lambda.Client
 	name   string
 }
 
-// connectToFunction finds credentials and a region as the AWS CLI does. The
-// region of an ARN wins.
+// connectToFunction returns a Handler for the function of that name or ARN. It
+// finds credentials and the region as the AWS CLI does; the region of an ARN comes
+// first.
 func connectToFunction(ctx context.Context, name string) (awslambda.Handler, error) {
 	var options []func(*config.LoadOptions) error
 	if arn := strings.Split(name, ":"); arn[0] == "arn" && len(arn) > 3 {
@@ -42,24 +43,24 @@ func connectToFunction(ctx context.Context, name string) (awslambda.Handler, err
 	if conf.Region == "" {
 		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the AWS profile")
 	}
-	return deployed{name: name, client: lambda.NewFromConfig(conf, func(o *lambda.Options) {
-		o.Retryer = aws.NopRetryer{} // a second create-key would make a second key
+	return remoteFunction{name: name, client: lambda.NewFromConfig(conf, func(o *lambda.Options) {
+		o.Retryer = aws.NopRetryer{} // a repeated create-key would create a second API key
 	})}, nil
 }
 
-// Invoke calls the function, and returns its function error as the function
-// itself would.
-func (d deployed) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	out, err := d.client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &d.name, Payload: payload})
+// Invoke calls the function. It returns a function error as the function itself
+// would.
+func (f remoteFunction) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	out, err := f.client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &f.name, Payload: payload})
 	if err != nil {
-		return nil, fmt.Errorf("invoke %s: %w", d.name, err)
+		return nil, fmt.Errorf("invoke %s: %w", f.name, err)
 	}
 	if out.FunctionError == nil {
 		return out.Payload, nil
 	}
 	var failed messages.InvokeResponse_Error
 	if json.Unmarshal(out.Payload, &failed) != nil {
-		return nil, fmt.Errorf("invoke %s: %s: %s", d.name, *out.FunctionError, out.Payload)
+		return nil, fmt.Errorf("invoke %s: %s: %s", f.name, *out.FunctionError, out.Payload)
 	}
 	return nil, failed
 }

@@ -24,9 +24,10 @@ import (
 	"github.com/flovyn/promises/shared/dbtest"
 )
 
-// The command as go run builds it, and the function as it is deployed.
+// shell is the path of the command as "go run" builds it, bootstrap that of the function as it is deployed.
 var shell, bootstrap string
 
+// TestMain builds the command and the function.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "manage-tenants-test-")
 	if err != nil {
@@ -51,12 +52,12 @@ func build(args ...string) bool {
 
 const name = "promises-prod-manage-tenants"
 
-// region is a Lambda API with the function in it.
+// A region is a Lambda API that has the function.
 type region struct {
 	url string
 
 	mu     sync.Mutex
-	signed []string // the Authorization headers that it was sent
+	signed []string // the Authorization headers of the calls
 }
 
 func newRegion(t *testing.T, db *dbtest.DB) *region {
@@ -77,14 +78,14 @@ func newRegion(t *testing.T, db *dbtest.DB) *region {
 	return r
 }
 
-// outcome is how a command ended.
+// An outcome is the exit code and the output of a command.
 type outcome struct {
 	code           int
 	stdout, stderr string
 }
 
-// run runs the command with nothing in its environment but what is given: no DATABASE_URL, no home with a profile. A busy machine
-// can take longer than a call may: then it repeats the command.
+// run runs the command with the given environment only: without DATABASE_URL, and without a home folder that has an AWS profile. It
+// repeats the command if a call took too long, as on a busy machine.
 func run(binary string, env []string, stdin string, args ...string) (o outcome) {
 	for range 8 {
 		cmd := exec.Command(binary, args...)
@@ -92,7 +93,7 @@ func run(binary string, env []string, stdin string, args ...string) (o outcome) 
 		cmd.Stdin = strings.NewReader(stdin)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // the code tells
+		_ = cmd.Run() // the outcome has the exit code
 		o = outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 		if !strings.Contains(o.stderr, "Repeat the call") {
 			break
@@ -101,6 +102,7 @@ func run(binary string, env []string, stdin string, args ...string) (o outcome) 
 	return o
 }
 
+// requireDone requires success and returns the answer.
 func (o outcome) requireDone(t *testing.T) (answer map[string]any) {
 	t.Helper()
 	require.Zero(t, o.code, o.stderr)
@@ -109,6 +111,7 @@ func (o outcome) requireDone(t *testing.T) (answer map[string]any) {
 	return answer
 }
 
+// requireFailed requires the exit code, and the texts on standard error.
 func (o outcome) requireFailed(t *testing.T, code int, says ...string) {
 	t.Helper()
 	require.Equal(t, code, o.code, "%s %s", o.stdout, o.stderr)
@@ -116,10 +119,11 @@ func (o outcome) requireFailed(t *testing.T, code int, says ...string) {
 	for _, text := range says {
 		require.Contains(t, o.stderr, text)
 	}
-	require.NotContains(t, o.stderr, `"level"`, "words, and no log")
+	require.NotContains(t, o.stderr, `"level"`, "it prints no log lines")
 	require.NotContains(t, o.stderr, "InvokeResponse_Error")
 }
 
+// aws returns the environment of a caller with AWS credentials.
 func aws(endpoint string) []string {
 	return []string{
 		"AWS_ENDPOINT_URL_LAMBDA=" + endpoint, "AWS_REGION=eu-central-1",
@@ -127,7 +131,7 @@ func aws(endpoint string) []string {
 	}
 }
 
-// Every command works through the deployed function, with the AWS credentials of the caller and no database.
+// Every command works through the deployed function. The caller needs AWS credentials and no database.
 func TestThroughTheDeployedFunction(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t, dbtest.New(t))
@@ -135,21 +139,60 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 		return run(shell, aws(r.url), "", append([]string{"--function", name}, args...)...)
 	}
 
-	require.NotEmpty(t, do("create", "acme").requireDone(t)["tenantId"])
-	require.Equal(t, false, do("create", "acme").requireDone(t)["created"])
-	key := do("create-key", "acme", "checkout service", "create,settle", "2099-01-01T00:00:00Z").requireDone(t)
-	require.True(t, auth.CheckAPIKey(key["apiKey"].(string)))
-	require.Equal(t, []any{"create", "settle"}, key["scopes"])
-	require.NotEmpty(t, do("list-keys", "acme").requireDone(t)["keys"])
-	require.NotEmpty(t, do("revoke-key", "acme", key["keyId"].(string)).requireDone(t)["revokedAt"])
-	require.NotEmpty(t, do("suspend", "acme").requireDone(t)["suspendedAt"])
-	require.NotContains(t, do("resume", "acme").requireDone(t), "suspendedAt")
-	require.Len(t, do("list").requireDone(t)["tenants"], 1)
-	limits := do("set-limits", "acme", "pending=7", "heldBytes=1000", "waits=3").requireDone(t)["limits"]
-	require.Equal(t, map[string]any{"pending": 7.0, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0, "waits": 3.0}, limits)
-	limits = do("set-limits", "acme", "pending=default", "waits=default").requireDone(t)["limits"]
-	require.Equal(t, map[string]any{"pending": 5e6, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
+	t.Run("create", func(t *testing.T) {
+		require.NotEmpty(t, do("create", "acme").requireDone(t)["tenantId"])
+	})
+	t.Run("create of an existing tenant", func(t *testing.T) {
+		require.Equal(t, false, do("create", "acme").requireDone(t)["created"])
+	})
+	t.Run("create-key, list-keys and revoke-key", func(t *testing.T) {
+		key := do("create-key", "acme", "checkout service", "create,settle", "2099-01-01T00:00:00Z").requireDone(t)
+		require.True(t, auth.CheckAPIKey(key["apiKey"].(string)))
+		require.Equal(t, []any{"create", "settle"}, key["scopes"])
+		require.NotEmpty(t, do("list-keys", "acme").requireDone(t)["keys"])
+		require.NotEmpty(t, do("revoke-key", "acme", key["keyId"].(string)).requireDone(t)["revokedAt"])
+	})
+	t.Run("suspend and resume", func(t *testing.T) {
+		require.NotEmpty(t, do("suspend", "acme").requireDone(t)["suspendedAt"])
+		require.NotContains(t, do("resume", "acme").requireDone(t), "suspendedAt")
+	})
+	t.Run("list", func(t *testing.T) { require.Len(t, do("list").requireDone(t)["tenants"], 1) })
+	t.Run("set-limits", func(t *testing.T) {
+		limits := do("set-limits", "acme", "pending=7", "heldBytes=1000", "waits=3").requireDone(t)["limits"]
+		require.Equal(t, map[string]any{"pending": 7.0, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0, "waits": 3.0}, limits)
+		limits = do("set-limits", "acme", "pending=default", "waits=default").requireDone(t)["limits"]
+		require.Equal(t, map[string]any{"pending": 5e6, "workflowPromises": 1e6, "held": 1e4, "heldBytes": 1000.0}, limits)
+	})
+	t.Run("delete", func(t *testing.T) { requireDelete(t, do) })
+	t.Run("a payload in a file", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "payload.json")
+		require.NoError(t, os.WriteFile(file, []byte(`{"action": "create-key", "tenant": "acme", "name": "of a file", "scopes": ["read"]}`), 0o600))
+		require.Equal(t, "of a file", do("@" + file).requireDone(t)["name"])
+	})
+	t.Run("a payload on standard input", func(t *testing.T) {
+		piped := run(shell, aws(r.url), `{"action": "create-tenant", "slug": "piped"}`, "--function", name, "@-")
+		require.Equal(t, "piped", piped.requireDone(t)["slug"])
+	})
+	t.Run("the function's ARN, without AWS_REGION", func(t *testing.T) {
+		byARN := run(shell, append(aws(r.url), "AWS_REGION="), "", "--function", "arn:aws:lambda:us-east-1:123456789012:function:"+name, "list")
+		require.Len(t, byARN.requireDone(t)["tenants"], 2)
+	})
+	t.Run("AWS_ENDPOINT_URL", func(t *testing.T) {
+		general := append(aws(r.url), "AWS_ENDPOINT_URL_LAMBDA=", "AWS_ENDPOINT_URL="+r.url)
+		require.Len(t, run(shell, general, "", "--function="+name, "list").requireDone(t)["tenants"], 2)
+	})
+	t.Run("each call is signed for its region", func(t *testing.T) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		require.Contains(t, r.signed[0], "Credential=AKIDEXAMPLE/")
+		require.Contains(t, r.signed[0], "/eu-central-1/lambda/aws4_request")
+		require.True(t, slices.ContainsFunc(r.signed, func(s string) bool { return strings.Contains(s, "/us-east-1/lambda/aws4_request") }), "the ARN's region")
+	})
+}
 
+// requireDelete requires that delete is a dry run without "confirm", that it needs a suspended tenant, and that it can be repeated.
+func requireDelete(t *testing.T, do func(args ...string) outcome) {
+	t.Helper()
 	do("create", "gone").requireDone(t)
 	do("create-key", "gone", "n", "read").requireDone(t)
 	dry := do("delete", "gone").requireDone(t)
@@ -163,24 +206,9 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 	require.Equal(t, true, do("delete", "gone", "confirm").requireDone(t)["done"], "a repeated call")
 	do("create", "gone").requireFailed(t, 1, "The slug is free again at "+deletion["slugFreeAt"].(string)[:10])
 	do("delete", "gone").requireFailed(t, 1, "slug: There is no such tenant")
-
-	file := filepath.Join(t.TempDir(), "payload.json")
-	require.NoError(t, os.WriteFile(file, []byte(`{"action": "create-key", "tenant": "acme", "name": "of a file", "scopes": ["read"]}`), 0o600))
-	require.Equal(t, "of a file", do("@" + file).requireDone(t)["name"])
-	piped := run(shell, aws(r.url), `{"action": "create-tenant", "slug": "piped"}`, "--function", name, "@-")
-	require.Equal(t, "piped", piped.requireDone(t)["slug"])
-	byARN := run(shell, append(aws(r.url), "AWS_REGION="), "", "--function", "arn:aws:lambda:us-east-1:123456789012:function:"+name, "list")
-	require.Len(t, byARN.requireDone(t)["tenants"], 2)
-	general := append(aws(r.url), "AWS_ENDPOINT_URL_LAMBDA=", "AWS_ENDPOINT_URL="+r.url)
-	require.Len(t, run(shell, general, "", "--function="+name, "list").requireDone(t)["tenants"], 2)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	require.Contains(t, r.signed[0], "Credential=AKIDEXAMPLE/")
-	require.Contains(t, r.signed[0], "/eu-central-1/lambda/aws4_request")
-	require.True(t, slices.ContainsFunc(r.signed, func(s string) bool { return strings.Contains(s, "/us-east-1/lambda/aws4_request") }), "the ARN's region")
 }
 
-// A failure is put into words, on standard error.
+// The command prints a failure of the function as plain text on standard error.
 func TestFailuresOfTheDeployedFunction(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t, dbtest.New(t))
@@ -190,69 +218,104 @@ func TestFailuresOfTheDeployedFunction(t *testing.T) {
 	do("create", "acme").requireDone(t)
 	const unknown = "There is no such tenant"
 	const id = "9569e257-6a0e-4f0a-9c58-2d1a3c7e9b10"
-	do("create-key", "nosuch", "n", "read").requireFailed(t, 1, "tenant: "+unknown)
-	do("list-keys", "nosuch").requireFailed(t, 1, "tenant: "+unknown)
-	do("revoke-key", "nosuch", id).requireFailed(t, 1, "tenant: "+unknown)
-	do("suspend", "nosuch").requireFailed(t, 1, "slug: "+unknown)
-	do("resume", "nosuch").requireFailed(t, 1, "slug: "+unknown)
-	do("revoke-key", "acme", id).requireFailed(t, 1, "keyId: The tenant has no such key")
-	do("create", "Acme!").requireFailed(t, 1, "slug: ")
-	do("create-key", "acme", "n", "rule").requireFailed(t, 1, "scopes: ")
-	do("@/nonexistent.json").requireFailed(t, 1, "/nonexistent.json")
-	run(shell, aws(r.url), "{", "--function", name, "@-").requireFailed(t, 1, "standard input must be JSON")
-	run(shell, aws(r.url), `{"action":"do"}`, "--function", name, "@-").requireFailed(t, 1, "action: ")
-	run(shell, aws(r.url), "", "--function", "promises-dev-nothing", "list").requireFailed(t, 1, "ResourceNotFoundException")
-	run(shell, append(aws(r.url), "AWS_REGION="), "", "--function", name, "list").requireFailed(t, 1, "no AWS region: set AWS_REGION")
-	run(shell, append(aws(r.url), "AWS_ACCESS_KEY_ID="), "", "--function", name, "list").requireFailed(t, 1, "credentials")
-	run(shell, aws("http://127.0.0.1:1"), "", "--function", name, "list").requireFailed(t, 1, "connection refused")
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"create-key", "nosuch", "n", "read"}, "tenant: " + unknown},
+		{[]string{"list-keys", "nosuch"}, "tenant: " + unknown},
+		{[]string{"revoke-key", "nosuch", id}, "tenant: " + unknown},
+		{[]string{"suspend", "nosuch"}, "slug: " + unknown},
+		{[]string{"resume", "nosuch"}, "slug: " + unknown},
+		{[]string{"revoke-key", "acme", id}, "keyId: The tenant has no such key"},
+		{[]string{"create", "Acme!"}, "slug: "},
+		{[]string{"create-key", "acme", "n", "rule"}, "scopes: "},
+		{[]string{"@/nonexistent.json"}, "/nonexistent.json"},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) { do(c.args...).requireFailed(t, 1, c.says) })
+	}
+	for _, c := range []struct {
+		name  string
+		env   []string
+		stdin string
+		args  []string
+		says  string
+	}{
+		{"standard input is not JSON", aws(r.url), "{", []string{"--function", name, "@-"}, "standard input must be JSON"},
+		{"an unknown action", aws(r.url), `{"action":"do"}`, []string{"--function", name, "@-"}, "action: "},
+		{"an unknown function", aws(r.url), "", []string{"--function", "promises-dev-nothing", "list"}, "ResourceNotFoundException"},
+		{"no region", append(aws(r.url), "AWS_REGION="), "", []string{"--function", name, "list"}, "no AWS region: set AWS_REGION"},
+		{"no credentials", append(aws(r.url), "AWS_ACCESS_KEY_ID="), "", []string{"--function", name, "list"}, "credentials"},
+		{"no connection", aws("http://127.0.0.1:1"), "", []string{"--function", name, "list"}, "connection refused"},
+	} {
+		t.Run(c.name, func(t *testing.T) { run(shell, c.env, c.stdin, c.args...).requireFailed(t, 1, c.says) })
+	}
 
-	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Amz-Function-Error", "Unhandled")
-		w.Write([]byte(`{"errorType":"Sandbox.Timedout","errorMessage":"Task timed out after 10.00 seconds"}`)) //nolint:errcheck // the command tells
-	}))
-	defer broken.Close()
-	run(shell, aws(broken.URL), "", "--function", name, "list").requireFailed(t, 1, "Sandbox.Timedout: Task timed out after 10.00 seconds")
-
-	var calls atomic.Int32
-	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		calls.Add(1)
-		w.WriteHeader(http.StatusInternalServerError)
-	}))
-	defer failing.Close()
-	run(shell, aws(failing.URL), "", "--function", name, "create-key", "acme", "n", "read").requireFailed(t, 1, "500")
-	require.EqualValues(t, 1, calls.Load(), "a repeated create-key would make a second key")
+	t.Run("a function error of Lambda", func(t *testing.T) {
+		broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Amz-Function-Error", "Unhandled")
+			w.Write([]byte(`{"errorType":"Sandbox.Timedout","errorMessage":"Task timed out after 10.00 seconds"}`)) //nolint:errcheck // the command reports it
+		}))
+		defer broken.Close()
+		run(shell, aws(broken.URL), "", "--function", name, "list").requireFailed(t, 1, "Sandbox.Timedout: Task timed out after 10.00 seconds")
+	})
+	t.Run("a failed create-key is not repeated", func(t *testing.T) {
+		var calls atomic.Int32
+		failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			calls.Add(1)
+			w.WriteHeader(http.StatusInternalServerError)
+		}))
+		defer failing.Close()
+		run(shell, aws(failing.URL), "", "--function", name, "create-key", "acme", "n", "read").requireFailed(t, 1, "500")
+		require.EqualValues(t, 1, calls.Load(), "a repeated create-key would create a second API key")
+	})
 }
 
+// The command prints its usage for a call for help, and for invalid arguments.
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	const usage = "usage: manage-tenants [--function <name>] <command>"
 	for _, help := range []string{"-h", "--help"} {
-		o := run(shell, nil, "", help)
-		require.Zero(t, o.code)
-		require.Contains(t, o.stdout, usage)
-		require.Empty(t, o.stderr)
+		t.Run(help, func(t *testing.T) {
+			o := run(shell, nil, "", help)
+			require.Zero(t, o.code)
+			require.Contains(t, o.stdout, usage)
+			require.Empty(t, o.stderr)
+		})
 	}
 	for _, args := range [][]string{
 		nil, {"destroy"}, {"create", "a", "b"}, {"list", "acme"}, {"@x", "y"}, {"--function"}, {"--fn", "x", "list"}, {"--function", "x"},
 		{"list", "--function", "x"}, {"set-limits", "acme"}, {"set-limits", "acme", "pending"}, {"set-limits", "acme", "nothing=1"},
 		{"set-limits", "acme", "pending=many"}, {"delete"}, {"delete", "acme", "please"}, {"delete", "acme", "confirm", "now"},
 	} {
-		run(shell, []string{"DATABASE_URL=postgres://u@127.0.0.1:1/x"}, "", args...).requireFailed(t, 2, usage)
+		t.Run("invalid: "+strings.Join(args, " "), func(t *testing.T) {
+			run(shell, []string{"DATABASE_URL=postgres://u@127.0.0.1:1/x"}, "", args...).requireFailed(t, 2, usage)
+		})
 	}
-	run(shell, nil, "", "list").requireFailed(t, 2, "DATABASE_URL is not set. Set it, or name the deployed Lambda: manage-tenants --function <name> <command>")
-	run(bootstrap, aws("http://127.0.0.1:1"), "", "--function", name, "list").requireFailed(t, 1, "go run ./functions/manage-tenants")
+	t.Run("neither a database nor a function", func(t *testing.T) {
+		run(shell, nil, "", "list").requireFailed(t, 2, "DATABASE_URL is not set. Set it, or name the deployed Lambda: manage-tenants --function <name> <command>")
+	})
+	t.Run("the deployed build has no --function", func(t *testing.T) {
+		run(bootstrap, aws("http://127.0.0.1:1"), "", "--function", name, "list").requireFailed(t, 1, "go run ./functions/manage-tenants")
+	})
 }
 
-// In a database of one's own it works as before, without AWS.
+// With DATABASE_URL the command works in that database and without AWS.
 func TestInADatabase(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t)
 	env := []string{"DATABASE_URL=" + db.URL}
-	for _, binary := range []string{shell, bootstrap} {
-		run(binary, env, "", "create", "acme").requireDone(t)
-		run(binary, env, "", "create-key", "nosuch", "n", "read").requireFailed(t, 1, "tenant: There is no such tenant")
-		require.Equal(t, "acme", run(binary, env, `{"action":"resume-tenant","slug":"acme"}`, "@-").requireDone(t)["slug"])
+	for name, binary := range map[string]string{"the command": shell, "the deployed function": bootstrap} {
+		t.Run(name, func(t *testing.T) {
+			run(binary, env, "", "create", "acme").requireDone(t)
+			run(binary, env, "", "create-key", "nosuch", "n", "read").requireFailed(t, 1, "tenant: There is no such tenant")
+			require.Equal(t, "acme", run(binary, env, `{"action":"resume-tenant","slug":"acme"}`, "@-").requireDone(t)["slug"])
+		})
 	}
-	run(shell, []string{"DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/x"}, "", "list").requireFailed(t, 1, "The database cannot be reached", "connection refused")
-	run(shell, append(env, "LOG_LEVEL=loud"), "", "list").requireFailed(t, 1, "LOG_LEVEL")
+	t.Run("no connection", func(t *testing.T) {
+		run(shell, []string{"DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/x"}, "", "list").requireFailed(t, 1, "The database cannot be reached", "connection refused")
+	})
+	t.Run("an invalid LOG_LEVEL", func(t *testing.T) {
+		run(shell, append(env, "LOG_LEVEL=loud"), "", "list").requireFailed(t, 1, "LOG_LEVEL")
+	})
 }

@@ -13,22 +13,22 @@ import (
 )
 
 const (
-	// maxReason keeps the answer within the 4,096 bytes that CloudFormation takes.
+	// maxReason keeps the answer within CloudFormation's limit of 4,096 bytes.
 	maxReason = 1500
 
-	// answerTime is kept of the function's own time for the answer. Without one
-	// CloudFormation waits for as long as the resource lets it.
+	// answerTime is the part of the function's time that is reserved for the answer.
+	// Without an answer CloudFormation waits until the resource's timeout.
 	answerTime = 30 * time.Second
 
-	// tries is how often the answer is sent, until it is taken.
+	// tries limits the attempts to send the answer.
 	tries = 5
 )
 
-// deploy answers a custom resource of CloudFormation. To create or to update the
-// resource is to migrate and to give the roles what they need. An update that
-// would lose a guarded database's data fails (see checkReplacement). To delete
-// the resource does nothing: the data stays. Each may be repeated. An error says
-// that CloudFormation did not take the answer; Lambda then repeats the call.
+// deploy handles an event of the CloudFormation custom resource. A create or an
+// update runs the migration with roles. An update that would lose a guarded
+// database's data fails (see checkReplacement). A delete does nothing, so that the
+// data stays. Each event may be repeated. deploy returns an error only if
+// CloudFormation did not accept the answer; Lambda then repeats the call.
 func (m migration) deploy(ctx context.Context, event cfn.Event) error {
 	answer := cfn.NewResponse(&event)
 	answer.PhysicalResourceID, answer.Status = cmp.Or(event.PhysicalResourceID, physicalID(event)), cfn.StatusSuccess
@@ -48,7 +48,7 @@ func (m migration) deploy(ctx context.Context, event cfn.Event) error {
 	return m.send(ctx, answer)
 }
 
-// deploySchema migrates, and leaves time for the answer.
+// deploySchema migrates within the function's time less answerTime.
 func (m migration) deploySchema(ctx context.Context) error {
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -63,21 +63,21 @@ func (m migration) deploySchema(ctx context.Context) error {
 }
 
 func (m migration) send(ctx context.Context, answer *cfn.Response) error {
-	http.DefaultClient.Timeout = answerTime / tries // which cfn sends by
+	http.DefaultClient.Timeout = answerTime / tries // cfn sends the answer with this client
 	var err error
 	for try := range tries {
 		if err = answer.Send(); err == nil {
 			return nil
 		}
 		if broken, ok := errors.AsType[*url.Error](err); ok {
-			err = broken.Err // the URL around it is a secret: whoever has it can answer
+			err = broken.Err // the URL in the outer error is a secret: it authorizes an answer
 		}
-		m.log.Warn("CloudFormation was not told", "try", try+1, "cause", err.Error())
+		m.log.Warn("CloudFormation did not accept the answer", "try", try+1, "cause", err.Error())
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("tell CloudFormation: %w", ctx.Err())
+			return fmt.Errorf("answer CloudFormation: %w", ctx.Err())
 		case <-time.After(time.Duration(try) * time.Second / 2):
 		}
 	}
-	return fmt.Errorf("tell CloudFormation: %w", err)
+	return fmt.Errorf("answer CloudFormation: %w", err)
 }

@@ -1,5 +1,5 @@
-// Command migrate brings the database of DATABASE_URL to the current schema: as
-// a Lambda, at deploy time, or once, from a shell.
+// Command migrate brings the database of DATABASE_URL to the current schema. It
+// runs as a Lambda function at deploy time, or once from a shell.
 package main
 
 import (

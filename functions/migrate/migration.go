@@ -20,19 +20,20 @@ import (
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
+// A migration holds the configuration of the function.
 type migration struct {
 	database   database.Options
 	signingKey string        // SIGNING_KEY
-	patience   time.Duration // with a database that takes no connections yet
+	patience   time.Duration // how long run waits for a database that is still starting
 	log        *slog.Logger
 }
 
-// result is the answer of a run.
+// A result is the answer to a call that is not a dry run.
 type result struct {
 	migrate.Result
 
-	// SigningKey is the kid of the key that signs promise tokens; empty without
-	// SIGNING_KEY, and on a database of a later release.
+	// SigningKey is the kid of the key that signs promise tokens. It is empty
+	// without SIGNING_KEY, or if a later release has migrated the database.
 	SigningKey string `json:"signingKey,omitempty"`
 }
 
@@ -49,14 +50,14 @@ func newMigration() (migration, error) {
 	return m, err
 }
 
-// run answers with a result, or a migrate.Rehearsal. It waits for a database that
-// is still starting.
+// run returns a result, or a migrate.Rehearsal for a dry run. It waits for a
+// database that is still starting.
 func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 	if err := errors.Join(o.check(), m.checkSigningKey(o)); err != nil {
 		return nil, err
 	}
 	err = database.Retry(ctx, m.patience, m.log, func(ctx context.Context) error {
-		conf, err := database.ConnConfig(ctx, m.database) // each time: the password may have changed
+		conf, err := database.ConnConfig(ctx, m.database) // for each try: the password may have changed
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 		}
 		var done result
 		if done.Result, err = migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log}); err == nil && m.signingKey != "" {
-			done.SigningKey, err = m.keepSigningKey(ctx, conf, o)
+			done.SigningKey, err = m.ensureSigningKey(ctx, conf, o)
 		}
 		answer = done
 		return err
@@ -74,7 +75,7 @@ func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 	return answer, err
 }
 
-// Invoke implements lambda.Handler: it answers one call (see readPayload).
+// Invoke implements lambda.Handler. readPayload lists the payloads.
 func (m migration) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	o, event, err := readPayload(payload)
 	if err != nil {
@@ -93,15 +94,15 @@ func (m migration) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// readFlags reads the arguments of the command line. ok is false if they ask for
-// nothing that can be done; then code is the exit code.
+// readFlags reads the arguments of the command line. If they ask for help or are
+// invalid, ok is false and code is the exit code.
 func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok bool) {
 	flags := flag.NewFlagSet("migrate", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.BoolVar(&o.DryRun, "dry-run", false, "do it all on the real data, report it, and roll it back")
-	flags.BoolVar(&o.Roles, "roles", false, "make the roles that the functions connect as, too")
-	flags.BoolVar(&o.RotateSigningKey, "rotate-signing-key", false, "make a new key in the secret of SIGNING_KEY, too; the tokens of the old one stay valid")
-	flags.BoolVar(&o.Revoke, "revoke", false, "with -rotate-signing-key: end all tokens of the keys before the new one")
+	flags.BoolVar(&o.DryRun, "dry-run", false, "apply the files to the real data, report each step, and roll everything back")
+	flags.BoolVar(&o.Roles, "roles", false, "create the database roles of the functions, too")
+	flags.BoolVar(&o.RotateSigningKey, "rotate-signing-key", false, "write a new signing key to the secret of SIGNING_KEY, too; tokens of the old key stay valid")
+	flags.BoolVar(&o.Revoke, "revoke", false, "with -rotate-signing-key: end all tokens of earlier signing keys")
 	usage := func(w io.Writer) {
 		fmt.Fprint(w, "usage: migrate [-dry-run | -roles] [-rotate-signing-key [-revoke]]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
 		flags.SetOutput(w)
@@ -113,7 +114,7 @@ func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok
 		return o, 0, false
 	}
 	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("there are no arguments, only flags: %q", flags.Arg(0))
+		err = fmt.Errorf("unexpected argument %q: migrate takes flags only", flags.Arg(0))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -123,8 +124,8 @@ func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok
 	return o, 0, true
 }
 
-// runOnce prints the answer as JSON, and returns the exit code: 1 also for a
-// rehearsal that was refused.
+// runOnce prints the answer as JSON and returns the exit code. It returns 1 for an
+// error and for a refused rehearsal.
 func (m migration) runOnce(o options, stdout, stderr io.Writer) int {
 	answer, err := m.run(context.Background(), o)
 	if err != nil {

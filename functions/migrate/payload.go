@@ -10,37 +10,37 @@ import (
 	"github.com/aws/aws-lambda-go/cfn"
 )
 
-// options are what a call asks for.
+// options are the fields of a payload, or the flags of the command line.
 type options struct {
 	DryRun           bool
 	Roles            bool
 	RotateSigningKey bool
-	Revoke           bool // the signing keys before the new one
+	Revoke           bool // ends the tokens of earlier signing keys
 }
 
 // check returns an error if the options exclude each other.
 func (o options) check() error {
 	switch {
 	case o.DryRun && o.Roles:
-		return errors.New("roles cannot be rehearsed: they are not the database's alone")
+		return errors.New("roles cannot be rehearsed, because all databases of the server share them: leave out roles or the dry run")
 	case o.DryRun && o.RotateSigningKey:
-		return errors.New("a rotation of the signing key cannot be rehearsed: the secret is not the database's")
+		return errors.New("a rotation of the signing key cannot be rehearsed, because the secret is outside the database: leave out rotateSigningKey or the dry run")
 	case o.Revoke && !o.RotateSigningKey:
-		return errors.New("revoke ends the tokens of the signing keys before the new one: it needs rotateSigningKey")
+		return errors.New("revoke ends the tokens of earlier signing keys: it needs rotateSigningKey")
 	}
 	return nil
 }
 
-// eventFields are the fields of CloudFormation's events that are read here.
+// eventFields are the fields of CloudFormation's events that readEvent reads.
 var eventFields = []string{
 	"RequestType", "RequestId", "ResponseURL", "ResourceType", "LogicalResourceId", "PhysicalResourceId", "StackId",
 	"ResourceProperties", "OldResourceProperties",
 }
 
 // readPayload reads {}, {"dryRun": true}, {"roles": true}, {"rotateSigningKey": true}
-// (with {"revoke": true} or without) or, with event not nil, the event of a
-// CloudFormation custom resource. It refuses everything else,
-// because a dry run that is misspelt must not run the migration.
+// (with or without {"revoke": true}) or the event of a CloudFormation custom
+// resource; then event is not nil. It refuses every other payload, because a
+// misspelt dry run must not run the migration.
 func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 	fields, err := readObject(payload)
 	if err != nil {
@@ -62,7 +62,7 @@ func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 		case "revoke":
 			flag = &o.Revoke
 		default:
-			return o, nil, fmt.Errorf("The payload has no field %.100q: its fields are dryRun, roles, rotateSigningKey and revoke.", name)
+			return o, nil, fmt.Errorf("The payload has the unknown field %.100q: its fields are dryRun, roles, rotateSigningKey and revoke.", name)
 		}
 		if string(value) != "true" && string(value) != "false" {
 			return o, nil, fmt.Errorf("The field %s must be true or false.", name)
@@ -73,7 +73,7 @@ func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 }
 
 func readEvent(fields map[string]json.RawMessage) (*cfn.Event, error) {
-	known := map[string]json.RawMessage{} // encoding/json would take requesttype for RequestType
+	known := map[string]json.RawMessage{} // encoding/json would read requesttype as RequestType
 	for _, name := range eventFields {
 		if value, ok := fields[name]; ok {
 			known[name] = value
@@ -85,22 +85,22 @@ func readEvent(fields map[string]json.RawMessage) (*cfn.Event, error) {
 	}
 	var event cfn.Event
 	if err := json.Unmarshal(text, &event); err != nil {
-		return nil, errors.New("The payload has a RequestType, but is no event of CloudFormation: a field has another type.")
+		return nil, errors.New("The payload has a RequestType but is not a CloudFormation event: a field has the wrong JSON type.")
 	}
 	if !slices.Contains([]cfn.RequestType{cfn.RequestCreate, cfn.RequestUpdate, cfn.RequestDelete}, event.RequestType) {
 		return nil, errors.New("The field RequestType must be Create, Update or Delete.")
 	}
 	if event.ResponseURL == "" {
-		return nil, errors.New("The field ResponseURL is required in an event of CloudFormation.")
+		return nil, errors.New("The field ResponseURL is required in a CloudFormation event.")
 	}
 	return &event, nil
 }
 
-// readObject reads a JSON object. It refuses a field that is there twice, of
-// which encoding/json would take the last.
+// readObject reads a JSON object. It refuses a repeated field; encoding/json would
+// use the last one.
 func readObject(text []byte) (map[string]json.RawMessage, error) {
 	if !json.Valid(text) {
-		return nil, errors.New("The payload must be one JSON object, with nothing after it.")
+		return nil, errors.New("The payload must be one valid JSON object with nothing after it.")
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
@@ -112,9 +112,9 @@ func readObject(text []byte) (map[string]json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, _ := token.(string) // the text is valid: it is one
+		name, _ := token.(string) // it is a string, because the JSON is valid
 		if _, twice := fields[name]; twice {
-			return nil, fmt.Errorf("The payload has the field %.100q twice.", name)
+			return nil, fmt.Errorf("The payload has the field %.100q twice: send it once.", name)
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {

@@ -13,19 +13,20 @@ const resourceID = "migration"
 
 // The properties of the custom resource that checkReplacement reads.
 const (
-	databaseProperty = "Database" // the database's resource id, which no other database ever gets
+	databaseProperty = "Database" // the database's resource id, which AWS never reuses
 	guardedProperty  = "Guarded"  // "true": the data must not be lost
 	snapshotProperty = "Snapshot" // the snapshot that the database was restored from, or ""
 )
 
-// physicalID returns the resource's physical id once the event is done:
-// "migration/DATABASE", and "/PREVIOUS" if another database was migrated before.
+// physicalID returns the resource's physical id after the event:
+// "migration/DATABASE", and "/PREVIOUS" if the resource migrated another database
+// before.
 //
-// The databases are in it because a rollback needs them. CloudFormation rolls an
-// update back with another update, from the new properties to the old ones. That
-// event looks like a deployment that replaces the database again, but its
-// database is one that the resource has already migrated. A changed id makes
-// CloudFormation delete the resource under its old id, which does nothing.
+// A rollback needs the databases in the id. CloudFormation rolls an update back
+// with another update, from the new properties to the old ones. This event looks
+// like a deployment that replaces the database again, but the resource has already
+// migrated its database. A changed id makes CloudFormation delete the resource
+// under its old id; a delete does nothing.
 func physicalID(event cfn.Event) string {
 	database, known := property(event.ResourceProperties, databaseProperty), migrated(event)
 	switch {
@@ -44,13 +45,13 @@ func migrated(event cfn.Event) []string {
 	if list, ok := strings.CutPrefix(event.PhysicalResourceID, resourceID+"/"); ok {
 		return strings.Split(list, "/")
 	}
-	return nil // a new resource, or one of a release that kept no databases
+	return nil // a new resource, or one of a release that put no databases in the id
 }
 
 // checkReplacement returns an error if an update replaces a guarded database by
-// one without its data: by an empty one, or by one of a snapshot that was
-// restored before. The properties of a release that sent no Database pass, and so
-// does a rollback.
+// a database without its data. The new database is either empty, or restored from
+// the same snapshot as the old one. A rollback passes, and so do the properties of
+// a release that sent no Database.
 func checkReplacement(event cfn.Event) error {
 	of := func(name string) (was, is string) {
 		return property(event.OldResourceProperties, name), property(event.ResourceProperties, name)
@@ -70,7 +71,7 @@ func checkReplacement(event cfn.Event) error {
 	case snapshot != "":
 		return fmt.Errorf(happened+"To keep the old database, undo the setting that replaces it. "+
 			"To move its data, take a new snapshot of it and deploy with -c snapshot=<its name>.",
-			was, is, fmt.Sprintf("which has only the data of the snapshot %q, restored before", snapshot))
+			was, is, fmt.Sprintf("which has only the data of the snapshot %q, from which the old one was restored, too", snapshot))
 	case restored != "":
 		return fmt.Errorf(happened+"To keep the old database, deploy with -c snapshot=%s, as before: it must stay set.",
 			was, is, "which is empty, because -c snapshot is no longer set", restored)

@@ -26,7 +26,7 @@ import (
 
 var arn = secrettest.ARN("promises-dev/signing-key")
 
-// keyring is a database, and the secret of its signing key.
+// A keyring is a function with a database and the secret of its signing key.
 type keyring struct {
 	db      *dbtest.DB
 	manager *secrettest.Manager
@@ -40,7 +40,7 @@ func newKeyring(t *testing.T) *keyring {
 	return k
 }
 
-// run invokes migrate, and returns the kid that it answers with.
+// run invokes the function and returns the kid in its answer.
 func (k *keyring) run(t *testing.T, payload string) (kid string) {
 	t.Helper()
 	result := k.invoke(t, payload)
@@ -54,7 +54,7 @@ func (k *keyring) run(t *testing.T, payload string) (kid string) {
 	return answer.SigningKey
 }
 
-// current is the key that signs; it must be the only one that is not retired.
+// current returns the key that signs. It requires that no other key is without an end.
 func (k *keyring) current(t *testing.T) auth.SigningKey {
 	t.Helper()
 	version, text := k.manager.Current(arn)
@@ -67,6 +67,7 @@ func (k *keyring) current(t *testing.T) auth.SigningKey {
 	return key
 }
 
+// kids returns the kids of the rows that match, oldest first.
 func (k *keyring) kids(t *testing.T, where string) (kids []string) {
 	t.Helper()
 	require.NoError(t, k.db.Pool.QueryRow(t.Context(), "SELECT COALESCE(array_agg(kid ORDER BY created_at), '{}') FROM signing_key WHERE "+where).Scan(&kids))
@@ -88,7 +89,7 @@ func (k *keyring) verifies(t *testing.T, key auth.SigningKey) bool {
 	return err == nil
 }
 
-// The first deployment makes a key, and no other changes it.
+// The first deployment creates a key, and later ones keep it.
 func TestADeploymentEnsuresASigningKey(t *testing.T) {
 	t.Parallel()
 	k := newKeyring(t)
@@ -97,65 +98,85 @@ func TestADeploymentEnsuresASigningKey(t *testing.T) {
 		require.Equal(t, "SUCCESS", status, reason)
 	}
 	first := k.current(t)
-	require.True(t, k.verifies(t, first))
-	require.Equal(t, first.Public().KID, k.run(t, `{}`))
-	require.Equal(t, first.Public().KID, k.run(t, `{"roles":true}`))
-	require.Equal(t, []string{first.Public().KID}, k.kids(t, "TRUE"), "a new database has no tokens of earlier releases")
-	require.Equal(t, map[string]int{"DescribeSecret": 5, "PutSecretValue": 1}, k.manager.Calls(), "migrate never reads a private key")
-
-	k.manager.Set(arn, "an-operator-wrote-this-by-himself-", "no key")
-	repaired := k.run(t, `{}`)
-	require.Equal(t, repaired, k.current(t).Public().KID)
-	require.NotEqual(t, first.Public().KID, repaired)
-	require.True(t, k.verifies(t, first), "its tokens stay valid")
+	t.Run("the first key verifies", func(t *testing.T) { require.True(t, k.verifies(t, first)) })
+	for _, payload := range []string{`{}`, `{"roles":true}`} {
+		t.Run("it stays after "+payload, func(t *testing.T) { require.Equal(t, first.Public().KID, k.run(t, payload)) })
+	}
+	t.Run("it is the only key, because a new database has no tokens of earlier releases", func(t *testing.T) {
+		require.Equal(t, []string{first.Public().KID}, k.kids(t, "TRUE"))
+	})
+	t.Run("migrate never reads a private key", func(t *testing.T) {
+		require.Equal(t, map[string]int{"DescribeSecret": 5, "PutSecretValue": 1}, k.manager.Calls())
+	})
+	t.Run("an invalid secret is replaced by a new key", func(t *testing.T) {
+		k.manager.Set(arn, "an-operator-wrote-this-by-himself-", "no key")
+		repaired := k.run(t, `{}`)
+		require.Equal(t, repaired, k.current(t).Public().KID)
+		require.NotEqual(t, first.Public().KID, repaired)
+		require.True(t, k.verifies(t, first), "the tokens of the first key stay valid")
+	})
 }
 
-// A rotation makes another key sign. The old one verifies until its last token has expired, or not at all if it is revoked.
+// After a rotation a new key signs. The old key verifies until its last token has expired. A revoked key verifies nothing.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	k := newKeyring(t)
 	k.run(t, `{}`)
 	first := k.current(t)
-	k.manager.Hook(func(operation, _ string) string {
-		if operation == "PutSecretValue" {
-			var registered bool
-			err := k.db.Pool.QueryRow(t.Context(), `SELECT COUNT(*) = 2 AND MAX(created_at) < NOW() - INTERVAL '900 milliseconds'
-				FROM signing_key WHERE verify_until IS NULL`).Scan(&registered)
-			if err != nil || !registered {
-				return "TheKeyCannotBeVerifiedEverywhereYet"
+	var second, third, fourth auth.SigningKey
+	t.Run("the public half is in the table 900 ms before the private half is in the secret", func(t *testing.T) {
+		k.manager.Hook(func(operation, _ string) string {
+			if operation == "PutSecretValue" {
+				var registered bool
+				err := k.db.Pool.QueryRow(t.Context(), `SELECT COUNT(*) = 2 AND MAX(created_at) < NOW() - INTERVAL '900 milliseconds'
+					FROM signing_key WHERE verify_until IS NULL`).Scan(&registered)
+				if err != nil || !registered {
+					return "TheKeyCannotBeVerifiedEverywhereYet"
+				}
 			}
-		}
-		return ""
-	}, nil)
-	kid := k.run(t, `{"rotateSigningKey":true}`)
-	k.manager.Hook(nil, nil)
-	second := k.current(t)
-	require.Equal(t, kid, second.Public().KID)
-	require.NotEqual(t, first.Public().KID, kid)
-	require.True(t, k.verifies(t, first))
-	require.True(t, k.verifies(t, second))
-	require.Equal(t, []string{first.Public().KID}, k.kids(t, "verify_until BETWEEN NOW() + INTERVAL '365 days 23 hours' AND NOW() + INTERVAL '366 days'"))
-
-	k.db.Exec(t, "UPDATE signing_key SET verify_until = NOW() + INTERVAL '1 hour' WHERE verify_until IS NOT NULL")
-	k.run(t, `{}`)
-	require.Equal(t, []string{first.Public().KID}, k.kids(t, "verify_until < NOW() + INTERVAL '2 hours'"), "a deployment does not put it off")
-	k.db.Exec(t, "UPDATE signing_key SET verify_until = NOW() WHERE verify_until IS NOT NULL")
-	require.False(t, k.verifies(t, first), "its time has come")
-	require.Equal(t, []string{first.Public().KID, kid}, k.kids(t, "TRUE"))
-	k.run(t, `{}`)
-	require.Equal(t, []string{kid}, k.kids(t, "TRUE"))
+			return ""
+		}, nil)
+		kid := k.run(t, `{"rotateSigningKey":true}`)
+		k.manager.Hook(nil, nil)
+		second = k.current(t)
+		require.Equal(t, kid, second.Public().KID)
+		require.NotEqual(t, first.Public().KID, kid)
+	})
+	t.Run("both keys verify", func(t *testing.T) {
+		require.True(t, k.verifies(t, first))
+		require.True(t, k.verifies(t, second))
+	})
+	t.Run("the old key ends after 366 days", func(t *testing.T) {
+		require.Equal(t, []string{first.Public().KID}, k.kids(t, "verify_until BETWEEN NOW() + INTERVAL '365 days 23 hours' AND NOW() + INTERVAL '366 days'"))
+	})
+	t.Run("a deployment does not postpone the end", func(t *testing.T) {
+		k.db.Exec(t, "UPDATE signing_key SET verify_until = NOW() + INTERVAL '1 hour' WHERE verify_until IS NOT NULL")
+		k.run(t, `{}`)
+		require.Equal(t, []string{first.Public().KID}, k.kids(t, "verify_until < NOW() + INTERVAL '2 hours'"))
+	})
+	t.Run("a key that has ended verifies nothing", func(t *testing.T) {
+		k.db.Exec(t, "UPDATE signing_key SET verify_until = NOW() WHERE verify_until IS NOT NULL")
+		require.False(t, k.verifies(t, first))
+		require.Equal(t, []string{first.Public().KID, second.Public().KID}, k.kids(t, "TRUE"))
+	})
+	t.Run("the next run deletes a key that has ended", func(t *testing.T) {
+		k.run(t, `{}`)
+		require.Equal(t, []string{second.Public().KID}, k.kids(t, "TRUE"))
+	})
 
 	k.run(t, `{"rotateSigningKey":true}`)
-	third := k.current(t)
+	third = k.current(t)
 	k.db.Exec(t, "INSERT INTO signing_key (kid, algorithm, verify_until) VALUES ('hs256', 'HS256', NOW() + INTERVAL '1 day')")
 	k.run(t, `{"rotateSigningKey":true,"revoke":true}`)
-	fourth := k.current(t)
-	for _, revoked := range []auth.SigningKey{first, second, third} {
-		require.False(t, k.verifies(t, revoked))
+	fourth = k.current(t)
+	for name, revoked := range map[string]auth.SigningKey{"first": first, "second": second, "third": third} {
+		t.Run("a revocation ends the "+name+" key", func(t *testing.T) { require.False(t, k.verifies(t, revoked)) })
 	}
-	require.True(t, k.verifies(t, fourth))
-	require.ElementsMatch(t, []string{"hs256", fourth.Public().KID}, k.kids(t, "TRUE"), "the tokens of earlier releases are another matter")
-	require.Zero(t, k.manager.Calls()["GetSecretValue"])
+	t.Run("the new key verifies after a revocation", func(t *testing.T) { require.True(t, k.verifies(t, fourth)) })
+	t.Run("a revocation keeps the tokens of earlier releases", func(t *testing.T) {
+		require.ElementsMatch(t, []string{"hs256", fourth.Public().KID}, k.kids(t, "TRUE"))
+	})
+	t.Run("migrate never reads a private key", func(t *testing.T) { require.Zero(t, k.manager.Calls()["GetSecretValue"]) })
 }
 
 // shell starts migrate from a shell.
@@ -168,7 +189,7 @@ func (k *keyring) shell(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bu
 	return cmd, stderr
 }
 
-// Wherever a run is killed, no token is signed that cannot be verified, and the next run repairs it.
+// If a run is killed before or after it writes the secret, the key that signs can be verified, and the next run repairs the rest.
 func TestKilledBetweenTheHalves(t *testing.T) {
 	t.Parallel()
 	for _, rotate := range []bool{false, true} {
@@ -186,7 +207,7 @@ func TestKilledBetweenTheHalves(t *testing.T) {
 					if operation == "PutSecretValue" {
 						select {
 						case reached <- struct{}{}:
-						default: // the SDK's second try
+						default: // the SDK tries again
 						}
 						<-killed
 						return "InternalServiceError"
@@ -207,18 +228,18 @@ func TestKilledBetweenTheHalves(t *testing.T) {
 				k.manager.Hook(nil, nil)
 
 				registered := k.kids(t, "verify_until IS NULL")
-				if text != "" { // it signs by now
+				if text != "" { // the key in the secret signs
 					key, err := auth.ParseSigningKey(text)
 					require.NoError(t, err)
 					require.Contains(t, registered, key.Public().KID)
 					require.True(t, k.verifies(t, key))
 				}
 				require.Equal(t, put || rotate, text != "")
-				require.Len(t, registered, map[bool]int{true: 2, false: 1}[rotate], "the public half is committed before")
+				require.Len(t, registered, map[bool]int{true: 2, false: 1}[rotate], "the public half is committed first")
 				kid := k.run(t, `{}`)
 				require.Equal(t, kid, k.current(t).Public().KID)
 				_, after := k.manager.Current(arn)
-				require.Equal(t, put || rotate, text == after, "a key that signs goes on")
+				require.Equal(t, put || rotate, text == after, "a key that signs stays")
 				if rotate {
 					require.True(t, k.verifies(t, before))
 				}
@@ -227,7 +248,7 @@ func TestKilledBetweenTheHalves(t *testing.T) {
 	}
 }
 
-// Runs at once end with one key that signs, and every key that ever signed verifies.
+// After concurrent runs one key signs, and each key that has signed verifies.
 func TestRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	k := newKeyring(t)
@@ -256,7 +277,7 @@ func TestRunsAtOnce(t *testing.T) {
 	k.current(t)
 	delete(signed, "")
 	require.GreaterOrEqual(t, len(signed), 2)
-	require.LessOrEqual(t, len(signed), 3, "one run made the first key, and two another each")
+	require.LessOrEqual(t, len(signed), 3, "one run created the first key, and two runs rotated it")
 	for text := range signed {
 		key, err := auth.ParseSigningKey(text)
 		require.NoError(t, err)
@@ -264,7 +285,7 @@ func TestRunsAtOnce(t *testing.T) {
 	}
 }
 
-// The policies of a deployment take effect late: a denied call is repeated. Any other failure is the deployment's.
+// A deployment's policies take effect late, so that migrate repeats a denied call. Any other failure fails the deployment.
 func TestPermissionsThatAreLate(t *testing.T) {
 	t.Parallel()
 	k := newKeyring(t)
@@ -275,48 +296,61 @@ func TestPermissionsThatAreLate(t *testing.T) {
 		}
 		return ""
 	}, nil)
-	status, _, reason := k.event(t, sample(t, "cloudformation-create"))
-	require.Equal(t, "SUCCESS", status, reason)
-	require.EqualValues(t, 4, calls.Load())
-	require.Contains(t, k.output.String(), "denies the call yet")
-	k.current(t)
-
-	k.manager.Hook(func(string, string) string { return "ResourceNotFoundException" }, nil)
-	status, _, reason = k.event(t, sample(t, "cloudformation-update"))
-	require.Equal(t, "FAILED", status)
-	require.Contains(t, reason, "ResourceNotFoundException")
-	k.manager.Hook(nil, nil)
-	k.current(t)
+	t.Run("a denied call is repeated", func(t *testing.T) {
+		status, _, reason := k.event(t, sample(t, "cloudformation-create"))
+		require.Equal(t, "SUCCESS", status, reason)
+		require.EqualValues(t, 4, calls.Load())
+		require.Contains(t, k.output.String(), "still denies the call")
+		k.current(t)
+	})
+	t.Run("another failure fails the deployment and keeps the key", func(t *testing.T) {
+		k.manager.Hook(func(string, string) string { return "ResourceNotFoundException" }, nil)
+		status, _, reason := k.event(t, sample(t, "cloudformation-update"))
+		require.Equal(t, "FAILED", status)
+		require.Contains(t, reason, "ResourceNotFoundException")
+		k.manager.Hook(nil, nil)
+		k.current(t)
+	})
 }
 
-// SIGNING_KEY can be the key itself. Then migrate registers it, and whoever runs migrate rotates it.
+// SIGNING_KEY can be the key itself. Each run then registers the key, so that the operator rotates it with a new SIGNING_KEY.
 func TestASigningKeyOfTheEnvironment(t *testing.T) {
 	t.Parallel()
 	k := &keyring{db: dbtest.Bare(t), manager: secrettest.Start(t)}
 	first, second := auth.NewSigningKey(), auth.NewSigningKey()
-	for _, key := range []auth.SigningKey{first, first, second} {
-		k.function = newFunction(t, k.db.URL, append(k.manager.Env(), "SIGNING_KEY="+key.Text())...)
-		require.Equal(t, key.Public().KID, k.run(t, `{}`))
-		require.Equal(t, []string{key.Public().KID}, k.kids(t, "verify_until IS NULL"))
-		require.True(t, k.verifies(t, first))
+	for _, c := range []struct {
+		name string
+		key  auth.SigningKey
+	}{{"the first run", first}, {"a repeated run", first}, {"a run with a new key", second}} {
+		k.function = newFunction(t, k.db.URL, append(k.manager.Env(), "SIGNING_KEY="+c.key.Text())...)
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.key.Public().KID, k.run(t, `{}`))
+			require.Equal(t, []string{c.key.Public().KID}, k.kids(t, "verify_until IS NULL"))
+			require.True(t, k.verifies(t, first))
+		})
 	}
-	result := k.invoke(t, `{"rotateSigningKey":true}`)
-	require.Equal(t, "migration_failed", result.ErrorType)
-	require.Contains(t, string(result.Payload), "set another one and run migrate")
-	require.NotContains(t, string(result.Payload), second.Text()[20:])
-	require.Empty(t, k.manager.Calls())
-
+	t.Run("migrate cannot rotate it", func(t *testing.T) {
+		result := k.invoke(t, `{"rotateSigningKey":true}`)
+		require.Equal(t, "migration_failed", result.ErrorType)
+		require.Contains(t, string(result.Payload), "set another one and run migrate")
+		require.NotContains(t, string(result.Payload), second.Text()[20:])
+		require.Empty(t, k.manager.Calls())
+	})
 	k.function = newFunction(t, k.db.URL)
-	require.Empty(t, k.run(t, `{}`), "without a SIGNING_KEY nothing changes")
-	require.Equal(t, []string{second.Public().KID}, k.kids(t, "verify_until IS NULL"))
+	t.Run("a run without SIGNING_KEY changes no key", func(t *testing.T) {
+		require.Empty(t, k.run(t, `{}`))
+		require.Equal(t, []string{second.Public().KID}, k.kids(t, "verify_until IS NULL"))
+	})
 	k.function = newFunction(t, k.db.URL, "SIGNING_KEY="+strings.Replace(second.Text(), "private", "public", 1))
-	result = k.invoke(t, `{}`)
-	require.Equal(t, "migration_failed", result.ErrorType)
-	require.Contains(t, string(result.Payload), "SIGNING_KEY")
-	require.NotContains(t, string(result.Payload), second.Text()[20:])
+	t.Run("an invalid key fails the run and stays secret", func(t *testing.T) {
+		result := k.invoke(t, `{}`)
+		require.Equal(t, "migration_failed", result.ErrorType)
+		require.Contains(t, string(result.Payload), "SIGNING_KEY")
+		require.NotContains(t, string(result.Payload), second.Text()[20:])
+	})
 }
 
-// A migrate of an earlier release, which a rollback deploys, leaves the keys of a later one alone.
+// After a rollback, the migrate of the earlier release does not change the keys of the later release.
 func TestKeysOfALaterRelease(t *testing.T) {
 	t.Parallel()
 	k := newKeyring(t)

@@ -25,15 +25,15 @@ import (
 
 var bench string // the command
 
-func TestMain(m *testing.M) { os.Exit(built(m)) }
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
-func built(m *testing.M) (code int) {
+func buildAndRun(m *testing.M) (code int) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is the temporary folder's then
+	defer os.RemoveAll(dir) //nolint:errcheck // the system removes temporary files
 	bench = filepath.Join(dir, "bench")
 	if out, err := exec.Command("go", "build", "-o", bench, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
@@ -42,7 +42,7 @@ func built(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// measured runs the command, for its JSON.
+// measured runs the command with --json and decodes its output.
 func measured[T any](t *testing.T, args ...string) (got T) {
 	t.Helper()
 	cmd := exec.Command(bench, append(args, "--json")...)
@@ -54,36 +54,40 @@ func measured[T any](t *testing.T, args ...string) (got T) {
 	return got
 }
 
-// A small run measures every operation, whole, and relates it to the limit.
+// The table has a row for each operation at each number of clients.
 func TestTable(t *testing.T) {
 	t.Parallel()
 	svg := filepath.Join(t.TempDir(), "ratios.svg")
 	got := measured[report](t, "--promises", "6000", "--calls", "120", "--clients", "1,2", "--svg", svg)
 	statements := map[string]float64{}
 	for _, r := range got.Rows {
-		calls := 120
-		if strings.HasPrefix(r.Operation, "HTTP") || strings.HasPrefix(r.Operation, "Invoke") {
-			calls = 40
-		}
-		require.Equal(t, calls, r.Calls, r.Operation)
-		require.Positive(t, r.OpsPerSecond, r.Operation)
-		require.Positive(t, r.RatioToLimit, r.Operation)
-		require.True(t, 0 < r.P50Ms && r.P50Ms <= r.P95Ms && r.P95Ms <= r.P99Ms, r.Operation)
 		statements[r.Operation] = r.Statements
+		t.Run(fmt.Sprintf("%s, %d clients", r.Operation, r.Clients), func(t *testing.T) {
+			calls := 120
+			if strings.HasPrefix(r.Operation, "HTTP") || strings.HasPrefix(r.Operation, "Invoke") {
+				calls = 40
+			}
+			require.Equal(t, calls, r.Calls)
+			require.Positive(t, r.OpsPerSecond)
+			require.Positive(t, r.RatioToLimit)
+			require.True(t, 0 < r.P50Ms && r.P50Ms <= r.P95Ms && r.P95Ms <= r.P99Ms)
+		})
 	}
 	want := map[string]float64{
 		"limit": 1, "settle by id": 1, "settle by key": 1, "transaction of seven": 7, "create": 1, "create + settle": 2, "get": 1,
 		"HTTP: nothing": 0, "HTTP: settle by id": 1, "HTTP: create + settle": 2, "Invoke: settle by id": 1,
 	}
 	for operation, n := range want {
-		require.InDelta(t, n, statements[operation], 0, operation)
+		t.Run("statements of "+operation, func(t *testing.T) {
+			require.InDelta(t, n, statements[operation], 0)
+		})
 	}
 	require.Len(t, statements, len(want))
 	require.Len(t, got.Rows, 2*len(statements))
 	require.FileExists(t, svg)
 }
 
-// A call's statements are counted as they are sent, and what is sent by the clock is told from them by its text.
+// The statements of a call are counted, and those of the sweep, the authorizer and pgx's ping are recognised by their text.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -93,36 +97,37 @@ func TestStatements(t *testing.T) {
 	defer func() { require.NoError(t, c.stop()) }()
 	db, err := c.load(ctx, 100, 10, screen)
 	require.NoError(t, err)
-	other, err := background(ctx, db)
+	background, err := backgroundStatements(ctx, db)
 	require.NoError(t, err)
 
-	db.url, err = db.with("log_statement", "all")
+	db.url, err = db.urlWith("log_statement", "all")
 	require.NoError(t, err)
 	pool, err := db.pool(ctx, 1, nil)
 	require.NoError(t, err)
 	defer pool.Close()
 	store := repository.New(pool)
-	sent := func(do func()) (own, of int) {
+	sent := func(t *testing.T, do func()) (own, timed int) {
+		t.Helper()
 		before, err := os.ReadFile(c.server.Log())
 		require.NoError(t, err)
 		do()
 		after, err := os.ReadFile(c.server.Log())
 		require.NoError(t, err)
 		for _, sql := range statementsIn(after[len(before):]) {
-			if other[sql] {
-				of++
+			if background[sql] {
+				timed++
 			} else {
 				own++
 			}
 		}
-		return own, of
+		return own, timed
 	}
 	for name, c := range map[string]struct {
-		own, of int
-		do      func() error
+		own, timed int
+		do         func() error
 	}{
 		"settle":               {1, 0, func() error { return resolve(ctx, store, promise.ByID(promiseID(1))) }},
-		"transaction of seven": {7, 0, func() error { return ofSeven(ctx, pool, workflowID(0), promiseID(2)) }},
+		"transaction of seven": {7, 0, func() error { return transactionOfSeven(ctx, pool, workflowID(0), promiseID(2)) }},
 		"several lines":        {1, 0, func() error { _, err := pool.Exec(ctx, "SELECT $1::TEXT,\n'LOG:  statement: x\n'", "\n"); return err }},
 		"ping":                 {0, 1, func() error { return pool.Ping(ctx) }},
 		"the authorizer's": {0, 2, func() error {
@@ -136,83 +141,101 @@ func TestStatements(t *testing.T) {
 			return err
 		}},
 	} {
-		own, of := sent(func() { require.NoError(t, c.do(), name) })
-		require.Equal(t, [2]int{c.own, c.of}, [2]int{own, of}, name)
+		t.Run(name, func(t *testing.T) {
+			own, timed := sent(t, func() { require.NoError(t, c.do()) })
+			require.Equal(t, [2]int{c.own, c.timed}, [2]int{own, timed}, "statements of the call, and timed ones")
+		})
 	}
 }
 
-// With a round trip that takes 5 ms, nothing takes less.
+// With round trips of 5 ms, no operation takes less than 5 ms for each of its statements.
 func TestTrip(t *testing.T) {
 	t.Parallel()
-	const trip = 5
+	const roundTrip = 5
 	got := measured[report](t, "--trip", "5ms", "--promises", "3000", "--calls", "50", "--clients", "2")
 	require.Len(t, got.Rows, 7)
 	for _, r := range got.Rows {
-		require.GreaterOrEqual(t, r.P50Ms, trip*math.Floor(r.Statements), r.Operation)
+		t.Run(r.Operation, func(t *testing.T) {
+			require.GreaterOrEqual(t, r.P50Ms, roundTrip*math.Floor(r.Statements))
+		})
 	}
 }
 
 func TestGrowth(t *testing.T) {
 	t.Parallel()
 	got := measured[report](t, "--growth", "--promises", "10000", "--clients", "2")
-	require.NotEqual(t, "512MB", got.Machine.Buffers, "what the others have")
-	require.Len(t, got.Rows, settlingInGrowth)
+	require.NotEqual(t, "512MB", got.Machine.Buffers, "the value without --growth")
+	require.Len(t, got.Rows, growthOperations)
 	for _, r := range got.Rows {
-		require.Equal(t, 10_000, r.Promises)
-		require.Positive(t, r.OpsPerSecond, r.Operation)
-		require.InDelta(t, 1, r.RatioToFirst, 0, r.Operation)
+		t.Run(r.Operation, func(t *testing.T) {
+			require.Equal(t, 10_000, r.Promises)
+			require.Positive(t, r.OpsPerSecond)
+			require.InDelta(t, 1, r.RatioToFirst, 0)
+		})
 	}
 }
 
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	got := measured[loadReport](t, "--load", "1s")
-	for _, p := range []phase{got.Steady, got.Overload} {
-		require.Positive(t, p.Done)
-		require.Empty(t, p.Errors)
-		require.NotEmpty(t, p.Samples)
+	for name, p := range map[string]phase{"steady": got.Steady, "overload": got.Overload} {
+		t.Run(name, func(t *testing.T) {
+			require.Positive(t, p.Done)
+			require.Empty(t, p.Errors)
+			require.NotEmpty(t, p.Samples)
+		})
 	}
-	require.Equal(t, map[string]int{
-		"numbers without an event": 0, "promises without their creation's event": 0, "promises without their key": 0,
-	}, got.HalfDone)
+	t.Run("no work is half-done", func(t *testing.T) {
+		require.Equal(t, map[string]int{
+			"numbers without an event": 0, "promises without their creation's event": 0, "promises without their key": 0,
+		}, got.HalfDone)
+	})
 	for _, name := range []string{"create-promise", "resolve"} {
-		require.Positive(t, got.GoroutinesBefore[name], name)
-		const closing = 10 // a connection that a call's end has broken off takes some seconds to close
-		require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+closing, name)
+		t.Run("goroutines of "+name, func(t *testing.T) {
+			require.Positive(t, got.GoroutinesBefore[name])
+			const closing = 10 // a connection whose call was cancelled takes some seconds to close
+			require.LessOrEqual(t, got.GoroutinesAfter[name], got.GoroutinesBefore[name]+closing)
+		})
 	}
 }
 
-// Whatever a hostile tenant does, no call of an honest one fails or is refused, and its logs are complete.
+// A hostile tenant makes no call of an honest tenant fail or be refused, and the honest tenant's event logs are complete.
 func TestNeighbour(t *testing.T) {
-	// Not parallel: beside the other benchmarks of this package the processors would decide.
+	// The test does not run in parallel: with the package's other benchmarks the processors would be the limit.
 	got := measured[neighbourReport](t, "--neighbour", "18s")
-	require.Empty(t, got.Failures)
-	var operations []string
-	for _, b := range got.Honest {
-		require.Positive(t, b.Calls[0], b.Operation)
-		require.Positive(t, b.Calls[1], b.Operation)
-		operations = append(operations, b.Operation)
-	}
-	require.Equal(t, []string{
-		"create", "deadline to event", "events", "get", "list", "settle", "settle to waiter", "wait", "wait for events",
-	}, operations)
-	acted := func(act string, statuses ...int) {
-		t.Helper()
-		for _, status := range statuses {
-			require.Positive(t, got.Hostile[act][status], "%s: %v", act, got.Hostile[act])
+	t.Run("no call of the honest tenant fails", func(t *testing.T) {
+		require.Empty(t, got.Failures)
+	})
+	t.Run("each operation runs alone and beside the hostile tenant", func(t *testing.T) {
+		var operations []string
+		for _, b := range got.Honest {
+			require.Positive(t, b.Calls[0], b.Operation)
+			require.Positive(t, b.Calls[1], b.Operation)
+			operations = append(operations, b.Operation)
 		}
+		require.Equal(t, []string{
+			"create", "deadline to event", "events", "get", "list", "settle", "settle to waiter", "wait", "wait for events",
+		}, operations)
+	})
+	for attack, statuses := range map[string][]int{
+		"large deadlines":      {201},
+		"waits":                {200},
+		"waits for events":     {200},
+		"lists":                {200},
+		"early settlements":    {202, 429},
+		"made-up API keys":     {403},
+		"garbage on callbacks": {403},
+		"slow bodies":          {0},
+	} {
+		t.Run("the hostile tenant's "+attack, func(t *testing.T) {
+			for _, status := range statuses {
+				require.Positive(t, got.Hostile[attack][status], got.Hostile[attack])
+			}
+		})
 	}
-	acted("large deadlines", 201)
-	acted("waits", 200)
-	acted("waits for events", 200)
-	acted("lists", 200)
-	acted("early settlements", 202, 429)
-	acted("made-up API keys", 403)
-	acted("garbage on callbacks", 403)
-	acted("slow bodies", 0)
 }
 
-// CPU time is that of a process and of those that it has started, once each.
+// The CPU time of a process includes each process that it has started once.
 func TestCPUTime(t *testing.T) {
 	t.Parallel()
 	const busy = `i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $$; read end`
@@ -234,7 +257,7 @@ func TestCPUTime(t *testing.T) {
 		require.NoError(t, err)
 		return d
 	}
-	parent := cmd.Process.Pid // both wait for something, and what they used grows little, if at all
+	parent := cmd.Process.Pid // both processes wait, so their CPU time hardly grows
 	least := used(parent, true) + used(int(pid), true)
 	all := used(parent, false)
 	require.Positive(t, used(int(pid), true))
@@ -242,7 +265,7 @@ func TestCPUTime(t *testing.T) {
 	require.LessOrEqual(t, all, used(parent, true)+used(int(pid), true))
 }
 
-// As a process prints them at its end: a stack names its goroutine, and the one that made it.
+// The stack of a goroutine names the goroutine and its creator. Only the first counts.
 func TestGoroutinesAreCountedOnce(t *testing.T) {
 	t.Parallel()
 	const dump = `SIGQUIT: quit

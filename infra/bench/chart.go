@@ -11,10 +11,10 @@ import (
 	_ "gonum.org/v1/plot/vg/vgsvg" // the format of the file
 )
 
-// draw draws how many calls of each operation there were for one of the limit, a group of bars for each number of clients.
+// draw writes a chart of the ratios to the limit. Each operation has one bar for each number of clients.
 func draw(rows []row, file string) error {
 	p := plot.New()
-	p.Title.Text = "Calls for each bare UPDATE of one row"
+	p.Title.Text = "Calls for one bare UPDATE of one row"
 	p.Y.Label.Text = "ratio to the limit"
 	p.Y.Min = 0
 	p.Legend.Top = true

@@ -5,23 +5,24 @@ import (
 	"fmt"
 )
 
-// sizes are databases, of so many promises with so many in each workflow.
+// sizes lists the databases: the number of promises, and of promises in each workflow.
 var sizes = []struct{ promises, perWorkflow int }{
 	{10_000, 10}, {100_000, 10}, {1_000_000, 10}, {5_000_000, 10},
 	{100_000, 1}, {100_000, 1_000}, {100_000, 100_000},
 }
 
-// settlingInGrowth are how many operations are measured: the limit, by id and by key.
-const settlingInGrowth = 3
+// growthOperations is the number of operations that are measured: the limit, settle by id and settle by key.
+const growthOperations = 3
 
-// measureGrowth settles the same number of promises, spread over all there are, in each of the sizes that o does not rule
-// out, at each number of clients. The databases are there at the same time and take turns, because the machine's speed drifts.
+// measureGrowth settles the same number of promises in each database, spread over the whole table, at each number of clients.
+// It leaves out databases with more than o.promises. The databases exist at the same time and take turns, because the
+// machine's speed drifts.
 func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress) ([]row, error) {
-	// Few calls that are spread over many pages would show little else than that each page is logged whole once.
+	// The calls are few and hit many pages. With full_page_writes their cost would be little else than logging each page whole.
 	if err := c.set(ctx, "full_page_writes = off"); err != nil {
 		return nil, err
 	}
-	var databases []*loaded
+	var databases []*dataset
 	for _, size := range sizes {
 		if size.promises > o.promises {
 			continue
@@ -34,9 +35,9 @@ func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress)
 	}
 	var rows []row
 	for _, clients := range o.clients {
-		calls := sizes[0].promises/(settlingInGrowth*len(o.clients)) - notCounted(clients)
+		calls := sizes[0].promises/(growthOperations*len(o.clients)) - uncountedCalls(clients)
 		if calls < turns {
-			return nil, fmt.Errorf("%d promises are too few for %d numbers of clients", sizes[0].promises, len(o.clients))
+			return nil, fmt.Errorf("--clients: %d numbers of clients are too many, because the smallest database has only %d promises", len(o.clients), sizes[0].promises)
 		}
 		more, err := growthAt(ctx, databases, clients, screen, calls)
 		if err != nil {
@@ -47,15 +48,15 @@ func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress)
 	return rows, nil
 }
 
-func growthAt(ctx context.Context, databases []*loaded, clients int, screen *progress, calls int) ([]row, error) {
+func growthAt(ctx context.Context, databases []*dataset, clients int, screen *progress, calls int) ([]row, error) {
 	var operations []operation
 	for _, db := range databases {
-		of, done, err := direct(ctx, db, clients)
+		own, done, err := databaseOperations(ctx, db, clients)
 		if err != nil {
 			return nil, err
 		}
 		defer done()
-		operations = append(operations, of[:settlingInGrowth]...)
+		operations = append(operations, own[:growthOperations]...)
 	}
 	return inTurns(ctx, operations, clients, calls, screen)
 }

@@ -16,35 +16,35 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 )
 
-// A hostile is a tenant that does its worst, and strangers without a credential beside it. It does not try to fill the processors:
-// between two calls each of its clients pauses.
+// A hostile is a tenant that attacks the service, together with callers without a valid credential. Each of its clients
+// pauses between two calls, so that the attack does not simply use up the processors.
 type hostile struct {
 	service  *runner
-	creator  customer // with the scope create alone
-	settler  customer // with settle alone
-	reader   customer // with read alone
-	stranger customer // without a key
+	creator  tenantClient // with the scope create alone
+	settler  tenantClient // with settle alone
+	reader   tenantClient // with read alone
+	stranger tenantClient // without a key
 
-	pending  string // a promise that nothing settles
-	workflow string // its workflow execution, of many promises
+	pending  string // a promise that stays pending
+	workflow string // the workflow execution of that promise, with many promises
 
 	mu   sync.Mutex
-	seen map[string]map[int]int // how often each act was answered with each status
+	seen map[string]map[int]int // for each attack, the number of answers by status
 }
 
 const hostilePause = 250 * time.Millisecond
 
 func newHostile(ctx context.Context, r *runner) (*hostile, error) {
 	h := &hostile{service: r, workflow: uuid.NewString(), seen: map[string]map[int]int{}}
-	for scope, into := range map[string]*customer{"create": &h.creator, "settle": &h.settler, "read": &h.reader} {
-		made, err := r.newCustomer(ctx, "hostile", scope)
+	for scope, into := range map[string]*tenantClient{"create": &h.creator, "settle": &h.settler, "read": &h.reader} {
+		made, err := r.newTenantClient(ctx, "hostile", scope)
 		if err != nil {
 			return nil, err
 		}
 		*into = made
 	}
-	h.stranger = customer{http: r.client, url: h.reader.url}
-	// A quota that it reaches in a short run: the default one is 64 MiB.
+	h.stranger = tenantClient{http: r.client, url: h.reader.url}
+	// A short run reaches this quota. The default is 64 MiB.
 	err := r.manage(ctx, map[string]any{"action": "set-limits", "slug": "hostile", "heldBytes": 4 << 20}, nil)
 	if err != nil {
 		return nil, err
@@ -60,30 +60,30 @@ func newHostile(ctx context.Context, r *runner) (*hostile, error) {
 	return h, nil
 }
 
-// begin does all of it at once. end stops it, and returns when it has.
+// begin starts all attacks. end stops them and waits until they have ended.
 func (h *hostile) begin(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var clients sync.WaitGroup
-	for _, act := range []struct {
+	for _, attack := range []struct {
 		name    string
 		clients int
 		do      func(context.Context) (status int, err error)
 	}{
 		{"large deadlines", 4, h.largeDeadline},
-		{"waits", 26, h.wait}, // more than it may, and no more than the runner has room for beside the honest tenant's
+		{"waits", 26, h.wait}, // more than the tenant may have, but few enough that the runner has room for the honest tenant's
 		{"waits for events", 10, h.waitForEvents},
 		{"lists", 4, h.list},
-		{"early settlements", 4, h.hold},
+		{"early settlements", 4, h.earlySettlement},
 		{"made-up API keys", 4, h.madeUpKey},
 		{"garbage on callbacks", 4, h.garbage},
 		{"slow bodies", 40, h.slowBody},
 	} {
-		for range act.clients {
+		for range attack.clients {
 			clients.Go(func() {
 				for ctx.Err() == nil {
-					status, err := act.do(ctx)
+					status, err := attack.do(ctx)
 					if ctx.Err() == nil && (err == nil || status != 0) {
-						h.count(act.name, status)
+						h.count(attack.name, status)
 					}
 					select {
 					case <-ctx.Done():
@@ -99,24 +99,24 @@ func (h *hostile) begin(ctx context.Context) (end func()) {
 	}
 }
 
-func (h *hostile) count(act string, status int) {
+func (h *hostile) count(attack string, status int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.seen[act] == nil {
-		h.seen[act] = map[int]int{}
+	if h.seen[attack] == nil {
+		h.seen[attack] = map[int]int{}
 	}
-	h.seen[act][status]++
+	h.seen[attack][status]++
 }
 
-// statuses returns what was counted.
+// statuses returns the counts so far.
 func (h *hostile) statuses() map[string]map[int]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return maps.Clone(h.seen)
 }
 
-// largeDeadline creates a promise with a default outcome of 512 KB, due together with many others. Each fourth deadline
-// was in the year 1.
+// largeDeadline creates a promise with a default outcome of 512 KB. Its deadline falls together with many others; one in four
+// is in the year 1.
 func (h *hostile) largeDeadline(ctx context.Context) (int, error) {
 	due := time.Now().Truncate(2 * time.Second).Add(4 * time.Second)
 	if rand.IntN(4) == 0 { //nolint:gosec // no secret
@@ -137,7 +137,7 @@ func (h *hostile) waitForEvents(ctx context.Context) (int, error) {
 	return status, err
 }
 
-// list reads what takes the most work to find.
+// list requests the pages that cost the database the most work.
 func (h *hostile) list(ctx context.Context) (int, error) {
 	query := []string{
 		"workflowExecutionId=" + h.workflow, "workflowExecutionId=" + h.workflow + "&state=cancelled", "state=timed_out", "state=resolved", "",
@@ -147,8 +147,8 @@ func (h *hostile) list(ctx context.Context) (int, error) {
 	return status, err
 }
 
-// hold stores an early settlement for a promise that nobody will create.
-func (h *hostile) hold(ctx context.Context) (int, error) {
+// earlySettlement stores an early settlement for a promise that is never created.
+func (h *hostile) earlySettlement(ctx context.Context) (int, error) {
 	status, _, err := h.settler.call(ctx, "POST", "/promises/key:"+uuid.NewString()+"/resolve",
 		`{"holdSeconds":604800,"value":"`+strings.Repeat("x", 256<<10)+`"}`)
 	return status, err
@@ -168,7 +168,7 @@ func (h *hostile) garbage(ctx context.Context) (int, error) {
 	return status, err
 }
 
-// slowBody sends a byte of a large body every half a second. The status is 0.
+// slowBody sends one byte of a large body every half second. It returns the status 0.
 func (h *hostile) slowBody(ctx context.Context) (int, error) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(h.service.HTTPURL, "http://"))
 	if err != nil {

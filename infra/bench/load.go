@@ -16,16 +16,16 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// load drives the local runner over HTTP. One call of it is a pair: a promise is created and settled.
-type load struct {
+// A loadTest drives the local runner over HTTP with pairs of calls. A pair creates a promise and settles it.
+type loadTest struct {
 	service *runner
 	process *process.Process // the service's
 	meter   meter
 	screen  *progress
 }
 
-// measureLoad finds out how many pairs a second the runner does, asks 70 % of that of it for as long as o says, and then
-// three times as many as it does, for as long, but a minute at most; and looks whether anything is left half-done, or has grown.
+// measureLoad measures the maximum rate of pairs. It then requests 70 % of that rate for o.load, and three times the rate for
+// o.load or one minute, whichever is shorter. Finally it checks for half-done work and for growth.
 func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (_ loadReport, err error) {
 	report := loadReport{Machine: thisMachine(ctx, c)}
 	db, err := c.load(ctx, 100_000, 10, screen)
@@ -41,7 +41,7 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 		return report, err
 	}
 	defer func() { err = errors.Join(err, service.stop()) }()
-	l := &load{service: service, screen: screen}
+	l := &loadTest{service: service, screen: screen}
 	if l.meter, err = newMeter(ctx, db); err != nil {
 		return report, err
 	}
@@ -55,8 +55,8 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 	if report.GoroutinesBefore, err = l.goroutines(ctx); err != nil {
 		return report, err
 	}
-	report.Steady = l.run(ctx, "70 %", 0.7*report.Maximum, o.load)
-	report.Overload = l.run(ctx, "overload", 3*report.Maximum, min(time.Minute, o.load))
+	report.Steady = l.runPhase(ctx, "70 %", 0.7*report.Maximum, o.load)
+	report.Overload = l.runPhase(ctx, "overload", 3*report.Maximum, min(time.Minute, o.load))
 	if report.GoroutinesAfter, err = l.goroutines(ctx); err != nil {
 		return report, err
 	}
@@ -64,12 +64,12 @@ func measureLoad(ctx context.Context, c *cluster, o options, screen *progress) (
 	return report, errors.Join(err, ctx.Err())
 }
 
-// errRefused is the service saying that it has no room for a call now.
+// errRefused is the error of a call that the service refused with 429 or 503.
 var errRefused = errors.New("refused")
 
-// pair returns how many of its calls were done, and how long both took, or the one that was not done. A promise whose
-// settlement was refused is there, and pending.
-func (l *load) pair(ctx context.Context) (done int, took time.Duration, err error) {
+// pair returns the number of its calls that succeeded, and the time of both. If a call failed, the time is that of the failed
+// call. If the settlement failed, the promise exists and is pending.
+func (l *loadTest) pair(ctx context.Context) (done int, took time.Duration, err error) {
 	begun := time.Now()
 	id, status, err := l.service.create(ctx)
 	if err != nil || status != http.StatusCreated {
@@ -82,7 +82,7 @@ func (l *load) pair(ctx context.Context) (done int, took time.Duration, err erro
 		return 1, time.Since(created), failure(status, err)
 	}
 	if got.Outcome != "settled" {
-		return 1, time.Since(begun), fmt.Errorf("settled a new promise, and was told %q", got.Outcome)
+		return 1, time.Since(begun), fmt.Errorf("the settlement of a new promise returned the outcome %q, not settled", got.Outcome)
 	}
 	return 2, time.Since(begun), nil
 }
@@ -97,12 +97,12 @@ func failure(status int, err error) error {
 	return fmt.Errorf("answered %d", status)
 }
 
-// maximum is what eight callers get done, pairs a second, in the median of some turns, after one that is not counted.
-func (l *load) maximum(ctx context.Context, turn time.Duration) (float64, error) {
+// maximum returns the pairs a second of eight callers: the median of nine turns, after one that is not counted.
+func (l *loadTest) maximum(ctx context.Context, turn time.Duration) (float64, error) {
 	const turns = 9
 	var rates []float64
 	for i := range turns + 1 {
-		l.screen.say("what it can do: turn %d of %d", i, turns)
+		l.screen.say("maximum rate: turn %d of %d", i, turns)
 		begun := time.Now()
 		var done atomic.Int64
 		errs := make([]error, 8)
@@ -130,14 +130,14 @@ func (l *load) maximum(ctx context.Context, turn time.Duration) (float64, error)
 	}
 	slices.Sort(rates)
 	if rates[turns/2] == 0 {
-		return 0, errors.New("nothing was done in most turns")
+		return 0, errors.New("no pair succeeded in most turns: the service refuses every call")
 	}
 	return rates[turns/2], nil
 }
 
-// run asks for so many pairs a second, whether or not those before are done.
-func (l *load) run(ctx context.Context, name string, rate float64, duration time.Duration) phase {
-	const outstanding = 2000 // more than would wait for a service that answers or refuses
+// runPhase requests pairs at the rate, without waiting for earlier pairs to end.
+func (l *loadTest) runPhase(ctx context.Context, name string, rate float64, duration time.Duration) phase {
+	const outstanding = 2000 // more than can be outstanding while the service answers or refuses
 	p := phase{Asked: rate, Errors: map[string]int{}}
 	var mu sync.Mutex
 	var callers sync.WaitGroup
@@ -186,16 +186,16 @@ func (l *load) run(ctx context.Context, name string, rate float64, duration time
 	return p
 }
 
-// sample looks at the processes and the connections.
-func (l *load) sample(ctx context.Context, at time.Duration) sample {
+// sample counts the processes and connections, and reads the memory of the processes.
+func (l *loadTest) sample(ctx context.Context, at time.Duration) sample {
 	s := sample{Seconds: at.Seconds(), Functions: map[string]int{}, Memory: map[string]uint64{}}
-	if of, err := l.process.MemoryInfoWithContext(ctx); err == nil {
-		s.Runner = of.RSS
+	if memory, err := l.process.MemoryInfoWithContext(ctx); err == nil {
+		s.Runner = memory.RSS
 	}
 	for _, f := range l.functions(ctx) {
-		if of, err := f.process.MemoryInfoWithContext(ctx); err == nil {
+		if memory, err := f.process.MemoryInfoWithContext(ctx); err == nil {
 			s.Functions[f.name]++
-			s.Memory[f.name] = max(s.Memory[f.name], of.RSS)
+			s.Memory[f.name] = max(s.Memory[f.name], memory.RSS)
 		}
 	}
 	l.meter.monitor.QueryRow(ctx, `SELECT COUNT(*) FROM pg_stat_activity
@@ -208,8 +208,8 @@ type function struct {
 	process *process.Process
 }
 
-// functions are the runner's, as processes.
-func (l *load) functions(ctx context.Context) (found []function) {
+// functions returns the processes that the runner has started.
+func (l *loadTest) functions(ctx context.Context) (found []function) {
 	children, err := l.process.ChildrenWithContext(ctx)
 	if err != nil {
 		return nil // there are none
@@ -222,35 +222,35 @@ func (l *load) functions(ctx context.Context) (found []function) {
 	return found
 }
 
-// goroutines asks each function's process for its goroutines, which ends it, and returns the most that a process of each
-// function had.
-func (l *load) goroutines(ctx context.Context) (map[string]int, error) {
+// goroutines returns, for each function, the most goroutines that one of its processes had. It makes each process print its
+// goroutines, which ends the process.
+func (l *loadTest) goroutines(ctx context.Context) (map[string]int, error) {
 	most := map[string]int{}
 	for _, f := range l.functions(ctx) {
 		printed := l.service.output.Len()
 		if err := f.process.SendSignalWithContext(ctx, syscall.SIGQUIT); err != nil {
-			continue // it has just ended
+			continue // the process has just ended
 		}
 		for alive := true; alive && ctx.Err() == nil; alive, _ = f.process.IsRunningWithContext(ctx) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		dump, err := l.dump(ctx, printed)
 		if err != nil {
-			return nil, fmt.Errorf("%s has told nothing of its goroutines: %w", f.name, err)
+			return nil, fmt.Errorf("%s did not print its goroutines: %w", f.name, err)
 		}
 		most[f.name] = max(most[f.name], len(goroutine.FindAllIndex(dump, -1)))
 	}
 	return most, nil
 }
 
-// goroutine begins the stack of one, in what a process prints at its end; goroutine 0 is the scheduler.
+// goroutine matches the first line of a goroutine's stack in the output of a process that ends. Goroutine 0 is the scheduler.
 var goroutine = regexp.MustCompile(`goroutine [1-9]\d* .*\[`)
 
-// registers begins the last line of what such a process prints, on amd64 and arm64.
+// registers matches the last line of that output on amd64 and arm64.
 var registers = regexp.MustCompile(`(?m)^.*\b(?:gs|fault)\s+0x`)
 
-// dump waits until a process has printed its goroutines to the end, after so much of the output.
-func (l *load) dump(ctx context.Context, printed int) ([]byte, error) {
+// dump waits until a process has printed all of its goroutines, and returns the output after the first printed bytes.
+func (l *loadTest) dump(ctx context.Context, printed int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
@@ -265,8 +265,8 @@ func (l *load) dump(ctx context.Context, printed int) ([]byte, error) {
 	}
 }
 
-// halfDone counts what must not be.
-func (l *load) halfDone(ctx context.Context) (map[string]int, error) {
+// halfDone counts the rows that a half-done call would leave. Each count must be 0.
+func (l *loadTest) halfDone(ctx context.Context) (map[string]int, error) {
 	found := map[string]int{}
 	for what, sql := range map[string]string{
 		"numbers without an event": `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
@@ -278,7 +278,7 @@ func (l *load) halfDone(ctx context.Context) (map[string]int, error) {
 		"promises without their key": `SELECT COUNT(*) FROM promise p WHERE idempotency_key IS NOT NULL AND NOT EXISTS (
 			SELECT FROM idempotency_key k WHERE k.promise_id = p.id)`,
 	} {
-		l.screen.say("look for %s", what)
+		l.screen.say("count %s", what)
 		var n int
 		if err := l.meter.monitor.QueryRow(ctx, sql).Scan(&n); err != nil {
 			return nil, err
@@ -288,19 +288,19 @@ func (l *load) halfDone(ctx context.Context) (map[string]int, error) {
 	return found, nil
 }
 
-// phase is what was asked for, in pairs, and what came of it.
+// A phase is the result of a load at one rate. Asked, Done and Refused count pairs.
 type phase struct {
 	Asked    float64        `json:"askedPerSecond"`
 	Seconds  float64        `json:"seconds"`
 	Done     int            `json:"done"`
-	Calls    int            `json:"calls"` // that were done: two for each pair, and creations whose settlement was refused
+	Calls    int            `json:"calls"` // successful ones: two for each pair that was done, one for a create whose settlement failed
 	CallRate float64        `json:"callsPerSecond"`
 	P50Ms    float64        `json:"p50Ms"`
 	P99Ms    float64        `json:"p99Ms"`
 	Refused  int            `json:"refused"`
 	R50Ms    float64        `json:"refusedP50Ms"`
 	R99Ms    float64        `json:"refusedP99Ms"`
-	Unsent   int            `json:"unsent"` // too many were waiting
+	Unsent   int            `json:"unsent"` // not sent, because too many pairs were outstanding
 	Errors   map[string]int `json:"errors"`
 	Samples  []sample       `json:"samples"`
 
@@ -316,7 +316,7 @@ func (p *phase) finish(took time.Duration) {
 	p.R50Ms, p.R99Ms = percentile(p.refused, 50), percentile(p.refused, 99)
 }
 
-// sample is how much there was of everything at a moment; memory in bytes, of a function the largest process.
+// A sample holds the resources in use at a moment. Memory is in bytes; for a function it is that of its largest process.
 type sample struct {
 	Seconds     float64           `json:"seconds"`
 	Connections int               `json:"connections"`

@@ -53,7 +53,7 @@ func (r loadReport) table(w io.Writer) error {
 	return nil
 }
 
-// between are the first sample after a minute and the last.
+// between returns the first sample after a minute, or the first of all, and the last.
 func (p phase) between() (first, last sample) {
 	for _, s := range p.Samples {
 		if s.Seconds >= 60 && first.Seconds == 0 {
@@ -69,10 +69,10 @@ func (p phase) between() (first, last sample) {
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
-// failed is how many calls were neither done nor refused.
+// failed returns the number of pairs with an error other than a refusal.
 func (p phase) failed() (n int) {
-	for _, of := range p.Errors {
-		n += of
+	for _, count := range p.Errors {
+		n += count
 	}
 	return n
 }

@@ -1,14 +1,14 @@
-// Command bench measures what the service costs, beside the least that it could cost: the bare UPDATE of one row.
+// Command bench compares the cost of the service's operations with a lower limit: the bare UPDATE of one row.
 //
 //	go run ./infra/bench                       # the table, at 1, 8 and 32 clients; also --json, --svg FILE
 //	go run ./infra/bench --growth              # the same settlements in small and large databases and workflows
-//	go run ./infra/bench --trip 1ms            # the table, with the database so far away
+//	go run ./infra/bench --trip 1ms            # the table, with a longer round trip to the database
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
 //	go run ./infra/bench --neighbour 2m        # an honest tenant, alone and beside a hostile one
 //
-// It starts a Postgres as the local runner does (for --growth with a quarter of the machine's memory to share), on a data folder
-// of its own that it removes, and works on loopback only.
-// What is compared is measured in turns within one run. The table goes to standard output, progress to standard error.
+// It starts its own Postgres on loopback, as the local runner does, and removes the data folder at the end. With --growth,
+// Postgres has a quarter of the machine's memory as shared buffers.
+// Operations that are compared take turns within one run. The table goes to standard output, progress to standard error.
 package main
 
 import (
@@ -39,18 +39,19 @@ type options struct {
 	load      time.Duration
 	neighbour time.Duration
 	http      bool
-	trip      time.Duration
+	roundTrip time.Duration
 	only      *regexp.Regexp
 }
 
-// callsHTTP is how often each operation is called through the local runner, which takes several times as long.
+// callsHTTP returns the number of calls of each operation through the local runner. It is a third of calls, because such a
+// call takes several times as long.
 func (o options) callsHTTP() int { return (o.calls + 2) / 3 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 3 && os.Args[1] == serveNothing {
-		fail(nothing(ctx, os.Args[2]))
+	if len(os.Args) == 3 && os.Args[1] == emptyServiceArgument {
+		fail(runEmptyService(ctx, os.Args[2]))
 		return
 	}
 	o, err := parse(os.Args[1:])
@@ -74,18 +75,18 @@ func fail(err error) {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&o.promises, "promises", 0, "how many promises there are to begin with (default 400000); --growth leaves out databases of more (default 5000000), --load has 100000")
-	flags.IntVar(&o.calls, "calls", 23_000, "how often each operation is called, for each number of clients; a third as often through the local runner; --growth and --load have their own")
-	clients := flags.String("clients", "", "how many callers at once (default 1,8,32; for --growth 8)")
-	flags.StringVar(&o.data, "data", "", "`folder` in which the database is made and removed (default: the temporary one)")
-	flags.BoolVar(&o.json, "json", false, "write the rows as JSON, and no table")
-	flags.StringVar(&o.svg, "svg", "", "`file` to draw the ratios to the limit into")
-	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000, with a quarter of the memory for Postgres to share")
-	flags.DurationVar(&o.load, "load", 0, "`how long` to load the service over HTTP at 70 % of what it can do; then it is overloaded")
-	flags.DurationVar(&o.neighbour, "neighbour", 0, "`how long` an honest tenant works, half of it beside a hostile one, in turns")
-	only := flags.String("only", "", "`regular expression`: measure only the operations whose names it matches")
-	flags.BoolVar(&o.http, "http", true, "measure the local runner too")
-	flags.DurationVar(&o.trip, "trip", 0, "`how long` a round trip to the database takes besides, as over a network; without the local runner")
+	flags.IntVar(&o.promises, "promises", 0, "number of promises in the database at the start (default 400000); --growth leaves out larger databases (default 5000000), --load always has 100000")
+	flags.IntVar(&o.calls, "calls", 23_000, "number of calls of each operation, for each number of clients; a third of it through the local runner; --growth and --load ignore it")
+	clients := flags.String("clients", "", "numbers of concurrent callers, separated by commas (default 1,8,32; for --growth 8)")
+	flags.StringVar(&o.data, "data", "", "`folder` for the database, which is removed at the end (default: the folder for temporary files)")
+	flags.BoolVar(&o.json, "json", false, "write JSON instead of a table")
+	flags.StringVar(&o.svg, "svg", "", "SVG `file` for a chart of the ratios to the limit")
+	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000; Postgres has a quarter of the memory as shared buffers")
+	flags.DurationVar(&o.load, "load", 0, "`duration` of a load over HTTP at 70 % of the maximum rate; an overload follows")
+	flags.DurationVar(&o.neighbour, "neighbour", 0, "`duration` of the work of an honest tenant, half of it beside a hostile tenant, in turns")
+	only := flags.String("only", "", "`regular expression`: measure only operations with a matching name")
+	flags.BoolVar(&o.http, "http", true, "also measure the local runner")
+	flags.DurationVar(&o.roundTrip, "trip", 0, "`duration` added to each round trip to the database, as over a network; excludes the local runner")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -93,7 +94,7 @@ func parse(args []string) (options, error) {
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return o, err
 	}
-	most, usual := 180, "1,8,32" // of the 200 connections that there are
+	most, usual := 180, "1,8,32" // Postgres allows 200 connections
 	if o.growth {
 		most, usual = most/len(sizes)-1, "8"
 		o.promises = cmp.Or(o.promises, 5_000_000)
@@ -102,28 +103,28 @@ func parse(args []string) (options, error) {
 	for _, text := range strings.Split(cmp.Or(*clients, usual), ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > most {
-			return o, fmt.Errorf("--clients %s: numbers from 1 to %d", *clients, most)
+			return o, fmt.Errorf("--clients %s: must be numbers from 1 to %d, separated by commas", *clients, most)
 		}
 		o.clients = append(o.clients, n)
 	}
 	if o.growth && o.promises < sizes[0].promises {
-		return o, fmt.Errorf("--promises %d are too few: the smallest database has %d", o.promises, sizes[0].promises)
+		return o, fmt.Errorf("--promises %d: must be at least %d, the size of the smallest database", o.promises, sizes[0].promises)
 	}
 	for name, d := range map[string]time.Duration{"load": o.load, "neighbour": o.neighbour} {
 		if d != 0 && d < time.Second {
-			return o, fmt.Errorf("--%s %v: a second or more", name, d)
+			return o, fmt.Errorf("--%s %v: must be at least 1s", name, d)
 		}
 	}
-	o.http = o.http && o.trip == 0
-	needed := o.promises / settledBefore
+	o.http = o.http && o.roundTrip == 0
+	needed := o.promises / settledOneIn
 	for _, clients := range o.clients {
-		needed += settlingHere * (o.calls + notCounted(clients))
+		needed += settlingOperations * (o.calls + uncountedCalls(clients))
 		if o.http {
-			needed += settlingHTTP * (o.callsHTTP() + notCounted(clients))
+			needed += settlingHTTPOperations * (o.callsHTTP() + uncountedCalls(clients))
 		}
 	}
 	if !o.growth && o.load == 0 && o.neighbour == 0 && o.promises < needed {
-		return o, fmt.Errorf("--promises %d are too few: each is settled once, and this wants %d", o.promises, needed)
+		return o, fmt.Errorf("--promises %d: must be at least %d for this number of calls, because each promise is settled once", o.promises, needed)
 	}
 	return o, nil
 }
@@ -148,7 +149,7 @@ func run(ctx context.Context, o options) (err error) {
 	return measured.table(os.Stdout)
 }
 
-// result is what a run has found out: JSON, or a table for a person.
+// A result is the report of a run. It is printed as a table, or encoded as JSON.
 type result interface{ table(io.Writer) error }
 
 func measure(ctx context.Context, c *cluster, o options, screen *progress) (result, error) {
@@ -158,15 +159,15 @@ func measure(ctx context.Context, c *cluster, o options, screen *progress) (resu
 	if o.neighbour > 0 {
 		return measureNeighbour(ctx, c, o, screen)
 	}
-	of := measureTable
+	measureRows := measureTable
 	if o.growth {
-		of = measureGrowth
+		measureRows = measureGrowth
 	}
-	rows, err := of(ctx, c, o, screen)
+	rows, err := measureRows(ctx, c, o, screen)
 	if err != nil {
 		return nil, err
 	}
-	relate(rows)
+	computeRatios(rows)
 	if o.svg != "" {
 		err = draw(rows, o.svg)
 	}

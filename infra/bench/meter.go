@@ -16,33 +16,33 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// spent is what operations cost besides time.
-type spent struct {
-	statements int64         // that the operations' own calls have sent Postgres
+// usage is the cost of operations besides time.
+type usage struct {
+	statements int64         // sent to Postgres by the calls of the operations themselves
 	wal        int64         // bytes of write-ahead log
-	function   time.Duration // CPU of the processes that call Postgres: this one, or a runner and its functions
-	postgres   time.Duration // CPU of the server's processes
+	function   time.Duration // CPU time of the processes that call Postgres: this one, or a runner and its functions
+	postgres   time.Duration // CPU time of the server's processes
 }
 
-func (s spent) plus(t spent) spent {
-	return spent{s.statements + t.statements, s.wal + t.wal, s.function + t.function, s.postgres + t.postgres}
+func (s usage) plus(t usage) usage {
+	return usage{s.statements + t.statements, s.wal + t.wal, s.function + t.function, s.postgres + t.postgres}
 }
 
-func (s spent) minus(t spent) spent {
-	return s.plus(spent{-t.statements, -t.wal, -t.function, -t.postgres})
+func (s usage) minus(t usage) usage {
+	return s.plus(usage{-t.statements, -t.wal, -t.function, -t.postgres})
 }
 
-// meter reads what has been spent.
+// A meter reads the usage so far.
 type meter struct {
-	monitor    *pgxpool.Pool // of the measured database, used for nothing else
-	postmaster *process.Process
-	callers    *process.Process
-	alone      bool     // callers is one process, and what it has started are not counted
-	statements *counter // nil where others than this process send them
+	monitor       *pgxpool.Pool // connects to the measured database, only for the meter
+	postmaster    *process.Process
+	callers       *process.Process
+	singleProcess bool              // excludes the processes that callers has started
+	statements    *statementCounter // nil if another process sends them
 }
 
-// newMeter makes the meter of a database, without its callers.
-func newMeter(ctx context.Context, db *loaded) (meter, error) {
+// newMeter returns a meter of the database. The caller sets callers.
+func newMeter(ctx context.Context, db *dataset) (meter, error) {
 	monitor, err := db.pool(ctx, 1, nil)
 	if err != nil {
 		return meter{}, err
@@ -59,11 +59,11 @@ func newMeter(ctx context.Context, db *loaded) (meter, error) {
 	return meter{monitor: monitor, postmaster: postmaster}, err
 }
 
-// read reads what has been spent so far: at the end of a turn in another order than at its begin, so that what it takes to
-// find out what Postgres has used is not counted.
-func (m meter) read(ctx context.Context, end bool) (s spent, err error) {
+// read returns the usage so far. At the end of a turn it reads in the reverse order of the beginning, so that the cost of
+// reading Postgres's usage is not counted.
+func (m meter) read(ctx context.Context, end bool) (s usage, err error) {
 	callers := func() (err error) {
-		s.function, err = cpuTime(ctx, m.callers, m.alone)
+		s.function, err = cpuTime(ctx, m.callers, m.singleProcess)
 		return err
 	}
 	database := func() (err error) {
@@ -81,7 +81,7 @@ func (m meter) read(ctx context.Context, end bool) (s spent, err error) {
 	return s, errors.Join(database(), callers())
 }
 
-// cpuTime is what a process has used, and, unless it is alone, those that it has started.
+// cpuTime returns the CPU time of a process and, unless alone is set, of the processes that it has started.
 func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration, error) {
 	if alone {
 		return cpuTimeOf(ctx, p)
@@ -93,7 +93,7 @@ func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration
 	children := map[int32][]*process.Process{}
 	for _, pid := range all {
 		child := &process.Process{Pid: pid}
-		if parent, err := child.PpidWithContext(ctx); err == nil { // it may just have ended, as below
+		if parent, err := child.PpidWithContext(ctx); err == nil { // else the child has just ended
 			children[parent] = append(children[parent], child)
 		}
 	}
@@ -101,10 +101,10 @@ func cpuTime(ctx context.Context, p *process.Process, alone bool) (time.Duration
 	if err != nil {
 		return 0, err
 	}
-	used += ofEnded(p.Pid)
+	used += cpuTimeOfEndedChildren(p.Pid)
 	for family := children[p.Pid]; len(family) > 0; family = family[1:] {
-		if of, err := cpuTimeOf(ctx, family[0]); err == nil {
-			used += of + ofEnded(family[0].Pid)
+		if own, err := cpuTimeOf(ctx, family[0]); err == nil {
+			used += own + cpuTimeOfEndedChildren(family[0].Pid)
 		}
 		family = append(family, children[family[0].Pid]...)
 	}
@@ -119,8 +119,8 @@ func cpuTimeOf(ctx context.Context, p *process.Process) (time.Duration, error) {
 	return time.Duration((times.User + times.System) * float64(time.Second)), nil
 }
 
-// ofEnded is the CPU time of the processes that a process has started and that have ended: 0 where the system does not tell.
-func ofEnded(pid int32) time.Duration {
+// cpuTimeOfEndedChildren returns the CPU time of the ended children of a process. It returns 0 on a system without /proc.
+func cpuTimeOfEndedChildren(pid int32) time.Duration {
 	const user, system, tick = 13, 14, time.Second / 100 // fields after the name; proc_pid_stat(5), sysconf(3)
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
 	if err != nil {
@@ -135,18 +135,18 @@ func ofEnded(pid int32) time.Duration {
 	return ticks * tick
 }
 
-// counter counts the statements that the operations send on a pool: those of a transaction, and its begin and commit. It
-// does not count what the pool sends on a new connection: a pool connects when it has to, which depends on the machine.
-type counter struct{ n atomic.Int64 }
+// A statementCounter counts the statements that operations send on a pool, including the begin and commit of a transaction.
+// It leaves out the statements that the pool sends on a new connection, because their number depends on the machine.
+type statementCounter struct{ n atomic.Int64 }
 
-// ofPool marks the context of what a pool sends on a new connection.
-type ofPool struct{}
+// poolSetup marks the context of statements that a pool sends on a new connection.
+type poolSetup struct{}
 
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	if ctx.Value(ofPool{}) == nil {
+func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	if ctx.Value(poolSetup{}) == nil {
 		c.n.Add(1)
 	}
 	return ctx
 }
 
-func (c *counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (c *statementCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -15,15 +15,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// customer is a tenant's client of the HTTP API.
-type customer struct {
+// A tenantClient is a tenant's client of the HTTP API.
+type tenantClient struct {
 	http *http.Client
-	url  string // of the tenant's resources
+	url  string // base of the tenant's resources
 	key  string // an API key
 }
 
-// call makes one call and returns its answer, whatever the status.
-func (c customer) call(ctx context.Context, method, path, body string) (status int, text []byte, err error) {
+// call makes one call and returns its answer with any status. It returns errShortened if a wait was shortened.
+func (c tenantClient) call(ctx context.Context, method, path, body string) (status int, text []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.url+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -46,17 +46,17 @@ func (c customer) call(ctx context.Context, method, path, body string) (status i
 	return resp.StatusCode, text, err
 }
 
-// errShortened is the error of a wait that was answered at once, because the tenant waits too often.
+// errShortened is the error of a wait that returned at once, because the tenant has too many waits.
 var errShortened = errors.New("the wait was shortened")
 
-// newCustomer makes a tenant, with a key of those scopes.
-func (r *runner) newCustomer(ctx context.Context, slug string, scopes ...string) (customer, error) {
+// newTenantClient creates the tenant, if it does not exist, and an API key with those scopes.
+func (r *runner) newTenantClient(ctx context.Context, slug string, scopes ...string) (tenantClient, error) {
 	if err := r.manage(ctx, map[string]any{"action": "create-tenant", "slug": slug}, nil); err != nil {
-		return customer{}, err
+		return tenantClient{}, err
 	}
 	var made struct{ APIKey string }
 	err := r.manage(ctx, map[string]any{"action": "create-key", "tenant": slug, "name": "bench", "scopes": scopes}, &made)
-	return customer{http: r.client, url: r.HTTPURL + "/api/tenants/" + slug, key: made.APIKey}, err
+	return tenantClient{http: r.client, url: r.HTTPURL + "/api/tenants/" + slug, key: made.APIKey}, err
 }
 
 // manage invokes manage-tenants.
@@ -72,7 +72,7 @@ func (r *runner) manage(ctx context.Context, payload, answer any) error {
 	return err
 }
 
-// measureNeighbour has an honest tenant work alone and beside a hostile one, in turns.
+// measureNeighbour runs the workflows of an honest tenant alone and beside a hostile one, in turns.
 func measureNeighbour(ctx context.Context, c *cluster, o options, screen *progress) (_ neighbourReport, err error) {
 	report := neighbourReport{Machine: thisMachine(ctx, c)}
 	db, err := c.load(ctx, 20_000, 10_000, screen)
@@ -88,11 +88,11 @@ func measureNeighbour(ctx context.Context, c *cluster, o options, screen *progre
 		return report, err
 	}
 	defer func() { err = errors.Join(err, service.stop()) }()
-	good, err := service.newCustomer(ctx, "honest", "create", "settle", "read")
+	honest, err := service.newTenantClient(ctx, "honest", "create", "settle", "read")
 	if err != nil {
 		return report, err
 	}
-	evil, err := newHostile(ctx, service)
+	neighbour, err := newHostile(ctx, service)
 	if err != nil {
 		return report, err
 	}
@@ -103,18 +103,18 @@ func measureNeighbour(ctx context.Context, c *cluster, o options, screen *progre
 			screen.say("%s: turn %d of %d", name, turn+1, turns)
 			end := func() {}
 			if into == beside {
-				end = evil.begin(ctx)
+				end = neighbour.begin(ctx)
 			}
-			work(ctx, good, into, o.neighbour/(2*turns))
+			runWorkflows(ctx, honest, into, o.neighbour/(2*turns))
 			end()
 		}
 	}
 	report.Honest, report.Failures = compare(alone, beside), append(alone.failures, beside.failures...)
-	report.Hostile = evil.statuses()
+	report.Hostile = neighbour.statuses()
 	return report, ctx.Err()
 }
 
-// record keeps how long the honest tenant's calls took, and those that failed.
+// A record keeps the times of the honest tenant's calls, and a line for each failure.
 type record struct {
 	mu       sync.Mutex
 	took     map[string][]time.Duration
@@ -135,14 +135,14 @@ func (r *record) fail(format string, args ...any) {
 	r.failures = append(r.failures, fmt.Sprintf(format, args...))
 }
 
-// work has four workflows of the honest tenant at work for that long, and at least one round of each.
-func work(ctx context.Context, of customer, r *record, d time.Duration) {
+// runWorkflows runs four workflows of the honest tenant for d, and at least one round of each.
+func runWorkflows(ctx context.Context, client tenantClient, r *record, d time.Duration) {
 	begun := time.Now()
 	var workflows sync.WaitGroup
 	for range 4 {
 		workflows.Go(func() {
 			for first := true; ctx.Err() == nil && (first || time.Since(begun) < d); first = false {
-				w := workflow{of, r, uuid.NewString()}
+				w := workflow{client, r, uuid.NewString()}
 				w.round(ctx)
 			}
 		})
@@ -150,15 +150,15 @@ func work(ctx context.Context, of customer, r *record, d time.Duration) {
 	workflows.Wait()
 }
 
-// workflow is one workflow execution of the honest tenant.
+// A workflow is one workflow execution of the honest tenant.
 type workflow struct {
-	customer
+	tenantClient
 	*record
 	id string
 }
 
-// must makes a call that must be answered with that status, and records how long it took.
-func (w workflow) must(ctx context.Context, operation string, want int, method, path, body string, answer any) bool {
+// expect makes a call and records its time. It records a failure and returns false if the status is not want.
+func (w workflow) expect(ctx context.Context, operation string, want int, method, path, body string, answer any) bool {
 	begun := time.Now()
 	status, text, err := w.call(ctx, method, path, body)
 	took := time.Since(begun)
@@ -182,29 +182,29 @@ func (w workflow) must(ctx context.Context, operation string, want int, method, 
 
 type promiseAnswer struct{ PromiseID, State, Outcome string }
 
-// round creates two promises: one is settled while the workflow waits for it, the other by its deadline. Then the
-// workflow's log must be complete.
+// round creates two promises. One is settled while the workflow waits for it, the other by its deadline. Finally it checks
+// that the workflow's event log is complete.
 func (w workflow) round(ctx context.Context) {
 	key := uuid.NewString()
 	var made, settled, waited promiseAnswer
-	if !w.must(ctx, "create", http.StatusCreated, "POST", "/promises",
+	if !w.expect(ctx, "create", http.StatusCreated, "POST", "/promises",
 		`{"workflowExecutionId":"`+w.id+`","name":"payment","idempotencyKey":"`+key+`","timeoutMs":3600000}`, &made) {
 		return
 	}
 	var waiting sync.WaitGroup
 	var woken time.Time
 	waiting.Go(func() {
-		if w.must(ctx, "wait", http.StatusOK, "GET", "/promises/id:"+made.PromiseID+"/wait?waitSeconds=20", "", &waited) {
+		if w.expect(ctx, "wait", http.StatusOK, "GET", "/promises/id:"+made.PromiseID+"/wait?waitSeconds=20", "", &waited) {
 			woken = time.Now()
 		}
 	})
 	var list struct{ Promises []promiseAnswer }
-	w.must(ctx, "get", http.StatusOK, "GET", "/promises/key:"+key, "", &promiseAnswer{})
-	if w.must(ctx, "list", http.StatusOK, "GET", "/promises?workflowExecutionId="+w.id, "", &list) && len(list.Promises) != 1 {
+	w.expect(ctx, "get", http.StatusOK, "GET", "/promises/key:"+key, "", &promiseAnswer{})
+	if w.expect(ctx, "list", http.StatusOK, "GET", "/promises?workflowExecutionId="+w.id, "", &list) && len(list.Promises) != 1 {
 		w.fail("list: %d promises of 1", len(list.Promises))
 	}
 	sent := time.Now()
-	if w.must(ctx, "settle", http.StatusOK, "POST", "/promises/key:"+key+"/resolve", `{"value":{"paid":true}}`, &settled) &&
+	if w.expect(ctx, "settle", http.StatusOK, "POST", "/promises/key:"+key+"/resolve", `{"value":{"paid":true}}`, &settled) &&
 		settled.Outcome != "settled" {
 		w.fail("settle: %s", settled.Outcome)
 	}
@@ -222,7 +222,7 @@ func (w workflow) round(ctx context.Context) {
 // expire creates a promise with a short deadline and waits for its event.
 func (w workflow) expire(ctx context.Context) {
 	due := time.Now().Add(200 * time.Millisecond)
-	if !w.must(ctx, "create", http.StatusCreated, "POST", "/promises", `{"workflowExecutionId":"`+w.id+
+	if !w.expect(ctx, "create", http.StatusCreated, "POST", "/promises", `{"workflowExecutionId":"`+w.id+
 		`","name":"approval","timeoutAt":"`+due.Format(time.RFC3339Nano)+`","onTimeout":{"reject":"too late"}}`, &promiseAnswer{}) {
 		return
 	}
@@ -232,14 +232,14 @@ func (w workflow) expire(ctx context.Context) {
 			EventType      string
 		}
 	}
-	for after := 3; len(log.Events) == 0; { // the deadline's is the fourth
-		if !w.must(ctx, "wait for events", http.StatusOK, "GET",
+	for after := 3; len(log.Events) == 0; { // the deadline's event is the fourth
+		if !w.expect(ctx, "wait for events", http.StatusOK, "GET",
 			fmt.Sprintf("/workflows/%s/events/wait?after=%d&waitSeconds=20", w.id, after), "", &log) {
 			return
 		}
 	}
 	w.add("deadline to event", time.Since(due))
-	if !w.must(ctx, "events", http.StatusOK, "GET", "/workflows/"+w.id+"/events", "", &log) {
+	if !w.expect(ctx, "events", http.StatusOK, "GET", "/workflows/"+w.id+"/events", "", &log) {
 		return
 	}
 	var types []string

@@ -8,33 +8,33 @@ import (
 	"text/tabwriter"
 )
 
-// neighbourReport is what an honest tenant got, alone and beside a hostile one, and what that one got.
+// A neighbourReport compares an honest tenant alone with the same tenant beside a hostile one.
 type neighbourReport struct {
 	Machine  machine                `json:"machine"`
-	Honest   []beside               `json:"honest"`
+	Honest   []comparison           `json:"honest"`
 	Failures []string               `json:"failures"` // calls of the honest tenant that failed or were refused
-	Hostile  map[string]map[int]int `json:"hostile"`  // for each act, how often it was answered with each status; 0: not at all
+	Hostile  map[string]map[int]int `json:"hostile"`  // for each attack, the number of answers by status; 0: no answer
 }
 
-// beside is one operation of the honest tenant.
-type beside struct {
+// A comparison is one operation of the honest tenant, alone and beside the hostile one.
+type comparison struct {
 	Operation string  `json:"operation"`
-	Calls     [2]int  `json:"calls"`
+	Calls     [2]int  `json:"calls"` // alone, beside
 	AloneP50  float64 `json:"aloneP50Ms"`
 	AloneP99  float64 `json:"aloneP99Ms"`
 	BesideP50 float64 `json:"besideP50Ms"`
 	BesideP99 float64 `json:"besideP99Ms"`
 }
 
-// ratio compares the slowest calls.
-func (b beside) ratio() float64 { return b.BesideP99 / b.AloneP99 }
+// ratio returns the p99 beside the hostile tenant divided by the p99 alone.
+func (b comparison) ratio() float64 { return b.BesideP99 / b.AloneP99 }
 
-func compare(alone, hostile *record) (rows []beside) {
+func compare(alone, hostile *record) (rows []comparison) {
 	for _, operation := range slices.Sorted(maps.Keys(alone.took)) {
 		a, b := alone.took[operation], hostile.took[operation]
 		slices.Sort(a)
 		slices.Sort(b)
-		rows = append(rows, beside{
+		rows = append(rows, comparison{
 			Operation: operation, Calls: [2]int{len(a), len(b)},
 			AloneP50: percentile(a, 50), AloneP99: percentile(a, 99), BesideP50: percentile(b, 50), BesideP99: percentile(b, 99),
 		})
@@ -55,10 +55,10 @@ func (r neighbourReport) table(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	for _, act := range slices.Sorted(maps.Keys(r.Hostile)) {
-		fmt.Fprintf(w, "the hostile tenant's %s:", act)
-		for _, status := range slices.Sorted(maps.Keys(r.Hostile[act])) {
-			fmt.Fprintf(w, " %d of %d", r.Hostile[act][status], status)
+	for _, attack := range slices.Sorted(maps.Keys(r.Hostile)) {
+		fmt.Fprintf(w, "the hostile tenant's %s:", attack)
+		for _, status := range slices.Sorted(maps.Keys(r.Hostile[attack])) {
+			fmt.Fprintf(w, " %d with status %d", r.Hostile[attack][status], status)
 		}
 		fmt.Fprintln(w)
 	}

@@ -20,19 +20,19 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-const tenant = "demo" // the local runner's
+const tenant = "demo" // the tenant that the local runner creates
 
-// cluster is a private Postgres, durable as the local runner's is.
+// A cluster is a private Postgres server that commits to disk, as the local runner's does.
 type cluster struct {
 	dir    string
 	server *localpg.Server
-	made   int // databases
+	made   int // number of databases created
 }
 
 func startPostgres(ctx context.Context, o options, screen *progress) (*cluster, error) {
 	screen.say("Postgres")
 	buffers := ""
-	if o.growth { // as much as RDS gives, so that what is large lies in memory
+	if o.growth { // the same share as on RDS, so that large databases stay in memory
 		memory, err := mem.VirtualMemoryWithContext(ctx)
 		if err != nil {
 			return nil, err
@@ -52,14 +52,14 @@ func startPostgres(ctx context.Context, o options, screen *progress) (*cluster, 
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	c := &cluster{dir: dir, server: server}
-	// No checkpoint but those of load, which would make whoever's turn it is pay.
+	// Only load makes checkpoints: a checkpoint during a turn would slow down that turn's operation.
 	if err := c.set(ctx, "checkpoint_timeout = '1d'", "max_wal_size = '8GB'"); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
 }
 
-// set changes settings of the server.
+// set changes settings of the server and reloads them.
 func (c *cluster) set(ctx context.Context, settings ...string) error {
 	admin, err := pgx.Connect(ctx, c.server.URL())
 	if err != nil {
@@ -77,21 +77,21 @@ func (c *cluster) set(ctx context.Context, settings ...string) error {
 
 func (c *cluster) stop() error { return errors.Join(c.server.Stop(), os.RemoveAll(c.dir)) }
 
-// loaded is a database with promises, all of them pending.
-type loaded struct {
+// A dataset is a database that is filled with pending promises.
+type dataset struct {
 	url         string
 	promises    int
 	perWorkflow int
-	used        int // have been settled, or are about to be
-	added       atomic.Int64
-	trip        time.Duration // what a round trip takes besides
+	reserved    int // promises that are settled, or reserved for a turn
+	created     atomic.Int64
+	roundTrip   time.Duration // added to each round trip
 }
 
-// more numbers the promises that are created.
-func (db *loaded) more() int { return int(db.added.Add(1)) }
+// nextCreated returns the number of the next promise that an operation creates.
+func (db *dataset) nextCreated() int { return int(db.created.Add(1)) }
 
-// load makes a database with that many promises of the demo tenant, each with an idempotency key and a deadline.
-func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *progress) (*loaded, error) {
+// load creates a database with promises of the demo tenant. Each promise has an idempotency key and a deadline.
+func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *progress) (*dataset, error) {
 	name := "bench" + strconv.Itoa(c.made)
 	c.made++
 	admin, err := pgx.Connect(ctx, c.server.URL())
@@ -107,7 +107,7 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 		return nil, err
 	}
 	u.Path = "/" + name
-	db := &loaded{url: u.String(), promises: promises, perWorkflow: perWorkflow}
+	db := &dataset{url: u.String(), promises: promises, perWorkflow: perWorkflow}
 	conf, err := pgx.ParseConfig(db.url)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 	defer conn.Close(ctx) //nolint:errcheck // nothing is lost with it
 	for _, sql := range []string{
 		"SET synchronous_commit = off",
-		"SET session_replication_role = replica", // foreign keys hold by how the rows are made
+		"SET session_replication_role = replica", // skips the checks of foreign keys: the rows satisfy them
 		"INSERT INTO tenant (slug) VALUES ('" + tenant + "')",
 	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
@@ -162,18 +162,18 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 	return db, nil
 }
 
-// pool connects to it; tracer, if it is not nil, is shown what is sent.
-func (db *loaded) pool(ctx context.Context, size int, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
+// pool connects to the database. If tracer is not nil, it sees each statement.
+func (db *dataset) pool(ctx context.Context, size int, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
 	conf, err := pgxpool.ParseConfig(db.url)
 	if err != nil {
 		return nil, err
 	}
 	conf.MaxConns = int32(size)
-	if db.trip > 0 {
+	if db.roundTrip > 0 {
 		dial := conf.ConnConfig.DialFunc
 		conf.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dial(ctx, network, address)
-			return far{conn, db.trip}, err
+			return delayedConn{conn, db.roundTrip}, err
 		}
 	}
 	if tracer != nil {
@@ -183,21 +183,21 @@ func (db *loaded) pool(ctx context.Context, size int, tracer pgx.QueryTracer) (*
 	return pgxpool.NewWithConfig(ctx, conf)
 }
 
-// far is a connection to something that is so far away. What pgx sends for one round trip is one Write.
-type far struct {
+// A delayedConn delays each Write by the time of a round trip. pgx sends one Write for each round trip.
+type delayedConn struct {
 	net.Conn
 	trip time.Duration
 }
 
-func (c far) Write(p []byte) (int, error) {
+func (c delayedConn) Write(p []byte) (int, error) {
 	time.Sleep(c.trip)
 	return c.Conn.Write(p)
 }
 
-// readAll reads every page of every table and index, as a connection has that has been in use for long: the first time that a
-// process of Postgres looks at a page of the memory that they share costs about as much as the rest of the look.
+// readAll reads every page of every table and index, so that the connection costs as much as one in long use. A backend's
+// first read of a page in shared memory is a page fault, which costs about as much as the rest of the read.
 func readAll(ctx context.Context, conn *pgx.Conn) error {
-	ctx = context.WithValue(ctx, ofPool{}, true)
+	ctx = context.WithValue(ctx, poolSetup{}, true)
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return err
@@ -222,11 +222,11 @@ func readAll(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	everything, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	queries, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
 	}
-	for _, sql := range everything {
+	for _, sql := range queries {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
 		}
@@ -234,17 +234,17 @@ func readAll(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// take sets n promises apart, for one to settle each.
-func (db *loaded) take(n int) (first int, _ error) {
-	if db.used+n > db.promises {
-		return 0, fmt.Errorf("%d promises are too few: all have been settled", db.promises)
+// reserve reserves n promises that no other turn settles, and returns the number of the first.
+func (db *dataset) reserve(n int) (first int, _ error) {
+	if db.reserved+n > db.promises {
+		return 0, fmt.Errorf("all %d promises are settled: raise --promises", db.promises)
 	}
-	first = db.used
-	db.used += n
+	first = db.reserved
+	db.reserved += n
 	return first, nil
 }
 
-// pick spreads the n-th promise to be settled over the whole table: neighbours in time are no neighbours in it.
-func (db *loaded) pick(n int) int {
-	return int(uint64(n) * 2_147_483_647 % uint64(db.promises)) // a prime, so that no promise comes twice
+// spread maps the n-th settlement to a promise, so that consecutive settlements hit distant pages of the table.
+func (db *dataset) spread(n int) int {
+	return int(uint64(n) * 2_147_483_647 % uint64(db.promises)) // a prime, so that no promise is returned twice
 }

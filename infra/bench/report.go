@@ -16,11 +16,11 @@ import (
 	"github.com/shirou/gopsutil/v4/host"
 )
 
-// row is one operation at one number of clients.
+// A row is one operation at one number of clients.
 type row struct {
 	Operation     string  `json:"operation"`
-	Promises      int     `json:"promises"`    // in the database, to begin with
-	PerWorkflow   int     `json:"perWorkflow"` // of them in each workflow execution
+	Promises      int     `json:"promises"`    // in the database at the start
+	PerWorkflow   int     `json:"perWorkflow"` // promises in each workflow execution
 	Clients       int     `json:"clients"`
 	Calls         int     `json:"calls"`
 	OpsPerSecond  float64 `json:"opsPerSecond"`
@@ -29,7 +29,7 @@ type row struct {
 	P99Ms         float64 `json:"p99Ms"`
 	RatioToLimit  float64 `json:"ratioToLimit"`
 	RatioToFirst  float64 `json:"ratioToFirst"`
-	Statements    float64 `json:"statements"` // for each call, as the next ones
+	Statements    float64 `json:"statements"` // per call, like the three fields below
 	WALBytes      float64 `json:"walBytes"`
 	FunctionCPUMs float64 `json:"functionCpuMs"`
 	PostgresCPUMs float64 `json:"postgresCpuMs"`
@@ -40,21 +40,21 @@ type report struct {
 	Rows    []row   `json:"rows"`
 }
 
-// machine says where the numbers are from.
+// machine describes the machine of a measurement.
 type machine struct {
 	CPU      string `json:"cpu"`
 	Cores    int    `json:"cores"`
 	Kernel   string `json:"kernel"`
 	Go       string `json:"go"`
 	Postgres string `json:"postgres"`
-	Buffers  string `json:"sharedBuffers"` // Postgres's
+	Buffers  string `json:"sharedBuffers"` // of Postgres
 	Date     string `json:"date"`
 }
 
 func thisMachine(ctx context.Context, c *cluster) machine {
 	m := machine{Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"), Date: time.Now().UTC().Format(time.DateOnly)}
-	if of, err := cpu.InfoWithContext(ctx); err == nil && len(of) > 0 {
-		m.CPU = of[0].ModelName
+	if processors, err := cpu.InfoWithContext(ctx); err == nil && len(processors) > 0 {
+		m.CPU = processors[0].ModelName
 	}
 	m.Kernel, _ = host.KernelVersionWithContext(ctx)
 	if conn, err := pgx.Connect(ctx, c.server.URL()); err == nil {
@@ -90,10 +90,10 @@ func (r report) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// database is which one it was measured in.
+// database identifies the dataset that the row was measured in.
 func (r row) database() [2]int { return [2]int{r.Promises, r.PerWorkflow} }
 
-// progress is one line that changes.
+// progress is a line on the terminal that each call of say replaces.
 type progress struct {
 	mu    sync.Mutex
 	out   io.Writer
@@ -112,7 +112,7 @@ func (p *progress) say(format string, args ...any) {
 // done ends the line.
 func (p *progress) done() { fmt.Fprintln(p.out) }
 
-// output keeps what a process prints.
+// output keeps the output of a process.
 type output struct {
 	mu   sync.Mutex
 	text []byte
@@ -125,7 +125,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Len is how much there is so far; After is what came after so much.
+// Len returns the number of bytes so far. After returns the bytes after the first n.
 func (o *output) Len() int { return len(o.After(0)) }
 
 func (o *output) After(n int) []byte {

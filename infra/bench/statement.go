@@ -21,18 +21,18 @@ import (
 	"github.com/flovyn/promises/shared/sweep"
 )
 
-// statementCalls is how often an operation is called to count its statements.
+// statementCalls is the number of calls of an operation for which its statements are counted.
 const statementCalls = 50
 
-// countStatements returns how many statements the service's functions send Postgres for one call of each operation. What they
-// send by the clock is not counted, or the count would depend on how long the calls take: the sweep's work, the authorizer's
-// look-ups, and the look at a connection that has idled. Nothing is measured meanwhile, because Postgres logs each statement.
-func countStatements(ctx context.Context, c *cluster, p programs, db *loaded, o options, screen *progress) (_ map[string]float64, err error) {
-	other, err := background(ctx, db)
+// countStatements returns the number of statements that the functions send to Postgres for one call of each operation. It
+// leaves out statements that depend on time and not on the call: those of the sweep, of the authorizer, and the ping of an
+// idle connection. Postgres logs each statement meanwhile, so this run measures nothing else.
+func countStatements(ctx context.Context, c *cluster, p programs, db *dataset, o options, screen *progress) (_ map[string]float64, err error) {
+	background, err := backgroundStatements(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	logged, err := db.with("log_statement", "all")
+	logged, err := db.urlWith("log_statement", "all")
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +42,11 @@ func countStatements(ctx context.Context, c *cluster, p programs, db *loaded, o 
 	}
 	defer func() { err = errors.Join(err, service.stop()) }()
 	counts := map[string]float64{}
-	for _, operation := range chosen(throughService(db, service), o) {
+	for _, operation := range chosen(serviceOperations(db, service), o) {
 		screen.say("statements: %s", operation.name)
 		first := 0
 		if operation.settles {
-			if first, err = db.take(statementCalls); err != nil {
+			if first, err = db.reserve(statementCalls); err != nil {
 				return nil, err
 			}
 		}
@@ -65,7 +65,7 @@ func countStatements(ctx context.Context, c *cluster, p programs, db *loaded, o 
 		}
 		sent := 0
 		for _, sql := range statementsIn(after[len(before):]) {
-			if !other[sql] {
+			if !background[sql] {
 				sent++
 			}
 		}
@@ -74,8 +74,8 @@ func countStatements(ctx context.Context, c *cluster, p programs, db *loaded, o 
 	return counts, nil
 }
 
-// background returns the statements that are not sent for a call itself: the sweep's, the authorizer's and pgx's ping.
-func background(ctx context.Context, db *loaded) (map[string]bool, error) {
+// backgroundStatements returns the statements of the sweep and of the authorizer, and pgx's ping.
+func backgroundStatements(ctx context.Context, db *dataset) (map[string]bool, error) {
 	seen := &recorder{sql: map[string]bool{"-- ping": true}}
 	pool, err := db.pool(ctx, 1, seen)
 	if err != nil {
@@ -83,8 +83,8 @@ func background(ctx context.Context, db *loaded) (map[string]bool, error) {
 	}
 	defer pool.Close()
 	store := repository.New(pool)
-	const all = 100 * 365 * 24 * time.Hour // nothing has been settled for so long
-	sweeper := sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: all}
+	const century = 100 * 365 * 24 * time.Hour // so that the sweep deletes nothing
+	sweeper := sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: century}
 	if _, err := sweeper.Once(ctx); err != nil {
 		return nil, err
 	}
@@ -92,20 +92,20 @@ func background(ctx context.Context, db *loaded) (map[string]bool, error) {
 		return nil, err
 	}
 	if _, err := store.FindAPIKey(ctx, nil); !errors.Is(err, promise.ErrNotFound) {
-		return nil, fmt.Errorf("a key that nobody has: %w", err)
+		return nil, fmt.Errorf("look up an unknown API key: %w", err)
 	}
 	_, err = store.TokenActive(ctx, tenant, uuid.New(), uuid.Nil, nil)
 	return seen.sql, err
 }
 
-// recorder keeps the statements that a pool sends.
+// A recorder keeps the text of each statement that a pool sends.
 type recorder struct {
 	mu  sync.Mutex
 	sql map[string]bool
 }
 
 func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if ctx.Value(ofPool{}) == nil {
+	if ctx.Value(poolSetup{}) == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.sql[strings.TrimSpace(data.SQL)] = true
@@ -120,10 +120,10 @@ type noMetrics struct{}
 func (noMetrics) Count(string, int64)           {}
 func (noMetrics) Gauge(string, float64, string) {}
 
-// statementLine is how Postgres's log begins a statement. Each further line of it begins with a tab.
+// statementLine matches a statement in Postgres's log. Its second and later lines begin with a tab.
 var statementLine = regexp.MustCompile(`(?m)^\S.* LOG:  (?:statement|execute [^:\n]+): (.*(?:\n\t.*)*)`)
 
-// statementsIn returns the statements that a part of Postgres's log holds.
+// statementsIn returns the statements in a part of Postgres's log.
 func statementsIn(log []byte) []string {
 	var all []string
 	for _, found := range statementLine.FindAllSubmatch(log, -1) {
@@ -132,8 +132,8 @@ func statementsIn(log []byte) []string {
 	return all
 }
 
-// with returns a URL of the database whose sessions have a setting.
-func (db *loaded) with(setting, value string) (string, error) {
+// urlWith returns a URL of the database whose sessions have the setting.
+func (db *dataset) urlWith(setting, value string) (string, error) {
 	u, err := url.Parse(db.url)
 	if err != nil {
 		return "", err

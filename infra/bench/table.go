@@ -23,13 +23,13 @@ func measureTable(ctx context.Context, c *cluster, o options, screen *progress) 
 	if err != nil {
 		return nil, err
 	}
-	db.trip = o.trip
+	db.roundTrip = o.roundTrip
 	if err := settleSome(ctx, db, screen); err != nil {
 		return nil, err
 	}
 	var rows []row
 	for _, clients := range o.clients {
-		operations, done, err := direct(ctx, db, clients)
+		operations, done, err := databaseOperations(ctx, db, clients)
 		if err != nil {
 			return nil, err
 		}
@@ -50,47 +50,48 @@ func measureTable(ctx context.Context, c *cluster, o options, screen *progress) 
 	return rows, nil
 }
 
-// settleSome settles by key, without measuring it: after a checkpoint each page is logged whole once.
-func settleSome(ctx context.Context, db *loaded, screen *progress) error {
-	screen.say("settle %d promises", db.promises/settledBefore)
-	operations, done, err := direct(ctx, db, 8)
+// settleSome settles some promises by key without measuring. After a checkpoint Postgres logs each changed page whole once,
+// and no turn should pay for that.
+func settleSome(ctx context.Context, db *dataset, screen *progress) error {
+	screen.say("settle %d promises", db.promises/settledOneIn)
+	operations, done, err := databaseOperations(ctx, db, 8)
 	if err != nil {
 		return err
 	}
 	defer done()
-	_, err = oneTurn(ctx, operations[2], db.promises/settledBefore, 8)
+	_, err = oneTurn(ctx, operations[2], db.promises/settledOneIn, 8)
 	return err
 }
 
-// chosen are those that were asked for.
+// chosen returns the operations whose names match --only.
 func chosen(operations []operation, o options) []operation {
 	return slices.DeleteFunc(operations, func(op operation) bool { return !o.only.MatchString(op.name) })
 }
 
 var value = []byte(`{"status":"paid","amount":4200}`)
 
-// settledBefore is which part of the promises is settled before anything is measured.
-const settledBefore = 20
+// settledOneIn is the inverse of the share of promises that are settled before the measurement: one in 20.
+const settledOneIn = 20
 
-// So many operations want promises that nobody has settled: of those that this process calls itself, and of those that are
-// measured through the local runner.
+// Numbers of operations that need pending promises: of those that this process calls itself, and of those that it measures
+// through the local runner.
 const (
-	settlingHere = 4
-	settlingHTTP = 3
+	settlingOperations     = 4
+	settlingHTTPOperations = 3
 )
 
-// limit is the name of the least that a settlement could be.
+// limit is the name of the operation that no settlement can be faster than: the bare UPDATE of one row.
 const limit = "limit"
 
-// direct are the operations on the database that this process calls itself, on a pool of as many connections as there are
-// clients. Those that settle come first.
-func direct(ctx context.Context, db *loaded, clients int) (_ []operation, done func(), err error) {
+// databaseOperations returns the operations that this process calls itself, on a pool with one connection for each client.
+// The limit and the settlements come first. The caller calls done at the end.
+func databaseOperations(ctx context.Context, db *dataset, clients int) (_ []operation, done func(), err error) {
 	m, err := newMeter(ctx, db)
 	if err != nil {
 		return nil, nil, err
 	}
-	statements := &counter{}
-	m.statements, m.alone = statements, true
+	statements := &statementCounter{}
+	m.statements, m.singleProcess = statements, true
 	pool, err := db.pool(ctx, clients, statements)
 	if err == nil {
 		m.callers, err = process.NewProcess(int32(os.Getpid()))
@@ -105,27 +106,27 @@ func direct(ctx context.Context, db *loaded, clients int) (_ []operation, done f
 		done()
 		return nil, nil, err
 	}
-	operations := append(settling(db, pool), others(db, pool)...)
+	operations := append(limitAndSettlements(db, pool), otherOperations(db, pool)...)
 	for i := range operations {
 		operations[i].db, operations[i].meter = db, m
 	}
 	return operations, done, nil
 }
 
-// settling are what the others are compared with, and the settlements that are compared with it.
-func settling(db *loaded, pool *pgxpool.Pool) []operation {
+// limitAndSettlements returns the limit, the settlement by id and the settlement by key.
+func limitAndSettlements(db *dataset, pool *pgxpool.Pool) []operation {
 	store := repository.New(pool)
 	return []operation{
 		{name: limit, settles: true, call: func(ctx context.Context, n int) error {
 			_, err := pool.Exec(ctx, `UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = $2, resolved_at = NOW(),
-				resolved_by_sequence = 2 WHERE id = $1`, promiseID(db.pick(n)), value)
+				resolved_by_sequence = 2 WHERE id = $1`, promiseID(db.spread(n)), value)
 			return err
 		}},
 		{name: "settle by id", settles: true, call: func(ctx context.Context, n int) error {
-			return resolve(ctx, store, promise.ByID(promiseID(db.pick(n))))
+			return resolve(ctx, store, promise.ByID(promiseID(db.spread(n))))
 		}},
 		{name: "settle by key", settles: true, call: func(ctx context.Context, n int) error {
-			i, err := promise.ByIdempotencyKey(promiseKey(db.pick(n)))
+			i, err := promise.ByIdempotencyKey(promiseKey(db.spread(n)))
 			if err != nil {
 				return err
 			}
@@ -139,12 +140,12 @@ func resolve(ctx context.Context, store *repository.Repository, i promise.Identi
 		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.KindDirect},
 	})
 	if err == nil && got.Outcome != promise.OutcomeSettled {
-		err = fmt.Errorf("promise %s: %s", got.PromiseID, got.Outcome)
+		err = fmt.Errorf("the settlement of promise %s returned the outcome %s, not settled", got.PromiseID, got.Outcome)
 	}
 	return err
 }
 
-func others(db *loaded, pool *pgxpool.Pool) []operation {
+func otherOperations(db *dataset, pool *pgxpool.Pool) []operation {
 	store := repository.New(pool)
 	create := func(ctx context.Context, n int) (uuid.UUID, error) {
 		key := promiseKey(-n)
@@ -156,30 +157,30 @@ func others(db *loaded, pool *pgxpool.Pool) []operation {
 	}
 	return []operation{
 		{name: "transaction of seven", settles: true, call: func(ctx context.Context, n int) error {
-			n = db.pick(n)
-			return ofSeven(ctx, pool, workflowID(n/db.perWorkflow), promiseID(n))
+			n = db.spread(n)
+			return transactionOfSeven(ctx, pool, workflowID(n/db.perWorkflow), promiseID(n))
 		}},
 		{name: "create", call: func(ctx context.Context, _ int) error {
-			_, err := create(ctx, db.more())
+			_, err := create(ctx, db.nextCreated())
 			return err
 		}},
 		{name: "create + settle", call: func(ctx context.Context, _ int) error {
-			id, err := create(ctx, db.more())
+			id, err := create(ctx, db.nextCreated())
 			if err != nil {
 				return err
 			}
 			return resolve(ctx, store, promise.ByID(id))
 		}},
 		{name: "get", call: func(ctx context.Context, n int) error {
-			_, err := store.Get(ctx, tenant, promise.ByID(promiseID(db.pick(n))))
+			_, err := store.Get(ctx, tenant, promise.ByID(promiseID(db.spread(n))))
 			return err
 		}},
 	}
 }
 
-// ofSeven settles as it is usually done: seven statements in a transaction, under an advisory lock on the workflow, and an
-// event with a row of its own.
-func ofSeven(ctx context.Context, pool *pgxpool.Pool, workflow, id uuid.UUID) error {
+// transactionOfSeven settles in the usual way: a transaction of seven statements, with an advisory lock on the workflow and
+// an event row.
+func transactionOfSeven(ctx context.Context, pool *pgxpool.Pool, workflow, id uuid.UUID) error {
 	tx, err := pool.Begin(ctx)
 	if err != nil {
 		return err
@@ -194,7 +195,7 @@ func ofSeven(ctx context.Context, pool *pgxpool.Pool, workflow, id uuid.UUID) er
 		return err
 	}
 	if resolved {
-		return fmt.Errorf("promise %s is settled", id)
+		return fmt.Errorf("promise %s is already settled", id)
 	}
 	var number int
 	if err := tx.QueryRow(ctx, `UPDATE workflow_execution SET last_sequence_number = last_sequence_number + 1

@@ -9,30 +9,29 @@ import (
 	"time"
 )
 
-// operation is what is measured: one call of it, for the n-th promise of its database. It is called by many at once.
+// An operation is a call that is measured. call may run concurrently; n is the number of the call, or of its promise.
 type operation struct {
 	name string
-	db   *loaded
+	db   *dataset
 	call func(ctx context.Context, n int) error
 
-	// settles says that each call wants a promise that nobody has settled.
+	// settles is set if each call needs its own pending promise.
 	settles bool
 
-	// meter reads what has been spent so far.
 	meter meter
 }
 
 const (
-	turns     = 8
-	uncounted = 8 // calls of each client, before each turn, and as many before the first
+	turns  = 8
+	warmUp = 8 // uncounted calls of each client before each turn, and once more at the start
 )
 
-// notCounted is how often an operation is called without being counted, there or to count its statements.
-func notCounted(clients int) int { return (turns+1)*uncounted*clients + statementCalls }
+// uncountedCalls returns the number of calls of an operation that are not measured: warm-up, and counting statements.
+func uncountedCalls(clients int) int { return (turns+1)*warmUp*clients + statementCalls }
 
-// inTurns has so many clients call each operation so many times, in turns, so that the ratios hold when the machine's speed
-// drifts. Each turn begins with some calls that are not counted: what the other operations have driven from the processors'
-// caches comes back, and connections that have idled are looked at. The turns are long beside that.
+// inTurns measures each operation with that many clients and calls. The operations take turns, so that their ratios stay
+// correct when the machine's speed drifts. Each turn begins with warm-up calls, which refill the processors' caches and ping
+// the idle connections. The warm-up is short beside a turn.
 func inTurns(ctx context.Context, operations []operation, clients, calls int, screen *progress) ([]row, error) {
 	totals := make([]total, len(operations))
 	n := (calls + turns - 1) / turns
@@ -42,7 +41,7 @@ func inTurns(ctx context.Context, operations []operation, clients, calls int, sc
 			o := operations[i]
 			screen.say("%d promises, %d in a workflow; %d clients, turn %d of %d: %s",
 				o.db.promises, o.db.perWorkflow, clients, turn, turns, o.name)
-			if _, err := oneTurn(ctx, o, uncounted*clients, clients); err != nil {
+			if _, err := oneTurn(ctx, o, warmUp*clients, clients); err != nil {
 				return nil, fmt.Errorf("%s: %w", o.name, err)
 			}
 			if turn == 0 {
@@ -63,9 +62,9 @@ func inTurns(ctx context.Context, operations []operation, clients, calls int, sc
 	return rows, nil
 }
 
-// relate fills in the ratios: to the limit of the same database and as many clients, and to the same operation in the first
-// database that there is.
-func relate(rows []row) {
+// computeRatios sets two ratios of each row: to the limit with the same database and clients, and to the same operation with
+// the same clients in the first database.
+func computeRatios(rows []row) {
 	for i := range rows {
 		r := &rows[i]
 		for _, other := range rows {
@@ -82,17 +81,17 @@ func relate(rows []row) {
 	}
 }
 
-// total is what some calls took.
+// A total is the time and usage of the calls of one or more turns.
 type total struct {
 	latencies []time.Duration
 	took      time.Duration
-	spent     spent
+	usage     usage
 }
 
 func oneTurn(ctx context.Context, o operation, n, clients int) (_ total, err error) {
 	first := 0
 	if o.settles {
-		if first, err = o.db.take(n); err != nil {
+		if first, err = o.db.reserve(n); err != nil {
 			return total{}, err
 		}
 	}
@@ -134,7 +133,7 @@ func oneTurn(ctx context.Context, o operation, n, clients int) (_ total, err err
 func (t *total) add(u total) {
 	t.latencies = append(t.latencies, u.latencies...)
 	t.took += u.took
-	t.spent = t.spent.plus(u.spent)
+	t.usage = t.usage.plus(u.usage)
 }
 
 func (t *total) row() row {
@@ -143,12 +142,12 @@ func (t *total) row() row {
 	return row{
 		Calls: len(t.latencies), OpsPerSecond: n / t.took.Seconds(),
 		P50Ms: percentile(t.latencies, 50), P95Ms: percentile(t.latencies, 95), P99Ms: percentile(t.latencies, 99),
-		Statements: float64(t.spent.statements) / n, WALBytes: float64(t.spent.wal) / n,
-		FunctionCPUMs: t.spent.function.Seconds() * 1000 / n, PostgresCPUMs: t.spent.postgres.Seconds() * 1000 / n,
+		Statements: float64(t.usage.statements) / n, WALBytes: float64(t.usage.wal) / n,
+		FunctionCPUMs: t.usage.function.Seconds() * 1000 / n, PostgresCPUMs: t.usage.postgres.Seconds() * 1000 / n,
 	}
 }
 
-// percentile is in milliseconds; sorted may be empty.
+// percentile returns a percentile in milliseconds, or 0 if sorted is empty.
 func percentile(sorted []time.Duration, percent int) float64 {
 	if len(sorted) == 0 {
 		return 0

@@ -1,4 +1,4 @@
-// Package build builds the functions as they ship.
+// Package build builds the functions as they are deployed.
 package build
 
 import (
@@ -19,28 +19,33 @@ import (
 
 const module = "github.com/flovyn/promises"
 
-// flags make a function small, and the same bytes of the same source, wherever
-// that lies and whatever its last commit is.
+// flags make a binary small and reproducible: the same source gives the same bytes in
+// any folder and at any commit.
 var flags = []string{"-tags", "lambda.norpc", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w"}
 
-// Target is what a function is built for, as in GOOS and GOARCH. The zero Target
-// is this machine.
+// A Target is a platform, as in GOOS and GOARCH. The zero Target is this machine.
 type Target struct{ OS, Arch string }
 
-// Lambda is what the functions run on in AWS.
+// Lambda is the platform of the functions in AWS.
 var Lambda = Target{"linux", "arm64"}
 
-// Binary is where Functions puts a function: the only file of a folder, under
-// the name that Lambda's runtime provided.al2023 looks for.
+// Binary returns the path of a function's binary, if dir was given to Functions. The
+// binary is the only file in its folder. Its name, bootstrap, is the one that Lambda's
+// runtime provided.al2023 runs.
 func Binary(dir, function string) string { return filepath.Join(dir, function, "bootstrap") }
 
-// Functions builds every function of routes.Functions into dir. The go command
-// skips what it finds linked already, so it is let build into a kept folder;
-// dir gets the binaries of this moment, which a later build does not touch.
+// Functions builds every function of routes.Functions for target. It places the binaries
+// in dir, which must not contain them yet; Binary returns their paths. A later build
+// does not change them.
+//
+// It runs the go command, which must be found in PATH, inside this module. The go
+// command builds into a folder in the user's cache that is kept from build to build, so
+// that it links only functions that changed. The binaries in dir are hard links to
+// those files, or copies if dir is on another file system.
 func Functions(ctx context.Context, dir string, target Target) error {
 	root, err := goTool(ctx, "", Target{}, "list", "-m", "-f", "{{.Dir}}", module)
 	if err != nil {
-		return fmt.Errorf("find the module %s (run this inside it): %w", module, err)
+		return fmt.Errorf("find the module %s: %w (run the command in a folder of the module)", module, err)
 	}
 	root = strings.TrimSpace(root)
 	kept, release, err := keptFolder(ctx, root, target)
@@ -58,15 +63,15 @@ func Functions(ctx context.Context, dir string, target Target) error {
 		if _, err := os.Stat(filepath.Join(root, "functions", f.Name)); err != nil {
 			return fmt.Errorf("build the functions: %w", err)
 		}
-		if err := place(filepath.Join(kept, f.Name), Binary(dir, f.Name)); err != nil {
+		if err := linkOrCopy(filepath.Join(kept, f.Name), Binary(dir, f.Name)); err != nil {
 			return fmt.Errorf("build the functions: %w", err)
 		}
 	}
 	return nil
 }
 
-// place links the file, or copies it where it cannot be linked.
-func place(from, to string) error {
+// linkOrCopy makes a hard link to the file, or a copy if that fails.
+func linkOrCopy(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
@@ -77,7 +82,7 @@ func place(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer source.Close() //nolint:errcheck // it was only read from
+	defer source.Close() //nolint:errcheck // the file was only read
 	target, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err
@@ -86,14 +91,14 @@ func place(from, to string) error {
 	return errors.Join(err, target.Close())
 }
 
-// goTool runs the go command and returns what it prints; its error is what it
-// says went wrong.
+// goTool runs the go command and returns its standard output. The error has the text of
+// its standard error. The command gets no secrets from the environment.
 func goTool(ctx context.Context, dir string, target Target, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "GOOS=") || strings.HasPrefix(kv, "GOARCH=") ||
-			strings.HasPrefix(kv, "DATABASE_URL=") || strings.HasPrefix(kv, "SIGNING_KEY=") || strings.HasPrefix(kv, "TOKEN_KEYS=") // the go command needs no secrets
+			strings.HasPrefix(kv, "DATABASE_URL=") || strings.HasPrefix(kv, "SIGNING_KEY=") || strings.HasPrefix(kv, "TOKEN_KEYS=")
 	}), "CGO_ENABLED=0")
 	if target != (Target{}) {
 		cmd.Env = append(cmd.Env, "GOOS="+target.OS, "GOARCH="+target.Arch)
@@ -101,7 +106,7 @@ func goTool(ctx context.Context, dir string, target Target, args ...string) (str
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 2 * time.Second // what it has started may hold on
+	cmd.WaitDelay = 2 * time.Second // processes that it started may keep its output open
 	err := cmd.Run()
 	if err != nil && stderr.Len() > 0 {
 		err = errors.New(strings.TrimSpace(stderr.String()))

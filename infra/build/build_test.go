@@ -23,50 +23,60 @@ func sum(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
-// What is deployed: for Lambda, stripped, with nothing of this machine in it, small enough to start fast, and the same
-// bytes each time.
+// The functions are built once as they are deployed, and once more with an empty cache of binaries.
 func TestFunctionsForLambda(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, build.Functions(t.Context(), dir, build.Lambda))
-	sums := map[string]string{}
-	for _, f := range routes.Functions {
-		path := build.Binary(dir, f.Name)
-		sums[f.Name] = sum(t, path)
-		stat, err := os.Stat(path)
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o755), stat.Mode().Perm(), f.Name)
-		folder, err := os.ReadDir(filepath.Dir(path))
-		require.NoError(t, err)
-		require.Len(t, folder, 1)
-		t.Logf("%-16s %d bytes", f.Name, stat.Size())
-		if f.Name != "migrate" {
-			require.LessOrEqual(t, stat.Size(), int64(14_000_000), f.Name)
-		}
 
-		info, err := buildinfo.ReadFile(path)
-		require.NoError(t, err)
-		settings := map[string]string{}
-		for _, s := range info.Settings {
-			settings[s.Key] = s.Value
-			require.NotContains(t, s.Key, "vcs")
+	t.Run("each is executable and alone in its folder", func(t *testing.T) {
+		for _, f := range routes.Functions {
+			path := build.Binary(dir, f.Name)
+			stat, err := os.Stat(path)
+			require.NoError(t, err)
+			require.Equal(t, os.FileMode(0o755), stat.Mode().Perm(), f.Name)
+			folder, err := os.ReadDir(filepath.Dir(path))
+			require.NoError(t, err)
+			require.Len(t, folder, 1)
 		}
-		for key, want := range map[string]string{
-			"GOOS": "linux", "GOARCH": "arm64", "CGO_ENABLED": "0", "-tags": "lambda.norpc", "-trimpath": "true",
-		} {
-			require.Equal(t, want, settings[key], key)
+	})
+	t.Run("each except migrate has at most 14 MB, to start fast", func(t *testing.T) {
+		for _, f := range routes.Functions {
+			stat, err := os.Stat(build.Binary(dir, f.Name))
+			require.NoError(t, err)
+			t.Logf("%-16s %d bytes", f.Name, stat.Size())
+			if f.Name != "migrate" {
+				require.LessOrEqual(t, stat.Size(), int64(14_000_000), f.Name)
+			}
 		}
-	}
-
-	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
-		value, err := exec.Command("go", "env", name).Output()
-		require.NoError(t, err)
-		t.Setenv(name, strings.TrimSpace(string(value)))
-	}
-	t.Setenv("HOME", t.TempDir()) // another kept folder: everything is linked again
-	t.Setenv("XDG_CACHE_HOME", "")
-	again := t.TempDir()
-	require.NoError(t, build.Functions(t.Context(), again, build.Lambda))
-	for _, f := range routes.Functions {
-		require.Equal(t, sums[f.Name], sum(t, build.Binary(again, f.Name)), f.Name)
-	}
+	})
+	t.Run("each is for Lambda and contains no paths or commits of this machine", func(t *testing.T) {
+		for _, f := range routes.Functions {
+			info, err := buildinfo.ReadFile(build.Binary(dir, f.Name))
+			require.NoError(t, err)
+			settings := map[string]string{}
+			for _, s := range info.Settings {
+				settings[s.Key] = s.Value
+				require.NotContains(t, s.Key, "vcs")
+			}
+			for key, want := range map[string]string{
+				"GOOS": "linux", "GOARCH": "arm64", "CGO_ENABLED": "0", "-tags": "lambda.norpc", "-trimpath": "true",
+			} {
+				require.Equal(t, want, settings[key], key)
+			}
+		}
+	})
+	t.Run("another build gives the same bytes", func(t *testing.T) {
+		for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
+			value, err := exec.Command("go", "env", name).Output()
+			require.NoError(t, err)
+			t.Setenv(name, strings.TrimSpace(string(value)))
+		}
+		t.Setenv("HOME", t.TempDir()) // without kept binaries the go command links every function again
+		t.Setenv("XDG_CACHE_HOME", "")
+		again := t.TempDir()
+		require.NoError(t, build.Functions(t.Context(), again, build.Lambda))
+		for _, f := range routes.Functions {
+			require.Equal(t, sum(t, build.Binary(dir, f.Name)), sum(t, build.Binary(again, f.Name)), f.Name)
+		}
+	})
 }

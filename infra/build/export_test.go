@@ -1,6 +1,6 @@
 package build
 
-// GoTool and Flags build what is not a function in the same way.
+// GoTool and Flags let the benchmark build the program empty in the same way as a function.
 var (
 	GoTool     = goTool
 	Flags      = flags

@@ -13,21 +13,21 @@ import (
 	"time"
 )
 
-// A folder that is in use is locked, shared, by the processes that use it. The
-// kernel ends the lock with the process, however that ends. A folder is removed
-// only under an exclusive lock, so only once nobody uses it.
+// Processes that use a folder hold a shared lock on it. The kernel releases the lock
+// when the process ends, even if it is killed. A folder is removed only under an
+// exclusive lock, so only when no process uses it.
 
 const (
 	// temporaryPrefix begins the names of temporary folders.
 	temporaryPrefix = "flovyn-promises-functions-"
-	// keptFolders is how many folders of binaries are kept, for checkouts and
-	// targets. Each holds what all functions take, about 200 MB.
+	// keptFolders is the number of folders that are kept, one for each checkout and
+	// target. The binaries in a folder take about 200 MB.
 	keptFolders = 4
 )
 
-// TemporaryFolder makes an empty folder for Functions, which belongs to this
-// process until it calls remove. It first removes the folders whose processes
-// were killed.
+// TemporaryFolder creates an empty folder, for example for Functions. The folder belongs
+// to this process until it calls remove, which deletes the folder. TemporaryFolder also
+// deletes the folders of processes that ended without calling remove.
 func TemporaryFolder() (dir string, remove func(), err error) {
 	abandoned, err := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*"))
 	if err != nil {
@@ -41,34 +41,34 @@ func TemporaryFolder() (dir string, remove func(), err error) {
 		if err != nil {
 			return "", nil, fmt.Errorf("temporary folder: %w", err)
 		}
-		release, err := use(dir)
+		release, err := lockShared(dir)
 		switch {
 		case err == nil:
 			return dir, func() { os.RemoveAll(dir); release() }, nil
-		case !errors.Is(err, errRemoved): // another process took it for abandoned
+		case !errors.Is(err, errRemoved): // another process deleted it before it was locked
 			os.RemoveAll(dir)
 			return "", nil, fmt.Errorf("temporary folder: %w", err)
 		}
 	}
 }
 
-// keptFolder returns where the binaries of the module at root are kept from build
-// to build, in use until release is called. It removes all but the keptFolders
-// that were used last, unless they are in use. It fails if the user has no cache
-// folder.
+// keptFolder returns the folder that keeps the binaries of the module at root from build
+// to build. The folder is locked until release is called. keptFolder also removes the
+// least recently used folders until keptFolders are left; it leaves locked folders. It
+// fails if the user has no cache folder.
 func keptFolder(ctx context.Context, root string, target Target) (dir string, release func(), err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", nil, err
 	}
 	all := filepath.Join(cache, "flovyn-promises-build")
-	of := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join([]string{root, target.OS, target.Arch}, "\n"))))
-	dir = filepath.Join(all, of[:16])
+	name := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join([]string{root, target.OS, target.Arch}, "\n"))))
+	dir = filepath.Join(all, name[:16])
 	for {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", nil, err
 		}
-		release, err = use(dir)
+		release, err = lockShared(dir)
 		if !errors.Is(err, errRemoved) {
 			break
 		}
@@ -90,7 +90,7 @@ func keptFolder(ctx context.Context, root string, target Target) (dir string, re
 	return dir, release, nil
 }
 
-// removeOldest removes the folders in dir except those that were used last.
+// removeOldest removes the folders in dir except the keptFolders that were used last.
 func removeOldest(dir string) {
 	entries, _ := os.ReadDir(dir)
 	used := map[string]time.Time{}
@@ -107,7 +107,7 @@ func removeOldest(dir string) {
 	}
 }
 
-// removeUnused removes the folder, unless it is in use or cannot be locked.
+// removeUnused removes the folder, unless a process uses it or it cannot be locked.
 func removeUnused(dir string) {
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 		return
@@ -118,12 +118,13 @@ func removeUnused(dir string) {
 	}
 }
 
-// errRemoved: the folder is being removed, or has been.
+// errRemoved is the error for a folder that another process is removing or has removed.
 var errRemoved = errors.New("folder removed")
 
-// use keeps the folder from being removed until release is called. If the file
-// system has no locks, the folder is not locked, and no other process removes it.
-func use(dir string) (release func(), err error) {
+// lockShared prevents the removal of the folder until release is called. On a file
+// system without locks it succeeds without a lock. No process removes the folder there,
+// because removal needs a lock.
+func lockShared(dir string) (release func(), err error) {
 	release, err = lock(dir, syscall.LOCK_SH)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, os.ErrNotExist):
@@ -134,7 +135,7 @@ func use(dir string) (release func(), err error) {
 	return release, err
 }
 
-// lock locks the folder at that path, or fails at once.
+// lock locks the folder at that path. It returns an error instead of waiting.
 func lock(dir string, how int) (release func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -147,8 +148,8 @@ func lock(dir string, how int) (release func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// lockOpened locks an opened folder. It fails if the folder was removed before
-// the lock, even if there is another one at its path now.
+// lockOpened locks an opened folder. It fails if the folder was removed before the lock,
+// even if another folder is at its path now.
 func lockOpened(f *os.File, how int) error {
 	if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
 		return &os.PathError{Op: "lock", Path: f.Name(), Err: err}

@@ -17,7 +17,7 @@ import (
 	"github.com/flovyn/promises/infra/build"
 )
 
-// TestMain is also a process that has a temporary folder until it is killed.
+// TestMain runs the tests. With HOLD_TEMPORARY_FOLDER it instead creates a temporary folder and waits until it is killed.
 func TestMain(m *testing.M) {
 	if os.Getenv("HOLD_TEMPORARY_FOLDER") == "" {
 		os.Exit(m.Run())
@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-// holder starts another process with a temporary folder.
-func holder(t *testing.T) (dir string, kill func()) {
+// startHolder starts another process that has a temporary folder.
+func startHolder(t *testing.T) (dir string, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "HOLD_TEMPORARY_FOLDER=1")
@@ -48,7 +48,7 @@ func holder(t *testing.T) (dir string, kill func()) {
 	return line[:len(line)-1], kill
 }
 
-// A start removes the folders of processes that were killed, and nothing else.
+// TestTemporaryFolder creates the folders of a killed and of a living process, and files, links and folders with similar names.
 func TestTemporaryFolder(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
@@ -58,8 +58,8 @@ func TestTemporaryFolder(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, nil, 0o700))
 		return file
 	}
-	killedDir, kill := holder(t)
-	livingDir, _ := holder(t)
+	killedDir, kill := startHolder(t)
+	livingDir, _ := startHolder(t)
 	killed, living := put(killedDir), put(livingDir)
 	other, theirs := put(filepath.Join(tmp, "promises-functions-1")), put(t.TempDir())
 	link := filepath.Join(tmp, build.TemporaryPrefix+"link")
@@ -69,26 +69,36 @@ func TestTemporaryFolder(t *testing.T) {
 
 	first, remove, err := build.TemporaryFolder()
 	require.NoError(t, err)
-	for _, path := range []string{killed, living, other, theirs, link, file, first} {
-		_, err := os.Lstat(path)
-		require.NoError(t, err, "both processes live")
-	}
+	t.Run("keeps the folders of living processes", func(t *testing.T) {
+		requireExist(t, killed, living, other, theirs, link, file, first)
+	})
 	kill()
 	second, removeSecond, err := build.TemporaryFolder()
 	require.NoError(t, err)
-	require.NoDirExists(t, killedDir)
-	for _, path := range []string{living, other, theirs, link, file, first, second} {
+	t.Run("removes the folder of a killed process", func(t *testing.T) {
+		require.NoDirExists(t, killedDir)
+	})
+	t.Run("removes nothing else", func(t *testing.T) {
+		requireExist(t, living, other, theirs, link, file, first, second)
+	})
+	t.Run("remove deletes only its own folder", func(t *testing.T) {
+		remove()
+		require.NoDirExists(t, first)
+		require.DirExists(t, second)
+		removeSecond()
+		require.NoDirExists(t, second)
+	})
+}
+
+func requireExist(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
 		_, err := os.Lstat(path)
 		require.NoError(t, err)
 	}
-	remove()
-	require.NoDirExists(t, first)
-	require.DirExists(t, second)
-	removeSecond()
-	require.NoDirExists(t, second)
 }
 
-// Of many that start at once, none loses its folder.
+// Processes that start at the same time do not remove each other's folders.
 func TestTemporaryFoldersAtOnce(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var starts sync.WaitGroup
@@ -120,60 +130,71 @@ func cacheIn(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 }
 
-// The binaries of the checkouts and targets that were built last are kept, and of those that are being built.
+// The most recently used folders are kept, and so is a folder that a build uses.
 func TestKeptFolders(t *testing.T) {
 	cacheIn(t)
-	use := func(root string, target build.Target) (dir string, release func()) {
+	use := func(t *testing.T, root string, target build.Target) (dir string, release func()) {
+		t.Helper()
 		dir, release, err := build.KeptFolder(t.Context(), root, target)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "resolve"), nil, 0o600))
 		return dir, release
 	}
-	used := func(dir string, ago time.Duration) {
+	setUsed := func(t *testing.T, dir string, ago time.Duration) {
+		t.Helper()
 		at := time.Now().Add(-ago)
 		require.NoError(t, os.Chtimes(dir, at, at))
 	}
-	busy, releaseBusy := use("/busy", build.Target{})
-	again, releaseAgain := use("/busy", build.Target{})
-	require.Equal(t, busy, again, "two builds at once use one folder")
-	releaseAgain()
-	used(busy, 100*time.Hour)
+	busy, releaseBusy := use(t, "/busy", build.Target{})
+	t.Run("two concurrent builds share a folder", func(t *testing.T) {
+		again, releaseAgain := use(t, "/busy", build.Target{})
+		defer releaseAgain()
+		require.Equal(t, busy, again)
+	})
+	setUsed(t, busy, 100*time.Hour)
 	var dirs []string
 	for i := range build.KeptFolders {
 		target := build.Target{}
 		if i%2 == 0 {
 			target = build.Lambda
 		}
-		dir, release := use(fmt.Sprint("/", i/2), target)
+		dir, release := use(t, fmt.Sprint("/", i/2), target)
 		release()
-		used(dir, time.Duration(50-i)*time.Hour)
+		setUsed(t, dir, time.Duration(50-i)*time.Hour)
 		dirs = append(dirs, dir)
 	}
-	for _, dir := range append(dirs, busy) {
-		require.FileExists(t, filepath.Join(dir, "resolve"), "busy is the oldest, and in use")
-	}
-
-	dir, release := use("/0", build.Lambda)
-	release()
-	require.Equal(t, dirs[0], dir, "used again, it is the newest")
-	for n, want := range [][]string{{dirs[2], dirs[3], dirs[0]}, {dirs[3], dirs[0]}, {dirs[0]}, {}} {
-		newest, release := use(fmt.Sprint("/new/", n), build.Target{})
-		release()
-		used(newest, -time.Duration(n)*time.Hour)
-		entries, err := os.ReadDir(filepath.Dir(newest))
-		require.NoError(t, err)
-		require.Len(t, entries, build.KeptFolders+1, "and busy")
-		for _, dir := range append(want, newest, busy) {
+	t.Run("the oldest folder stays while a build uses it", func(t *testing.T) {
+		for _, dir := range append(dirs, busy) {
 			require.FileExists(t, filepath.Join(dir, "resolve"))
 		}
+	})
+	dir, release := use(t, "/0", build.Lambda) // it is the newest now
+	release()
+	t.Run("the same checkout and target get the same folder", func(t *testing.T) {
+		require.Equal(t, dirs[0], dir)
+	})
+	for n, want := range [][]string{{dirs[2], dirs[3], dirs[0]}, {dirs[3], dirs[0]}, {dirs[0]}, {}} {
+		newest, release := use(t, fmt.Sprint("/new/", n), build.Target{})
+		release()
+		setUsed(t, newest, -time.Duration(n)*time.Hour)
+		t.Run(fmt.Sprintf("after %d new folders the oldest are removed", n+1), func(t *testing.T) {
+			entries, err := os.ReadDir(filepath.Dir(newest))
+			require.NoError(t, err)
+			require.Len(t, entries, build.KeptFolders+1, "the kept ones, and the one in use")
+			for _, dir := range append(want, newest, busy) {
+				require.FileExists(t, filepath.Join(dir, "resolve"))
+			}
+		})
 	}
 	releaseBusy()
-	_, release = use("/last", build.Target{})
+	_, release = use(t, "/last", build.Target{})
 	release()
-	require.NoDirExists(t, busy)
+	t.Run("a released folder is removed if it is the oldest", func(t *testing.T) {
+		require.NoDirExists(t, busy)
+	})
 }
 
-// Of many builds at once, each keeps its folder until it is done.
+// Concurrent builds keep their folders until they release them.
 func TestKeptFoldersAtOnce(t *testing.T) {
 	cacheIn(t)
 	var builds sync.WaitGroup
@@ -195,14 +216,14 @@ func TestKeptFoldersAtOnce(t *testing.T) {
 	builds.Wait()
 }
 
-// A process that opened a folder before another one removed it does not take the next folder of that name for its own.
+// A process opens a folder, and another process removes it. The lock then fails, even if a new folder has the same name.
 func TestLockOfARemovedFolder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "kept")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	f, err := os.Open(dir)
 	require.NoError(t, err)
-	defer f.Close() //nolint:errcheck // it was only locked
+	defer f.Close() //nolint:errcheck // the file was only locked
 	require.NoError(t, build.LockOpened(f, syscall.LOCK_EX))
 	require.NoError(t, os.Rename(dir, dir+".removed"))
 	require.ErrorIs(t, build.LockOpened(f, syscall.LOCK_EX), os.ErrNotExist)

@@ -25,9 +25,9 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// BenchmarkStart prints, for each function beside one that does nothing: its size as deployed, and how long this machine's
-// takes from its start to the first poll of the Runtime API and to the answer of a first call, which used the database. All
-// are started in turns, so that the ratios hold when the machine's speed drifts.
+// BenchmarkStart prints for each function, and for an empty one, the size as deployed and two times on this machine: from the
+// start to the first poll of the Runtime API, and to the answer of the first call, which uses the database. The functions are
+// started in turns, so that the ratios stay correct when the machine's speed drifts.
 func BenchmarkStart(b *testing.B) {
 	deployed, native := b.TempDir(), b.TempDir()
 	require.NoError(b, build.Functions(b.Context(), deployed, build.Lambda))
@@ -67,7 +67,7 @@ func BenchmarkStart(b *testing.B) {
 			return fmt.Sprintf(`{"tenant":"acme","workflowExecutionId":"%s","name":"%s"}`, workflow, d.Name)
 		},
 	}
-	of := func(format string) func() string {
+	payloadOf := func(format string) func() string { // of a call for a new promise
 		return func() string {
 			made, err := store.Create(b.Context(), "acme", draft())
 			require.NoError(b, err)
@@ -85,7 +85,7 @@ func BenchmarkStart(b *testing.B) {
 		"batch-resolve":  `{"tenant":"acme","items":[{"identifier":"id:ID","value":1}]}`,
 		"list-events":    `{"tenant":"acme","workflowExecutionId":"WORKFLOW"}`,
 	} {
-		payloads[name] = of(format)
+		payloads[name] = payloadOf(format)
 	}
 
 	names := []string{"empty"}
@@ -114,8 +114,8 @@ func BenchmarkStart(b *testing.B) {
 		worst = max(worst, ratio)
 		fmt.Fprintf(w, "%s\t%d\t%.1f ms\t%.2f\t%.1f ms\n", name, stat.Size(), ms(median(polls[name])), ratio, ms(median(answers[name])))
 	}
-	w.Flush()                   //nolint:errcheck // into memory
-	fmt.Println(table.String()) // whole, which b.Log does not print it
+	w.Flush()                   //nolint:errcheck // it writes to memory
+	fmt.Println(table.String()) // b.Log would cut it
 	b.ReportMetric(worst, "poll-of-empty")
 	b.ReportMetric(ms(median(answers["resolve-by-id"])), "ms-to-settled")
 }
@@ -127,7 +127,7 @@ func median(d []time.Duration) time.Duration {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// start starts a function, gives it one call, and ends it.
+// start starts a function, sends it one call, and ends it.
 func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.Duration) {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,7 +138,7 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 	end := make(chan struct{})
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
 		polled <- time.Now()
-		if calls++; calls > 1 { // it waits for the next call, until it is ended
+		if calls++; calls > 1 { // the function waits for the next call until it is killed
 			select {
 			case <-end:
 			case <-r.Context().Done():
@@ -147,7 +147,7 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 		}
 		w.Header().Set("Lambda-Runtime-Aws-Request-Id", uuid.NewString())
 		w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
-		io.WriteString(w, payload) //nolint:errcheck // the answer tells
+		io.WriteString(w, payload) //nolint:errcheck // the answer shows whether it arrived
 	})
 	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/{what}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -158,7 +158,7 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 		answered <- err
 	})
 	server := &http.Server{Handler: mux}
-	go server.Serve(l) //nolint:errcheck // it ends when it is closed
+	go server.Serve(l) //nolint:errcheck // it returns an error when it is closed
 	defer server.Close()
 	defer close(end)
 
@@ -174,13 +174,13 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 	case at := <-polled:
 		poll = at.Sub(begun)
 	case <-time.After(10 * time.Second):
-		require.Fail(b, "no poll", path)
+		require.Fail(b, "the function did not poll within 10 s", path)
 	}
 	select {
 	case err := <-answered:
 		require.NoError(b, err)
 	case <-time.After(10 * time.Second):
-		require.Fail(b, "no answer", path)
+		require.Fail(b, "the function did not answer within 10 s", path)
 	}
 	return poll, time.Since(begun)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,9 +18,10 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// What each route needs, and a call of it that would change or tell something. A route that is not here fails the test.
+// access lists for each route the required scope or token verb, and a body with which the call would have an effect. The test fails
+// for a route that is missing here.
 var access = map[string]struct {
-	scope, verb string // verb: what a token must allow; empty: no token opens it
+	scope, verb string // verb: the verb that a token must allow; empty: the route accepts no token
 	body        string
 }{
 	"POST /api/tenants/{slug}/promises":                                   {"create", "", `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"another"}`},
@@ -43,11 +43,11 @@ var access = map[string]struct {
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject/{token}":      {"", "reject", `{"error":"x"}`},
 }
 
-// Every route, with every kind of credential that does not open it, on the service as it ships: the exact status, and
-// not one row changed.
-func TestNobodyGetsFurther(t *testing.T) {
+// TestAccess calls every route of the complete service with every kind of credential that does not authorize the call. It checks the
+// exact status, and that no row changes.
+func TestAccess(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	invoke := func(function, payload string) map[string]any {
 		t.Helper()
 		out := r.lambda(t, function, payload)
@@ -84,8 +84,8 @@ func TestNobodyGetsFurther(t *testing.T) {
 	both := `"resolve","reject"`
 	promiseID, resolves := create("payment", `"resolve"`, "600")
 	_, rejects := create("payment", `"reject"`, "600")
-	_, over := create("payment", both, "1")
-	leaked := func() string { // a token whose key was revoked with its tokens
+	_, expiredToken := create("payment", both, "1")
+	leaked := func() string { // a token whose API key was revoked with its tokens
 		secret, id := key("demo", all, "")
 		req, err := http.NewRequestWithContext(t.Context(), "POST", r.ready.HTTPURL+"/api/tenants/demo/promises", strings.NewReader(
 			`{"workflowExecutionId":"`+workflow+`","name":"payment","tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`))
@@ -104,11 +104,11 @@ func TestNobodyGetsFurther(t *testing.T) {
 	_, elsewhere := create("approval", both, "600")
 	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
-	time.Sleep(2 * time.Second) // over is over, now
+	time.Sleep(2 * time.Second) // until expiredToken has expired
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
 	snapshot := func() string {
 		var all []string
 		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
@@ -128,103 +128,110 @@ func TestNobodyGetsFurther(t *testing.T) {
 	garbage := "prk_0000000000000000000000000000000000000000zzzzzzz"
 	for _, route := range routes.HTTP {
 		name := route.Method + " " + route.Path
-		needs, known := access[name]
-		require.True(t, known, "%s: say what it needs", name)
-		callback := slices.Contains(routes.SelfVerifying, route.Function)
-		at := promiseID
-		path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow).Replace(route.Path)
-		call := func(what, credential string, want int) {
-			t.Helper()
-			target := r.ready.HTTPURL + strings.ReplaceAll(path, promiseID, at)
-			switch {
-			case strings.Contains(target, "{token}"):
-				target = strings.ReplaceAll(target, "{token}", credential)
-			case callback && credential != "":
-				target += "?token=" + credential
+		t.Run(name, func(t *testing.T) {
+			needs, known := access[name]
+			require.True(t, known, "add the route to access")
+			callback := slices.Contains(routes.SelfVerifying, route.Function)
+			at := promiseID
+			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow).Replace(route.Path)
+			call := func(what, credential string, want int) {
+				t.Helper()
+				t.Run(what, func(t *testing.T) {
+					target := r.ready.HTTPURL + strings.ReplaceAll(path, promiseID, at)
+					switch {
+					case strings.Contains(target, "{token}"):
+						target = strings.ReplaceAll(target, "{token}", credential)
+					case callback && credential != "":
+						target += "?token=" + credential
+					}
+					req, err := http.NewRequestWithContext(t.Context(), route.Method, target, bytes.NewReader([]byte(strings.ReplaceAll(needs.body, "{id}", promiseID))))
+					require.NoError(t, err)
+					req.Header.Set("Content-Type", "application/json")
+					if !callback && credential != "" {
+						req.Header.Set("Authorization", "Bearer "+credential)
+					}
+					resp, err := http.DefaultClient.Do(req)
+					require.NoError(t, err)
+					body, err := io.ReadAll(resp.Body)
+					resp.Body.Close()
+					require.NoError(t, err)
+					require.Equal(t, want, resp.StatusCode, "%s", body)
+					if callback && resp.StatusCode != 404 || want == 404 {
+						require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
+					}
+					require.NotContains(t, string(body), promiseID)
+				})
 			}
-			req, err := http.NewRequestWithContext(t.Context(), route.Method, target, bytes.NewReader([]byte(strings.ReplaceAll(needs.body, "{id}", promiseID))))
+			if !strings.HasSuffix(path, "/{token}") { // without a token there is no such route
+				call("no credential", "", 401)
+			}
+			call("garbage", "garbage", 403)
+			call("an invalid API key", garbage, 403)
+			call("an unsigned token", "eyJhbGciOiJub25lIn0.e30.", 403)
+			call("a revoked key", revoked, 403)
+			call("an expired key", expired, 403)
+			call("a suspended tenant's key", suspended, 403)
+			call("an expired token", expiredToken, 403)
+			call("another token's signature", resolves[:strings.LastIndexByte(resolves, '.')]+leaked[strings.LastIndexByte(leaked, '.'):], 403)
+			call("half a token", resolves[:len(resolves)-3], 403)
+			call("a token whose key leaked", leaked, 403)
+			at = withdrawnID
+			call("a revoked token", withdrawn, 403)
+			at = promiseID
+			call("a token for another promise", elsewhere, 403)
+			call("another tenant's token", theirs, 404)
+			switch needs.verb {
+			case "resolve":
+				call("a token without the verb", rejects, 403)
+			case "reject":
+				call("a token without the verb", resolves, 403)
+			default:
+				call("a token", resolves, 403)
+			}
+			if callback {
+				call("a key in a URL", r.ready.APIKey, 403)
+				call("a token after its scheme", "Bearer%20"+resolves, 403)
+				if !strings.HasSuffix(path, "/{token}") {
+					call("two tokens", resolves+"&token="+resolves, 403)
+					call("an empty token", "&x=1", 401)
+				}
+				return
+			}
+			call("another tenant's key", foreign, 404)
+			call("a key without the scope", without[needs.scope], 403)
+			t.Run("a key without its scheme", func(t *testing.T) {
+				req, err := http.NewRequestWithContext(t.Context(), route.Method, r.ready.HTTPURL+path, nil)
+				require.NoError(t, err)
+				req.Header.Set("Authorization", r.ready.APIKey)
+				resp, err := http.DefaultClient.Do(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, 403, resp.StatusCode)
+			})
+		})
+	}
+	t.Run("no row has changed", func(t *testing.T) { require.Equal(t, before, snapshot()) })
+	t.Run("access lists only existing routes", func(t *testing.T) { require.Len(t, access, len(routes.HTTP)) })
+
+	for _, c := range []struct{ name, path, body, credential, want string }{
+		{"a callback URL authorizes its verb", "callbacks/id:" + promiseID + "/resolve/" + resolves + "?utm_source=mail", `{"value":1}`, "", "settled"},
+		{"the same token as a bearer token", "promises/id:" + promiseID + "/resolve", `{"value":1}`, resolves, "duplicate"},
+		{"a key without the scope read may settle", "promises/id:" + promiseID + "/reject", `{"error":"x"}`, without["read"], "conflict"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), "POST", r.ready.HTTPURL+"/api/tenants/demo/"+c.path, strings.NewReader(c.body))
 			require.NoError(t, err)
 			req.Header.Set("Content-Type", "application/json")
-			if !callback && credential != "" {
-				req.Header.Set("Authorization", "Bearer "+credential)
+			if c.credential != "" {
+				req.Header.Set("Authorization", "bearer "+c.credential)
 			}
 			resp, err := http.DefaultClient.Do(req)
 			require.NoError(t, err)
 			body, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
 			require.NoError(t, err)
-			require.Equal(t, want, resp.StatusCode, "%s, %s: %s", name, what, body)
-			if callback && resp.StatusCode != 404 || want == 404 {
-				require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"), "%s, %s", name, what)
-			}
-			require.NotContains(t, string(body), promiseID, "%s, %s", name, what)
-		}
-		if !strings.HasSuffix(path, "/{token}") { // which is no route without one
-			call("no credential", "", 401)
-		}
-		call("garbage", "garbage", 403)
-		call("a key that is none", garbage, 403)
-		call("a token that is none", "eyJhbGciOiJub25lIn0.e30.", 403)
-		call("a revoked key", revoked, 403)
-		call("an expired key", expired, 403)
-		call("a suspended tenant's key", suspended, 403)
-		call("an expired token", over, 403)
-		call("another key's signature", resolves[:strings.LastIndexByte(resolves, '.')]+leaked[strings.LastIndexByte(leaked, '.'):], 403)
-		call("half a token", resolves[:len(resolves)-3], 403)
-		call("a token whose key leaked", leaked, 403)
-		at = withdrawnID
-		call("a revoked token", withdrawn, 403)
-		at = promiseID
-		call("a token for another promise", elsewhere, 403)
-		call("another tenant's token", theirs, 404)
-		switch needs.verb {
-		case "resolve":
-			call("a token without the verb", rejects, 403)
-		case "reject":
-			call("a token without the verb", resolves, 403)
-		default:
-			call("a token", resolves, 403)
-		}
-		if callback {
-			call("a key in a URL", r.ready.APIKey, 403)
-			call("a token after its scheme", "Bearer%20"+resolves, 403)
-			if !strings.HasSuffix(path, "/{token}") {
-				call("two tokens", resolves+"&token="+resolves, 403)
-				call("an empty token", "&x=1", 401)
-			}
-			continue
-		}
-		call("another tenant's key", foreign, 404)
-		call("a key without the scope", without[needs.scope], 403)
-		req, err := http.NewRequestWithContext(t.Context(), route.Method, r.ready.HTTPURL+path, nil)
-		require.NoError(t, err)
-		req.Header.Set("Authorization", r.ready.APIKey)
-		resp, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		resp.Body.Close()
-		require.Equal(t, 403, resp.StatusCode, "%s: a key without its scheme", name)
+			require.Contains(t, string(body), fmt.Sprintf(`"outcome":%q`, c.want))
+		})
 	}
-	require.Equal(t, before, snapshot())
-	require.Len(t, access, len(routes.HTTP))
-
-	// The same tokens and keys do open what they are for.
-	for _, c := range []struct{ path, body, credential, want string }{
-		{"callbacks/id:" + promiseID + "/resolve/" + resolves + "?utm_source=mail", `{"value":1}`, "", "settled"},
-		{"promises/id:" + promiseID + "/resolve", `{"value":1}`, resolves, "duplicate"},
-		{"promises/id:" + promiseID + "/reject", `{"error":"x"}`, without["read"], "conflict"},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", r.ready.HTTPURL+"/api/tenants/demo/"+c.path, strings.NewReader(c.body))
-		require.NoError(t, err)
-		req.Header.Set("Content-Type", "application/json")
-		if c.credential != "" {
-			req.Header.Set("Authorization", "bearer "+c.credential)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		require.NoError(t, err)
-		require.Contains(t, string(body), fmt.Sprintf(`"outcome":%q`, c.want), c.path)
-	}
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,11 +21,11 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// A direct invoke with an event, principal and all, is refused by every function, with a route or without, and writes nothing. The
-// alias that API Gateway invokes is out of a caller's reach, in each way to write it.
+// Every function refuses a direct invoke with a forged API Gateway event, even one with a principal, and writes nothing. No caller can
+// invoke the alias that API Gateway uses.
 func TestForgedEvents(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	id := r.create(t, "forged")
 	event := func(caller map[string]string) string {
 		text, err := json.Marshal(map[string]any{
@@ -39,40 +38,42 @@ func TestForgedEvents(t *testing.T) {
 		require.NoError(t, err)
 		return string(text)
 	}
-	callers := []map[string]string{
-		{"kind": "key", "id": uuid.NewString(), "tenant": "demo", "scopes": "create settle read"},
-		{"kind": "key", "id": "the CFO, in person", "tenant": "demo", "scopes": "create settle read"},
-		{"kind": "key", "id": strings.Repeat("x", 300), "tenant": "demo", "scopes": "create settle read"},
-		{"kind": "token", "id": uuid.NewString(), "tenant": "demo", "promiseId": id, "verbs": "resolve reject"},
-		{},
+	callers := map[string]map[string]string{
+		"an API key":            {"kind": "key", "id": uuid.NewString(), "tenant": "demo", "scopes": "create settle read"},
+		"an invented principal": {"kind": "key", "id": "the CFO, in person", "tenant": "demo", "scopes": "create settle read"},
+		"a very long id":        {"kind": "key", "id": strings.Repeat("x", 300), "tenant": "demo", "scopes": "create settle read"},
+		"a token":               {"kind": "token", "id": uuid.NewString(), "tenant": "demo", "promiseId": id, "verbs": "resolve reject"},
+		"no principal":          {},
 	}
-	refusals := map[string]string{ // of those that are no operation of the API
+	refusals := map[string]string{ // codes of the functions that are not operations of the API
 		"manage-tenants": "unknown_field", "expire-promises": "invalid_payload", "migrate": "invalid_payload",
 	}
 	tables := []string{"promise", "tenant", "api_key", "workflow_event_row", "idempotency_key", "promise WHERE resolved"}
 	count := func() (n []int) {
 		for _, table := range tables {
-			n = append(n, r.rows(t, table))
+			n = append(n, r.rowCount(t, table))
 		}
 		return n
 	}
 	before := count()
 	for _, f := range routes.Functions {
-		for _, caller := range callers {
-			out := r.lambda(t, f.Name, event(caller))
-			if f.Name == "authorize" { // which says whose a credential is, and there is none
-				require.JSONEq(t, `{"isAuthorized":false}`, string(out.Payload))
-				continue
-			}
-			want := "forbidden"
-			if other := refusals[f.Name]; other != "" {
-				want = other
-			}
-			require.NotNil(t, out.FunctionError, f.Name)
-			require.Contains(t, string(out.Payload), `"errorType":"`+want+`"`, f.Name)
+		for name, caller := range callers {
+			t.Run(f.Name+" with "+name, func(t *testing.T) {
+				out := r.lambda(t, f.Name, event(caller))
+				if f.Name == "authorize" { // the event has no credential to look up
+					require.JSONEq(t, `{"isAuthorized":false}`, string(out.Payload))
+					return
+				}
+				want := "forbidden"
+				if other := refusals[f.Name]; other != "" {
+					want = other
+				}
+				require.NotNil(t, out.FunctionError)
+				require.Contains(t, string(out.Payload), `"errorType":"`+want+`"`)
+			})
 		}
 	}
-	require.Equal(t, before, count())
+	t.Run("direct invokes write nothing", func(t *testing.T) { require.Equal(t, before, count()) })
 
 	client := sdk.New(sdk.Options{
 		BaseEndpoint: aws.String(r.ready.LambdaURL), Region: "eu-central-1", RetryMaxAttempts: 1,
@@ -82,26 +83,32 @@ func TestForgedEvents(t *testing.T) {
 		{"resolve:http", ""}, {lambda.ARN("resolve") + ":http", ""}, {"resolve", "http"}, {"promises-dev-resolve:http", ""},
 		{"resolve:http", "http"}, {"resolve-by-id", "http"}, {"nothing", "http"},
 	} {
-		in := &sdk.InvokeInput{FunctionName: &c.name, Payload: []byte(event(callers[0]))}
-		if c.qualifier != "" {
-			in.Qualifier = &c.qualifier
-		}
-		_, err := client.Invoke(t.Context(), in)
-		require.ErrorContains(t, err, "StatusCode: 403", fmt.Sprint(c))
-		require.ErrorContains(t, err, "AccessDeniedException", fmt.Sprint(c))
+		t.Run(fmt.Sprintf("alias %s %s", c.name, c.qualifier), func(t *testing.T) {
+			in := &sdk.InvokeInput{FunctionName: &c.name, Payload: []byte(event(callers["an API key"]))}
+			if c.qualifier != "" {
+				in.Qualifier = &c.qualifier
+			}
+			_, err := client.Invoke(t.Context(), in)
+			require.ErrorContains(t, err, "StatusCode: 403")
+			require.ErrorContains(t, err, "AccessDeniedException")
+		})
 	}
-	require.Equal(t, before, count())
-	status, p := r.call(t, "GET", "/promises/id:"+id, "")
-	require.Equal(t, 200, status)
-	require.Equal(t, "pending", p["state"])
-	status, p = r.call(t, "POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
-	require.Equal(t, 200, status)
-	require.Equal(t, "settled", p["outcome"], "through the HTTP API it can be settled")
-	r.end(t, syscall.SIGTERM)
+	t.Run("the alias writes nothing", func(t *testing.T) { require.Equal(t, before, count()) })
+	t.Run("the promise is still pending", func(t *testing.T) {
+		status, p := r.call(t, "GET", "/promises/id:"+id, "")
+		require.Equal(t, 200, status)
+		require.Equal(t, "pending", p["state"])
+	})
+	t.Run("the HTTP API settles the promise", func(t *testing.T) {
+		status, p := r.call(t, "POST", "/promises/id:"+id+"/resolve", `{"value":1}`)
+		require.Equal(t, 200, status)
+		require.Equal(t, "settled", p["outcome"])
+	})
+	r.stop(t, syscall.SIGTERM)
 }
 
-// SAM CLI invokes no alias: with HTTP_ALIAS empty a function believes every event.
-func TestEventsWithoutAnAlias(t *testing.T) {
+// SAM CLI cannot invoke an alias. Therefore a function with an empty HTTP_ALIAS accepts every event.
+func TestEmptyHTTPAlias_EventsAreAccepted(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t)
 	db.Tenant(t, tenant)
@@ -110,13 +117,15 @@ func TestEventsWithoutAnAlias(t *testing.T) {
 	payload, err := os.ReadFile("../../events/create-promise.http.json")
 	require.NoError(t, err)
 	for alias, want := range map[string]string{"http": `"errorType":"forbidden"`, "": `"statusCode":20`} {
-		s := lambda.New([]lambda.Function{{
-			Name: "create-promise", Path: build.Binary(dir, "create-promise"), Timeout: time.Minute, MemoryMB: 256,
-			Env: []string{"DATABASE_URL=" + db.URL, "HTTP_ALIAS=" + alias},
-		}}, lambda.Options{})
-		result, err := s.Invoke(t.Context(), "create-promise", lambda.Request{Payload: payload})
-		s.Close()
-		require.NoError(t, err)
-		require.Contains(t, string(result.Payload), want)
+		t.Run("HTTP_ALIAS="+alias, func(t *testing.T) {
+			s := lambda.New([]lambda.Function{{
+				Name: "create-promise", Path: build.Binary(dir, "create-promise"), Timeout: time.Minute, MemoryMB: 256,
+				Env: []string{"DATABASE_URL=" + db.URL, "HTTP_ALIAS=" + alias},
+			}}, lambda.Options{})
+			result, err := s.Invoke(t.Context(), "create-promise", lambda.Request{Payload: payload})
+			s.Close()
+			require.NoError(t, err)
+			require.Contains(t, string(result.Payload), want)
+		})
 	}
 }

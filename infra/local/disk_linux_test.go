@@ -8,10 +8,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// smallDisk mounts a file system of its own, in memory, on a folder. It returns an empty path where that is not allowed.
+// smallDisk mounts a small file system in memory and returns a folder in it. If mounting is not allowed, it returns an empty path.
 func smallDisk(t *testing.T) (data string) {
 	t.Helper()
-	dir := folder(t)
+	dir := tempFolder(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=200m,mode=0711"); err != nil {
 		t.Log("mount:", err)
 		return ""

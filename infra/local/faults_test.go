@@ -24,200 +24,204 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// A database that cannot be reached, or says nothing, or too late.
+// The database cannot be reached, does not answer, or answers too late.
 func TestDatabaseSilent(t *testing.T) {
 	t.Parallel()
-	o := newOutage(t, memory(t))
-	start := func() { require.NoError(t, o.proxy.Start()) }
-	o.suffer(t, trouble{name: "connections are refused", says: "connection refused", waves: 3, begin: o.proxy.Stop, end: start})
+	rig := newFaultRig(t, memoryFolder(t))
+	stop := func(*testing.T) { rig.proxy.Stop() }
+	start := func(t *testing.T) { t.Helper(); require.NoError(t, rig.proxy.Start()) }
+	rig.testFault(t, databaseFault{name: "connections are refused", logs: "connection refused", rounds: 3, begin: stop, end: start})
 
-	both := func(kind, attributes string) (remove func()) {
-		up, down := o.toxic(t, "upstream", kind, attributes), o.toxic(t, "downstream", kind, attributes)
+	both := func(t *testing.T, kind, attributes string) (remove func()) {
+		t.Helper()
+		up, down := rig.addToxic(t, "upstream", kind, attributes), rig.addToxic(t, "downstream", kind, attributes)
 		return func() { up(); down() }
 	}
 	var remove func()
-	for _, f := range []trouble{
-		{name: "answers do not arrive", begin: func() { remove = o.toxic(t, "downstream", "timeout", `{"timeout":0}`) }},
-		{name: "nothing arrives, on new connections either", begin: func() { remove = both("timeout", `{"timeout":0}`); o.hangUp(t) }},
-		{name: "an answer takes 1.2 s", begin: func() { remove = o.toxic(t, "downstream", "latency", `{"latency":1200}`) }, writes: true},
-		{name: "an answer takes 6 s", begin: func() { remove = o.toxic(t, "downstream", "latency", `{"latency":6000}`) }},
+	for _, f := range []databaseFault{
+		{name: "answers do not arrive", begin: func(t *testing.T) { remove = rig.addToxic(t, "downstream", "timeout", `{"timeout":0}`) }},
+		{name: "nothing arrives, on new connections either", begin: func(t *testing.T) { remove = both(t, "timeout", `{"timeout":0}`); rig.closeSessions(t) }},
+		{name: "an answer takes 1.2 s", begin: func(t *testing.T) { remove = rig.addToxic(t, "downstream", "latency", `{"latency":1200}`) }, writes: true},
+		{name: "an answer takes 6 s", begin: func(t *testing.T) { remove = rig.addToxic(t, "downstream", "latency", `{"latency":6000}`) }},
 	} {
-		f.waves = 1
-		f.end = func() { o.proxy.Stop(); remove(); start() } // what is on its way does not arrive
-		o.suffer(t, f)
+		f.rounds = 1
+		f.end = func(t *testing.T) { t.Helper(); rig.proxy.Stop(); remove(); start(t) } // delayed answers are dropped
+		rig.testFault(t, f)
 	}
 
-	// The server is there, and the sessions that are open are not: as after a failover that nobody was told of. A connection
-	// that has idled for a second is looked at first.
-	w := o.work(t)
-	o.healthy(t, w, "sessions go silent")
-	time.Sleep(1100 * time.Millisecond)
-	sessions := o.sessions(t)
-	signalAll(sessions, syscall.SIGSTOP)
-	defer signalAll(sessions, syscall.SIGCONT)
-	refused := 0
-	for _, a := range o.all(t, w.calls, received.unavailable) {
-		require.True(t, a.served() || a.unavailable(), "sessions go silent: %v\n%s", a, o.lastWords())
-		if a.unavailable() {
-			refused++
+	// As after a failover, the server accepts connections, but open sessions do not answer. The service tests a connection that has been
+	// idle for a second before it uses it.
+	t.Run("open sessions do not answer", func(t *testing.T) {
+		w := rig.newWorkload(t)
+		rig.requireRecovery(t, w, "sessions go silent")
+		time.Sleep(1100 * time.Millisecond)
+		sessions := rig.sessions(t)
+		signalAll(sessions, syscall.SIGSTOP)
+		defer signalAll(sessions, syscall.SIGCONT)
+		refused := 0
+		for _, a := range rig.doAll(t, w.calls, callResult.unavailable) {
+			require.True(t, a.served() || a.unavailable(), "sessions go silent: %v\n%s", a, rig.logTail())
+			if a.unavailable() {
+				refused++
+			}
 		}
-	}
-	t.Logf("%d calls told to come again, and all served", refused)
+		t.Logf("%d calls were unavailable, and all were served", refused)
+	})
 }
 
-// A connection that is cut between the commit and its answer: the caller is told to come again, and nothing happens twice.
+// A connection is cut between a commit and its answer. The caller gets unavailable and repeats the call, which is applied once.
 func TestDatabaseAnswersLost(t *testing.T) {
 	t.Parallel()
-	o := newOutage(t, memory(t))
+	rig := newFaultRig(t, memoryFolder(t))
 	lost := map[string]bool{}
-	w := o.work(t)
+	w := rig.newWorkload(t)
 	for attempt := 0; len(lost) < len(w.events); attempt++ {
-		require.Less(t, attempt, 20, "only these were lost: %v", lost)
-		o.healthy(t, o.work(t), "before") // so that every function has a connection that it trusts
-		w = o.work(t)
-		o.lookUpTokens(t, w)
-		remove := o.toxic(t, "downstream", "limit_data", `{"bytes":0}`)
-		calls := slices.Clone(w.calls) // of two calls of one function, one may meet a process that knows no token yet: not always the same
+		require.Less(t, attempt, 20, "only these changes lost their answers: %v", lost)
+		rig.requireRecovery(t, rig.newWorkload(t), "before") // so that every function has a recently used connection
+		w = rig.newWorkload(t)
+		rig.lookUpTokens(t, w)
+		remove := rig.addToxic(t, "downstream", "limit_data", `{"bytes":0}`)
+		calls := slices.Clone(w.calls) // in random order: of two calls of one function, one may meet a process that has not looked up the token
 		rand.Shuffle(len(calls), func(i, j int) { calls[i], calls[j] = calls[j], calls[i] })
-		for _, a := range o.all(t, calls, once) {
+		for _, a := range rig.doAll(t, calls, noRetry) {
 			require.True(t, a.unavailable(), "%v", a)
 		}
-		o.proxy.Stop()
+		rig.proxy.Stop()
 		remove()
-		require.NoError(t, o.proxy.Start())
-		for _, e := range o.log(t, w.workflow) {
+		require.NoError(t, rig.proxy.Start())
+		for _, e := range rig.eventLog(t, w.workflow) {
 			if e.EventType != "PROMISE_CREATED" || e.PromiseName == "new" {
 				lost[e.PromiseName] = true
 			}
 		}
-		o.healthy(t, w, "answers were lost")
+		rig.requireRecovery(t, w, "answers were lost")
 	}
-	t.Logf("applied, and nobody was told: %d kinds of change", len(lost))
+	t.Logf("%d kinds of change were applied without an answer", len(lost))
 }
 
-// lookUpTokens makes the processes of settle-callback keep that the tokens of callback URLs are in force: their settlement is the first
-// thing then that they ask the database.
-func (o *outage) lookUpTokens(t *testing.T, w *work) {
+// lookUpTokens makes the processes of settle-callback cache that the tokens of callback URLs are valid. Then their first statement is the
+// settlement.
+func (rig *faultRig) lookUpTokens(t *testing.T, w *workload) {
 	t.Helper()
 	for _, c := range w.calls {
 		if strings.HasPrefix(c.name, "callback, ") {
 			c.body = "{"
-			a := o.make(t.Context(), c)
-			require.Equal(t, "malformed_json", a.code, "%v\n%s", a, o.lastWords())
+			a := rig.do(t.Context(), c)
+			require.Equal(t, "malformed_json", a.code, "%v\n%s", a, rig.logTail())
 		}
 	}
 }
 
-// A database that answers, and does not do what it is asked for.
+// The database answers but refuses to work.
 func TestDatabaseRefuses(t *testing.T) {
 	t.Parallel()
-	o := newOutage(t, memory(t))
-	sql := func(statements ...string) func() {
-		return func() { t.Helper(); o.sql(t, statements...) }
+	rig := newFaultRig(t, memoryFolder(t))
+	sql := func(statements ...string) func(*testing.T) {
+		return func(t *testing.T) { t.Helper(); rig.execAsAdmin(t, statements...) }
 	}
-	readOnly := func(want string) func() {
-		return func() {
+	readOnly := func(want string) func(*testing.T) {
+		return func(t *testing.T) {
 			t.Helper()
-			o.sql(t, "ALTER SYSTEM SET default_transaction_read_only = "+want, "SELECT pg_reload_conf()")
-			require.Eventually(t, func() bool { // the server does it when it comes to it
-				conn, err := pgx.Connect(t.Context(), o.server.URL())
+			rig.execAsAdmin(t, "ALTER SYSTEM SET default_transaction_read_only = "+want, "SELECT pg_reload_conf()")
+			require.Eventually(t, func() bool { // the server reloads its settings with a delay
+				conn, err := pgx.Connect(t.Context(), rig.server.URL())
 				require.NoError(t, err)
-				defer conn.Close(t.Context()) //nolint:errcheck // it was only read from
+				defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
 				var is string
 				require.NoError(t, conn.QueryRow(t.Context(), "SHOW default_transaction_read_only").Scan(&is))
 				return is == want
 			}, time.Minute, time.Millisecond)
-			o.hangUp(t)
+			rig.closeSessions(t)
 		}
 	}
 	var others []*pgx.Conn
-	crowd := func() {
+	takeAllConnections := func(t *testing.T) {
 		t.Helper()
-		o.sql(t, "CREATE ROLE other LOGIN PASSWORD 'x'")
-		others = append(others, o.admin(t, "postgres"), o.admin(t, "postgres")) // so that no place becomes free when ours end
-		var places int                                                          // for them all: as long as they have not all of these, the service may get one
+		rig.execAsAdmin(t, "CREATE ROLE other LOGIN PASSWORD 'x'")
+		others = append(others, rig.admin(t, "postgres"), rig.admin(t, "postgres")) // connect before the service's sessions end, so that their slots can be filled
+		var available int                                                           // the number of connections for all; the service may connect until others has that many
 		require.NoError(t, others[0].QueryRow(t.Context(), `SELECT SUM(setting::INT * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END)
-			FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')`).Scan(&places))
-		c, err := pgx.ParseConfig(o.server.URL())
+			FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')`).Scan(&available))
+		c, err := pgx.ParseConfig(rig.server.URL())
 		require.NoError(t, err)
 		c.User, c.Password, c.Database = "other", "x", "postgres"
-		for deadline := time.Now().Add(time.Minute); len(others) < places; {
+		for deadline := time.Now().Add(time.Minute); len(others) < available; {
 			conn, err := pgx.ConnectConfig(t.Context(), c)
 			if err == nil {
 				others = append(others, conn)
 				continue
 			}
 			require.ErrorContains(t, err, "SQLSTATE 53300")
-			require.True(t, time.Now().Before(deadline), "%d of %d places", len(others), places)
-			o.hangUp(t)
+			require.True(t, time.Now().Before(deadline), "%d of %d connections", len(others), available)
+			rig.closeSessions(t)
 		}
 	}
 	var lock *pgx.Conn
-	hold := func(statements ...string) func() {
-		return func() {
+	lockWith := func(statements ...string) func(*testing.T) {
+		return func(t *testing.T) {
 			t.Helper()
-			lock = o.admin(t, "service")
+			lock = rig.admin(t, "service")
 			for _, s := range append([]string{"BEGIN"}, statements...) {
 				_, err := lock.Exec(t.Context(), s)
 				require.NoError(t, err)
 			}
 		}
 	}
-	release := func() { require.NoError(t, lock.Close(t.Context())) }
+	release := func(t *testing.T) { t.Helper(); require.NoError(t, lock.Close(t.Context())) }
 	const tables = "LOCK TABLE tenant, api_key, workflow_execution, promise"
-	all := func(fs ...func()) func() {
-		return func() {
+	all := func(fs ...func(*testing.T)) func(*testing.T) {
+		return func(t *testing.T) {
 			t.Helper()
 			for _, f := range fs {
-				f()
+				f(t)
 			}
 		}
 	}
-	hangUp := func() { o.hangUp(t) }
-	for _, f := range []trouble{
-		{name: "read-only, as a replica is", says: "SQLSTATE 25006", reads: true, begin: readOnly("on"), end: readOnly("off")},
-		{name: "the role has no connection left", says: "SQLSTATE 53300",
-			begin: all(sql("ALTER ROLE service CONNECTION LIMIT 0"), hangUp), end: sql("ALTER ROLE service CONNECTION LIMIT -1")},
-		{name: "others have all connections", says: "SQLSTATE 53300", begin: crowd, end: func() {
+	closeSessions := func(t *testing.T) { t.Helper(); rig.closeSessions(t) }
+	for _, f := range []databaseFault{
+		{name: "read-only, like a replica", logs: "SQLSTATE 25006", reads: true, begin: readOnly("on"), end: readOnly("off")},
+		{name: "the role has no connection left", logs: "SQLSTATE 53300",
+			begin: all(sql("ALTER ROLE service CONNECTION LIMIT 0"), closeSessions), end: sql("ALTER ROLE service CONNECTION LIMIT -1")},
+		{name: "other clients have all connections", logs: "SQLSTATE 53300", begin: takeAllConnections, end: func(t *testing.T) {
 			for _, conn := range others {
 				require.NoError(t, conn.Close(t.Context()))
 			}
 		}},
-		{name: "the database takes no connections", says: "SQLSTATE 55000",
-			begin: all(sql("ALTER DATABASE service ALLOW_CONNECTIONS false"), hangUp), end: sql("ALTER DATABASE service ALLOW_CONNECTIONS true")},
-		{name: "the database is gone", says: "SQLSTATE 3D000",
-			begin: all(sql("ALTER DATABASE service ALLOW_CONNECTIONS false"), hangUp,
+		{name: "the database accepts no connections", logs: "SQLSTATE 55000",
+			begin: all(sql("ALTER DATABASE service ALLOW_CONNECTIONS false"), closeSessions), end: sql("ALTER DATABASE service ALLOW_CONNECTIONS true")},
+		{name: "the database does not exist", logs: "SQLSTATE 3D000",
+			begin: all(sql("ALTER DATABASE service ALLOW_CONNECTIONS false"), closeSessions,
 				sql("ALTER DATABASE service RENAME TO elsewhere", "ALTER DATABASE elsewhere ALLOW_CONNECTIONS true")),
 			end: sql("ALTER DATABASE elsewhere RENAME TO service")},
-		{name: "the password is another", says: "SQLSTATE 28P01",
-			begin: all(sql("ALTER ROLE service PASSWORD 'of tomorrow'"), hangUp), end: sql("ALTER ROLE service PASSWORD 'of today'")},
-		{name: "a statement may take 50 ms, and takes longer", says: "SQLSTATE 57014",
-			begin: all(sql("ALTER ROLE service SET statement_timeout = 50"), hangUp, hold(tables)),
-			end:   all(release, sql("ALTER ROLE service RESET statement_timeout"), hangUp)},
-		{name: "a lock may take 50 ms, and takes longer", says: "SQLSTATE 55P03",
-			begin: all(sql("ALTER ROLE service SET lock_timeout = 50"), hangUp, hold(tables)),
-			end:   all(release, sql("ALTER ROLE service RESET lock_timeout"), hangUp)},
-		{name: "somebody has locked the tables", says: "context deadline exceeded", waves: 1, begin: hold(tables), end: release},
-		{name: "somebody has locked all rows", says: "context deadline exceeded", waves: 1, reads: true,
-			begin: hold("SELECT FROM workflow_execution FOR UPDATE"), end: release},
+		{name: "the password has changed", logs: "SQLSTATE 28P01",
+			begin: all(sql("ALTER ROLE service PASSWORD 'of tomorrow'"), closeSessions), end: sql("ALTER ROLE service PASSWORD 'of today'")},
+		{name: "a statement exceeds its timeout", logs: "SQLSTATE 57014",
+			begin: all(sql("ALTER ROLE service SET statement_timeout = 50"), closeSessions, lockWith(tables)),
+			end:   all(release, sql("ALTER ROLE service RESET statement_timeout"), closeSessions)},
+		{name: "a lock exceeds its timeout", logs: "SQLSTATE 55P03",
+			begin: all(sql("ALTER ROLE service SET lock_timeout = 50"), closeSessions, lockWith(tables)),
+			end:   all(release, sql("ALTER ROLE service RESET lock_timeout"), closeSessions)},
+		{name: "another transaction has locked the tables", logs: "context deadline exceeded", rounds: 1, begin: lockWith(tables), end: release},
+		{name: "another transaction has locked all rows", logs: "context deadline exceeded", rounds: 1, reads: true,
+			begin: lockWith("SELECT FROM workflow_execution FOR UPDATE"), end: release},
 	} {
-		f.waves = cmp.Or(f.waves, 2)
-		o.suffer(t, f)
+		f.rounds = cmp.Or(f.rounds, 2)
+		rig.testFault(t, f)
 	}
 }
 
-// A database that is shut down and started again.
+// The database is shut down and started again.
 func TestDatabaseStopped(t *testing.T) {
 	t.Parallel()
-	o := newOutage(t, memory(t))
+	rig := newFaultRig(t, memoryFolder(t))
 	var last *pgx.Conn
-	o.suffer(t, trouble{name: "the server shuts down", says: "SQLSTATE 57P03", waves: 2,
-		begin: func() {
-			last = o.admin(t, "postgres")
-			sessions := o.sessions(t)
-			o.signal(t, syscall.SIGTERM) // it waits for its sessions to end, and takes no new ones
+	rig.testFault(t, databaseFault{name: "the server shuts down", logs: "SQLSTATE 57P03", rounds: 2,
+		begin: func(t *testing.T) {
+			last = rig.admin(t, "postgres")
+			sessions := rig.sessions(t)
+			rig.signalServer(t, syscall.SIGTERM) // the server waits for its sessions to end and accepts no new ones
 			require.Eventually(t, func() bool {
-				conn, err := pgx.Connect(t.Context(), o.server.URL())
+				conn, err := pgx.Connect(t.Context(), rig.server.URL())
 				if err == nil {
 					require.NoError(t, conn.Close(t.Context()))
 				}
@@ -225,56 +229,56 @@ func TestDatabaseStopped(t *testing.T) {
 			}, time.Minute, 5*time.Millisecond)
 			signalAll(sessions, syscall.SIGTERM)
 		},
-		end: func() {
+		end: func(t *testing.T) {
 			require.NoError(t, last.Close(t.Context()))
-			o.restart(t)
+			rig.restart(t)
 		}})
 
-	// What can be told without a database is told; what cannot is not guessed, and those who wait already are not forgotten.
-	pending := o.until(t, apiCall{name: "create", method: "POST", url: o.promises("/promises"), credential: o.ready.APIKey,
+	// Calls that need no database are answered as always. All others, waiting calls included, get unavailable.
+	pending := rig.untilServed(t, apiCall{name: "create", method: "POST", url: rig.promises("/promises"), credential: rig.ready.APIKey,
 		body: `{"workflowExecutionId":"0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10","name":"pending"}`})
 	var p struct{ PromiseID string }
 	require.NoError(t, json.Unmarshal([]byte(pending.body), &p))
-	waiting := make(chan received, 1)
+	waiting := make(chan callResult, 1)
 	go func() {
-		waiting <- o.make(context.Background(), apiCall{name: "wait", method: "GET", credential: o.ready.APIKey,
-			url: o.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
+		waiting <- rig.do(context.Background(), apiCall{name: "wait", method: "GET", credential: rig.ready.APIKey,
+			url: rig.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
 	}()
 	unknown := auth.NewAPIKey()
-	get := func(tenant, identifier, credential string) received {
-		return o.make(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
-			url: o.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})
+	get := func(tenant, identifier, credential string) callResult {
+		return rig.do(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
+			url: rig.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})
 	}
 	known := "id:" + p.PromiseID
-	o.suffer(t, trouble{name: "the server is stopped", says: "EOF|connection reset|SQLSTATE 57P01", waves: 3, end: func() { o.startServer(t) }, begin: func() {
-		time.Sleep(time.Second) // until the waiting call has looked
-		require.NoError(t, o.server.Stop())
+	rig.testFault(t, databaseFault{name: "the server is stopped", logs: "EOF|connection reset|SQLSTATE 57P01", rounds: 3, end: func(t *testing.T) { rig.startServer(t) }, begin: func(t *testing.T) {
+		time.Sleep(time.Second) // until the waiting call has polled
+		require.NoError(t, rig.server.Stop())
 		a := <-waiting
 		require.True(t, a.unavailable(), "%v", a)
 		require.Equal(t, 401, get("demo", known, "").status)
 		require.Equal(t, 403, get("demo", known, "garbage").status)
-		require.Equal(t, 400, get("demo", "id:x", o.ready.APIKey).status)
-		require.Equal(t, 404, get("another", known, o.ready.APIKey).status, "another tenant's key")
+		require.Equal(t, 400, get("demo", "id:x", rig.ready.APIKey).status)
+		require.Equal(t, 404, get("another", known, rig.ready.APIKey).status, "another tenant's key")
 		require.True(t, get("demo", known, unknown).unavailable())
 	}})
-	require.Equal(t, 401, get("demo", known, unknown).status, "what was told then is not held against anybody")
-	require.Equal(t, 404, get("another", known, o.ready.APIKey).status)
-	require.Equal(t, 404, get("demo", "id:"+unusedID, o.ready.APIKey).status)
+	require.Equal(t, 401, get("demo", known, unknown).status, "the answer from the outage is not cached")
+	require.Equal(t, 404, get("another", known, rig.ready.APIKey).status)
+	require.Equal(t, 404, get("demo", "id:"+unusedID, rig.ready.APIKey).status)
 }
 
 const unusedID = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"
 
-// A database whose disk is full.
+// The database's disk is full.
 func TestDatabaseFull(t *testing.T) {
 	t.Parallel()
 	disk := smallDisk(t)
 	if disk == "" {
-		skip.Now(t, "a full disk is a small file system of its own, which Linux lets root alone mount")
+		skip.Now(t, "the test mounts a small file system, which only root on Linux may do")
 	}
-	o := newOutage(t, disk)
-	ballast := filepath.Join(filepath.Dir(o.dir), "ballast")
-	t.Cleanup(func() { os.Remove(ballast) }) // or the server cannot even end
-	fill := func() {
+	rig := newFaultRig(t, disk)
+	ballast := filepath.Join(filepath.Dir(rig.dir), "ballast")
+	t.Cleanup(func() { os.Remove(ballast) }) // with a full disk the server could not stop
+	fill := func(t *testing.T) {
 		t.Helper()
 		f, err := os.Create(ballast)
 		require.NoError(t, err)
@@ -286,58 +290,58 @@ func TestDatabaseFull(t *testing.T) {
 	untilRefused := func(t *testing.T) {
 		t.Helper()
 		for n := 0; ; n++ {
-			a := o.make(t.Context(), apiCall{name: "create", method: "POST", url: o.promises("/promises"), credential: o.ready.APIKey,
+			a := rig.do(t.Context(), apiCall{name: "create", method: "POST", url: rig.promises("/promises"), credential: rig.ready.APIKey,
 				body: fmt.Sprintf(`{"workflowExecutionId":%q,"name":"%d","metadata":%s}`, uuid.NewString(), n, metadata)})
 			require.True(t, a.served() || a.unavailable(), "%v", a)
 			if a.unavailable() {
 				return
 			}
-			require.Less(t, n, 100_000, "there is no end of the disk")
+			require.Less(t, n, 100_000, "the disk does not become full")
 		}
 	}
-	o.suffer(t, trouble{name: "the disk is full", says: "SQLSTATE 53100", waves: 2, reads: true, writes: true,
-		begin: func() { fill(); untilRefused(t) },
-		end:   func() { require.NoError(t, os.Remove(ballast)) }})
-	o.suffer(t, trouble{name: "the disk is full, and the server crashes of it", says: "SQLSTATE 57P0", waves: 2, writes: true,
-		begin: func() {
-			fill()
-			conn := o.admin(t, "postgres")
+	rig.testFault(t, databaseFault{name: "the disk is full", logs: "SQLSTATE 53100", rounds: 2, reads: true, writes: true,
+		begin: func(t *testing.T) { fill(t); untilRefused(t) },
+		end:   func(t *testing.T) { require.NoError(t, os.Remove(ballast)) }})
+	rig.testFault(t, databaseFault{name: "the disk is full and the server crashes", logs: "SQLSTATE 57P0", rounds: 2, writes: true,
+		begin: func(t *testing.T) {
+			fill(t)
+			conn := rig.admin(t, "postgres")
 			var err error
-			for err == nil { // its log is written in files of 16 MB, and the next one does not fit
+			for err == nil { // the write-ahead log has files of 16 MB, and the next one does not fit
 				_, err = conn.Exec(t.Context(), "SELECT pg_switch_wal(), pg_logical_emit_message(false, 'test', repeat('x', 1000))")
 			}
-			require.True(t, conn.IsClosed(), "a statement has failed, and not the server: %v", err)
+			require.True(t, conn.IsClosed(), "a statement has failed, but the server has not crashed: %v", err)
 			untilRefused(t)
 		},
-		end: func() {
+		end: func(t *testing.T) {
 			require.NoError(t, os.Remove(ballast))
-			o.restart(t)
+			rig.restart(t)
 		}})
 }
 
-// zeros is an endless file.
+// zeros is an endless source of zero bytes.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// A database that is killed while much is going on: every call can be repeated until it is served, and is applied once.
+// The database is killed under load. Every call can be repeated until it is served, and is applied once.
 func TestDatabaseKilled(t *testing.T) {
 	t.Parallel()
-	o := newOutage(t, memory(t))
+	rig := newFaultRig(t, memoryFolder(t))
 	const rounds = 3
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var worst time.Duration
-	var wrong []received
-	refused, served := 0, make([]int, rounds+1) // by how often the server had been killed
+	var wrong []callResult
+	refused, served := 0, make([]int, rounds+1) // the index is the number of kills so far
 	round, stop := 0, make(chan struct{})
 	workflows := make([]string, 8)
 	created := make([]int, len(workflows))
 	for caller := range workflows {
 		workflows[caller] = uuid.NewString()
-		repeat := func(c apiCall) received {
+		repeat := func(c apiCall) callResult {
 			for {
-				a := o.make(t.Context(), c)
+				a := rig.do(t.Context(), c)
 				mu.Lock()
 				worst = max(worst, a.done.Sub(a.begun))
 				if a.served() {
@@ -359,14 +363,14 @@ func TestDatabaseKilled(t *testing.T) {
 					return
 				default:
 				}
-				c := apiCall{name: "create", method: "POST", url: o.promises("/promises"), credential: o.ready.APIKey,
+				c := apiCall{name: "create", method: "POST", url: rig.promises("/promises"), credential: rig.ready.APIKey,
 					body: fmt.Sprintf(`{"workflowExecutionId":%q,"name":"%d"}`, workflows[caller], n)}
 				var p struct{ PromiseID string }
 				if json.Unmarshal([]byte(repeat(c).body), &p) != nil || p.PromiseID == "" {
 					return
 				}
 				created[caller] = n + 1
-				c.name, c.url, c.body = "resolve", o.promises("/promises/id:"+p.PromiseID+"/resolve"), `{"value":1}`
+				c.name, c.url, c.body = "resolve", rig.promises("/promises/id:"+p.PromiseID+"/resolve"), `{"value":1}`
 				repeat(c)
 			}
 		})
@@ -377,16 +381,16 @@ func TestDatabaseKilled(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			return met()
-		}, time.Minute, time.Millisecond, "%s", o.lastWords())
+		}, time.Minute, time.Millisecond, "%s", rig.logTail())
 	}
 	for range rounds {
 		until(func() bool { return served[round] >= 2*len(workflows) })
 		mu.Lock()
 		before := refused
 		mu.Unlock()
-		o.signal(t, syscall.SIGQUIT)
+		rig.signalServer(t, syscall.SIGQUIT)
 		until(func() bool { return refused > before })
-		o.restart(t)
+		rig.restart(t)
 		mu.Lock()
 		round++
 		mu.Unlock()
@@ -394,11 +398,11 @@ func TestDatabaseKilled(t *testing.T) {
 	until(func() bool { return served[round] > 0 })
 	close(stop)
 	wg.Wait()
-	require.Empty(t, wrong, "%s", o.lastWords())
+	require.Empty(t, wrong, "%s", rig.logTail())
 	promises := 0
 	for caller, workflow := range workflows {
 		promises += created[caller]
-		require.Equal(t, 2*created[caller], len(o.log(t, workflow)), "a creation and a settlement of each")
+		require.Equal(t, 2*created[caller], len(rig.eventLog(t, workflow)), "one creation and one settlement for each promise")
 	}
-	t.Logf("%d promises, the server killed %d times, %d calls told to come again, the longest after %.2f s", promises, rounds, refused, worst.Seconds())
+	t.Logf("%d promises, %d kills of the server, %d calls unavailable, the slowest after %.2f s", promises, rounds, refused, worst.Seconds())
 }

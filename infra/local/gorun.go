@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// goRunEnds is closed when the `go run` that started this process is gone. It
-// passes no SIGTERM on, so whoever ends it would leave us behind. It stays open
-// where something else started us.
-func goRunEnds() <-chan struct{} {
+// goRunEnded returns a channel that is closed when the `go run` that started this
+// process exits. `go run` does not forward SIGTERM, so a SIGTERM that ends it would
+// leave this process running. The channel stays open if `go run` is not the parent.
+func goRunEnded() <-chan struct{} {
 	ended := make(chan struct{})
 	parent := os.Getppid()
-	if commandOf(parent) != "go" {
+	if commandName(parent) != "go" {
 		return ended
 	}
 	go func() {
@@ -27,8 +27,8 @@ func goRunEnds() <-chan struct{} {
 	return ended
 }
 
-// commandOf is the name of a process's program, or empty.
-func commandOf(pid int) string {
+// commandName returns the name of a process's program, or empty if it is unknown.
+func commandName(pid int) string {
 	id := strconv.Itoa(pid)
 	name, err := os.ReadFile("/proc/" + id + "/comm")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// reply is an answer of the service's, whichever it is.
+// A reply is any response of the service, with the fields of all kinds of response.
 type reply struct {
 	PromiseID          string
 	Name               string
@@ -41,7 +41,7 @@ type reply struct {
 	ExistingPromiseID  string
 }
 
-// text is what it was settled with.
+// text returns the error or the value of a settled promise.
 func (r *reply) text() string {
 	if r.Error != nil {
 		return *r.Error
@@ -49,43 +49,43 @@ func (r *reply) text() string {
 	return string(r.Value)
 }
 
-// subject is two promises and a key. Many clients work on it at once when it is new, and now and then for a while after.
+// A subject is two promises and an idempotency key. Many clients call the newest subject concurrently, and older ones now and then.
 type subject struct {
-	index    int
-	workflow string
-	drafts   [2]operation
-	patient  bool // its promises are pending for longer than their key's time to live
-	born     time.Time
-	calls    int
-	lost     int
-	ids      [2]string // as far as a client was told
+	index     int
+	workflow  string
+	creates   [2]operation // the create calls of the two promises
+	longLived bool         // its promises stay pending for longer than their key's time to live
+	born      time.Time
+	calls     int
+	lost      int
+	ids       [2]string // empty until a client has received the id
 }
 
 const (
 	clients = 8
 
-	hotCalls   = 14 // of a subject while it is the newest,
-	rushFrom   = 6  // and those of them that mostly settle
-	rushTo     = 10
-	maxLost    = 5                       // answers of a subject: each may have happened or not, and all that is to be tried
-	coolFor    = 2500 * time.Millisecond // longer than a key lives, and a patient subject's promise
-	keyTTL     = time.Second             // the shortest that can be asked for
-	ofWorkflow = 16                      // subjects that share a workflow execution, and wait for its row
+	newestCalls         = 14                      // calls of a subject while it is the newest
+	rushFrom            = 6                       // from this call of a subject
+	rushTo              = 10                      // to this one most calls settle
+	maxLost             = 5                       // lost answers of a subject; the checker tries both outcomes of each
+	olderFor            = 2500 * time.Millisecond // an older subject is called for so long, until its key and its promises have expired
+	keyTTL              = time.Second             // the shortest time to live that the API accepts
+	subjectsPerWorkflow = 16                      // subjects that share a workflow execution, and so lock the same row
 )
 
-// session is one run of clients against a runner. Its fields after mu are guarded by it.
+// A session is one run of the clients against a runner. mu guards the fields after it.
 type session struct {
 	runner *runner
 	http   *http.Client
 	begun  time.Time
 	count  atomic.Int64
 
-	mu       sync.Mutex
-	subjects []*subject
-	cool     []*subject // those that are not the newest, and still worked on
-	history  []*operation
-	faults   []string // answers that nobody should get
-	ends     []end
+	mu          sync.Mutex
+	subjects    []*subject
+	cool        []*subject // older subjects that clients still call
+	history     []*operation
+	faults      []string // responses that no call may get
+	finalStates []end
 }
 
 func newSession(r *runner) *session {
@@ -95,7 +95,7 @@ func newSession(r *runner) *session {
 	}
 }
 
-// run has the clients at work until they have made so many calls and done says that it may end.
+// run lets the clients make the given number of calls, and more until done returns true.
 func (s *session) run(calls int, done func() bool) {
 	var working sync.WaitGroup
 	for client := range clients {
@@ -104,7 +104,7 @@ func (s *session) run(calls int, done func() bool) {
 				o, on := s.next(client)
 				s.do(o, on)
 				if o.reply == nil {
-					time.Sleep(20*time.Millisecond + rand.N(200*time.Millisecond)) // or an outage is most of the history
+					time.Sleep(20*time.Millisecond + rand.N(200*time.Millisecond)) // otherwise failed calls would dominate the history
 				}
 			}
 		})
@@ -112,7 +112,7 @@ func (s *session) run(calls int, done func() bool) {
 	working.Wait()
 }
 
-// next is the next operation of a client.
+// next returns the next operation of a client and its subject.
 func (s *session) next(client int) (*operation, *subject) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +121,7 @@ func (s *session) next(client int) (*operation, *subject) {
 	o := operation{Client: client, Subject: on.index}
 	chance := rand.IntN(100)
 	switch {
-	case on.patient && time.Since(on.born) < keyTTL+100*time.Millisecond:
+	case on.longLived && time.Since(on.born) < keyTTL+100*time.Millisecond:
 		chance %= 55
 	case rushFrom < on.calls && on.calls <= rushTo:
 		chance = 45 + rand.IntN(55)
@@ -134,7 +134,7 @@ func (s *session) next(client int) (*operation, *subject) {
 	}
 	switch {
 	case chance < 25 || len(known) == 0 && chance < 60:
-		o = on.drafts[min(rand.IntN(3), 1)]
+		o = on.creates[min(rand.IntN(3), 1)]
 		o.Client = client
 		if rand.IntN(8) == 0 {
 			o.Keyed = !o.Keyed
@@ -164,34 +164,34 @@ func (s *session) next(client int) (*operation, *subject) {
 	return &o, on
 }
 
-// pick chooses a subject: mostly the newest.
+// pick returns the newest subject, an older one or a new one, at random.
 func (s *session) pick() *subject {
 	if len(s.cool) > 0 && rand.IntN(100) < 45 {
 		i := rand.IntN(len(s.cool))
 		on := s.cool[i]
-		if on.lost < maxLost && time.Since(on.born) < coolFor {
+		if on.lost < maxLost && time.Since(on.born) < olderFor {
 			return on
 		}
 		s.cool[i] = s.cool[len(s.cool)-1]
 		s.cool = s.cool[:len(s.cool)-1]
 	}
 	if n := len(s.subjects); n > 0 {
-		if newest := s.subjects[n-1]; newest.calls < hotCalls && newest.lost < maxLost {
+		if newest := s.subjects[n-1]; newest.calls < newestCalls && newest.lost < maxLost {
 			return newest
 		}
 		s.cool = append(s.cool, s.subjects[n-1])
 	}
 	on := &subject{index: len(s.subjects), workflow: uuid.NewString(), born: time.Now()}
-	if on.index%ofWorkflow > 0 {
+	if on.index%subjectsPerWorkflow > 0 {
 		on.workflow = s.subjects[on.index-1].workflow
 	}
-	on.patient = rand.IntN(3) == 0
-	for i := range on.drafts {
+	on.longLived = rand.IntN(3) == 0
+	for i := range on.creates {
 		d := operation{Subject: on.index, Action: create, Target: i, Keyed: rand.IntN(10) < 8, TTL: keyTTL}
 		if rand.IntN(4) == 0 {
 			d.TTL = promise.DefaultIdempotencyKeyTTL
 		}
-		if on.patient {
+		if on.longLived {
 			d.Timeout = new(keyTTL + time.Duration(rand.IntN(1000))*time.Millisecond)
 		} else {
 			d.anyDeadline(true)
@@ -199,13 +199,13 @@ func (s *session) pick() *subject {
 		if rand.IntN(4) == 0 {
 			d.OnTimeout = `"late"`
 		}
-		on.drafts[i] = d
+		on.creates[i] = d
 	}
 	s.subjects = append(s.subjects, on)
 	return on
 }
 
-// anyDeadline gives the operation a deadline that comes soon, or perhaps none.
+// anyDeadline gives the operation a random deadline in the near future or past. If none is true, it may leave it out.
 func (o *operation) anyDeadline(none bool) {
 	soon := time.Duration(rand.IntN(400)-20) * time.Millisecond
 	if rand.IntN(3) == 0 {
@@ -223,12 +223,12 @@ func (o *operation) anyDeadline(none bool) {
 func (on *subject) key() string       { return fmt.Sprintf("subject:%s:%d", on.workflow, on.index) }
 func (on *subject) name(i int) string { return fmt.Sprintf("%d-%s", on.index, [2]string{"a", "b"}[i]) }
 
-// do makes the call and records it.
+// do makes the call and adds it to the history.
 func (s *session) do(o *operation, on *subject) {
 	method, path, body := o.request(on)
 	req, err := http.NewRequest(method, s.runner.promises(path), strings.NewReader(body))
 	if err != nil {
-		panic(err) // a method and a path of our own
+		panic(err) // method and path are always valid
 	}
 	req.Header.Set("Authorization", "Bearer "+s.runner.ready.APIKey)
 	req.Header.Set("Content-Type", "application/json")
@@ -246,24 +246,24 @@ func (s *session) do(o *operation, on *subject) {
 	o.Call, o.Return = called.UnixMicro(), returned.UnixMicro()+1
 
 	fault := ""
-	var told reply
+	var got reply
 	switch {
 	case err != nil || o.Status == http.StatusTooManyRequests || o.Status >= 500:
 		o.Return = never
-		if json.Unmarshal(text, &told) == nil && told.Code == promise.CodeInternal {
-			fault = "an error that has no name"
+		if json.Unmarshal(text, &got) == nil && got.Code == promise.CodeInternal {
+			fault = "an internal error"
 		}
-	case json.Unmarshal(text, &told) != nil:
+	case json.Unmarshal(text, &got) != nil:
 		fault = "not JSON"
-	case o.Status == http.StatusOK || o.Status == http.StatusCreated && told.Created:
-		if told.Resolved != (told.Outcome == promise.OutcomeSettled) || told.Resolved == told.AlreadyResolved && o.Action == settle {
+	case o.Status == http.StatusOK || o.Status == http.StatusCreated && got.Created:
+		if got.Resolved != (got.Outcome == promise.OutcomeSettled) || got.Resolved == got.AlreadyResolved && o.Action == settle {
 			fault = "flags that contradict the outcome"
 		}
-		o.reply = &told
-	case o.Status == http.StatusConflict && told.Code != "", o.Status == http.StatusNotFound && told.Code == promise.CodeNotFound:
-		o.reply = &told
+		o.reply = &got
+	case o.Status == http.StatusConflict && got.Code != "", o.Status == http.StatusNotFound && got.Code == promise.CodeNotFound:
+		o.reply = &got
 	default:
-		fault = "an answer that this call cannot get"
+		fault = "an unexpected response"
 	}
 
 	s.mu.Lock()
@@ -277,8 +277,8 @@ func (s *session) do(o *operation, on *subject) {
 		return
 	}
 	for i := range on.ids {
-		if told.Name == on.name(i) {
-			on.ids[i] = told.PromiseID
+		if got.Name == on.name(i) {
+			on.ids[i] = got.PromiseID
 		}
 	}
 }
@@ -321,12 +321,12 @@ func (o *operation) request(on *subject) (method, path, body string) {
 	}
 	b, err := json.Marshal(fields)
 	if err != nil {
-		panic(err) // texts, numbers and a moment
+		panic(err) // strings, numbers and a time can always be marshalled
 	}
 	return method, path, string(b)
 }
 
-// answers puts what was told into the model's terms, once every promise's id is known.
+// answers converts the replies of the history into the model's answers. Every promise's id must be known.
 func (s *session) answers(t *testing.T, witnesses map[int]*[2]witness) {
 	t.Helper()
 	for _, o := range s.history {
@@ -343,7 +343,7 @@ func (s *session) answers(t *testing.T, witnesses map[int]*[2]witness) {
 					a.Promise = i
 				}
 			}
-			require.NotEqual(t, noPromise, a.Promise, "a promise that there is not: %v", o)
+			require.NotEqual(t, noPromise, a.Promise, "an unknown promise: %v", o)
 		}
 		if !r.CreatedAt.IsZero() {
 			require.Equal(t, on.name(a.Promise), r.Name)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,23 +19,23 @@ import (
 	"github.com/flovyn/promises/shared/localpg"
 )
 
-// database is a Postgres that can be stopped, started and killed, behind a proxy that stays where it is.
+// A database is a Postgres server that can be stopped, started and killed, behind a proxy with a fixed address.
 type database struct {
 	data   string
 	server *localpg.Server
 	proxy  *toxiproxy.Proxy
-	url    string // leads through the proxy
+	url    string // the URL through the proxy
 }
 
 func startDatabase(t *testing.T) *database {
 	t.Helper()
-	d := &database{data: filepath.Join(folder(t), "data")}
+	d := &database{data: filepath.Join(tempFolder(t), "data")}
 	require.NoError(t, d.start(t.Context()))
 	t.Cleanup(func() { d.server.Stop() }) //nolint:errcheck // the test has ended
 	u, err := url.Parse(d.server.URL())
 	require.NoError(t, err)
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	d.proxy = toxiproxy.NewProxy(server, "postgres", lastingAddress(t), u.Host)
+	d.proxy = toxiproxy.NewProxy(server, "postgres", stableAddress(t), u.Host)
 	require.NoError(t, d.proxy.Start())
 	t.Cleanup(d.proxy.Stop)
 	u.Host = d.proxy.Listen
@@ -44,7 +43,7 @@ func startDatabase(t *testing.T) *database {
 	return d
 }
 
-// start starts the server on its data. It has another port each time.
+// start starts the server on its data. Its port is new each time, and the proxy forwards to it.
 func (d *database) start(ctx context.Context) (err error) {
 	d.server, err = localpg.Start(ctx, localpg.Options{Dir: d.data, Durable: true})
 	if err != nil || d.proxy == nil {
@@ -57,21 +56,12 @@ func (d *database) start(ctx context.Context) (err error) {
 	return d.proxy.Update(&toxiproxy.Proxy{Listen: d.proxy.Listen, Upstream: u.Host, Enabled: true})
 }
 
-// postmaster is the process of the server on a data folder.
-func postmaster(data string) (pid int, err error) {
-	text, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
-}
-
-// fault disturbs until ctx ends, counts how often it has, and leaves everything as it was.
-type fault func(ctx context.Context, t *testing.T, r *runner, d *database, struck *atomic.Int64)
+// A faultInjector causes faults until ctx ends and counts them. Before it returns, it restores the normal state.
+type faultInjector func(ctx context.Context, t *testing.T, r *runner, d *database, faultCount *atomic.Int64)
 
 func noFault(context.Context, *testing.T, *runner, *database, *atomic.Int64) {}
 
-// pause waits between from and to, and says whether ctx goes on.
+// pause waits for a random time between from and to. It returns false if ctx ends first.
 func pause(ctx context.Context, from, to time.Duration) bool {
 	select {
 	case <-time.After(from + rand.N(to-from)):
@@ -81,20 +71,21 @@ func pause(ctx context.Context, from, to time.Duration) bool {
 	}
 }
 
-func killFunctions(ctx context.Context, _ *testing.T, r *runner, _ *database, struck *atomic.Int64) {
+// killFunctions kills the processes of functions.
+func killFunctions(ctx context.Context, _ *testing.T, r *runner, _ *database, faultCount *atomic.Int64) {
 	for pause(ctx, 10*time.Millisecond, 50*time.Millisecond) {
-		if pids := r.functions(); len(pids) > 0 {
+		if pids := r.functionPIDs(); len(pids) > 0 {
 			if syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) == nil {
-				struck.Add(1)
+				faultCount.Add(1)
 			}
 		}
 	}
 }
 
-// stopDatabase stops the server as an operator does and as a power cut does, in turns, and starts it again.
-func stopDatabase(ctx context.Context, t *testing.T, _ *runner, d *database, struck *atomic.Int64) {
+// stopDatabase alternately kills the server and shuts it down, and starts it again.
+func stopDatabase(ctx context.Context, t *testing.T, _ *runner, d *database, faultCount *atomic.Int64) {
 	for pause(ctx, 300*time.Millisecond, 1500*time.Millisecond) {
-		killed := struck.Load()%2 == 0
+		killed := faultCount.Load()%2 == 0
 		if killed {
 			pid, err := postmaster(d.data)
 			if err == nil {
@@ -114,37 +105,37 @@ func stopDatabase(ctx context.Context, t *testing.T, _ *runner, d *database, str
 			t.Errorf("start the database: %v", err)
 			return
 		}
-		struck.Add(1)
+		faultCount.Add(1)
 	}
 }
 
-// cutConnections makes the way between the functions and the database slow, or cuts it, anywhere in a message of either.
-func cutConnections(ctx context.Context, t *testing.T, _ *runner, d *database, struck *atomic.Int64) {
+// cutConnections slows down or cuts the connections between the functions and the database, at any byte of a message.
+func cutConnections(ctx context.Context, t *testing.T, _ *runner, d *database, faultCount *atomic.Int64) {
 	for pause(ctx, 20*time.Millisecond, 100*time.Millisecond) {
 		stream := []string{"upstream", "downstream"}[rand.IntN(2)]
-		toxic, holds := "", 10*time.Millisecond
+		toxic, duration := "", 10*time.Millisecond
 		switch rand.IntN(5) {
 		case 0:
 			toxic = `"type":"reset_peer","attributes":{"timeout":` + strconv.Itoa(rand.IntN(5)) + `}`
 		case 1:
-			toxic, holds = `"type":"limit_data","attributes":{"bytes":`+strconv.Itoa(rand.IntN(4000))+`}`, 50*time.Millisecond
+			toxic, duration = `"type":"limit_data","attributes":{"bytes":`+strconv.Itoa(rand.IntN(4000))+`}`, 50*time.Millisecond
 		case 2:
-			toxic, holds = `"type":"timeout","attributes":{"timeout":20}`, 30*time.Millisecond
+			toxic, duration = `"type":"timeout","attributes":{"timeout":20}`, 30*time.Millisecond
 		case 3:
-			toxic, holds = `"type":"latency","attributes":{"latency":20,"jitter":20}`, 100*time.Millisecond
+			toxic, duration = `"type":"latency","attributes":{"latency":20,"jitter":20}`, 100*time.Millisecond
 		case 4:
-			toxic, holds = `"type":"slicer","attributes":{"average_size":40,"size_variation":20,"delay":200}`, 50*time.Millisecond
+			toxic, duration = `"type":"slicer","attributes":{"average_size":40,"size_variation":20,"delay":200}`, 50*time.Millisecond
 		}
 		wrapper, err := d.proxy.Toxics.AddToxicJson(strings.NewReader(`{"stream":"` + stream + `",` + toxic + `}`))
 		if err != nil {
 			t.Errorf("disturb the network: %v", err)
 			return
 		}
-		pause(ctx, holds, 2*holds)
+		pause(ctx, duration, 2*duration)
 		if err := d.proxy.Toxics.RemoveToxic(context.WithoutCancel(ctx), wrapper.Name); err != nil {
-			t.Errorf("leave the network alone: %v", err)
+			t.Errorf("restore the network: %v", err)
 			return
 		}
-		struck.Add(1)
+		faultCount.Add(1)
 	}
 }

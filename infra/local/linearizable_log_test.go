@@ -13,6 +13,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
+// A logged is an entry of a workflow execution's log.
 type logged struct {
 	SequenceNumber int32
 	EventType      promise.EventType
@@ -31,6 +32,7 @@ func (s *session) read(t *testing.T, path string, page any) {
 	require.NoError(t, json.Unmarshal([]byte(body), page))
 }
 
+// promisesOf reads a workflow execution's promises.
 func (s *session) promisesOf(t *testing.T, workflow string) (all []reply) {
 	t.Helper()
 	for cursor := ""; ; {
@@ -47,7 +49,7 @@ func (s *session) promisesOf(t *testing.T, workflow string) (all []reply) {
 	}
 }
 
-// logOf reads a workflow execution's log. There is none before its first promise.
+// logOf reads a workflow execution's log. Before the first promise there is no log.
 func (s *session) logOf(t *testing.T, workflow string) (all []logged) {
 	t.Helper()
 	if len(s.promisesOf(t, workflow)) == 0 {
@@ -67,9 +69,9 @@ func (s *session) logOf(t *testing.T, workflow string) (all []logged) {
 	}
 }
 
-// settleDown waits for calls whose answers were lost and that are still under way, has the deadlines recorded that have
-// passed, reads the logs, and every promise once more, as part of the history.
-func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
+// finish waits until calls with lost answers have ended and the sweep has recorded all passed deadlines. It reads the logs, and adds a
+// final read of every promise to the history. It returns the witnesses of each subject's promises.
+func (s *session) finish(t *testing.T) map[int]*[2]witness {
 	t.Helper()
 	time.Sleep(500 * time.Millisecond)
 	workflows := []string{}
@@ -78,9 +80,9 @@ func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
 	}
 	workflows = slices.Compact(workflows)
 
-	owner := map[string]*subject{} // by a promise's name
+	subjectOf := map[string]*subject{} // by a promise's name
 	for _, on := range s.subjects {
-		owner[on.name(0)], owner[on.name(1)] = on, on
+		subjectOf[on.name(0)], subjectOf[on.name(1)] = on, on
 	}
 	witnesses := map[int]*[2]witness{}
 	for i := range s.subjects {
@@ -88,15 +90,15 @@ func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
 	}
 	var last []*operation
 	for _, workflow := range workflows {
-		promises, log := s.stable(t, workflow)
-		s.ends = append(s.ends, end{promises, log})
+		promises, log := s.readStable(t, workflow)
+		s.finalStates = append(s.finalStates, end{promises, log})
 		for _, p := range promises {
-			on := owner[p.Name]
+			on := subjectOf[p.Name]
 			require.NotNil(t, on, p.Name)
 			require.Equal(t, on.workflow, workflow)
 			which := slices.Index([]string{on.name(0), on.name(1)}, p.Name)
-			if told := on.ids[which]; told != "" {
-				require.Equal(t, told, p.PromiseID, "one name, two promises")
+			if known := on.ids[which]; known != "" {
+				require.Equal(t, known, p.PromiseID, "two promises have the same name")
 			}
 			on.ids[which] = p.PromiseID
 			w := &witnesses[on.index][which]
@@ -127,8 +129,8 @@ func (s *session) settleDown(t *testing.T) map[int]*[2]witness {
 	return witnesses
 }
 
-// stable reads a workflow execution's promises and its log at a time when nothing happens to either.
-func (s *session) stable(t *testing.T, workflow string) ([]reply, []logged) {
+// readStable reads a workflow execution's promises and log repeatedly, until neither changes any more. It runs the sweep for passed deadlines.
+func (s *session) readStable(t *testing.T, workflow string) ([]reply, []logged) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		before, promises := s.logOf(t, workflow), s.promisesOf(t, workflow)
@@ -138,19 +140,19 @@ func (s *session) stable(t *testing.T, workflow string) ([]reply, []logged) {
 		if !unrecorded && len(before) == len(s.logOf(t, workflow)) {
 			return promises, before
 		}
-		require.True(t, time.Now().Before(deadline), "deadlines that have passed and that nothing records: %+v", promises)
+		require.True(t, time.Now().Before(deadline), "the sweep has not recorded the passed deadlines: %+v", promises)
 		s.runner.lambda(t, "expire-promises", `{"once":true}`)
 	}
 }
 
-// end is how a workflow execution ended.
+// An end is the final state of a workflow execution.
 type end struct {
 	promises []reply
 	log      []logged
 }
 
-// requireLog checks that the log has no gap and tells of each promise what the promise itself does.
-func (e end) requireLog(t *testing.T) {
+// requireConsistentLog checks that the log has no gap and agrees with each promise.
+func (e end) requireConsistentLog(t *testing.T) {
 	t.Helper()
 	promises, log := e.promises, e.log
 	of := map[string][]logged{}

@@ -11,14 +11,14 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A subject is two promises, a and b, that may ask for one idempotency key. Nothing else is shared with any other subject
-// but their workflow execution's numbers, so a history is linearizable if and only if each subject's is.
+// A subject is two promises, a and b, that may claim the same idempotency key. Subjects share only the sequence numbers of their workflow
+// execution. Therefore a history is linearizable if and only if the history of each subject is.
 const (
 	noPromise = -1
-	never     = int64(math.MaxInt64) // of a deadline, and of a return that did not come
+	never     = int64(math.MaxInt64) // no deadline, or the return of a call without an answer
 )
 
-// action is what an operation does.
+// An action is the kind of an operation.
 type action string
 
 const (
@@ -28,46 +28,46 @@ const (
 	extend action = "extend"
 )
 
-// operation is one call of a client. Moments are microseconds of the wall clock, which is the database's own.
+// An operation is one call of a client. Times are in microseconds of the wall clock, which the database shares.
 type operation struct {
 	Client    int
 	Subject   int
 	Action    action
 	ByKey     bool
-	Target    int              // the promise of the subject, where it is not by key,
-	id        string           // and its id
-	Keyed     bool             // create: asks for the key,
-	TTL       time.Duration    // for so long
-	OnTimeout string           `json:",omitempty"` // create: the JSON that the deadline resolves it with
-	Timeout   *time.Duration   `json:",omitempty"` // create, extend: counted by the database,
-	TimeoutAt *int64           `json:",omitempty"` // or a moment
+	Target    int              // the promise of the subject, unless ByKey
+	id        string           // the target's id
+	Keyed     bool             // create: claims the key
+	TTL       time.Duration    // create: the key's time to live
+	OnTimeout string           `json:",omitempty"` // create: the JSON value that the deadline resolves the promise with
+	Timeout   *time.Duration   `json:",omitempty"` // create, extend: relative to the database's clock
+	TimeoutAt *int64           `json:",omitempty"` // create, extend: absolute
 	State     promise.State    `json:",omitempty"` // settle
 	Text      string           `json:",omitempty"` // settle: the value or the error
-	Call      int64            // when it began, and when it had ended, at the latest:
-	Return    int64            // never where the answer was lost
-	Status    int              // of the answer
-	Answer    *answer          `json:",omitempty"` // nil: lost. It may have happened, may still happen, or never
+	Call      int64            // the call's start
+	Return    int64            // the call's end, or never if the answer was lost
+	Status    int              // the HTTP status
+	Answer    *answer          `json:",omitempty"` // nil if lost: the operation may have taken effect, or may still do so
 	Witness   *[2]witness      `json:"-"`
-	reply     *reply           // the answer as it came
-	elapsed   [2]time.Duration // call and return by the monotonic clock, which orders the history
+	reply     *reply           // the response as received
+	elapsed   [2]time.Duration // start and end by the monotonic clock, which orders the history
 }
 
-// answer is what the service told. What does not belong to the action is empty.
+// An answer is the service's response in the model's terms. Fields that the action does not return are empty.
 type answer struct {
 	Code      promise.Code    `json:",omitempty"`
-	Promise   int             // which it is about, or noPromise
+	Promise   int             // the answer's promise, or noPromise
 	Created   bool            `json:",omitempty"`
 	Outcome   promise.Outcome `json:",omitempty"`
 	State     promise.State   `json:",omitempty"`
 	Text      string          `json:",omitempty"`
 	Keyed     bool            `json:",omitempty"`
 	CreatedAt int64           `json:",omitempty"`
-	Deadline  int64           `json:",omitempty"` // never: there is none
+	Deadline  int64           `json:",omitempty"` // never if there is no deadline
 }
 
-// witness is what the end of the run tells of a promise and no answer may have told: when it was created, what it was
-// settled with by a caller, and the deadlines that extensions gave it. The checker takes moments from it, which the database
-// chose; whether and in which order anything happened is the checker's to find.
+// A witness holds facts about a promise that are read at the end of the run, because answers with these facts may have been lost. It has the
+// creation time, a caller's settlement, and the deadlines of extensions. The checker takes from it only times that the database has
+// chosen. The checker itself determines whether and in which order operations took effect.
 type witness struct {
 	createdAt int64
 	keyed     bool
@@ -76,8 +76,8 @@ type witness struct {
 	deadlines []int64
 }
 
-// happened says whether an operation whose answer was lost can have had an effect. A settlement that had one stands to the
-// end, and a creation or an extension is in the log. All others are left out, so that there is less to try.
+// happened reports whether an operation with a lost answer can have had an effect. A settlement with an effect is final, and a creation or
+// an extension is in the log. The history omits all other such operations, so that the checker has fewer cases to try.
 func (o *operation) happened() bool {
 	for i, w := range o.Witness {
 		switch {
@@ -93,32 +93,32 @@ func (o *operation) happened() bool {
 	return false
 }
 
-// record is a promise in the model. The zero record does not exist.
+// A record is a promise in the model. The zero record is a promise that does not exist.
 type record struct {
 	exists    bool
 	createdAt int64
 	keyed     bool
-	expiresAt int64 // the key's time to live is over
+	expiresAt int64 // the end of the key's time to live
 	deadline  int64
 	onTimeout string
-	stored    promise.State // empty: nobody has settled it
+	stored    promise.State // empty until a call has settled it
 	text      string
-	settled   int64 // the moment at which the call settled it
-	taken     int64 // the return of the create that took the key from the promise before it
+	settled   int64 // the time of that settlement
+	taken     int64 // the end of the create call that took the key over from the other promise
 }
 
-// subjectState is the state of a subject. The clock is part of it: an operation takes effect at a moment between its call
-// and its return, and no moment comes before that of an operation which is before it. So once anybody was told of a
-// deadline, it has passed for everybody after them.
+// A subjectState is the state of a subject, including its clock. An operation takes effect at a time between its start and its end, and
+// not before the operation that precedes it in the order. So after one answer has shown a passed deadline, all later operations see
+// it as passed.
 type subjectState struct {
 	promises [2]record
-	holder   int // whose the key was last
+	holder   int // the promise that claimed the key last
 	now      int64
 }
 
 func moment(micros int64) time.Time { return time.UnixMicro(micros).UTC() }
 
-// judge is the promise's state at a moment, by the domain's own rule, and what it brings.
+// judge returns the promise's state and its value or error at a given time, by the domain's own rule.
 func (r record) judge(now int64) (state promise.State, text string) {
 	var stored *promise.State
 	var timeoutAt *time.Time
@@ -139,8 +139,8 @@ func (r record) judge(now int64) (state promise.State, text string) {
 	return state, text
 }
 
-// named is the promise that the key names at a moment.
-func (s subjectState) named(now int64) int {
+// foundByKey returns the promise that a call by key finds at a given time.
+func (s subjectState) foundByKey(now int64) int {
 	if s.holder == noPromise {
 		return noPromise
 	}
@@ -156,8 +156,8 @@ func (s subjectState) named(now int64) int {
 	return s.holder
 }
 
-// owner is the promise that the key belongs to at a moment, so that no create may take it over.
-func (s subjectState) owner(now int64) int {
+// keyOwner returns the promise that owns the key at a given time, so that no create may take the key over.
+func (s subjectState) keyOwner(now int64) int {
 	if s.holder == noPromise {
 		return noPromise
 	}
@@ -168,13 +168,13 @@ func (s subjectState) owner(now int64) int {
 	return s.holder
 }
 
-// targets are the promises that an operation may be about. One that goes by the key looks the promise up first: it stays
-// with the one that it has found, also where that loses the key before the operation takes effect.
+// targets returns the promises that an operation may apply to. An operation by key first looks the promise up. It keeps that promise even
+// if another promise takes the key over before the operation takes effect.
 func (s subjectState) targets(o *operation, now int64) []int {
 	if !o.ByKey {
 		return []int{o.Target}
 	}
-	found := []int{s.named(now)}
+	found := []int{s.foundByKey(now)}
 	for i, r := range s.promises {
 		if r.keyed && i != found[0] && s.promises[s.holder].taken >= o.Call {
 			found = append(found, i)
@@ -183,9 +183,9 @@ func (s subjectState) targets(o *operation, now int64) []int {
 	return found
 }
 
-// moments are those at which an operation may take effect, as far as that matters: the first one, and each at which
-// something falls due.
-func (s subjectState) moments(from, to int64) []int64 {
+// effectTimes returns the times at which an operation may take effect with different results. These are the first possible time, and each time at
+// which a deadline passes or the key expires.
+func (s subjectState) effectTimes(from, to int64) []int64 {
 	list := []int64{from}
 	for _, r := range s.promises {
 		for _, due := range []int64{r.deadline, r.expiresAt} {
@@ -198,7 +198,7 @@ func (s subjectState) moments(from, to int64) []int64 {
 	return slices.Compact(list)
 }
 
-// deadlines are those that the operation may set, for a promise that it creates or extends.
+// deadlines returns the deadlines that a create or extend operation may set.
 func (o *operation) deadlines(target int) []int64 {
 	switch {
 	case o.Action != create && o.Action != extend || target == noPromise:
@@ -214,94 +214,95 @@ func (o *operation) deadlines(target int) []int64 {
 				list = append(list, d)
 			}
 		}
-		return append(list, never) // where it has no effect, no deadline tells of it
+		return append(list, never) // an extension without an effect left no deadline
 	}
 	return []int64{never}
 }
 
-// telling is how the rest of an answer comes about.
-type telling int
+// A completion says how to complete an answer with the promise's state.
+type completion int
 
 const (
-	impossible telling = iota // the operation cannot have done this
-	whole                     // there is no rest
-	asRead                    // the promise as it is when the operation takes effect, or when something falls due after that
+	impossible    completion = iota // the operation cannot have had this effect
+	complete                        // the answer is complete
+	withReadState                   // add the state at the time of the effect, or at a later time at which a deadline passes or the key expires
 
-	// The promise as it was when it was written. That is before the commit, which is when the operation takes effect for
-	// everybody else: who creates or extends a promise can be told that it is pending where its new deadline passes in
-	// between. No statement knows when it will have been committed.
-	asWritten
+	// Add the state at the time of the write, which precedes the commit. Other calls see the effect only after the commit. If
+	// the new deadline passes in between, the answer of a create or extend shows the promise as pending, although other
+	// calls never see it pending. A statement cannot know the time of its commit.
+	withWrittenState
 )
 
-// apply is what the operation does to a promise at a moment, and what is to be told.
-func (s subjectState) apply(o *operation, target int, now, deadline int64) (subjectState, answer, telling) {
+// apply returns the state after the operation takes effect on a promise at a given time, and the answer to expect.
+func (s subjectState) apply(o *operation, target int, now, deadline int64) (subjectState, answer, completion) {
 	if o.Action == create {
 		return s.create(o, now, deadline)
 	}
 	if target == noPromise || !s.promises[target].exists {
-		return s, answer{Code: promise.CodeNotFound, Promise: noPromise}, whole
+		return s, answer{Code: promise.CodeNotFound, Promise: noPromise}, complete
 	}
 	r := &s.promises[target]
 	state, _ := r.judge(now)
-	told := answer{Promise: target}
+	expected := answer{Promise: target}
 	if o.Action == get {
-		return s, told, asRead
+		return s, expected, withReadState
 	}
 	if state != promise.Pending {
 		same := o.Action == settle && r.stored == o.State && r.text == o.Text
-		told.State, told.Outcome = state, promise.OutcomeAgainst(state, r.stored == "", same)
+		expected.State, expected.Outcome = state, promise.OutcomeAgainst(state, r.stored == "", same)
 		if o.Action == extend {
-			told.Code = promise.NotPending(promise.SettleResult{State: state, Outcome: told.Outcome}).Code
+			expected.Code = promise.NotPending(promise.SettleResult{State: state, Outcome: expected.Outcome}).Code
 		}
-		return s, told, whole
+		return s, expected, complete
 	}
 	if o.Action == settle {
 		r.stored, r.text, r.settled = o.State, o.Text, now
-		told.State, told.Outcome = o.State, promise.OutcomeSettled
-		return s, told, whole
+		expected.State, expected.Outcome = o.State, promise.OutcomeSettled
+		return s, expected, complete
 	}
 	switch deadline {
 	case never:
-		return s, told, impossible
+		return s, expected, impossible
 	case r.deadline:
-		return s, told, asRead
+		return s, expected, withReadState
 	}
 	r.deadline = deadline
-	return s, told, asWritten
+	return s, expected, withWrittenState
 }
 
-func (s subjectState) create(o *operation, now, deadline int64) (subjectState, answer, telling) {
+func (s subjectState) create(o *operation, now, deadline int64) (subjectState, answer, completion) {
 	r := &s.promises[o.Target]
 	if r.exists {
 		if r.keyed != o.Keyed || r.onTimeout != o.OnTimeout {
-			return s, answer{Code: promise.CodeCreateConflict, Promise: o.Target}, whole
+			return s, answer{Code: promise.CodeCreateConflict, Promise: o.Target}, complete
 		}
-		return s, answer{Promise: o.Target}, asRead
+		return s, answer{Promise: o.Target}, withReadState
 	}
 	if o.Keyed {
-		if holder := s.owner(now); holder != noPromise {
-			return s, answer{Code: promise.CodeKeyConflict, Promise: holder}, whole
+		if holder := s.keyOwner(now); holder != noPromise {
+			return s, answer{Code: promise.CodeKeyConflict, Promise: holder}, complete
 		}
 		s.holder = o.Target
 	}
 	at := o.Witness[o.Target].createdAt
-	if at < o.Call || at > o.Return { // it is another call's
+	if at < o.Call || at > o.Return { // another call created it
 		return s, answer{}, impossible
 	}
 	*r = record{
 		exists: true, createdAt: at, keyed: o.Keyed, expiresAt: at + o.TTL.Microseconds(), deadline: deadline, onTimeout: o.OnTimeout, taken: o.Return,
 	}
-	return s, answer{Promise: o.Target, Created: true}, asWritten
+	return s, answer{Promise: o.Target, Created: true}, withWrittenState
 }
 
-func (s subjectState) view(told answer, now int64) answer {
-	r := s.promises[told.Promise]
-	told.State, told.Text = r.judge(now)
-	told.Keyed, told.CreatedAt, told.Deadline = r.keyed, r.createdAt, r.deadline
-	return told
+// view completes the answer with the promise's state at a given time.
+func (s subjectState) view(expected answer, now int64) answer {
+	r := s.promises[expected.Promise]
+	expected.State, expected.Text = r.judge(now)
+	expected.Keyed, expected.CreatedAt, expected.Deadline = r.keyed, r.createdAt, r.deadline
+	return expected
 }
 
-// step lists the states in which an operation can leave a subject, given what was told.
+// step returns the states in which an operation can leave a subject, given its answer.
 func (s subjectState) step(o *operation) []any {
 	from := max(s.now, o.Call)
 	var next []any
@@ -310,31 +311,31 @@ func (s subjectState) step(o *operation) []any {
 		next = append(next, after)
 	}
 	if o.Answer == nil {
-		add(s, from) // it has not happened
+		add(s, from) // without an effect
 	}
-	for _, now := range s.moments(from, o.Return) {
+	for _, now := range s.effectTimes(from, o.Return) {
 		for _, target := range s.targets(o, now) {
 			promiseOf := target
 			if o.Action == create {
 				promiseOf = o.Target
 			}
 			for _, deadline := range o.deadlines(promiseOf) {
-				after, told, rest := s.apply(o, target, now, deadline)
+				after, expected, rest := s.apply(o, target, now, deadline)
 				switch {
 				case rest == impossible:
 				case o.Answer == nil:
 					add(after, now)
-				case rest == whole:
-					if told == *o.Answer {
+				case rest == complete:
+					if expected == *o.Answer {
 						add(after, now)
 					}
 				default:
 					since := now
-					if rest == asWritten {
+					if rest == withWrittenState {
 						since = o.Call
 					}
-					for _, seen := range after.moments(since, o.Return) {
-						if after.view(told, seen) == *o.Answer {
+					for _, seen := range after.effectTimes(since, o.Return) {
+						if after.view(expected, seen) == *o.Answer {
 							add(after, max(now, seen))
 							break
 						}
@@ -368,7 +369,7 @@ var linearizable = (&porcupine.NondeterministicModel{
 	DescribeState: func(state any) string { return fmt.Sprintf("%+v", state) },
 }).ToModel()
 
-// String tells the call and its answer in one line.
+// String describes the call and its answer in one line.
 func (o *operation) String() string {
 	s := string(o.Action)
 	if o.ByKey {

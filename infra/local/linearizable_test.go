@@ -22,20 +22,20 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-var operations = flag.Int("linearizable.operations", 800, "calls of each of the tests named Linearizable")
+var operations = flag.Int("linearizable.operations", 800, "number of calls in each test named Linearizable")
 
-// What many clients were told over HTTP can be put into one order that the rules of shared/promise allow, in which every call
-// takes effect between its beginning and its end; and each workflow execution's log tells the same. So it is while functions
-// are killed, while the database is stopped and killed, and while connections are cut.
+// TestLinearizable runs many HTTP clients and records their calls. The history must be linearizable: there is one order of all calls, each
+// taking effect between its start and its end, that the rules of shared/promise allow. Each workflow execution's log must agree with its
+// promises. Meanwhile functions are killed, the database is stopped and killed, or connections are cut.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
 	for _, c := range []struct {
-		name   string
-		fault  fault
-		strike int64 // how often it is done at least
+		name      string
+		fault     faultInjector
+		minFaults int64 // the minimum number of faults
 	}{
 		{"undisturbed", noFault, 0},
 		{"functions killed", killFunctions, 20},
@@ -45,49 +45,49 @@ func TestLinearizable(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			d := startDatabase(t)
-			r := begin(t, d.url, []string{local}).await(t)
+			r := startWith(t, d.url, []string{localBinary}).awaitReady(t)
 			s := newSession(r)
 			result := porcupine.Ok
-			t.Cleanup(func() { // also where it did not come to the check
+			t.Cleanup(func() { // also if the test fails before the check
 				if t.Failed() && result == porcupine.Ok {
 					kept, err := os.MkdirTemp("", "linearizable-")
 					require.NoError(t, err)
 					t.Logf("the history: %s", s.write(t, kept))
 				}
 			})
-			struck := s.disturbed(t, *operations, c.fault, d, c.strike)
+			faultCount := s.runWithFault(t, *operations, c.fault, d, c.minFaults)
 			worked := time.Since(s.begun)
-			history := s.recorded(t)
+			history := s.checkerHistory(t)
 			lost := 0
 			for _, o := range s.history {
 				if o.Answer == nil {
 					lost++
-					told := o.Status == http.StatusTooManyRequests || o.Status == http.StatusServiceUnavailable // as on a busy machine
-					require.True(t, told || c.strike > 0, "an answer was lost by no fault: %v %d", o, o.Status)
+					answered := o.Status == http.StatusTooManyRequests || o.Status == http.StatusServiceUnavailable // as may happen on a busy machine
+					require.True(t, answered || c.minFaults > 0, "an answer was lost without a fault: %v %d", o, o.Status)
 				}
 			}
 			begun := time.Now()
 			result = porcupine.CheckOperationsTimeout(linearizable, history, 2*time.Minute)
 			t.Logf("%d operations on %d subjects in %.1f s, %d faults, %d answers lost; checked in %.2f s: %s",
-				len(s.history), len(s.subjects), worked.Seconds(), struck, lost, time.Since(begun).Seconds(), result)
+				len(s.history), len(s.subjects), worked.Seconds(), faultCount, lost, time.Since(begun).Seconds(), result)
 			if result != porcupine.Ok {
 				kept, err := os.MkdirTemp("", "linearizable-")
 				require.NoError(t, err)
 				file, drawing, bad := s.keep(t, history, kept)
 				require.FailNow(t, "not linearizable", "%s\nsubjects: %v\nthe history: %s\ndrawn: %s", result, bad, file, drawing)
 			}
-			for _, e := range s.ends {
-				e.requireLog(t)
+			for _, e := range s.finalStates {
+				e.requireConsistentLog(t)
 			}
 		})
 	}
 }
 
-// The test sees a settlement that the next one writes over.
-func TestLinearizableCatches(t *testing.T) {
+// TestLinearizableDetectsOverwrites changes promise_settle so that a settlement overwrites an earlier one. The check must fail.
+func TestLinearizableDetectsOverwrites(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)
-	r := begin(t, d.url, []string{local}).await(t)
+	r := startWith(t, d.url, []string{localBinary}).awaitReady(t)
 	conn, err := pgx.Connect(t.Context(), d.url)
 	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
@@ -98,8 +98,8 @@ func TestLinearizableCatches(t *testing.T) {
 	_, err = conn.Exec(t.Context(), strings.ReplaceAll(settle, again, "")+"; ALTER TABLE promise DISABLE TRIGGER promise_final")
 	require.NoError(t, err)
 	s := newSession(r)
-	s.disturbed(t, 2000, noFault, d, 0)
-	history := s.recorded(t)
+	s.runWithFault(t, 2000, noFault, d, 0)
+	history := s.checkerHistory(t)
 	require.Equal(t, porcupine.Illegal, porcupine.CheckOperationsTimeout(linearizable, history, 2*time.Minute))
 	kept, drawing, bad := s.keep(t, history, t.TempDir())
 	require.FileExists(t, kept)
@@ -107,21 +107,21 @@ func TestLinearizableCatches(t *testing.T) {
 	t.Logf("%d of %d subjects are not linearizable", len(bad), len(s.subjects))
 }
 
-// disturbed has the clients make so many calls while the fault is at work, more if it has to strike more often or no answer
-// was lost by it, and says how often it did.
-func (s *session) disturbed(t *testing.T, calls int, f fault, d *database, atLeast int64) int64 {
+// runWithFault lets the clients make the given number of calls while the fault occurs. They make more calls until at least atLeast faults have
+// occurred and one of them has lost an answer. runWithFault returns the number of faults.
+func (s *session) runWithFault(t *testing.T, calls int, f faultInjector, d *database, atLeast int64) int64 {
 	t.Helper()
-	disturbing, stop := context.WithCancel(t.Context())
-	var struck atomic.Int64
-	var disturber sync.WaitGroup
-	disturber.Go(func() { f(disturbing, t, s.runner, d, &struck) })
+	faultCtx, stop := context.WithCancel(t.Context())
+	var faultCount atomic.Int64
+	var injector sync.WaitGroup
+	injector.Go(func() { f(faultCtx, t, s.runner, d, &faultCount) })
 	s.run(calls, func() bool {
-		return struck.Load() >= atLeast && (atLeast == 0 || s.anyLost()) || t.Failed()
+		return faultCount.Load() >= atLeast && (atLeast == 0 || s.anyLost()) || t.Failed()
 	})
 	stop()
-	disturber.Wait()
+	injector.Wait()
 	require.False(t, t.Failed())
-	return struck.Load()
+	return faultCount.Load()
 }
 
 func (s *session) anyLost() bool {
@@ -130,10 +130,10 @@ func (s *session) anyLost() bool {
 	return slices.ContainsFunc(s.subjects, func(on *subject) bool { return on.lost > 0 })
 }
 
-// recorded is the history as the checker takes it, with what everybody is told in the end.
-func (s *session) recorded(t *testing.T) []porcupine.Operation {
+// checkerHistory returns the history in the checker's form, which includes the final read of every promise.
+func (s *session) checkerHistory(t *testing.T) []porcupine.Operation {
 	t.Helper()
-	s.answers(t, s.settleDown(t))
+	s.answers(t, s.finish(t))
 	require.Empty(t, s.faults)
 	end := time.Since(s.begun)
 	history := make([]porcupine.Operation, 0, len(s.history))
@@ -150,7 +150,7 @@ func (s *session) recorded(t *testing.T) []porcupine.Operation {
 	return history
 }
 
-// write writes the history as JSON, in the order of the calls.
+// write writes the history as JSON, ordered by the start of the calls.
 func (s *session) write(t *testing.T, dir string) (file string) {
 	t.Helper()
 	file = filepath.Join(dir, "history.json")
@@ -161,7 +161,7 @@ func (s *session) write(t *testing.T, dir string) (file string) {
 	return file
 }
 
-// keep writes the history, and draws that of the first subject which is not linearizable.
+// keep writes the history and a drawing of the first subject that is not linearizable. It returns all such subjects.
 func (s *session) keep(t *testing.T, history []porcupine.Operation, dir string) (file, drawing string, bad []int) {
 	t.Helper()
 	file, drawing = s.write(t, dir), filepath.Join(dir, "subject.html")

@@ -1,12 +1,12 @@
-// Command local runs the whole service on this machine: Postgres, migrated; a
-// tenant and a key of it; the functions, as the binaries that AWS runs, in
-// environments that speak the Lambda Runtime API; before them the HTTP API and
-// the Lambda Invoke API. Ctrl-C stops all of it and leaves the data.
+// Command local runs the whole service on this machine. It starts and migrates
+// Postgres, creates a tenant with an API key, and runs the same function binaries
+// as AWS, each speaking the Lambda Runtime API. In front of them it serves the
+// HTTP API and the Lambda Invoke API. Ctrl-C stops everything and keeps the data.
 //
 //	go run ./infra/local [flags]
 //
-// With DATABASE_URL set it uses that database and starts none. It listens on
-// loopback addresses only.
+// If DATABASE_URL is set, it uses that database instead of starting one. It
+// listens on loopback addresses only.
 package main
 
 import (
@@ -35,11 +35,11 @@ func main() {
 	go func() {
 		select {
 		case <-signals:
-		case <-goRunEnds():
+		case <-goRunEnded():
 		}
 		stop()
-		time.Sleep(time.Second) // timeout(1) and its like send each signal twice
-		signal.Reset()          // the next one ends us at once
+		time.Sleep(time.Second) // timeout(1) and similar tools send each signal twice
+		signal.Reset()          // a further signal kills this process at once
 	}()
 
 	o, err := parseOptions(os.Args[1:], os.Getenv("DATABASE_URL"), os.Stderr)
@@ -56,14 +56,14 @@ func main() {
 	}
 }
 
-// options are what the command line and the environment ask for.
+// options are the settings from the command line and the environment.
 type options struct {
 	http, lambda string // addresses
-	data         string // the folder of Postgres, and of what is kept with it
+	data         string // the folder of the Postgres cluster and of the secrets
 	fresh        bool
 	readyFile    string
 	corsOrigins  []string
-	databaseURL  string // empty: a Postgres is started
+	databaseURL  string // empty: run starts a Postgres of its own
 
 	stdout, stderr io.Writer
 }
@@ -73,15 +73,15 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "Runs the whole service on this machine.\nUsage: go run ./infra/local [flags], DATABASE_URL=... to use that database\n\n")
+		fmt.Fprint(stderr, "Runs the whole service on this machine.\nUsage: go run ./infra/local [flags]\nSet DATABASE_URL to use an existing database.\n\n")
 		flags.PrintDefaults()
 	}
-	flags.StringVar(&o.http, "http", "127.0.0.1:3000", "loopback `address` of the HTTP API; port 0 takes a free one")
+	flags.StringVar(&o.http, "http", "127.0.0.1:3000", "loopback `address` of the HTTP API; port 0 picks a free port")
 	flags.StringVar(&o.lambda, "lambda", "127.0.0.1:3001", "loopback `address` of the Lambda Invoke API")
-	flags.StringVar(&o.data, "data", "", "`folder` of the database and its keys (default: a private one, kept)")
-	flags.BoolVar(&o.fresh, "fresh", false, "begin with a new, empty database and new keys")
+	flags.StringVar(&o.data, "data", "", "`folder` of the database and its keys (default: a private folder that is kept)")
+	flags.BoolVar(&o.fresh, "fresh", false, "start with a new, empty database and new keys")
 	corsOrigins := flags.String("cors-origins", "", "web `origins` whose pages may call the HTTP API, separated by commas (default: none)")
-	flags.StringVar(&o.readyFile, "ready-file", "", "`file` to write, as JSON, once everything answers; removed at the end")
+	flags.StringVar(&o.readyFile, "ready-file", "", "`file` to write, as JSON, once everything answers; removed when the runner stops")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
@@ -89,10 +89,10 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 		return o, errors.New("see --help")
 	}
 	if flags.NArg() > 0 {
-		return o, fmt.Errorf("there are no arguments, only flags: %q (see --help)", flags.Arg(0))
+		return o, fmt.Errorf("%q is not a flag, and there are no other arguments: see --help", flags.Arg(0))
 	}
 	if o.fresh && databaseURL != "" {
-		return o, errors.New("--fresh would empty the database of DATABASE_URL, which is not ours: unset one of them")
+		return o, errors.New("--fresh would empty the database of DATABASE_URL, which the runner did not create: drop --fresh or unset DATABASE_URL")
 	}
 	if *corsOrigins != "" {
 		o.corsOrigins = strings.Split(*corsOrigins, ",")
@@ -110,8 +110,8 @@ func parseOptions(args []string, databaseURL string, stderr io.Writer) (options,
 	return o, nil
 }
 
-// checkLoopback refuses addresses that others could reach: the Invoke API runs
-// functions for everybody who asks.
+// checkLoopback rejects addresses that other machines could reach, because the
+// Invoke API runs functions without asking for credentials.
 func checkLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

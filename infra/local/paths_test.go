@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -9,16 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A path leads where it leads on AWS, whatever the caller meant by it.
+// The runner routes an escaped path as AWS does, even if the caller meant another promise.
 func TestPathsAsOnAWS(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	ids := map[string]string{}
 	for _, key := range []string{"a", "a/b", "a?b", "a%2Fb", "order", "order?1", "café 100% #1+1"} {
 		ids[key] = r.create(t, key)
 	}
 	notFound := map[string]any{"message": "Not Found"}
-	for _, c := range []struct{ path, key string }{ // key: the one whose promise is shown; empty: no route
+	for _, c := range []struct{ path, key string }{ // key: the key of the returned promise; empty if no route matches
 		{"key:a", "a"},
 		{"key:a%2Fb", ""},
 		{"key:a%2fb", ""},
@@ -29,34 +28,42 @@ func TestPathsAsOnAWS(t *testing.T) {
 		{"key:caf%C3%A9%20100%25%20%231%2B1", "café 100% #1+1"},
 		{"key:caf%c3%a9%20100%25%20%231+1", "café 100% #1+1"},
 	} {
-		status, p := r.call(t, "GET", "/promises/"+c.path, "")
-		if c.key == "" {
-			require.Equal(t, 404, status, c.path)
-			require.Equal(t, notFound, p, c.path)
-			continue
-		}
-		require.Equal(t, 200, status, "%s: %v", c.path, p)
-		require.Equal(t, ids[c.key], p["promiseId"], c.path)
+		t.Run("GET "+c.path, func(t *testing.T) {
+			status, p := r.call(t, "GET", "/promises/"+c.path, "")
+			if c.key == "" {
+				require.Equal(t, 404, status)
+				require.Equal(t, notFound, p)
+				return
+			}
+			require.Equal(t, 200, status, "%v", p)
+			require.Equal(t, ids[c.key], p["promiseId"])
+		})
 	}
 	for _, path := range []string{"key:a%2Fb/resolve", "key:a%3Fb/resolve", "key:order%3F1/cancel"} {
-		status, p := r.call(t, "POST", "/promises/"+path, `{"value":1}`)
-		require.Equal(t, 404, status, path)
-		require.Equal(t, notFound, p, path)
+		t.Run("POST "+path, func(t *testing.T) {
+			status, p := r.call(t, "POST", "/promises/"+path, `{"value":1}`)
+			require.Equal(t, 404, status)
+			require.Equal(t, notFound, p)
+		})
 	}
-	status, p := r.call(t, "GET", "/promises/key:a%FF", "")
-	require.Equal(t, 400, status)
-	require.Equal(t, "invalid_utf8", p["code"])
-
-	status, p = r.call(t, "POST", "/promises/key:a%2Fcancel", "")
-	require.Equal(t, 200, status, p)
-	require.Equal(t, ids["a"], p["promiseId"], "it is POST /promises/key:a/cancel")
-	for key, want := range map[string]string{"a": "cancelled", "a/b": "pending", "a?b": "pending", "order": "pending", "order?1": "pending"} {
-		_, p = r.call(t, "GET", "/promises/id:"+ids[key], "")
-		require.Equal(t, want, p["state"], key)
-	}
-
-	status, body := request(t, "GET", r.promises("/promises?name="+strings.Repeat("x", 11_000)), "Bearer "+r.ready.APIKey, "")
-	require.Equal(t, 413, status)
-	require.Equal(t, "HTTP header is larger than 10240 bytes.", body)
-	r.end(t, syscall.SIGINT)
+	t.Run("bytes that are not UTF-8", func(t *testing.T) {
+		status, p := r.call(t, "GET", "/promises/key:a%FF", "")
+		require.Equal(t, 400, status)
+		require.Equal(t, "invalid_utf8", p["code"])
+	})
+	t.Run("POST key:a%2Fcancel is POST key:a/cancel", func(t *testing.T) {
+		status, p := r.call(t, "POST", "/promises/key:a%2Fcancel", "")
+		require.Equal(t, 200, status, p)
+		require.Equal(t, ids["a"], p["promiseId"])
+		for key, want := range map[string]string{"a": "cancelled", "a/b": "pending", "a?b": "pending", "order": "pending", "order?1": "pending"} {
+			_, p = r.call(t, "GET", "/promises/id:"+ids[key], "")
+			require.Equal(t, want, p["state"], key)
+		}
+	})
+	t.Run("a URL that is too long", func(t *testing.T) {
+		status, body := request(t, "GET", r.promises("/promises?name="+strings.Repeat("x", 11_000)), "Bearer "+r.ready.APIKey, "")
+		require.Equal(t, 413, status)
+		require.Equal(t, "HTTP header is larger than 10240 bytes.", body)
+	})
+	r.stop(t, syscall.SIGINT)
 }

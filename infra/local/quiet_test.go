@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,26 +21,26 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 )
 
-// planted are secrets by what they are.
+// planted holds secrets by their description.
 type planted map[string]string
 
-// plant makes a secret that is in no other text by chance.
+// plant returns a new random secret, which no other text contains by chance.
 func (p planted) plant(what string) string {
 	p[what] = "planted" + rand.Text()
 	return p[what]
 }
 
-// requireAbsent looks for each secret, as it is and as it may have been written.
+// requireAbsent checks that the text contains no secret, neither in plain text nor in a usual encoding.
 func (p planted) requireAbsent(t *testing.T, where, text string) {
 	t.Helper()
 	for what, secret := range p {
 		for form, s := range map[string]string{
-			"as it is":  secret,
-			"the end":   secret[len(secret)/2:],
-			"in base64": strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)), "=")[:len(secret)],
-			"in hex":    hex.EncodeToString([]byte(secret)),
-			"as a hash": hex.EncodeToString(auth.HashAPIKey(secret)),
-			"in a URL":  url.QueryEscape(secret),
+			"in plain text": secret,
+			"the end":       secret[len(secret)/2:],
+			"in base64":     strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)), "=")[:len(secret)],
+			"in hex":        hex.EncodeToString([]byte(secret)),
+			"as a hash":     hex.EncodeToString(auth.HashAPIKey(secret)),
+			"in a URL":      url.QueryEscape(secret),
 		} {
 			if at := strings.Index(text, s); at >= 0 {
 				line := text[strings.LastIndexByte(text[:at], '\n')+1:]
@@ -52,9 +51,9 @@ func (p planted) requireAbsent(t *testing.T, where, text string) {
 	}
 }
 
-// Nothing that is secret is in anything that the functions or the runner print, at the highest level, in calls that are
-// answered, refused, and cut off from their database.
-func TestQuiet(t *testing.T) {
+// TestNoSecretIsPrinted makes valid calls, refused calls and calls without a database at the log level debug. Neither the functions
+// nor the runner print a secret.
+func TestNoSecretIsPrinted(t *testing.T) {
 	t.Parallel()
 	const publicURL = "https://promises.example"
 	secrets := planted{}
@@ -63,15 +62,15 @@ func TestQuiet(t *testing.T) {
 	signing := auth.NewSigningKey().Text()
 	secrets["signing key"] = signing
 	secrets["signing key, encoded"] = signing[strings.Index(signing, ":")+1:]
-	data := filepath.Join(folder(t), "data")
-	r := beginIn(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{local}, "--data", data).await(t)
-	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "those of the environment are used, and not kept")
+	data := filepath.Join(tempFolder(t), "data")
+	r := startCommand(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{localBinary}, "--data", data).awaitReady(t)
+	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "the signing key comes from the environment and is not stored")
 	secrets["API key"] = r.ready.APIKey
 	database, err := url.Parse(r.ready.DatabaseURL)
 	require.NoError(t, err)
 	secrets["password"], _ = database.User.Password()
 
-	var tails strings.Builder // with the metrics, which the runner does not show
+	var tails strings.Builder // with the metrics, which the runner does not print
 	invoke := func(function, payload string) (answer map[string]any) {
 		t.Helper()
 		out := r.lambda(t, function, payload)
@@ -97,15 +96,15 @@ func TestQuiet(t *testing.T) {
 	}
 	secrets["unknown key"] = auth.NewAPIKey()
 	invoke("manage-tenants", `{"action":"list-keys","tenant":"demo"}`)
-	for _, bad := range []string{
+	for _, invalid := range []string{
 		`{"action":%q}`, `{"action":"create-tenant","slug":%q}`, `{"action":"revoke-key","tenant":"demo","keyId":%q}`,
 		`{"action":"create-key","tenant":"demo","name":"n","scopes":[%q]}`, `{"action":"list-tenants","x":%q}`, `%q`,
 		`{"action":"create-key","tenant":"demo","name":"n","scopes":["read"],"expiresAt":%q}`,
 	} {
-		invoke("manage-tenants", fmt.Sprintf(bad, secrets["unknown key"]))
+		invoke("manage-tenants", fmt.Sprintf(invalid, secrets["unknown key"]))
 	}
 
-	// Good calls.
+	// These calls are valid.
 	workflow := uuid.NewString()
 	create := func(more string) map[string]any {
 		t.Helper()
@@ -150,10 +149,10 @@ func TestQuiet(t *testing.T) {
 
 	invoke("expire-promises", `{"once":true}`)
 
-	// Bad ones. What comes of them does not matter here, but that they are refused.
-	bad := func() {
+	// These calls are refused. The test does not compare the codes.
+	refusedCalls := func() {
 		t.Helper()
-		x := secrets.plant("what is out of place, " + strconv.Itoa(len(secrets)))
+		x := secrets.plant("a misplaced secret, " + strconv.Itoa(len(secrets)))
 		credentials := []string{"", "Basic " + x, "Bearer " + x, x, "Bearer prk_" + x, "Bearer " + token + x, "Bearer " + token[:len(token)-2]}
 		for what, secret := range secrets {
 			if strings.HasSuffix(what, " key") && what != "API key" {
@@ -181,7 +180,7 @@ func TestQuiet(t *testing.T) {
 			{"GET", "/nothing/" + token + "?token=" + token, ""},
 		} {
 			status, body := request(t, c.method, r.promises(c.path), "", c.body)
-			if body != `{"alreadyResolved":true}` { // a late call, whatever its body
+			if body != `{"alreadyResolved":true}` { // a call on a settled promise, with any body
 				require.GreaterOrEqual(t, status, 400, body)
 			}
 		}
@@ -208,7 +207,7 @@ func TestQuiet(t *testing.T) {
 			{"GET", "/workflows/" + x + "/events", ""},
 		} {
 			status, fields := r.call(t, c.method, c.path, c.body)
-			if !strings.Contains(c.body, `\u`) && !strings.Contains(c.path, "batch") { // each of those may be taken
+			if !strings.Contains(c.body, `\u`) && !strings.Contains(c.path, "batch") { // such a call may be accepted
 				require.GreaterOrEqual(t, status, 400, "%s %s: %v", c.path, c.body, fields)
 			}
 		}
@@ -224,11 +223,11 @@ func TestQuiet(t *testing.T) {
 		invoke("migrate", fmt.Sprintf(`{"dryRun":%q}`, x))
 		invoke("expire-promises", fmt.Sprintf(`{"once":%q}`, x))
 	}
-	bad()
+	refusedCalls()
 
-	// The same without a database, and what was good before.
+	// Without a database the valid calls are refused too.
 	crash(t, data)
-	bad()
+	refusedCalls()
 	for _, c := range []struct{ path, body string }{
 		{"/promises/id:" + id + "/resolve", value},
 		{"/promises/key:held/resolve", held},
@@ -247,24 +246,30 @@ func TestQuiet(t *testing.T) {
 	<-r.exited
 	screen := r.stdout.String()
 	welcome := strings.Index(screen, "\nReady after ")
-	rest := strings.Index(screen[welcome:], "-d '{\"value\":") + welcome // its last line
-	require.Equal(t, 3, strings.Count(screen[welcome:rest], r.ready.APIKey))
-	secrets.requireAbsent(t, "stdout", screen[:welcome]+screen[rest:])
-	secrets.requireAbsent(t, "the start message", strings.ReplaceAll(screen[welcome:rest], r.ready.APIKey, ""))
-	secrets.requireAbsent(t, "stderr", r.stderr.String())
-	secrets.requireAbsent(t, "the logs", tails.String())
-	require.Contains(t, r.stderr.String(), `"msg":"credential refused"`, "there is something to be found")
-	require.Contains(t, r.stderr.String(), `"msg":"call failed"`)
-	require.Contains(t, tails.String(), `"_aws"`)
-	require.NotContains(t, screen, "?", "no query string")
+	rest := strings.Index(screen[welcome:], "-d '{\"value\":") + welcome // the last line of the start message
+	t.Run("the start message shows only the API key", func(t *testing.T) {
+		require.Equal(t, 3, strings.Count(screen[welcome:rest], r.ready.APIKey))
+		secrets.requireAbsent(t, "the start message", strings.ReplaceAll(screen[welcome:rest], r.ready.APIKey, ""))
+	})
+	t.Run("the rest of stdout shows no secret", func(t *testing.T) {
+		secrets.requireAbsent(t, "stdout", screen[:welcome]+screen[rest:])
+		require.NotContains(t, screen, "?", "no query string")
+	})
+	t.Run("stderr shows no secret", func(t *testing.T) {
+		secrets.requireAbsent(t, "stderr", r.stderr.String())
+		require.Contains(t, r.stderr.String(), `"msg":"credential refused"`, "the calls have written log lines")
+		require.Contains(t, r.stderr.String(), `"msg":"call failed"`)
+	})
+	t.Run("the functions' logs show no secret", func(t *testing.T) {
+		secrets.requireAbsent(t, "the logs", tails.String())
+		require.Contains(t, tails.String(), `"_aws"`)
+	})
 }
 
-// crash ends a runner's Postgres as no shutdown does.
+// crash ends a runner's Postgres with an immediate shutdown, as in a crash.
 func crash(t *testing.T, data string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(data, "cluster", "postmaster.pid"))
+	pid, err := postmaster(data)
 	require.NoError(t, err)
-	postmaster, err := strconv.Atoi(strings.SplitN(string(text), "\n", 2)[0])
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGQUIT))
 }

@@ -27,8 +27,8 @@ import (
 
 const tenant = "demo"
 
-// run serves until ctx ends, or something fails, and has then stopped and
-// removed everything but the data.
+// run serves until ctx ends or something fails. Before it returns, it stops and
+// removes everything except the data.
 func run(ctx context.Context, o options) (err error) {
 	begun := time.Now()
 	screen := &terminal{out: o.stdout, err: o.stderr}
@@ -51,7 +51,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.end()) }()
+	defer func() { err = errors.Join(err, p.cleanUp()) }()
 
 	httpURL := "http://" + httpListener.Addr().String()
 	service, apiKey, err := launch(ctx, o, p, httpURL, screen)
@@ -62,11 +62,11 @@ func run(ctx context.Context, o options) (err error) {
 
 	api := httpapi.New(routes.HTTP, routes.Authorizers, service)
 	api.CORSOrigins = o.corsOrigins
-	invoke := notFromPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
+	invoke := rejectBrowserPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
 	serving, failed := errgroup.WithContext(ctx)
-	serving.Go(func() error { return serve(failed, newServer(api), listen(httpListener), service) })
-	serving.Go(func() error { return serve(failed, newServer(invoke), listen(lambdaListener), service) })
-	context.AfterFunc(failed, screen.goodbye)
+	serving.Go(func() error { return serve(failed, newServer(api), limitConnections(httpListener), service) })
+	serving.Go(func() error { return serve(failed, newServer(invoke), limitConnections(lambdaListener), service) })
+	context.AfterFunc(failed, screen.stopping)
 
 	r := ready{
 		HTTPURL:     httpURL,
@@ -84,29 +84,29 @@ func run(ctx context.Context, o options) (err error) {
 	screen.welcome(r, time.Since(begun))
 	for _, schedule := range routes.Schedules {
 		serving.Go(func() error {
-			follow(failed, schedule, service, screen.functionOutput())
+			runSchedule(failed, schedule, service, screen.functionOutput())
 			return nil
 		})
 	}
 	return serving.Wait()
 }
 
-// prepared is what the functions need in order to run.
-type prepared struct {
+// resources are the binaries and the database that the functions run with.
+type resources struct {
 	binaries    string // folder
-	data        string // folder; empty with a database that is not ours
+	data        string // folder; empty if DATABASE_URL names the database
 	databaseURL string
-	end         func() error // stops and removes it, but for the data
+	cleanUp     func() error // stops Postgres and removes the binaries; the data stays
 }
 
-// prepare builds the functions and starts Postgres. If it fails, nothing is left.
-func prepare(ctx context.Context, o options, screen *terminal) (p prepared, err error) {
+// prepare builds the functions and starts Postgres. If it fails, it cleans up first.
+func prepare(ctx context.Context, o options, screen *terminal) (p resources, err error) {
 	if p.data, err = dataDir(o); err != nil {
-		return prepared{}, err
+		return resources{}, err
 	}
 	remove := func() {}
 	var server *localpg.Server
-	p.end = func() (err error) {
+	p.cleanUp = func() (err error) {
 		if server != nil {
 			err = server.Stop()
 		}
@@ -114,7 +114,7 @@ func prepare(ctx context.Context, o options, screen *terminal) (p prepared, err 
 		return err
 	}
 	if p.binaries, remove, err = build.TemporaryFolder(); err != nil {
-		return prepared{}, err
+		return resources{}, err
 	}
 	screen.building()
 	preparing, both := errgroup.WithContext(ctx)
@@ -129,19 +129,20 @@ func prepare(ctx context.Context, o options, screen *terminal) (p prepared, err 
 		})
 	}
 	if err := preparing.Wait(); err != nil {
-		return prepared{}, errors.Join(err, p.end())
+		return resources{}, errors.Join(err, p.cleanUp())
 	}
 	return p, nil
 }
 
-// launch makes the service of the functions, migrates as a deployment does, and
-// sees to the tenant and its key. If it fails, the service has been closed.
-func launch(ctx context.Context, o options, p prepared, httpURL string, screen *terminal) (
+// launch starts the functions' service, migrates the database as a deployment
+// does, and ensures that the tenant and its API key exist. If it fails, it closes
+// the service first.
+func launch(ctx context.Context, o options, p resources, httpURL string, screen *terminal) (
 	service *lambda.Service, apiKey string, err error,
 ) {
-	kept := secrets(p.data) // locked by the server
+	kept := secrets(p.data) // the Postgres server has locked the folder
 	if o.fresh {
-		if err := kept.forget(); err != nil {
+		if err := kept.remove(); err != nil {
 			return nil, "", err
 		}
 	}
@@ -159,7 +160,7 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 		"SIGNING_KEY":  signingKey,
 		"TOKEN_KEYS":   tokenKeys,
 	}), lambda.Options{
-		MaxEnvironments: environments,
+		MaxEnvironments: maxEnvironments,
 		Output:          screen.functionOutput(),
 		Report:          screen.invocation,
 	})
@@ -173,14 +174,14 @@ func launch(ctx context.Context, o options, p prepared, httpURL string, screen *
 	return service, apiKey, nil
 }
 
-// follow invokes the function as its schedule says, at once to begin with,
-// until ctx ends. What has been invoked by then is the service's to end.
-func follow(ctx context.Context, schedule routes.Schedule, service *lambda.Service, log io.Writer) {
+// runSchedule invokes the schedule's function at once and then at each interval,
+// until ctx ends. It does not wait for the invocations; closing the service ends them.
+func runSchedule(ctx context.Context, schedule routes.Schedule, service *lambda.Service, log io.Writer) {
 	tick := time.NewTicker(schedule.Every)
 	defer tick.Stop()
 	for {
 		if _, err := service.InvokeEvent(schedule.Function, lambda.Request{}); err != nil {
-			fmt.Fprintf(log, "[%s] not invoked by its schedule: %v\n", schedule.Function, err)
+			fmt.Fprintf(log, "[%s] the schedule could not invoke it: %v\n", schedule.Function, err)
 		}
 		select {
 		case <-tick.C:
@@ -190,8 +191,8 @@ func follow(ctx context.Context, schedule routes.Schedule, service *lambda.Servi
 	}
 }
 
-// dataDir is the folder of the Postgres that is to be started; empty where none
-// is.
+// dataDir returns the folder of the Postgres to start, or empty if DATABASE_URL
+// names a database.
 func dataDir(o options) (string, error) {
 	switch {
 	case o.databaseURL != "":
@@ -201,22 +202,23 @@ func dataDir(o options) (string, error) {
 	}
 	dir, err := localpg.DefaultDir()
 	if err != nil {
-		return "", fmt.Errorf("%w (--data chooses another)", err)
+		return "", fmt.Errorf("%w (choose another folder with --data)", err)
 	}
 	return dir, nil
 }
 
-// concurrency bounds the processes of one function, and environments those of
-// all. The functions whose calls wait leave room for the others, and one tenant's
-// waits (MAX_WAITS) leave room for other tenants' in each of them. A process
-// opens at most database.PoolSize connections: Postgres has 200.
+// concurrency bounds the processes of one function, and maxEnvironments those of
+// all functions together. So functions with waiting calls leave room for the other
+// functions. In each of them, MAX_WAITS bounds one tenant's waits, so that other
+// tenants can wait too. A process opens at most database.PoolSize connections, and
+// Postgres accepts 200.
 const (
-	concurrency  = 32
-	environments = 96
+	concurrency     = 32
+	maxEnvironments = 96
 )
 
-// functions are those of the table, each with our own settings, and for the rest
-// with those that this process was given.
+// functions returns the functions of the routes table. Each gets the runner's own
+// settings, and the other settings from this process's environment.
 func functions(binaries string, own map[string]string) []lambda.Function {
 	own = maps.Clone(own)
 	own["HTTP_ALIAS"] = routes.HTTPAlias
@@ -247,11 +249,11 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 	return list
 }
 
-// ready tells scripts where everything is.
+// ready is the content of the ready file, from which scripts read addresses and credentials.
 type ready struct {
 	HTTPURL     string `json:"httpUrl"`
 	LambdaURL   string `json:"lambdaUrl"`
-	DatabaseURL string `json:"databaseUrl"` // holds a password
+	DatabaseURL string `json:"databaseUrl"` // contains a password
 	Tenant      string `json:"tenant"`
 	APIKey      string `json:"apiKey"`
 }

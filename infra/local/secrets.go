@@ -15,26 +15,26 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 )
 
-// What the runner keeps in a data folder, beside the database. All are
-// secrets, readable by their owner only, and written whole.
+// These files in the data folder, beside the database, hold secrets. Only their
+// owner can read them, and they are replaced atomically.
 const (
-	signingKeyFile = "signing-key" // as SIGNING_KEY
-	tokenKeysFile  = "token-keys"  // as TOKEN_KEYS; kept by earlier releases, and no longer made
-	apiKeyFile     = "api-key"     // of the tenant
+	signingKeyFile = "signing-key" // the value of SIGNING_KEY
+	tokenKeysFile  = "token-keys"  // the value of TOKEN_KEYS; only earlier releases wrote this file
+	apiKeyFile     = "api-key"     // the tenant's API key
 )
 
-// keyScopes are every scope that a key can have.
+// keyScopes lists every scope that an API key can have.
 var keyScopes = []string{"create", "settle", "read", "manage"}
 
-// keyLife is how long a key is good that is not kept.
-const keyLife = 24 * time.Hour
+// temporaryKeyLifetime is the lifetime of an API key that is not stored in a file.
+const temporaryKeyLifetime = 24 * time.Hour
 
-// secrets are the files in a data folder that this process has locked. Where
-// there is none (empty), nothing is kept.
+// secrets is the path of a data folder, locked by this process, with files of
+// secrets. If it is empty, nothing is stored.
 type secrets string
 
-// forget removes the files.
-func (s secrets) forget() error {
+// remove deletes the files.
+func (s secrets) remove() error {
 	if s == "" {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (s secrets) forget() error {
 	return nil
 }
 
-// read is empty where there is no such file, or an empty one.
+// read returns the file's content, or empty if the file does not exist.
 func (s secrets) read(name string) (string, error) {
 	if s == "" {
 		return "", nil
@@ -58,15 +58,16 @@ func (s secrets) read(name string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-func (s secrets) keep(name, secret string) error {
+func (s secrets) write(name, secret string) error {
 	if s == "" {
 		return nil
 	}
 	return writeFile(filepath.Join(string(s), name), []byte(secret+"\n"))
 }
 
-// signingKey returns the environment's SIGNING_KEY, or else the key that is kept:
-// then tokens stay valid from start to start. migrate registers its public half.
+// signingKey returns SIGNING_KEY from the environment, or else the key from the
+// file, which it creates if needed. So tokens stay valid when the runner restarts.
+// The function migrate registers the public half.
 func (s secrets) signingKey() (string, error) {
 	if given := os.Getenv("SIGNING_KEY"); given != "" {
 		return given, nil
@@ -76,11 +77,11 @@ func (s secrets) signingKey() (string, error) {
 		return kept, err
 	}
 	made := auth.NewSigningKey().Text()
-	return made, s.keep(signingKeyFile, made)
+	return made, s.write(signingKeyFile, made)
 }
 
-// tokenKeys returns the environment's TOKEN_KEYS, or else those that an earlier
-// release kept.
+// tokenKeys returns TOKEN_KEYS from the environment, or else the keys that an
+// earlier release stored.
 func (s secrets) tokenKeys() (string, error) {
 	if given := os.Getenv("TOKEN_KEYS"); given != "" {
 		return given, nil
@@ -88,9 +89,9 @@ func (s secrets) tokenKeys() (string, error) {
 	return s.read(tokenKeysFile)
 }
 
-// apiKey makes the tenant, where it is not there, and returns a key of it: the
-// one that is kept, if it is still good and has every scope, or a new one. A
-// release that knows fewer scopes may have made the kept key.
+// apiKey creates the tenant if needed and returns an API key of it. It returns the
+// stored key if that is still valid and has every scope, and otherwise a new key.
+// An earlier release with fewer scopes may have created the stored key.
 func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, error) {
 	type request map[string]any
 	if err := call(ctx, service, "manage-tenants", request{"action": "create-tenant", "slug": tenant}, nil); err != nil {
@@ -101,7 +102,7 @@ func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, e
 		return "", err
 	}
 	if kept != "" {
-		if good, err := opens(ctx, service, kept); err != nil || good {
+		if valid, err := isUsable(ctx, service, kept); err != nil || valid {
 			return kept, err
 		}
 	}
@@ -109,7 +110,7 @@ func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, e
 		"action": "create-key", "tenant": tenant, "name": "local runner", "scopes": keyScopes,
 	}
 	if s == "" {
-		create["expiresAt"] = time.Now().Add(keyLife).UTC().Format(time.RFC3339)
+		create["expiresAt"] = time.Now().Add(temporaryKeyLifetime).UTC().Format(time.RFC3339)
 	}
 	var made struct {
 		Key string `json:"apiKey"`
@@ -118,14 +119,14 @@ func (s secrets) apiKey(ctx context.Context, service *lambda.Service) (string, e
 		return "", err
 	}
 	if made.Key == "" {
-		return "", errors.New("manage-tenants: it made no key")
+		return "", errors.New("manage-tenants: create-key returned no apiKey")
 	}
-	return made.Key, s.keep(apiKeyFile, made.Key)
+	return made.Key, s.write(apiKeyFile, made.Key)
 }
 
-// opens asks the authorizer, as the HTTP API does, whether the key is valid, the
-// tenant's, and has every scope.
-func opens(ctx context.Context, service *lambda.Service, key string) (bool, error) {
+// isUsable asks the authorizer, as the HTTP API does. It reports whether the API key
+// is valid, belongs to the tenant and has every scope.
+func isUsable(ctx context.Context, service *lambda.Service, key string) (bool, error) {
 	const path = "/api/tenants/" + tenant + "/promises"
 	credential := "Bearer " + key
 	var verdict struct {
@@ -149,8 +150,8 @@ func opens(ctx context.Context, service *lambda.Service, key string) (bool, erro
 		return false, err
 	case !verdict.IsAuthorized:
 		return false, nil
-	case verdict.Context.Kind != "key": // it lets through what it could not look up
-		return false, errors.New("authorize: the kept API key cannot be looked up")
+	case verdict.Context.Kind != "key": // the authorizer allows a key that it could not look up
+		return false, errors.New("authorize: the stored API key could not be looked up: is the database available?")
 	}
 	granted := strings.Fields(verdict.Context.Scopes)
 	for _, scope := range keyScopes {
@@ -161,8 +162,8 @@ func opens(ctx context.Context, service *lambda.Service, key string) (bool, erro
 	return verdict.Context.Tenant == tenant, nil
 }
 
-// call invokes a function and reads its answer, unless that is nil. A function
-// error is an error.
+// call invokes a function and decodes its response into answer, unless answer is
+// nil. It returns a function error as an error.
 func call(ctx context.Context, service *lambda.Service, function string, request, answer any) error {
 	payload, err := json.Marshal(request)
 	if err != nil {
@@ -179,12 +180,12 @@ func call(ctx context.Context, service *lambda.Service, function string, request
 		return nil
 	}
 	if err := json.Unmarshal(result.Payload, answer); err != nil {
-		return fmt.Errorf("%s: its answer is not what was expected: %w", function, err)
+		return fmt.Errorf("%s: unexpected response: %w", function, err)
 	}
 	return nil
 }
 
-// describe is a function error in words.
+// describe returns a function error as text.
 func describe(payload []byte) string {
 	var e struct{ ErrorType, ErrorMessage string }
 	if err := json.Unmarshal(payload, &e); err != nil {
@@ -193,7 +194,7 @@ func describe(payload []byte) string {
 	return e.ErrorType + ": " + e.ErrorMessage
 }
 
-// writeFile writes the file whole, readable by its owner only.
+// writeFile replaces the file atomically. Only its owner can read it.
 func writeFile(path string, b []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {

@@ -14,40 +14,42 @@ import (
 )
 
 // maxConnections bounds the connections of one listener. A further client waits
-// until another one has left.
+// until another client disconnects.
 const maxConnections = 512
 
-// listen bounds what clients can make the server hold.
-func listen(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
+// limitConnections bounds the listener's open connections.
+func limitConnections(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
 
-// newServer serves h with bounds on what a client may make it hold and wait for.
+// newServer returns a server of h that bounds how long it waits for each client's
+// headers and body.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           boundedBody(h),
+		Handler:           limitBody(h),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	}
 }
 
-// serve serves until ctx ends. It then accepts nothing more and waits until
-// every request under way is answered. Functions that wait for a promise answer
-// at once with what is so; others have the time that a call may wait for the
-// database, and a little. What is left after that is ended with the service, and
-// answered with its error: no connection is cut while a call waits for an answer.
+// serve serves until ctx ends. Then it accepts no more connections and waits until
+// every running request is answered. Functions that wait for a promise answer at
+// once with its current state. Other calls get slightly more than the time that a
+// call may wait for the database. After that serve closes the service, and the
+// remaining requests are answered with its error. So no client loses its
+// connection before it has an answer.
 func serve(ctx context.Context, s *http.Server, l net.Listener, service *lambda.Service) error {
 	const (
-		grace  = 5 * time.Second // a call waits for the database for 4
-		moment = 2 * time.Second // to write an answer
+		callTime  = 5 * time.Second // a call waits up to 4 s for the database
+		writeTime = 2 * time.Second // for writing an answer
 	)
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		service.Interrupt()
-		if shutdown(s, grace) == nil {
+		if shutdown(s, callTime) == nil {
 			return
 		}
 		service.Close()
-		if shutdown(s, moment) != nil {
+		if shutdown(s, writeTime) != nil {
 			s.Close()
 		}
 	})()
@@ -64,10 +66,10 @@ func shutdown(s *http.Server, within time.Duration) error {
 	return s.Shutdown(ctx)
 }
 
-// notFromPages refuses what a page in a browser can make it send: the Invoke API
-// runs functions for everybody who asks. A page's request has an Origin, or, where
-// a name was made to lead here, a Host that is not loopback.
-func notFromPages(h http.Handler) http.Handler {
+// rejectBrowserPages answers requests from web pages with 403, because the Invoke
+// API runs functions without asking for credentials. A page's request has an Origin
+// header, or, after DNS rebinding, a Host that is not loopback.
+func rejectBrowserPages(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
 		if err != nil {
@@ -81,10 +83,10 @@ func notFromPages(h http.Handler) http.Handler {
 	})
 }
 
-// boundedBody gives a client a minute to send a request's body, which the handler
-// may read late or not at all. The rest is thrown away after the answer, so that
-// the client reads that instead of finding its connection closed.
-func boundedBody(h http.Handler) http.Handler {
+// limitBody gives a client one minute to send a request's body, which the handler
+// may read late or not at all. After the answer it reads and discards the rest of
+// the body, so that the client gets the answer instead of a closed connection.
+func limitBody(h http.Handler) http.Handler {
 	const (
 		within  = time.Minute
 		discard = 100 << 20
@@ -95,25 +97,25 @@ func boundedBody(h http.Handler) http.Handler {
 			return
 		}
 		control := http.NewResponseController(w)
-		control.EnableFullDuplex()                      //nolint:errcheck // or an early answer waits for the body
+		control.EnableFullDuplex()                      //nolint:errcheck // without it an early answer waits for the body
 		control.SetReadDeadline(time.Now().Add(within)) //nolint:errcheck // a net.Conn has deadlines
 		b := &body{ReadCloser: r.Body, ended: func(err error) {
 			if errors.Is(err, io.EOF) {
-				control.SetReadDeadline(time.Time{}) //nolint:errcheck // or it would go on while the function runs
+				control.SetReadDeadline(time.Time{}) //nolint:errcheck // the deadline must not expire while the function runs
 				return
 			}
-			w.Header().Set("Connection", "close") // what is left of the body is no request
+			w.Header().Set("Connection", "close") // the server must not read the rest of the body as a request
 		}}
 		r.Body = b
 		expects := r.Header.Get("Expect") != ""
-		if expects { // its client may never send the body
+		if expects { // the client may never send the body
 			w.Header().Set("Connection", "close")
 		}
 		h.ServeHTTP(w, r)
 		switch {
 		case b.err != nil:
 		case expects:
-			control.SetReadDeadline(time.Now()) //nolint:errcheck // or net/http waits for the body
+			control.SetReadDeadline(time.Now()) //nolint:errcheck // without it net/http waits for the body
 		default:
 			control.Flush()                    //nolint:errcheck // a connection can be flushed
 			io.CopyN(io.Discard, b, discard+1) //nolint:errcheck // the client has left
@@ -121,7 +123,8 @@ func boundedBody(h http.Handler) http.Handler {
 	})
 }
 
-// body calls ended with the first error, which is io.EOF at the body's end.
+// A body is a request body that calls ended once, with the first read error (io.EOF
+// at the end of the body).
 type body struct {
 	io.ReadCloser
 	err   error

@@ -20,7 +20,7 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// listening serves h as the runner does.
+// listening starts a server of h with the runner's settings.
 func listening(t *testing.T, h http.Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
@@ -41,10 +41,10 @@ func dial(t *testing.T, s *httptest.Server, text string) net.Conn {
 	return conn
 }
 
-// A page's request is refused before its body has come: it must not fill the memory.
-func TestPagesAreRefusedBeforeTheirBody(t *testing.T) {
+// A browser page is refused before its request's body has arrived, so that the body cannot fill the memory.
+func TestBrowserPageIsRefusedBeforeItsBody(t *testing.T) {
 	t.Parallel()
-	s := listening(t, notFromPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("called") })))
+	s := listening(t, rejectBrowserPages(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("called") })))
 	conn := dial(t, s, "POST /2015-03-31/functions/resolve/invocations HTTP/1.1\r\nHost: 127.0.0.1\r\n"+
 		"Origin: https://evil.example\r\nContent-Length: 10000000\r\n\r\n"+strings.Repeat("x", 1<<20))
 	answer := make([]byte, len("HTTP/1.1 403 Forbidden"))
@@ -54,33 +54,38 @@ func TestPagesAreRefusedBeforeTheirBody(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 403 Forbidden", string(answer))
 }
 
-// invoker is an httpapi.Invoker.
+// An invoker is a function that implements httpapi.Invoker.
 type invoker func(function string) lambda.Result
 
 func (i invoker) Invoke(_ context.Context, function string, _ lambda.Request) (lambda.Result, error) {
 	return i(function), nil
 }
 
-// A request without a valid credential is answered before its body has come.
-func TestStrangersAreRefusedBeforeTheirBody(t *testing.T) {
+// A request without a valid credential is refused before its body has arrived.
+func TestInvalidCredentialIsRefusedBeforeTheBody(t *testing.T) {
 	t.Parallel()
 	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(function string) lambda.Result {
 		require.Equal(t, "authorize", function)
 		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
 	})))
-	for credential, want := range map[string]string{"": "401 Unauthorized", "Authorization: Bearer x\r\n": "403 Forbidden"} {
-		conn := dial(t, s, "POST /api/tenants/demo/promises HTTP/1.1\r\nHost: 127.0.0.1\r\n"+credential+"Content-Length: 10000000\r\n\r\n{")
-		answer := make([]byte, len("HTTP/1.1 ")+len(want))
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
-		_, err := io.ReadFull(conn, answer)
-		require.NoError(t, err)
-		require.Equal(t, "HTTP/1.1 "+want, string(answer))
+	for name, c := range map[string]struct{ credential, want string }{
+		"no credential":         {"", "401 Unauthorized"},
+		"an invalid credential": {"Authorization: Bearer x\r\n", "403 Forbidden"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dial(t, s, "POST /api/tenants/demo/promises HTTP/1.1\r\nHost: 127.0.0.1\r\n"+c.credential+"Content-Length: 10000000\r\n\r\n{")
+			answer := make([]byte, len("HTTP/1.1 ")+len(c.want))
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			_, err := io.ReadFull(conn, answer)
+			require.NoError(t, err)
+			require.Equal(t, "HTTP/1.1 "+c.want, string(answer))
+		})
 	}
 }
 
-// A refusal before the body ends the connection of a client that expects 100 Continue: it may never send the body, and the next
-// request would be taken for it.
-func TestARefusedClientThatWaitsToSend(t *testing.T) {
+// If a client that expects 100 Continue is refused, the server closes the connection. The client may never send the body, and the server
+// would read the next request as that body.
+func TestRefusedClientExpectsContinue_ConnectionIsClosed(t *testing.T) {
 	t.Parallel()
 	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(string) lambda.Result {
 		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
@@ -93,8 +98,8 @@ func TestARefusedClientThatWaitsToSend(t *testing.T) {
 	require.Contains(t, string(answer), "Connection: close")
 }
 
-// The rest of a body that was refused is no request, and a keep-alive connection goes on with the one behind it.
-func TestARefusedBodyIsNoRequest(t *testing.T) {
+// The server does not read a refused body as a request. A keep-alive connection continues with the request after the body.
+func TestRefusedBodyIsNotReadAsARequest(t *testing.T) {
 	t.Parallel()
 	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(string) lambda.Result {
 		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
@@ -110,8 +115,8 @@ func TestARefusedBodyIsNoRequest(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(string(answers), "HTTP/1.1 "), 2, "%s", answers)
 }
 
-// Clients that send their bodies slowly take no place from another one.
-func TestSlowBodiesTakeNoPlace(t *testing.T) {
+// Clients that send their bodies slowly do not count towards MaxRequests.
+func TestSlowBodiesDoNotCountTowardsMaxRequests(t *testing.T) {
 	t.Parallel()
 	var authorized atomic.Int32
 	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(function string) lambda.Result {
@@ -135,12 +140,12 @@ func TestSlowBodiesTakeNoPlace(t *testing.T) {
 	require.Equal(t, 201, answer.StatusCode)
 }
 
-// A client beyond the bound is served as soon as another one has left.
+// A client beyond maxConnections is served as soon as another client disconnects.
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })) //nolint:errcheck // a test
-	s.Listener = listen(s.Listener)
+	s.Listener = limitConnections(s.Listener)
 	s.Start()
 	t.Cleanup(s.Close)
 	const request = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -157,8 +162,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 			first = conn
 		}
 	}
-	late := dial(t, s, request)
-	require.ErrorIs(t, served(late, 100*time.Millisecond), os.ErrDeadlineExceeded, "all places are taken")
+	waiting := dial(t, s, request)
+	require.ErrorIs(t, served(waiting, 100*time.Millisecond), os.ErrDeadlineExceeded, "maxConnections are open")
 	require.NoError(t, first.Close())
-	require.NoError(t, served(late, time.Minute))
+	require.NoError(t, served(waiting, time.Minute))
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,10 +24,10 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// The sample events that need no promise made by hand, in an order that makes sense, on the functions as they ship.
+// TestSampleEvents invokes the complete service with the sample events that need no existing promise. The events build on each other.
 func TestSampleEvents(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	for _, c := range []struct{ event, want string }{
 		{"create-promise.http", `"errorType":"forbidden"`},
 		{"create-promise.direct", `"created":true`},
@@ -39,45 +38,36 @@ func TestSampleEvents(t *testing.T) {
 		{"resolve-by-key.direct", `"outcome":"duplicate"`},
 		{"reject.direct", `"outcome":"conflict"`},
 		{"expire-promises.once", `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`},
-		{"migrate.direct", `{"version":17,"applied":[],"signingKey":"ed25519:`},
-		{"migrate.direct-dry-run", `{"version":17,"files":[],"before":{"idempotency_key":1,"promise":1,`},
+		{"migrate.direct", `{"version":18,"applied":[],"signingKey":"ed25519:`},
+		{"migrate.direct-dry-run", `{"version":18,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
-		payload, err := os.ReadFile("../../events/" + c.event + ".json")
-		require.NoError(t, err)
-		function, _, _ := strings.Cut(c.event, ".")
-		out := r.lambda(t, function, string(payload))
-		require.Contains(t, string(out.Payload), c.want, c.event)
+		t.Run(c.event, func(t *testing.T) {
+			payload, err := os.ReadFile("../../events/" + c.event + ".json")
+			require.NoError(t, err)
+			function, _, _ := strings.Cut(c.event, ".")
+			out := r.lambda(t, function, string(payload))
+			require.Contains(t, string(out.Payload), c.want)
+		})
 	}
 	for _, payload := range []string{`{"dryrun":true}`, `{"dryRun":"true"}`, `{"dryRun":1}`, `{"dryRun":true,"x":true}`, `[]`} {
-		require.Contains(t, string(r.lambda(t, "migrate", payload).Payload), `"errorType":"invalid_payload"`, payload)
-		require.Contains(t, string(r.lambda(t, "expire-promises", payload).Payload), `"errorType":"invalid_payload"`, payload)
-	}
-	r.end(t, syscall.SIGINT)
-}
-
-// functions lists the processes of a runner's functions.
-func (r *runner) functions() []int {
-	var pids []int
-	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
-	for _, exe := range exes {
-		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, r.tmp) {
-			if pid, err := strconv.Atoi(strings.Split(exe, "/")[2]); err == nil {
-				pids = append(pids, pid)
-			}
+		for _, function := range []string{"migrate", "expire-promises"} {
+			t.Run(function+" refuses "+payload, func(t *testing.T) {
+				require.Contains(t, string(r.lambda(t, function, payload).Payload), `"errorType":"invalid_payload"`)
+			})
 		}
 	}
-	return pids
+	r.stop(t, syscall.SIGINT)
 }
 
-// TestKilled settles promises while functions are killed, and in the end the database: whatever was answered stands,
-// and whatever was not is there whole or not at all.
+// TestKilled settles promises while functions are killed, and kills the database at the end. Every answered settlement is stored, and an
+// unanswered one is stored completely or not at all.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
-	data := filepath.Join(folder(t), "data")
-	r := begin(t, "", []string{local}, "--data", data).await(t)
+	data := filepath.Join(tempFolder(t), "data")
+	r := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 
 	type settlement struct{ id, value string }
 	var mu sync.Mutex
@@ -137,50 +127,54 @@ func TestKilled(t *testing.T) {
 	for range 40 {
 		before := soFar()
 		time.Sleep(20 * time.Millisecond)
-		require.Eventually(t, func() bool { return soFar() > before }, time.Minute, time.Millisecond, "nothing is done between two deaths")
-		if pids := r.functions(); len(pids) > 0 {
-			syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) //nolint:errcheck // it may just have gone
+		require.Eventually(t, func() bool { return soFar() > before }, time.Minute, time.Millisecond, "no settlement between two kills")
+		if pids := r.functionPIDs(); len(pids) > 0 {
+			syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) //nolint:errcheck // it may just have exited
 		}
 	}
 	pid, err := postmaster(data)
 	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGQUIT), "an immediate shutdown: a crash")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGQUIT), "an immediate shutdown, as in a crash")
 	require.Eventually(t, func() bool {
 		status, _ := post("/promises", `{"workflowExecutionId":"`+workflows[0]+`","name":"away"}`)
 		return status == 503
-	}, time.Minute, 50*time.Millisecond, "a database that is away is 503, not a hang and not a 500")
+	}, time.Minute, 50*time.Millisecond, "without a database the answer is 503")
 	require.Eventually(t, func() bool { return unanswered.Load() > 0 }, time.Minute, time.Millisecond)
 	close(stop)
 	callers.Wait()
 	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
 	<-r.exited
 
-	r = begin(t, "", []string{local}, "--data", data).await(t)
+	r = startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
-	for _, s := range answered {
-		var stored string
-		require.NoError(t, conn.QueryRow(t.Context(),
-			"SELECT convert_from(value, 'UTF8') FROM promise WHERE id = $1 AND outcome = 'resolved'", s.id).Scan(&stored))
-		require.Equal(t, s.value, stored)
-	}
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	t.Run("every answered settlement is stored", func(t *testing.T) {
+		for _, s := range answered {
+			var stored string
+			require.NoError(t, conn.QueryRow(t.Context(),
+				"SELECT convert_from(value, 'UTF8') FROM promise WHERE id = $1 AND outcome = 'resolved'", s.id).Scan(&stored))
+			require.Equal(t, s.value, stored)
+		}
+	})
 	for what, sql := range map[string]string{
-		"a number without its event": `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
+		"no sequence number lacks its event": `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
 			SELECT COUNT(*) FROM workflow_event e WHERE e.workflow_execution_id = w.id
 			AND e.sequence_number BETWEEN 1 AND w.last_sequence_number)`,
-		"a settlement without its event": `SELECT COUNT(*) FROM promise p WHERE resolved AND NOT EXISTS (
+		"no settlement lacks its event": `SELECT COUNT(*) FROM promise p WHERE resolved AND NOT EXISTS (
 			SELECT FROM workflow_event e WHERE e.workflow_execution_id = p.workflow_execution_id
 			AND e.sequence_number = p.resolved_by_sequence AND e.promise_id = p.id AND event_type = 'PROMISE_RESOLVED')`,
-		"an event without its change": `SELECT COUNT(*) FROM workflow_event e WHERE NOT EXISTS (
+		"no event lacks its change": `SELECT COUNT(*) FROM workflow_event e WHERE NOT EXISTS (
 			SELECT FROM promise p WHERE p.id = e.promise_id AND e.sequence_number IN (p.created_by_sequence, p.resolved_by_sequence))`,
 	} {
-		var n int
-		require.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&n))
-		require.Zero(t, n, what)
+		t.Run(what, func(t *testing.T) {
+			var n int
+			require.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&n))
+			require.Zero(t, n)
+		})
 	}
-	t.Logf("%d settlements answered, %d calls cut off", len(answered), unanswered.Load())
+	t.Logf("%d settlements answered, %d calls unanswered", len(answered), unanswered.Load())
 	require.NotEmpty(t, answered)
 	require.NotZero(t, unanswered.Load())
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 }

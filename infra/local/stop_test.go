@@ -23,11 +23,11 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// waits are calls under way that wait for a promise: over HTTP, and by the Invoke API.
+// waits are running calls that wait for a promise, over HTTP and through the Invoke API.
 type waits struct {
 	sync.WaitGroup
 	mu            sync.Mutex
-	http, invoked []string // the answers
+	http, invoked []string // the responses
 }
 
 const (
@@ -35,7 +35,8 @@ const (
 	waitsOfAll  = 3 * waitsOfEach
 )
 
-// startWaits starts calls that wait for a promise and for its workflow's next event, and returns once all of them have looked.
+// startWaits starts calls that wait for a promise and for its workflow's next event. It returns after each of them has polled the
+// database once.
 func (r *runner) startWaits(t *testing.T) *waits {
 	t.Helper()
 	workflow := uuid.NewString()
@@ -56,7 +57,7 @@ func (r *runner) startWaits(t *testing.T) *waits {
 		for range waitsOfEach {
 			w.Go(func() {
 				status, body, err := r.get(path)
-				assert.NoError(t, err, "a connection was cut")
+				assert.NoError(t, err, "the runner closed the connection without a response")
 				add(&w.http, fmt.Sprint(status, " ", body))
 			})
 		}
@@ -76,17 +77,17 @@ func (r *runner) startWaits(t *testing.T) *waits {
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // it is only read from
-	const looked = `SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE ANY($1)`
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	const polled = `SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE ANY($1)`
 	statements := []string{firstLine(t, "get"), firstLine(t, "list_events")}
 	require.Eventually(t, func() bool {
 		n := 0
-		return assert.NoError(t, conn.QueryRow(t.Context(), looked, statements).Scan(&n)) && n == waitsOfAll
+		return assert.NoError(t, conn.QueryRow(t.Context(), polled, statements).Scan(&n)) && n == waitsOfAll
 	}, 3*time.Minute, 10*time.Millisecond, "%s", &r.stderr)
 	return w
 }
 
-// firstLine is what a statement of the repository begins with, as a pattern.
+// firstLine returns a LIKE pattern for the first line of a statement of the repository.
 func firstLine(t *testing.T, name string) string {
 	t.Helper()
 	sql, err := os.ReadFile("../../shared/repository/queries/" + name + ".sql")
@@ -95,56 +96,64 @@ func firstLine(t *testing.T, name string) string {
 	return strings.ReplaceAll(line, "_", `\_`) + "%"
 }
 
-// A call that waits when the runner is stopped is answered with what is so.
-func TestStopAnswersWaits(t *testing.T) {
+// When the runner stops, waiting calls get the promise's current state.
+func TestStop_WaitingCallsGetTheCurrentState(t *testing.T) {
 	t.Parallel()
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	w := r.startWaits(t)
-	r.end(t, syscall.SIGTERM)
+	r.stop(t, syscall.SIGTERM)
 	w.Wait()
-	require.Len(t, w.http, 2*waitsOfEach)
-	for _, answer := range w.http {
-		require.True(t, strings.HasPrefix(answer, "200 "), answer)
-		require.True(t, strings.Contains(answer, `"state":"pending"`) || strings.Contains(answer, `{"events":[],"nextAfter":1}`), answer)
-	}
-	require.Len(t, w.invoked, waitsOfEach)
-	for _, answer := range w.invoked {
-		require.True(t, strings.HasPrefix(answer, "{"), answer)
-		require.Contains(t, answer, `"state":"pending"`)
-	}
+	t.Run("over HTTP", func(t *testing.T) {
+		require.Len(t, w.http, 2*waitsOfEach)
+		for _, answer := range w.http {
+			require.True(t, strings.HasPrefix(answer, "200 "), answer)
+			require.True(t, strings.Contains(answer, `"state":"pending"`) || strings.Contains(answer, `{"events":[],"nextAfter":1}`), answer)
+		}
+	})
+	t.Run("through the Invoke API", func(t *testing.T) {
+		require.Len(t, w.invoked, waitsOfEach)
+		for _, answer := range w.invoked {
+			require.True(t, strings.HasPrefix(answer, "{"), answer)
+			require.Contains(t, answer, `"state":"pending"`)
+		}
+	})
 }
 
-// If their functions do not answer, the gateway and the Invoke API do.
-func TestStopAnswersForFunctions(t *testing.T) {
+// When the runner stops and the functions do not respond, the HTTP API and the Invoke API answer the waiting calls themselves.
+func TestStop_FunctionsHang_APIsAnswer(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the functions' processes are found in /proc")
 	}
-	r := begin(t, "", []string{local}, "--data", filepath.Join(folder(t), "data")).await(t)
+	r := startRunner(t)
 	w := r.startWaits(t)
-	for _, pid := range r.functions() {
+	for _, pid := range r.functionPIDs() {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	}
-	r.end(t, syscall.SIGINT)
+	r.stop(t, syscall.SIGINT)
 	w.Wait()
-	for _, answer := range w.http {
-		require.Equal(t, `503 {"message":"`+http.StatusText(http.StatusServiceUnavailable)+`"}`, answer)
-	}
-	for _, answer := range w.invoked {
-		require.Contains(t, answer, "StatusCode: 500")
-		require.Contains(t, answer, "ServiceException")
-	}
+	t.Run("over HTTP", func(t *testing.T) {
+		for _, answer := range w.http {
+			require.Equal(t, `503 {"message":"`+http.StatusText(http.StatusServiceUnavailable)+`"}`, answer)
+		}
+	})
+	t.Run("through the Invoke API", func(t *testing.T) {
+		for _, answer := range w.invoked {
+			require.Contains(t, answer, "StatusCode: 500")
+			require.Contains(t, answer, "ServiceException")
+		}
+	})
 }
 
-// A killed runner's folders are removed by the next one; those of one that runs are not.
-func TestKilledRunnerLeavesNothing(t *testing.T) {
+// The next runner removes the folders of a killed runner. It keeps the folders of a running one.
+func TestNextRunnerRemovesFoldersOfAKilledOne(t *testing.T) {
 	t.Parallel()
-	dir := folder(t)
+	dir := tempFolder(t)
 	data, tmp := filepath.Join(dir, "data"), filepath.Join(dir, "tmp")
-	require.NoError(t, os.Mkdir(tmp, 0o711)) //nolint:gosec // see folder
+	require.NoError(t, os.Mkdir(tmp, 0o711)) //nolint:gosec // see tempFolder
 	env := []string{"TMPDIR=" + tmp}
 	start := func(databaseURL string) *runner {
-		r := beginIn(t, append(env, "DATABASE_URL="+databaseURL), []string{local}, "--data", data)
+		r := startCommand(t, append(env, "DATABASE_URL="+databaseURL), []string{localBinary}, "--data", data)
 		r.tmp = tmp
 		return r
 	}
@@ -156,27 +165,31 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 		}
 		return names
 	}
-	killed := start("").await(t)
+	killed := start("").awaitReady(t)
 	left := entries(tmp)
 	require.Len(t, left, 1, "the functions' binaries")
 	inData := entries(data)
 	require.NoError(t, killed.cmd.Process.Kill())
 	<-killed.exited
-	require.Equal(t, left, entries(tmp), "a killed process removes nothing")
+	require.Equal(t, left, entries(tmp), "a killed runner removes nothing")
 
-	second := start("").await(t)
-	require.NotContains(t, entries(tmp), left[0])
-	require.Equal(t, inData, entries(data), "Postgres's files are the same again")
-	both := entries(tmp)
-	third := start(second.ready.DatabaseURL).await(t)
-	require.Len(t, entries(tmp), 2)
-	require.Subset(t, entries(tmp), both, "the second runner goes on")
-	status, p := second.call(t, "POST", "/promises/key:a/cancel", "") // a function that has not run yet
-	require.Equal(t, 404, status)
-	require.Equal(t, "not_found", p["code"], "%v %s", p, &second.stderr)
+	second := start("").awaitReady(t)
+	own := entries(tmp)
+	t.Run("the killed runner's folder is removed", func(t *testing.T) { require.NotContains(t, own, left[0]) })
+	t.Run("Postgres has the same files", func(t *testing.T) { require.Equal(t, inData, entries(data)) })
+	third := start(second.ready.DatabaseURL).awaitReady(t)
+	t.Run("a running runner's folder is kept", func(t *testing.T) {
+		require.Len(t, entries(tmp), 2)
+		require.Subset(t, entries(tmp), own)
+	})
+	t.Run("a running runner still starts functions", func(t *testing.T) {
+		status, p := second.call(t, "POST", "/promises/key:a/cancel", "") // this function has not run yet
+		require.Equal(t, 404, status)
+		require.Equal(t, "not_found", p["code"], "%v %s", p, &second.stderr)
+	})
 	require.NoError(t, third.cmd.Process.Signal(syscall.SIGTERM))
 	<-third.exited
-	require.Equal(t, both, entries(tmp))
-	second.end(t, syscall.SIGTERM)
+	t.Run("a stopped runner removes its own folder", func(t *testing.T) { require.Equal(t, own, entries(tmp)) })
+	second.stop(t, syscall.SIGTERM)
 	require.Contains(t, second.stdout.String(), "Building the functions.")
 }

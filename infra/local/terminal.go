@@ -16,8 +16,8 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-// terminal is what a person sees: on out the addresses and one line for each
-// invocation, on err what the functions print.
+// A terminal is the output that a person reads. It prints the addresses and one
+// line for each invocation on out, and the functions' own output on err.
 type terminal struct {
 	mu       sync.Mutex
 	out, err io.Writer
@@ -34,8 +34,9 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// functionOutput takes the functions' lines, one Write for each. Their metrics,
-// which are for CloudWatch, would be most of what a person sees.
+// functionOutput returns the writer of the functions' lines, which come one line
+// for each Write. It drops metrics, which are for CloudWatch and would crowd out
+// everything else.
 func (t *terminal) functionOutput() io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
 		if bytes.Contains(p, []byte(`,"_aws":{"Timestamp":`)) {
@@ -53,17 +54,17 @@ func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(lockedWriter{t, t.out}, format, args...)
 }
 
-// building comes before the one part of a start that takes long.
+// building announces the build, the only slow part of a start.
 func (t *terminal) building() {
 	t.printf("Building the functions. The first time takes a minute.\n")
 }
 
-// welcome shows the one secret that a person needs. Nothing else shows any.
+// welcome prints the API key, which a person needs. The runner prints no other secret.
 func (t *terminal) welcome(r ready, took time.Duration) {
 	promises := r.HTTPURL + "/api/tenants/" + r.Tenant + "/promises"
 	key := "stripe:ch_" + strings.ToLower(rand.Text()[:8])
 	t.printf(`
-Ready after %.1f s. Ctrl-C stops everything and leaves the data.
+Ready after %.1f s. Ctrl-C stops everything and keeps the data.
 
   HTTP API     %s
   Lambda API   %s
@@ -83,9 +84,9 @@ Create a promise, and resolve it:
 `, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.APIKey, promises, uuid.NewString(), key)
 }
 
-func (t *terminal) goodbye() { t.printf("\nStopping.\n") }
+func (t *terminal) stopping() { t.printf("\nStopping.\n") }
 
-// invocation prints one line: function, duration, cold or warm, status.
+// invocation prints one line with function, duration, cold or warm, and status.
 func (t *terminal) invocation(r lambda.Result) {
 	start := "warm"
 	if r.Cold {
@@ -95,9 +96,9 @@ func (t *terminal) invocation(r lambda.Result) {
 		float64(r.Duration)/float64(time.Millisecond), start, status(r))
 }
 
-// status is the type of a function error, the status of an HTTP response, what
-// an authorizer says, or ok. It never tells what a call was about: that may be a
-// secret.
+// status returns the type of a function error, the status of an HTTP response,
+// "refused" if an authorizer denied the call, or "ok". It never contains data of
+// the call, which may be secret.
 func status(r lambda.Result) string {
 	if r.ErrorType != "" {
 		return r.ErrorType

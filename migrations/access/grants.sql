@@ -1,4 +1,4 @@
--- Who may do what: exactly this, whatever was granted before. Run by the owner, after the last migration.
+-- The rights of each role: exactly these, whatever was granted before. The owner runs this after the last migration.
 
 REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key,
     signing_key
@@ -16,9 +16,10 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT)
     FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin;
 
--- The API: it deletes nothing, and writes of a promise that is there only what a settlement, another deadline or a revocation of its tokens writes.
--- A settled promise changes for nobody: promise_final. delete-promise erases by promise_erase alone. The functions of the previous release that only
--- read still connect as this role during a deployment: a later release takes SELECT on workflow_event_row away.
+-- The functions of the API that write. They delete nothing. In an existing promise they may write only the columns of a settlement, a deadline
+-- and a revocation of tokens. The trigger promise_final keeps settled promises unchanged for every role, and delete-promise erases through
+-- promise_erase alone. During a deployment the reading functions of the previous release still connect as this role: a later release revokes
+-- SELECT on workflow_event_row.
 GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_app;
 GRANT INSERT ON workflow_execution, promise, idempotency_key, workflow_event_row TO promises_app;
 GRANT UPDATE (last_sequence_number, external_id, promises_left, promises_counted_at) ON workflow_execution TO promises_app;
@@ -38,14 +39,14 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_erase(VARCHAR, UUID, VARCHAR) TO promises_app;
 
--- authorize, and the functions that read or wait: they write nothing but the rows that count calls that wait. A function of its own waits for
--- running settlements. To pass over a row that another transaction has locked takes the right to update it.
+-- authorize, and the functions that read or wait. They write only the rows that count waiting calls, and call a function that waits for running
+-- settlements. A role needs the right to update a row in order to skip it if it is locked.
 GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_reader;
 GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_reader;
 GRANT EXECUTE ON FUNCTION promise_await_settlements(UUID[], UUID[]),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_reader;
 
--- expire-promises: records deadlines, deletes what is over, and counts what tenants have.
+-- expire-promises records deadlines, deletes expired rows, and counts the rows of tenants.
 GRANT SELECT ON tenant TO promises_sweeper;
 GRANT UPDATE (pending_full, held_full) ON tenant TO promises_sweeper;
 GRANT SELECT, INSERT, UPDATE ON tenant_usage TO promises_sweeper;
@@ -57,7 +58,7 @@ GRANT UPDATE ON idempotency_key TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_sweeper;
 
--- manage-tenants: sees no promise. It deletes a tenant through two functions that run as the owner.
+-- manage-tenants reads no promise. It deletes a tenant through two functions that run as the owner.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;
 GRANT SELECT ON tenant_usage, deleted_tenant TO promises_admin;
 GRANT UPDATE (suspended_at, deleted_at, pending_full, held_full, max_pending, max_workflow_promises, max_held, max_held_bytes, max_waits)

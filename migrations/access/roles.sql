@@ -1,6 +1,5 @@
--- The roles of a deployment, made by whoever connects: RDS's master user, or another that may create roles. It can be run again, and
--- at the same time by others. Logging in takes an IAM token on RDS (rds_iam) and elsewhere what the operator sets: no role gets a
--- password here.
+-- The roles of a deployment. The user who runs this may create roles: on RDS, the master user. It can be run again, and by several users at the
+-- same time. No role gets a password here: on RDS they log in with IAM tokens (rds_iam), elsewhere the operator sets one.
 
 DO $$
 DECLARE
@@ -12,7 +11,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_reader', 'promises_sweeper', 'promises_admin'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I', name);
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles are the cluster's, the lock is the database's
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- another database of the cluster may create the same role: the lock is the database's alone
         END;
         IF name <> 'promises_owner' THEN
             EXECUTE format('ALTER ROLE %I LOGIN', name);
@@ -22,7 +21,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Who runs this may act as the owner, who has everything and never logs in.
+    -- The user who runs this may act as the owner, who has all rights and never logs in.
     EXECUTE format('GRANT promises_owner TO %I', current_user);
 
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
@@ -31,9 +30,9 @@ BEGIN
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO promises_owner', current_database());
 
-    -- No large objects: a table's grants do not bound them, and nobody would delete them. The functions are the superuser's. A user
-    -- who is none, such as RDS's master user, gets a warning or a refusal, and PUBLIC keeps them. A role that needs them is granted
-    -- them by name.
+    -- No large objects, because the grants of a table do not bound them and no statement would delete them. The functions belong to the
+    -- superuser. If the user is not a superuser, such as RDS's master user, the REVOKE fails or only warns, and PUBLIC keeps them. A role that
+    -- needs them is granted them by name.
     FOR thing IN
         SELECT oid::REGPROCEDURE::TEXT AS name FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::REGNAMESPACE AND proname IN (
@@ -46,7 +45,8 @@ BEGIN
         END;
     END LOOP;
 
-    -- What is there already becomes the owner's. Whoever comes later waits behind one who waits for a table: not for long.
+    -- Existing tables, types and functions become the owner's. Later statements wait behind one that waits for a table's lock, so it waits a
+    -- second at most.
     PERFORM set_config('lock_timeout', '1s', TRUE);
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
@@ -58,7 +58,11 @@ BEGIN
         UNION ALL
         SELECT 'TYPE', oid::REGCLASS::TEXT FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'c'
-          AND relname IN ('promise_settlement', 'promise_creation', 'promise_created')
+          AND relname IN ('settle_result', 'promise_settlement', 'promise_creation', 'promise_created')
+        UNION ALL
+        SELECT 'DOMAIN', oid::REGTYPE::TEXT FROM pg_type
+        WHERE typnamespace = current_schema()::REGNAMESPACE AND typowner <> 'promises_owner'::REGROLE AND typtype = 'd'
+          AND typname = 'promise_settlement'
         UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
@@ -71,8 +75,8 @@ BEGIN
 END
 $$;
 
--- RDS Proxy does not pass on a cancel request: a statement that its caller has given up must end by itself. Each limit is a little
--- more than what the caller waits: 4 s for a call (shared/app), 10 s for a batch of the sweep (shared/sweep). The owner has none.
+-- RDS Proxy does not pass on a cancel request, so a statement that its caller has given up must end by itself. Each limit is a little longer
+-- than the caller waits: 4 s for a call (shared/app), 10 s for a batch of the sweep (shared/sweep). The owner has no limit.
 ALTER ROLE promises_app SET statement_timeout = '5s';
 ALTER ROLE promises_reader SET statement_timeout = '5s';
 ALTER ROLE promises_sweeper SET statement_timeout = '12s';

@@ -1,10 +1,9 @@
 // Package dbtest gives each test a schema of its own on a real Postgres.
 //
-// The first test that asks starts one private cluster for the test process; it
-// ends with the process, and nothing need be started before or cleaned up
-// after. With DATABASE_URL set, the schemas are made in that database instead,
-// and dropped again. A machine without a Postgres fails the tests: it never
-// skips them.
+// The first call starts one private server for the test process. The server ends
+// with the process, so that tests need no set-up and no cleaning. If DATABASE_URL is
+// set, the schemas are created in that database instead and dropped at the end of
+// each test. On a machine without Postgres the tests fail; they are never skipped.
 package dbtest
 
 import (
@@ -27,19 +26,19 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// DB is a test's own schema. It is safe for concurrent use.
+// A DB is a test's own schema. It is safe for concurrent use.
 type DB struct {
-	// URL leads to the schema, for whoever makes connections of their own. The
-	// schema is dropped when the test ends; they must be closed by then.
+	// URL connects to the schema, for tests that open further connections. They must
+	// be closed before the test ends, because the schema is dropped then.
 	URL string
 
 	// Pool has at most eight connections. It is closed when the test ends.
 	Pool *pgxpool.Pool
 }
 
-// New makes a schema with everything that migrations/ makes, and drops it when
-// the test and its subtests have ended. It may be called from parallel tests,
-// and more than once in one test: each call makes another schema.
+// New creates a schema and applies all files of migrations/ to it. The schema is
+// dropped when the test and its subtests have ended. Parallel tests may call New,
+// and a test may call it repeatedly; each call creates another schema.
 func New(t testing.TB) *DB {
 	t.Helper()
 	db := Bare(t)
@@ -48,7 +47,7 @@ func New(t testing.TB) *DB {
 	return db
 }
 
-// Bare is New without the migrations: an empty schema.
+// Bare creates an empty schema. It is New without the migrations.
 func Bare(t testing.TB) *DB {
 	t.Helper()
 	admin, err := cluster()
@@ -77,9 +76,9 @@ func (db *DB) Exec(t testing.TB, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
-// Rewrite runs a statement as Exec does, without the triggers of the tables that
-// it writes: it may change settled promises, as no statement of the service can.
-// The user must be a superuser.
+// Rewrite runs a statement as Exec does, but without triggers. It can therefore
+// change settled promises, which the triggers refuse to every statement of the
+// service. The user must be a superuser.
 func (db *DB) Rewrite(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	require.NoError(t, pgx.BeginFunc(t.Context(), db.Pool, func(tx pgx.Tx) error {
@@ -91,7 +90,7 @@ func (db *DB) Rewrite(t testing.TB, sql string, args ...any) {
 	}))
 }
 
-// Unbound keeps triggers from firing until the transaction ends.
+// Unbound is a statement that disables triggers until the transaction ends.
 const Unbound = "SET LOCAL session_replication_role = replica"
 
 // Tenant adds a tenant and returns its id. A slug can be added once.
@@ -109,8 +108,8 @@ type database struct {
 	pool *pgxpool.Pool
 }
 
-// cluster is the database of this test process. It is never stopped: the server
-// stops by itself when the process ends.
+// cluster returns the database of this test process. The server stops by itself when
+// the process ends.
 var cluster = sync.OnceValues(func() (database, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -127,12 +126,12 @@ var cluster = sync.OnceValues(func() (database, error) {
 		return database{}, err
 	}
 	if err := db.pool.Ping(ctx); err != nil {
-		return database{}, fmt.Errorf("the tests' database: %w", err)
+		return database{}, fmt.Errorf("connect to the tests' database: %w", err)
 	}
 	return db, nil
 })
 
-// withSearchPath adds the setting to a URL or to keyword=value pairs.
+// withSearchPath adds the setting search_path to a URL or to keyword=value pairs.
 func withSearchPath(databaseURL, schema string) string {
 	u, err := url.Parse(databaseURL)
 	if err != nil || !strings.HasPrefix(u.Scheme, "postgres") {
@@ -144,7 +143,7 @@ func withSearchPath(databaseURL, schema string) string {
 	return u.String()
 }
 
-// Cleaning up must not hang on what a failed test holds on to.
+// cleanupTimeout ends the cleaning of a failed test that still has connections.
 const cleanupTimeout = 2 * time.Minute
 
 func closePool(t testing.TB, pool *pgxpool.Pool) {
@@ -153,7 +152,7 @@ func closePool(t testing.TB, pool *pgxpool.Pool) {
 	select {
 	case <-closed:
 	case <-time.After(cleanupTimeout):
-		t.Errorf("dbtest: the test has not given back all connections of its pool")
+		t.Errorf("dbtest: the test did not release all connections of its pool")
 	}
 }
 

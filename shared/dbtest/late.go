@@ -14,18 +14,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Late is an address on loopback for a server that starts late. It refuses
-// connections until Listen, accepts and says nothing until Serve, and passes
-// connections on from then on.
+// A Late is a loopback address of a server that starts late. It refuses connections
+// until Listen, accepts them without an answer until Serve, and forwards them from
+// then on.
 type Late struct {
 	Address string
 
 	fd     int
-	server atomic.Value // host:port, or nothing yet
+	server atomic.Value // host:port; empty until Serve
 }
 
-// NewLate returns an address of its own, which no other process can take until
-// the test ends.
+// NewLate returns a new address. No other process can bind it until the test ends.
 func NewLate(t testing.TB) *Late {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -38,7 +37,7 @@ func NewLate(t testing.TB) *Late {
 	return &Late{fd: fd, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))}
 }
 
-// URL returns the URL with this address in the place of its own.
+// URL returns the URL with its address replaced by this one.
 func (l *Late) URL(t testing.TB, databaseURL string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -47,8 +46,7 @@ func (l *Late) URL(t testing.TB, databaseURL string) string {
 	return u.String()
 }
 
-// Listen makes the address accept connections, and stay silent on them. It is
-// called once.
+// Listen makes the address accept connections. It may be called only once.
 func (l *Late) Listen(t testing.TB) {
 	t.Helper()
 	require.NoError(t, syscall.Listen(l.fd, 128))
@@ -71,7 +69,7 @@ func (l *Late) Listen(t testing.TB) {
 	}()
 }
 
-// Serve passes connections that come from now on to the server of the URL.
+// Serve forwards each later connection to the server of the URL.
 func (l *Late) Serve(t testing.TB, databaseURL string) {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -86,7 +84,7 @@ func relay(client net.Conn, address string) {
 		return
 	}
 	pass := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from) // the end of either is the end of both
+		_, _ = io.Copy(to, from) // if one side ends, the other is closed
 		to.Close()
 	}
 	go pass(server, client)

@@ -17,7 +17,7 @@ import (
 // minMajor is the oldest Postgres that the schema runs on.
 const minMajor = 15
 
-// binaries is a folder with postgres and initdb in it.
+// binaries describes a folder that contains postgres and initdb.
 type binaries struct {
 	dir     string
 	version string
@@ -26,12 +26,12 @@ type binaries struct {
 
 func (b binaries) path(program string) string { return filepath.Join(b.dir, program) }
 
-// source is what a start takes from the machine.
+// A source finds the binaries and the port of a start. Tests replace its parts.
 type source struct {
-	search   string   // a list of folders, as in PATH: the first fit one is taken
-	globs    []string // more folders, as patterns: the highest version is taken
+	search   string   // a list of folders, as in PATH; the first suitable version is used
+	globs    []string // patterns of more folders; the highest version is used
 	download func(ctx context.Context, major int, log io.Writer) (dir string, err error)
-	port     func() (int, error) // a free one
+	port     func() (int, error) // returns a free port
 }
 
 func machine() source {
@@ -50,8 +50,8 @@ func machine() source {
 	}
 }
 
-// find returns binaries of minMajor or later; of exactly the given major
-// version, if that is not 0: a cluster is run by the version that made it.
+// find returns binaries of minMajor or later. If major is not 0, they have exactly
+// that major version: Postgres runs a cluster only with the version that created it.
 func (s source) find(ctx context.Context, major int, owner *account, log io.Writer) (binaries, error) {
 	fit := func(b binaries) bool { return b.major >= minMajor && (major == 0 || b.major == major) }
 	for _, dir := range filepath.SplitList(s.search) {
@@ -74,7 +74,7 @@ func (s source) find(ctx context.Context, major int, owner *account, log io.Writ
 
 	what, advice := fmt.Sprintf("Postgres %d or later", minMajor), "install one (Debian: apt-get install postgresql; macOS: brew install postgresql)"
 	if major != 0 {
-		what, advice = fmt.Sprintf("Postgres %d, which made the data folder's cluster", major), "install it"
+		what, advice = fmt.Sprintf("Postgres %d, which created the data folder's cluster", major), "install it"
 	}
 	dir, err := s.download(ctx, major, log)
 	if err == nil {
@@ -82,18 +82,18 @@ func (s source) find(ctx context.Context, major int, owner *account, log io.Writ
 		if ok && fit(b) {
 			return b, nil
 		}
-		err = fmt.Errorf("the one in %s does not run here", dir)
+		err = fmt.Errorf("the binaries in %s do not run here", dir)
 	}
 	if ctx.Err() != nil {
 		return binaries{}, ctx.Err()
 	}
-	return binaries{}, fmt.Errorf("no %s: %s, or set DATABASE_URL; downloading one failed: %w", what, advice, err)
+	return binaries{}, fmt.Errorf("found no %s: %s, or set DATABASE_URL; the download failed: %w", what, advice, err)
 }
 
 var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) ((\d+)\S*)`)
 
-// inspect looks for server binaries that the account can run. A link is
-// followed to the folder that has the other programs.
+// inspect reports whether a folder contains server binaries that the account can
+// run, and their version. It follows a link to the folder with the other programs.
 func inspect(dir string, owner *account) (binaries, bool) {
 	postgres, err := exec.LookPath(filepath.Join(dir, "postgres"))
 	if err != nil || !filepath.IsAbs(dir) {
@@ -119,4 +119,4 @@ func inspect(dir string, owner *account) (binaries, bool) {
 	return b, err == nil
 }
 
-var errNoVersion = errors.New("there is no archive of it")
+var errNoVersion = errors.New("no archive of this version for this platform")

@@ -13,8 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fake makes a folder with a postgres of that version, which can say so and no
-// more.
+// fake creates a folder with a postgres and an initdb that only print that version.
 func fake(t *testing.T, dir, version string) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -25,6 +24,7 @@ func fake(t *testing.T, dir, version string) string {
 	return dir
 }
 
+// none is the download of a machine without a network.
 func none(context.Context, int, io.Writer) (string, error) { return "", errors.New("no network") }
 
 func TestFind(t *testing.T) {
@@ -55,21 +55,21 @@ func TestFind(t *testing.T) {
 		name  string
 		src   source
 		major int
-		want  string // a folder, or
+		want  string // the folder; empty if find fails
 		err   string
 	}{
-		{"the path first", source{search: list("absent", "path/14", "path/16"), globs: globs, download: none}, 0, at("path/16"), ""},
+		{"PATH comes first", source{search: list("absent", "path/14", "path/16"), globs: globs, download: none}, 0, at("path/16"), ""},
 		{"links are followed", source{search: list("link"), globs: globs, download: none}, 0, at("path/16"), ""},
-		{"without initdb", source{search: list("lone"), globs: globs, download: none}, 0, at("lib/17/bin"), ""},
-		{"then the highest", source{search: list("path/14"), globs: globs, download: none}, 0, at("lib/17/bin"), ""},
-		{"the cluster's own", source{search: list("path/16"), globs: globs, download: none}, 15, at("lib/15/bin"), ""},
+		{"a folder without initdb is skipped", source{search: list("lone"), globs: globs, download: none}, 0, at("lib/17/bin"), ""},
+		{"then the highest version of the usual folders", source{search: list("path/14"), globs: globs, download: none}, 0, at("lib/17/bin"), ""},
+		{"a cluster needs its own version", source{search: list("path/16"), globs: globs, download: none}, 15, at("lib/15/bin"), ""},
 		{"then a download", source{search: list("path/9", "path/14"), download: downloads(at("downloaded"))}, 0, at("downloaded"), ""},
-		{"none", source{search: list("path/14"), download: none}, 0, "",
-			"no Postgres 15 or later: install one (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
-				"or set DATABASE_URL; downloading one failed: no network"},
-		{"none of the cluster's", source{search: list("path/16"), download: none}, 15, "",
-			"no Postgres 15, which made the data folder's cluster: install it, or set DATABASE_URL; downloading one failed: no network"},
-		{"downloaded, and unfit", source{download: downloads(at("old"))}, 0, "", "does not run here"},
+		{"no version", source{search: list("path/14"), download: none}, 0, "",
+			"found no Postgres 15 or later: install one (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
+				"or set DATABASE_URL; the download failed: no network"},
+		{"no version for the cluster", source{search: list("path/16"), download: none}, 15, "",
+			"found no Postgres 15, which created the data folder's cluster: install it, or set DATABASE_URL; the download failed: no network"},
+		{"an unsuitable download", source{download: downloads(at("old"))}, 0, "", "do not run here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -88,6 +88,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// If another process takes the port, the server starts on another one.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

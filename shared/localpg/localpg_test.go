@@ -20,8 +20,8 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// With this variable set the test binary is a process that owns a server in
-// that folder ("temporary": in a temporary one), until it is killed.
+// ownerEnv turns the test binary into a process that owns a server until it is
+// killed. The variable names the data folder; "temporary" means a temporary one.
 const ownerEnv = "LOCALPG_TEST_OWNER"
 
 func TestMain(m *testing.M) {
@@ -40,40 +40,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// folder is a temporary one, in memory where a temporary cluster would be, that
-// the server's user can reach.
-func folder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(temporaryRoot(), "localpg-test-*")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o755))
-	dir, err = filepath.EvalSymlinks(dir)
-	require.NoError(t, err)
-	return dir
-}
-
-func begin(t *testing.T, o Options) *Server {
-	t.Helper()
-	s, err := Start(t.Context(), o)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Stop()) })
-	return s
-}
-
-func query[T any](t *testing.T, s *Server, sql string) T {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), s.URL())
-	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close(t.Context())) }()
-	rows, err := conn.Query(t.Context(), sql)
-	require.NoError(t, err)
-	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
-	require.NoError(t, err)
-	return v
-}
-
-// dead waits until no process holds the folder's server lock.
+// dead waits until no process has locked the folder's server lock.
 func dead(t *testing.T, lock string) {
 	t.Helper()
 	f, err := os.Open(lock)
@@ -84,7 +51,7 @@ func dead(t *testing.T, lock string) {
 	defer func() { _ = f.Close() }()
 	require.Eventually(t, func() bool {
 		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
-	}, time.Minute, 5*time.Millisecond, "a server is left behind")
+	}, time.Minute, 5*time.Millisecond, "the server still runs")
 }
 
 func TestDataIsKept(t *testing.T) {
@@ -92,33 +59,41 @@ func TestDataIsKept(t *testing.T) {
 	dir := filepath.Join(folder(t), "some where", "data")
 	var log bytes.Buffer
 	s := begin(t, Options{Dir: dir, Durable: true, Log: &log})
-	require.Equal(t, "on", query[string](t, s, "SHOW fsync"))
-	require.Equal(t, "promises", query[string](t, s, "SELECT current_database()::text"))
-	require.Equal(t, "UTF8", query[string](t, s, "SHOW server_encoding"))
-	query[int](t, s, "WITH t AS (SELECT 1) SELECT 7 FROM t")
+	t.Run("the server has the settings and the database", func(t *testing.T) {
+		require.Equal(t, "on", query[string](t, s, "SHOW fsync"))
+		require.Equal(t, "promises", query[string](t, s, "SELECT current_database()::text"))
+		require.Equal(t, "UTF8", query[string](t, s, "SHOW server_encoding"))
+		query[int](t, s, "WITH t AS (SELECT 1) SELECT 7 FROM t")
+	})
 	conn, err := pgx.Connect(t.Context(), s.URL())
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), "CREATE TABLE kept AS SELECT 7 AS n")
 	require.NoError(t, err)
-	require.NoError(t, s.Stop(), "with a client connected")
-	require.NoError(t, s.Stop(), "twice")
-	dead(t, filepath.Join(dir, serverLock))
-	_, err = pgx.Connect(t.Context(), s.URL())
-	require.Error(t, err)
-	require.Contains(t, log.String(), "running on 127.0.0.1:")
-
-	info, err := os.Stat(filepath.Join(dir, passwordTxt))
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
-	u, err := url.Parse(s.URL())
-	require.NoError(t, err)
-	password, _ := u.User.Password()
-	require.Len(t, password, 26)
-	require.NotContains(t, log.String(), password)
-
-	again := begin(t, Options{Dir: dir})
-	require.Equal(t, 7, query[int](t, again, "SELECT n FROM kept"))
-	require.Equal(t, "off", query[string](t, again, "SHOW fsync"))
+	t.Run("Stop ends the server while a client is connected", func(t *testing.T) {
+		require.NoError(t, s.Stop())
+		dead(t, filepath.Join(dir, serverLock))
+		_, err = pgx.Connect(t.Context(), s.URL())
+		require.Error(t, err)
+	})
+	t.Run("Stop can be repeated", func(t *testing.T) { require.NoError(t, s.Stop()) })
+	t.Run("the log names the address", func(t *testing.T) {
+		require.Contains(t, log.String(), "running on 127.0.0.1:")
+	})
+	t.Run("the password is secret", func(t *testing.T) {
+		info, err := os.Stat(filepath.Join(dir, passwordTxt))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+		u, err := url.Parse(s.URL())
+		require.NoError(t, err)
+		password, _ := u.User.Password()
+		require.Len(t, password, 26)
+		require.NotContains(t, log.String(), password)
+	})
+	t.Run("the next server has the data and its own settings", func(t *testing.T) {
+		again := begin(t, Options{Dir: dir})
+		require.Equal(t, 7, query[int](t, again, "SELECT n FROM kept"))
+		require.Equal(t, "off", query[string](t, again, "SHOW fsync"))
+	})
 }
 
 func TestWrongPasswordIsRefused(t *testing.T) {
@@ -140,7 +115,7 @@ func TestTemporaryFolderIsRemoved(t *testing.T) {
 	require.NoDirExists(t, s.dir.path)
 }
 
-// owner starts the process of TestMain and returns it with its data folder.
+// owner starts a process that owns a server (see ownerEnv). It returns the process and its data folder.
 func owner(t *testing.T, dir string) (*exec.Cmd, string) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -163,15 +138,18 @@ func TestServerDiesWithItsOwner(t *testing.T) {
 	dir := filepath.Join(folder(t), "data")
 	cmd, path := owner(t, dir)
 
-	_, err := Start(t.Context(), Options{Dir: dir})
-	require.ErrorContains(t, err, fmt.Sprintf("the data folder %s is in use by process %d", path, cmd.Process.Pid))
-
-	require.NoError(t, cmd.Process.Kill())
-	require.Error(t, cmd.Wait())
-	s := begin(t, Options{Dir: dir})
-	require.Equal(t, 1, query[int](t, s, "SELECT 1"), "right after the kill")
-	require.NoError(t, s.Stop())
-	dead(t, filepath.Join(dir, serverLock))
+	t.Run("while the owner lives its folder is in use", func(t *testing.T) {
+		_, err := Start(t.Context(), Options{Dir: dir})
+		require.ErrorContains(t, err, fmt.Sprintf("the data folder %s is in use by process %d", path, cmd.Process.Pid))
+	})
+	t.Run("after the owner was killed another server starts at once", func(t *testing.T) {
+		require.NoError(t, cmd.Process.Kill())
+		require.Error(t, cmd.Wait())
+		s := begin(t, Options{Dir: dir})
+		require.Equal(t, 1, query[int](t, s, "SELECT 1"))
+		require.NoError(t, s.Stop())
+		dead(t, filepath.Join(dir, serverLock))
+	})
 }
 
 func TestTemporaryFolderDiesWithItsOwner(t *testing.T) {
@@ -185,13 +163,16 @@ func TestTemporaryFolderDiesWithItsOwner(t *testing.T) {
 	}, time.Minute, 5*time.Millisecond)
 }
 
+// A second start on a folder fails, even with Fresh, and the first server continues.
 func TestFolderInUse(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(folder(t), "data")
 	first := begin(t, Options{Dir: dir})
 	for _, fresh := range []bool{false, true} {
-		_, err := Start(t.Context(), Options{Dir: dir, Fresh: fresh})
-		require.ErrorContains(t, err, fmt.Sprintf("is in use by process %d", os.Getpid()))
+		t.Run(fmt.Sprintf("fresh=%v", fresh), func(t *testing.T) {
+			_, err := Start(t.Context(), Options{Dir: dir, Fresh: fresh})
+			require.ErrorContains(t, err, fmt.Sprintf("is in use by process %d", os.Getpid()))
+		})
 	}
 	require.Equal(t, 1, query[int](t, first, "SELECT 1"))
 }
@@ -223,17 +204,19 @@ func TestStartsAtOnceOnOneFolder(t *testing.T) {
 	require.NoError(t, running[0].Stop())
 }
 
+// A pid file that a killed server left does not prevent a start, even if another process has the id.
 func TestStalePIDFile(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(folder(t), "data")
 	require.NoError(t, begin(t, Options{Dir: dir}).Stop())
-	// The id of a process that lives and is no server, as after a reboot.
+	// After a reboot, the file may have the id of a process that is not a server.
 	pidFile := filepath.Join(dir, clusterDir, "postmaster.pid")
 	stale := fmt.Sprintf("%d\n%s\n1\n1\n\n127.0.0.1\n", os.Getpid(), filepath.Dir(pidFile))
 	require.NoError(t, os.WriteFile(pidFile, []byte(stale), 0o600))
 	require.Equal(t, 1, query[int](t, begin(t, Options{Dir: dir}), "SELECT 1"))
 }
 
+// A start that ends during initdb leaves no cluster, and the next start succeeds.
 func TestHalfMadeCluster(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(folder(t), "data")
@@ -249,10 +232,11 @@ func TestHalfMadeCluster(t *testing.T) {
 	_, err := Start(ctx, Options{Dir: dir})
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoDirExists(t, filepath.Join(dir, clusterDir))
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, newCluster, "base"), 0o700), "as a killed initdb leaves it")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, newCluster, "base"), 0o700), "a killed initdb leaves this folder")
 	require.Equal(t, 1, query[int](t, begin(t, Options{Dir: dir}), "SELECT 1"))
 }
 
+// Fresh deletes the cluster and its password, and no files of other programs.
 func TestFresh(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(folder(t), "data")
@@ -272,6 +256,7 @@ func TestFresh(t *testing.T) {
 	require.FileExists(t, others)
 }
 
+// A folder with files of another program is refused and stays unchanged.
 func TestFolderOfOthers(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
@@ -281,8 +266,10 @@ func TestFolderOfOthers(t *testing.T) {
 	before, err := os.Stat(dir)
 	require.NoError(t, err)
 	for _, fresh := range []bool{false, true} {
-		_, err := Start(t.Context(), Options{Dir: dir, Fresh: fresh})
-		require.ErrorContains(t, err, dir+" holds something else (cluster): choose an empty one")
+		t.Run(fmt.Sprintf("fresh=%v", fresh), func(t *testing.T) {
+			_, err := Start(t.Context(), Options{Dir: dir, Fresh: fresh})
+			require.ErrorContains(t, err, dir+" contains files of another program (cluster): choose an empty folder")
+		})
 	}
 	require.FileExists(t, precious)
 	after, err := os.Stat(dir)
@@ -293,6 +280,7 @@ func TestFolderOfOthers(t *testing.T) {
 	require.Len(t, entries, 1)
 }
 
+// The error of a server that does not start quotes its log.
 func TestServerThatDoesNotComeUp(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(folder(t), "data")
@@ -306,16 +294,19 @@ func TestServerThatDoesNotComeUp(t *testing.T) {
 func TestRootsServerIsNotRoots(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		skip.Now(t, "not root, whose server runs as another user")
+		skip.Now(t, "only root's server runs as another user")
 	}
-	s := begin(t, Options{})
-	info, err := os.Stat(filepath.Join(s.dir.path, clusterDir))
-	require.NoError(t, err)
-	require.NotZero(t, info.Sys().(*syscall.Stat_t).Uid)
-
-	closed := filepath.Join(folder(t), "closed")
-	require.NoError(t, os.Mkdir(closed, 0o700))
-	_, err = Start(t.Context(), Options{Dir: filepath.Join(closed, "data")})
-	require.ErrorContains(t, err, "the server runs as the user")
-	require.ErrorContains(t, err, "who cannot enter "+closed+":")
+	t.Run("the cluster belongs to another user", func(t *testing.T) {
+		s := begin(t, Options{})
+		info, err := os.Stat(filepath.Join(s.dir.path, clusterDir))
+		require.NoError(t, err)
+		require.NotZero(t, info.Sys().(*syscall.Stat_t).Uid)
+	})
+	t.Run("a folder that this user cannot enter is refused", func(t *testing.T) {
+		closed := filepath.Join(folder(t), "closed")
+		require.NoError(t, os.Mkdir(closed, 0o700))
+		_, err := Start(t.Context(), Options{Dir: filepath.Join(closed, "data")})
+		require.ErrorContains(t, err, "the server runs as the user")
+		require.ErrorContains(t, err, "who cannot enter "+closed+":")
+	})
 }

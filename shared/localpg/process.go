@@ -12,25 +12,34 @@ import (
 	"time"
 )
 
-// errExit: the program ended by itself, with a status other than 0.
+// errExit is the error of a program that ended by itself with a status other than 0.
 var errExit = errors.New("ended with an error")
 
-// account is the unprivileged user as whom the server runs; nil is ourselves.
+// An account is the unprivileged user that the server runs as; nil means the user of
+// this process.
 type account struct {
 	uid, gid uint32
 	name     string
 }
 
+// serverUsers are the users that the server may run as if root starts it. The first
+// one that exists is used.
+var serverUsers = []string{"postgres", "nobody"}
+
+// serverUser returns the account for the server of this process.
 func serverUser() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		if u, err = user.Lookup("nobody"); err != nil {
-			return nil, errors.New("Postgres refuses to run as root, and there is neither a user postgres nor a user nobody")
+	for _, name := range serverUsers {
+		if u, err := user.Lookup(name); err == nil {
+			return accountOf(u)
 		}
 	}
+	return nil, fmt.Errorf("Postgres refuses to run as root, and none of the users %q exists: create one of them", serverUsers)
+}
+
+func accountOf(u *user.User) (*account, error) {
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {
 		return nil, fmt.Errorf("user %s: %w", u.Username, err)
@@ -42,9 +51,9 @@ func serverUser() (*account, error) {
 	return &account{uid: uint32(uid), gid: uint32(gid), name: u.Username}, nil
 }
 
-// command prepares a program of Postgres's: as the account, in a session of its
-// own so that a Ctrl-C on the terminal does not reach it, and without those
-// variables that would change what it does.
+// command prepares one of Postgres's programs. It runs as the account, without the
+// environment variables that change its behaviour. Its own session keeps a Ctrl-C on
+// the terminal from it.
 func (a *account) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
@@ -57,13 +66,13 @@ func (a *account) command(name string, args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	// With TZ set, initdb does not search the whole zone database for ours.
+	// With TZ set, initdb does not search the zone database for the machine's zone.
 	cmd.Env = append(cmd.Env, "LC_ALL=C", "TZ=UTC")
 	return cmd
 }
 
-// enter returns the first of the folders that the account cannot enter, or "".
-func (a *account) enter(folders []string) (string, error) {
+// firstClosed returns the first of the folders that the account cannot enter, or "".
+func (a *account) firstClosed(folders []string) (string, error) {
 	if a == nil {
 		return "", nil
 	}
@@ -77,19 +86,20 @@ func (a *account) enter(folders []string) (string, error) {
 	return string(out), nil
 }
 
-// process is a program under a supervisor that outlives us. The supervisor
-// waits for the end of its standard input, which comes when we close it or die,
-// however we die; then it interrupts the program, waits for it, and removes a
-// temporary folder unless we lived to say "keep".
+// A process is a program under a supervisor that outlives this process. The
+// supervisor's standard input ends when this process closes it or dies, even if it
+// is killed. The supervisor then interrupts the program and waits for its end. It
+// removes a temporary folder unless this process has sent "keep" before.
 type process struct {
 	stdin *os.File
-	done  chan struct{} // closed once the program and all its children are gone
-	exit  chan error    // the supervisor's end
+	done  chan struct{} // closed once the program and all its children have ended
+	exit  chan error    // gets the supervisor's result
 	pid   int
 }
 
-// Descriptor 3 is the lock that says that the program lives, 4 the pipe whose
-// end tells us that it does not. Both are the program's, not the supervisor's.
+// supervisor is the supervisor's shell script. The program inherits descriptor 3,
+// the server lock, and descriptor 4, a pipe that ends with the program. The
+// supervisor closes both for itself.
 const supervisor = `
 dir=$1; shift
 "$@" </dev/null & pid=$!
@@ -100,8 +110,9 @@ wait "$pid"; code=$?
 [ "$word" = keep ] || [ -z "$dir" ] || rm -rf "$dir"
 exit "$code"`
 
-// supervise starts args as the account. Its output goes to out; it and all its
-// children hold lock. temporary is the folder to remove if we die, or "".
+// supervise starts the program args as the account. Its output goes to out. The
+// program and all its children have lock locked. temporary is the folder that the
+// supervisor removes if this process dies, or "".
 func (a *account) supervise(args []string, out, lock *os.File, temporary string) (*process, error) {
 	stdinR, stdinW, err := os.Pipe()
 	if err != nil {
@@ -132,8 +143,8 @@ func (a *account) supervise(args []string, out, lock *os.File, temporary string)
 	return p, nil
 }
 
-// stop interrupts the program if it still runs, and waits for its end. It is
-// called once.
+// stop interrupts the program if it still runs, and waits for its end. It may be
+// called only once.
 func (p *process) stop(timeout time.Duration) error {
 	_, _ = p.stdin.WriteString("keep\n")
 	_ = p.stdin.Close()
@@ -144,12 +155,12 @@ func (p *process) stop(timeout time.Duration) error {
 	case err = <-p.exit:
 	case <-timer.C:
 		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
-		return fmt.Errorf("not ended within %v: killed", timeout)
+		return fmt.Errorf("it did not end within %v and was killed", timeout)
 	}
 	select {
 	case <-p.done:
 	case <-timer.C:
-		return fmt.Errorf("not ended within %v, and its supervisor is gone", timeout)
+		return fmt.Errorf("it did not end within %v after its supervisor had ended", timeout)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errExit, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// legacyTable is a table as 00001 makes it, in so far as what follows depends
-// on it.
+// A legacyTable describes the properties of a table of 00001 that the later files
+// depend on.
 type legacyTable struct {
 	name    string
 	columns []legacyColumn
@@ -21,72 +21,72 @@ type legacyTable struct {
 type legacyColumn struct {
 	name, dataType string
 	null           nullability
-	mayDefault     bool // what stands in its place is set by us, or nobody's matter
+	mayDefault     bool // the service always sets the column, or does not depend on its default
 }
 
 type nullability int
 
 const (
-	never nullability = iota
-	always
-	either
+	notNull nullability = iota
+	nullable
+	eitherNull
 )
 
 const (
 	typeUUID = "uuid"
 	typeText = "character varying(255)"
 	typeTime = "timestamp with time zone"
-	typeAny  = "text" // of any kind
+	typeAny  = "text" // or character varying of any length
 )
 
 var legacy = []legacyTable{
-	{"tenant", []legacyColumn{{"id", typeUUID, never, true}, {"slug", typeAny, never, false}}, []string{"id", "slug"}},
-	{"workflow_execution", []legacyColumn{{"id", typeUUID, never, true}, {"tenant_id", typeUUID, never, false}}, []string{"id"}},
+	{"tenant", []legacyColumn{{"id", typeUUID, notNull, true}, {"slug", typeAny, notNull, false}}, []string{"id", "slug"}},
+	{"workflow_execution", []legacyColumn{{"id", typeUUID, notNull, true}, {"tenant_id", typeUUID, notNull, false}}, []string{"id"}},
 	{
 		"promise",
 		[]legacyColumn{
-			{"id", typeText, never, true},
-			{"workflow_execution_id", typeUUID, never, false},
-			{"name", typeText, never, false},
-			{"resolved", "boolean", never, true},
-			{"value", "bytea", always, false},
-			{"error", "text", always, false},
-			{"timeout_at", typeTime, always, false},
-			{"created_at", typeTime, never, true},
-			{"resolved_at", typeTime, always, false},
-			{"created_by_sequence", "integer", never, false},
-			{"resolved_by_sequence", "integer", always, false},
+			{"id", typeText, notNull, true},
+			{"workflow_execution_id", typeUUID, notNull, false},
+			{"name", typeText, notNull, false},
+			{"resolved", "boolean", notNull, true},
+			{"value", "bytea", nullable, false},
+			{"error", "text", nullable, false},
+			{"timeout_at", typeTime, nullable, false},
+			{"created_at", typeTime, notNull, true},
+			{"resolved_at", typeTime, nullable, false},
+			{"created_by_sequence", "integer", notNull, false},
+			{"resolved_by_sequence", "integer", nullable, false},
 		},
 		[]string{"id"},
 	},
 	{
 		"idempotency_key",
 		[]legacyColumn{
-			{"tenant_id", typeUUID, never, false},
-			{"key", typeText, never, false},
-			{"promise_id", typeText, either, false},
-			{"expires_at", typeTime, never, false},
+			{"tenant_id", typeUUID, notNull, false},
+			{"key", typeText, notNull, false},
+			{"promise_id", typeText, eitherNull, false},
+			{"expires_at", typeTime, notNull, false},
 		},
 		[]string{"key,tenant_id"},
 	},
 }
 
-// checkLegacy refuses a database of before the decision whose tables are not
-// those that the migrations start from, or in which a name that they need is
-// taken. The error names every difference.
+// checkLegacy compares the tables of a database older than 00002 with the legacy
+// ones. It also checks that no other object has a name that the files use. The
+// error names every difference.
 func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
 	var differences, present []string
 	for _, table := range legacy {
-		there, found, err := table.differences(ctx, conn)
+		exists, found, err := table.differences(ctx, conn)
 		if err != nil {
-			return fmt.Errorf("look at the table %s: %w", table.name, err)
+			return fmt.Errorf("read the table %s: %w", table.name, err)
 		}
-		if there {
+		if exists {
 			present = append(present, table.name)
 		}
 		differences = append(differences, found...)
 	}
-	if slices.Contains(present, "promise") { // 00001 makes what is missing, but an empty one would hide every row
+	if slices.Contains(present, "promise") { // 00001 creates missing tables, but an empty tenant or workflow_execution would hide every promise
 		for _, needed := range []string{"tenant", "workflow_execution"} {
 			if !slices.Contains(present, needed) {
 				differences = append(differences, needed+" is missing")
@@ -96,32 +96,35 @@ func checkLegacy(ctx context.Context, conn *pgx.Conn) error {
 	for _, sql := range []string{elsewhereSQL, dependantsSQL, takenSQL} {
 		found, err := column(ctx, conn, sql)
 		if err != nil {
-			return fmt.Errorf("look around the tables: %w", err)
+			return fmt.Errorf("read what depends on the tables: %w", err)
 		}
 		differences = append(differences, found...)
 	}
 	if len(differences) > 0 {
-		return errors.New("refused, with nothing changed: the tables are not those that the migrations start from: " +
+		return errors.New("refused, with nothing changed: the tables differ from those that the migrations start from: " +
 			strings.Join(differences, "; "))
 	}
 	return nil
 }
 
-func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there bool, found []string, err error) {
+// An actualColumn is a row of columnsSQL.
+type actualColumn struct {
+	Name       string
+	DataType   string
+	NotNull    bool
+	HasDefault bool
+	Computed   bool
+	IsTable    bool
+	Hidden     bool
+}
+
+// differences reports whether the table exists, and lists how it differs from t.
+func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (exists bool, found []string, err error) {
 	rows, err := conn.Query(ctx, columnsSQL, t.name)
 	if err != nil {
 		return false, nil, err
 	}
-	type actual struct {
-		Name       string
-		DataType   string
-		NotNull    bool
-		HasDefault bool
-		Computed   bool
-		IsTable    bool
-		Hidden     bool
-	}
-	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[actual])
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[actualColumn])
 	if err != nil || len(columns) == 0 {
 		return false, nil, err
 	}
@@ -131,7 +134,22 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there boo
 	if columns[0].Hidden {
 		found = append(found, t.name+" has row-level security, which hides rows from this user")
 	}
-	byName := map[string]actual{}
+	found = append(found, t.columnDifferences(columns)...)
+	unique, err := column(ctx, conn, uniqueSQL, t.name)
+	if err != nil {
+		return true, nil, err
+	}
+	for _, want := range t.unique {
+		if !slices.Contains(unique, want) {
+			found = append(found, fmt.Sprintf("%s(%s) is neither a primary key nor unique", t.name, want))
+		}
+	}
+	return true, found, nil
+}
+
+// columnDifferences lists how the columns differ from those of t.
+func (t legacyTable) columnDifferences(columns []actualColumn) (found []string) {
+	byName := map[string]actualColumn{}
 	for _, c := range columns {
 		byName[c.Name] = c
 	}
@@ -148,9 +166,9 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there boo
 			found = append(found, fmt.Sprintf("%s is %s, not %s", name, got.DataType, want.dataType))
 		}
 		switch {
-		case want.null == never && !got.NotNull:
+		case want.null == notNull && !got.NotNull:
 			found = append(found, name+" may be NULL")
-		case want.null == always && got.NotNull:
+		case want.null == nullable && got.NotNull:
 			found = append(found, name+" may not be NULL")
 		}
 		switch {
@@ -162,19 +180,10 @@ func (t legacyTable) differences(ctx context.Context, conn *pgx.Conn) (there boo
 	}
 	for _, c := range columns {
 		if _, extra := byName[c.Name]; extra && c.NotNull && !c.HasDefault && !c.Computed {
-			found = append(found, fmt.Sprintf("%s.%s, of which nothing is known here, takes no NULL and has no default", t.name, c.Name))
+			found = append(found, fmt.Sprintf("%s.%s is an unknown column that takes no NULL and has no default: inserts would fail", t.name, c.Name))
 		}
 	}
-	unique, err := column(ctx, conn, uniqueSQL, t.name)
-	if err != nil {
-		return true, nil, err
-	}
-	for _, want := range t.unique {
-		if !slices.Contains(unique, want) {
-			found = append(found, fmt.Sprintf("%s(%s) is neither a primary key nor unique", t.name, want))
-		}
-	}
-	return true, found, nil
+	return found
 }
 
 const columnsSQL = `
@@ -193,7 +202,8 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdroppe
 WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY a.attnum`
 
-// Indexes that ON CONFLICT can use: whole, and judged at once.
+// uniqueSQL finds the unique indexes that ON CONFLICT can use: without a predicate
+// or expression, valid, and not deferrable.
 const uniqueSQL = `
 SELECT (
 	SELECT string_agg(a.attname, ',' ORDER BY a.attname)
@@ -205,16 +215,16 @@ JOIN pg_class c ON c.oid = i.indrelid
 WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND c.relname = $1
 	AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL`
 
-// elsewhereSQL finds tables that the search_path leads to behind its first
-// schema: new ones, empty, would be made before them.
+// elsewhereSQL finds tables in a later schema of the search_path. New empty tables
+// in the first schema would hide them.
 const elsewhereSQL = `
 SELECT format('%s is in the schema %s, not in the first of the search_path', t, c.relnamespace::REGNAMESPACE)
 FROM unnest(ARRAY['tenant', 'workflow_execution', 'promise', 'idempotency_key']) AS t
 JOIN pg_class c ON c.oid = to_regclass(t)
 WHERE c.relnamespace <> quote_ident(current_schema())::REGNAMESPACE`
 
-// dependantsSQL finds what would keep the ids' type from being changed, or would
-// go on taking an id for text.
+// dependantsSQL finds objects that prevent a change of the ids' type, or that would
+// still treat an id as text afterwards.
 const dependantsSQL = `
 WITH id AS (
 	SELECT a.attrelid, a.attnum, c.relname || '.' || a.attname AS name
@@ -257,16 +267,16 @@ JOIN pg_constraint f ON f.contype = 'f' AND f.confrelid = id.attrelid AND f.conr
 WHERE id.name = 'idempotency_key.promise_id'
 ORDER BY 1`
 
-// takenSQL finds the names that the migrations give to things of their own. All
-// are looked for before the first of them is made: one that turned up after the
-// decision would leave a schema that is neither old nor new.
+// takenSQL finds objects that already have a name which the migrations give to a
+// new object. checkLegacy runs it before the first file: a conflict after 00002
+// would leave a schema that is neither legacy nor current.
 const takenSQL = `
 WITH here AS (SELECT quote_ident(current_schema())::REGNAMESPACE AS oid)
 SELECT format('the relation %I is there already', c.relname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
 WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_key_promise', 'idx_idempotency_key_expires', 'idx_idempotency_key_check',
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
-	'promise_settlement', 'promise_creation', 'promise_created',
+	'promise_settlement', 'promise_creation', 'promise_created', 'settle_result',
 	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
 	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey')
 UNION ALL
@@ -292,7 +302,7 @@ WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_even
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid
-WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation', 'promise_created')
+WHERE y.typrelid = 0 AND y.typname IN ('promise_settlement', 'promise_creation', 'promise_created', 'settle_result')
 UNION ALL
 SELECT format('the constraint %I is there already', k.conname)
 FROM pg_constraint k JOIN here ON k.connamespace = here.oid
@@ -324,8 +334,8 @@ WHERE c.relnamespace = quote_ident(current_schema())::REGNAMESPACE AND NOT g.tgi
 	AND c.relname IN ('tenant', 'workflow_execution', 'promise', 'idempotency_key') AND g.tgname NOT IN ('workflow_execution_delete_events', 'promise_final', 'promise_identity')
 ORDER BY 1`
 
-// duplicatesSQL names the rows that (workflow_execution_id, name) cannot tell
-// apart. Under the old key that takes an id which disagrees with its columns.
+// duplicatesSQL lists the promises that share workflow_execution_id and name. The
+// legacy primary key allows them only if an id disagrees with its columns.
 const duplicatesSQL = `
 SELECT format('workflow_execution_id %s, name %L: ids %s', workflow_execution_id, name, string_agg(quote_literal(id), ', ' ORDER BY id))
 FROM promise
@@ -334,7 +344,7 @@ HAVING COUNT(*) > 1
 ORDER BY 1
 LIMIT 20`
 
-// infiniteSQL names the rows whose times nobody could read.
+// infiniteSQL lists the promises with an infinite time, which Go cannot represent.
 const infiniteSQL = `
 SELECT quote_literal(id) FROM promise
 WHERE NOT (isfinite(created_at) AND isfinite(timeout_at) IS NOT FALSE AND isfinite(resolved_at) IS NOT FALSE)

@@ -1,4 +1,4 @@
 package migrate
 
-// RunFiles is Run with files of the test's own.
+// RunFiles is Run with other files than those of migrations/.
 var RunFiles = run

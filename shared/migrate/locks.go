@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// lockedBy lists the locks that each file takes and that keep writers or readers
-// out: for each table the strongest, under the name that the table has before the
-// file. Rehearse needs the list because its one transaction keeps the locks of all
-// files before: pg_locks does not show that a file takes one of them again.
+// lockedBy lists the locks of each file that block writers or readers: for each
+// table the strongest, under the table's name before the file. Rehearse needs the
+// list, because its transaction keeps the locks of all earlier files: pg_locks does
+// not show that a file takes one of them again.
 var lockedBy = map[string][]string{
 	"00001_init.sql": {"promise: ShareLock"},
 	"00002_promise_uuid.sql": {
@@ -29,17 +29,16 @@ var lockedBy = map[string][]string{
 	"00016_final_promises.sql":                {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 }
 
-// strong lists the modes of locks that keep writers or readers out, the weakest
-// first.
+// strong lists the lock modes that block writers or readers, the weakest first.
 var strong = []string{"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
 
-// lock is a lock on the table with that oid.
+// A lock is a table lock: the table's oid and the mode.
 type lock struct {
 	Relation uint32
 	Mode     string
 }
 
-// strongLocks returns the strong locks of this transaction.
+// strongLocks returns the transaction's locks whose mode is in strong.
 func strongLocks(ctx context.Context, tx pgx.Tx) ([]lock, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT relation, mode FROM pg_locks
@@ -50,7 +49,7 @@ func strongLocks(ctx context.Context, tx pgx.Tx) ([]lock, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[lock])
 }
 
-// tableNames returns the schema's tables, by their oids.
+// tableNames returns the names of the schema's tables by oid.
 func tableNames(ctx context.Context, tx pgx.Tx) (map[uint32]string, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT oid, relname::TEXT FROM pg_class
@@ -68,8 +67,9 @@ func tableNames(ctx context.Context, tx pgx.Tx) (map[uint32]string, error) {
 	return names, err
 }
 
-// locksOf returns the strongest lock that the file takes on each of the tables that
-// were there before it: one that is new, or one of lockedBy among the held.
+// locksOf returns the strongest lock that the file takes on each table that existed
+// before it. A lock counts if the transaction did not have it before the file, or
+// if lockedBy lists it.
 func locksOf(file string, tables map[uint32]string, before, held []lock) []string {
 	locks := []string{}
 	for relation, name := range tables {

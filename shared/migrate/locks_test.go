@@ -1,10 +1,9 @@
 package migrate_test
 
 import (
-	"io/fs"
+	"fmt"
 	"slices"
 	"testing"
-	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,8 +12,8 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// realLocks applies each file in a transaction of its own, as Run does, and returns the strongest lock against writers or readers
-// that each one takes on each table that was there before it.
+// realLocks applies each file in its own transaction, as Run does. For each file it returns the strongest lock that blocks writers or
+// readers, on each table that existed before the file.
 func realLocks(t *testing.T, db *dbtest.DB) map[string][]string {
 	t.Helper()
 	locks := map[string][]string{}
@@ -47,38 +46,29 @@ func realLocks(t *testing.T, db *dbtest.DB) map[string][]string {
 	return locks
 }
 
-// A rehearsal reports the locks of each file as a Run takes them, though its one transaction has those of all files. A file whose
-// locks are missing here has them added to lockedBy.
+// A rehearsal reports for each file the locks that a Run takes, although its transaction keeps the locks of all files. If this test
+// misses a lock of a new file, add the lock to lockedBy.
 func TestRehearsedLocks(t *testing.T) {
 	t.Parallel()
-	legacyDB := func() *dbtest.DB {
-		db := dbtest.Bare(t)
-		makeLegacy(t, db)
-		fillLegacy(t, db)
-		return db
-	}
-	want := realLocks(t, legacyDB())
-	require.Contains(t, want["00003_event_log.sql"], "promise: AccessExclusiveLock", "as 00002 does")
+	want := realLocks(t, legacyDB(t))
+	require.Contains(t, want["00003_event_log.sql"], "promise: AccessExclusiveLock", "00002 takes the same lock")
 	require.Empty(t, want["00007_promise_settle.sql"])
 
-	for _, from := range []int{0, 1, 3, 5, 8} { // files that were applied before
-		db := legacyDB()
-		first := fstest.MapFS{}
-		for _, file := range fileNames(t)[:from] {
-			text, err := fs.ReadFile(migrations.FS, file)
+	for _, from := range []int{0, 1, 3, 5, 8} {
+		t.Run(fmt.Sprintf("after %d files", from), func(t *testing.T) {
+			t.Parallel()
+			db := legacyDB(t)
+			if from > 0 {
+				_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, fileNames(t)[from]), migrate.Options{})
+				require.NoError(t, err)
+			}
+			r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 			require.NoError(t, err)
-			first[file] = &fstest.MapFile{Data: text}
-		}
-		if from > 0 {
-			_, err := migrate.RunFiles(t.Context(), config(t, db.URL), first, migrate.Options{})
-			require.NoError(t, err)
-		}
-		r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
-		require.NoError(t, err)
-		require.Empty(t, r.Refused)
-		require.Len(t, r.Files, len(fileNames(t))-from)
-		for _, step := range r.Files {
-			require.Equal(t, want[step.File], step.Locks, "%s, rehearsed after %d files", step.File, from)
-		}
+			require.Empty(t, r.Refused)
+			require.Len(t, r.Files, len(fileNames(t))-from)
+			for _, step := range r.Files {
+				require.Equal(t, want[step.File], step.Locks, step.File)
+			}
+		})
 	}
 }

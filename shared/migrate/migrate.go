@@ -1,7 +1,8 @@
-// Package migrate brings a database to the schema of migrations/.
+// Package migrate applies the files of migrations/ to a database.
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -22,60 +23,60 @@ import (
 	"github.com/flovyn/promises/migrations"
 )
 
-// Result says what a call of Run found and did.
+// A Result reports the version that a call of Run reached and the files that it applied.
 type Result struct {
-	// Version is the schema's version now: the number of the last file.
+	// Version is the number of the last file that the schema has.
 	Version int64 `json:"version"`
 
-	// Applied names the files that this call applied, in order. It is never nil.
+	// Applied lists the files that this call applied, in order. It is never nil.
 	Applied []string `json:"applied"`
 }
 
-// Owner is the role that owns everything where roles are asked for.
+// Owner is the role that owns every object of the schema after a Run with Options.Roles.
 const Owner = "promises_owner"
 
-// Options say what else a Run does. The zero value is good.
+// Options are the optional parts of a Run. The zero value is valid.
 type Options struct {
-	// Roles has the roles of migrations/access made by the user who connects, who
-	// may make roles; has everything done and owned by Owner; and gives the
-	// other roles exactly what they need, in the end.
+	// Roles makes Run create the roles of migrations/access first. The user who
+	// connects must have the right to create roles. Owner then applies the files
+	// and owns every object. At the end the other roles get exactly the grants of
+	// migrations/access.
 	Roles bool
 
-	// Log is told of each file. It may be nil.
+	// Log gets a line for each applied file. It may be nil.
 	Log *slog.Logger
 }
 
-// Run applies the files that the database does not have yet, each in one
-// transaction of its own. Calling it again does nothing; of several calls at
-// once, on a database in whatever state, one does the work and the others wait
-// for it, at most ten minutes, and then find nothing to do.
+// Run applies the files that the database does not have yet, each in its own
+// transaction. A repeated call does nothing. If several calls run at once, one
+// of them applies the files. The others wait for it, at most ten minutes, and
+// then find nothing to do.
 //
-// The files go into the schema that the search_path of conf names first
-// ("public", if it has none), which must exist; schemas do not wait for one
-// another. conf must lead to the database itself: the lock that makes
-// the others wait belongs to the session, and behind RDS Proxy or another
-// pooler a session is not ours to keep.
+// The files go into the first schema of conf's search_path ("public" by
+// default), which must exist. Runs in different schemas do not wait for each
+// other. conf must connect to the database itself: the lock between calls
+// belongs to the session, and RDS Proxy or another pooler would share the
+// session with other clients.
 //
-// A database that has the tables of the time before the decision, but no
-// history here, is adopted. One whose tables are others is refused with every
-// difference named, before anything is changed.
+// Run adopts a database that has the legacy tables (00001) but no history table.
+// If the tables differ from the legacy ones, Run changes nothing and returns an
+// error that names every difference.
 //
-// A failed file leaves nothing of itself: the Result names the files that were
-// applied before it, the error names the file, and the next Run starts with
-// that one. The same is so when ctx ends, when the process is killed or the
-// server stops; only that the Result's version is then 0: it can no longer be
-// read. A file that does not get each of its tables within a second (00009: ten),
-// because others use them, fails in that way: repeat the call. No error holds the password.
+// A failed file changes nothing. The Result lists the files that were applied
+// before it, the error names the failed file, and the next Run starts with it.
+// The same holds if ctx ends, the process is killed or the server stops; the
+// Result's version is then 0, because Run can no longer read it. A file waits at
+// most one second for each table lock (00009: ten seconds) and then fails;
+// repeat the call. No error contains the password.
 //
-// A database that has files which are not known here, because a later release
-// has migrated it, is left as it is, its roles too: so a deployment can be rolled
-// back.
+// If a later release has migrated the database, Run changes neither its schema
+// nor its roles. A deployment can therefore be rolled back.
 func Run(ctx context.Context, conf *pgx.ConnConfig, o Options) (Result, error) {
 	return run(ctx, conf, migrations.FS, o)
 }
 
-// historyTable is where goose keeps which files were applied: a name of our own,
-// since others use goose, too.
+// historyTable is goose's table of applied files. It has a name of its own,
+// because other applications in the same schema may use goose too.
 const historyTable = "promises_schema_version"
 
 func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ Result, err error) {
@@ -98,7 +99,7 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 				return err
 			}
 		}
-		if result.Version >= decision {
+		if result.Version >= uuidVersion {
 			return nil
 		}
 		return checkLegacy(ctx, conn)
@@ -108,33 +109,12 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 	}
 	if result.Version > last {
 		if o.Log != nil {
-			o.Log.WarnContext(ctx, "the database is of a later release", "version", result.Version, "known", last)
+			o.Log.WarnContext(ctx, "a later release migrated this database: nothing changed", "version", result.Version, "known", last)
 		}
 		return result, nil
 	}
 
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(historyTable),
-		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		return result, fmt.Errorf("migrate: read the files: %w", err)
-	}
-	done, err := provider.Up(ctx)
-	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
-		done = partial.Applied
-		err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), explain(ctx, db, partial.Err))
-	}
-	for _, file := range done {
-		name := path.Base(file.Source.Path)
-		result.Applied = append(result.Applied, name)
-		if o.Log != nil {
-			o.Log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
-		}
-	}
-	var versionErr error
-	result.Version, versionErr = provider.GetDBVersion(ctx)
-	if err == nil {
-		err = versionErr
-	}
+	err = result.apply(ctx, db, files, o.Log)
 	if err == nil && o.Roles {
 		err = withConn(ctx, db, func(conn *pgx.Conn) error { return grant(ctx, conn) })
 	}
@@ -144,10 +124,35 @@ func run(ctx context.Context, conf *pgx.ConnConfig, files fs.FS, o Options) (_ R
 	return result, nil
 }
 
-// Locked calls f in a session that holds the lock of Run, so that of several
-// calls at once each finds what the one before it did. It does not call f if the
-// database is of a later release. conf is that of Run.
-func Locked(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) error {
+// apply applies the missing files. It records them and the version that the schema
+// has afterwards.
+func (r *Result) apply(ctx context.Context, db *sql.DB, files fs.FS, log *slog.Logger) error {
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(historyTable),
+		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return fmt.Errorf("read the files: %w", err)
+	}
+	done, err := provider.Up(ctx)
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		done = partial.Applied
+		err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), explain(ctx, db, partial.Err))
+	}
+	for _, file := range done {
+		name := path.Base(file.Source.Path)
+		r.Applied = append(r.Applied, name)
+		if log != nil {
+			log.InfoContext(ctx, "migration applied", "file", name, "duration", file.Duration.Round(time.Millisecond).String())
+		}
+	}
+	var versionErr error
+	r.Version, versionErr = provider.GetDBVersion(ctx)
+	return cmp.Or(err, versionErr)
+}
+
+// WithLock calls f in a session that has Run's lock, so that concurrent calls run
+// one after another. If a later release has migrated the database, WithLock returns
+// nil and does not call f. conf has the same requirements as in Run.
+func WithLock(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) error {
 	last, err := lastVersion(migrations.FS)
 	if err != nil {
 		return fmt.Errorf("migrate: read the files: %w", err)
@@ -166,7 +171,7 @@ func Locked(ctx context.Context, conf *pgx.ConnConfig, f func(*pgx.Conn) error) 
 	})
 }
 
-// lastVersion is the number of the last file.
+// lastVersion returns the number of the last file.
 func lastVersion(files fs.FS) (last int64, err error) {
 	names, err := fs.Glob(files, "*.sql")
 	for _, name := range names {
@@ -179,30 +184,30 @@ func lastVersion(files fs.FS) (last int64, err error) {
 	return last, err
 }
 
-// become makes the roles, and the session the owner's.
+// become creates the roles and sets the session's role to Owner.
 func become(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, migrations.Roles, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("make the roles: %w", err)
+		return fmt.Errorf("create the roles: %w", err)
 	}
 	if _, err := conn.Exec(ctx, "SET ROLE "+Owner); err != nil {
-		return fmt.Errorf("become %s: %w", Owner, err)
+		return fmt.Errorf("set role %s: %w", Owner, err)
 	}
 	return nil
 }
 
-// grant gives the roles what they need: all of it, or none.
+// grant replaces the roles' grants in one transaction.
 func grant(ctx context.Context, conn *pgx.Conn) error {
-	// Several statements of the simple protocol are one transaction.
+	// Postgres runs the statements of one simple query in one transaction.
 	if _, err := conn.Exec(ctx, migrations.Grants, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("grant the roles what they need: %w", err)
+		return fmt.Errorf("grant the roles their privileges: %w", err)
 	}
 	return nil
 }
 
-// open opens the one session of a migration, and locks its schema.
+// open opens the session of a migration and locks its schema.
 func open(ctx context.Context, conf *pgx.ConnConfig) (*sql.DB, error) {
 	conf = conf.Copy()
-	// Each statement runs once: preparing it would be a round trip for nothing.
+	// Each statement runs once, so that preparing it would only add a round trip.
 	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := sql.OpenDB(&oneSession{Connector: stdlib.GetConnector(*conf)})
 	db.SetMaxOpenConns(1)
@@ -222,10 +227,10 @@ func withConn(ctx context.Context, db *sql.DB, f func(*pgx.Conn) error) error {
 	return c.Raw(func(driverConn any) error { return f(driverConn.(*stdlib.Conn).Conn()) })
 }
 
-// decision is the version from which on the tables are no longer those of old.
-const decision = 2
+// uuidVersion is the version of 00002, which replaces the legacy tables' text ids by UUIDs.
+const uuidVersion = 2
 
-// currentVersion is 0 for a database without a history.
+// currentVersion returns the schema's version, or 0 if there is no history table.
 func currentVersion(ctx context.Context, conn *pgx.Conn) (version int64, err error) {
 	var known bool
 	err = conn.QueryRow(ctx, "SELECT to_regclass(quote_ident(current_schema()) || '."+historyTable+"') IS NOT NULL").Scan(&known)
@@ -236,38 +241,38 @@ func currentVersion(ctx context.Context, conn *pgx.Conn) (version int64, err err
 	return version, err
 }
 
-// explain says of a file's failure what the operator can do about it.
+// explain adds the operator's next step to the error of a failed file.
 func explain(ctx context.Context, db *sql.DB, err error) error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case !ok:
 		return err
 	case pg.Code == codeLockTimeout || pg.Code == codeDeadlock:
-		return fmt.Errorf("the tables are in use by others: nothing of this file was changed, repeat the call: %w", err)
+		return fmt.Errorf("the tables are in use by other transactions: this file changed nothing, repeat the call: %w", err)
 	case pg.ConstraintName == "promise_workflow_execution_id_name_key":
-		return refusal(ctx, db, err, "several promises have one name", duplicatesSQL)
+		return refusal(ctx, db, err, "several promises of a workflow have the same name", duplicatesSQL)
 	case pg.ConstraintName == "promise_times_finite":
-		return refusal(ctx, db, err, "promises with an infinite time, set it or make it NULL: ids", infiniteSQL)
+		return refusal(ctx, db, err, "promises have an infinite time, set a finite one or NULL: ids", infiniteSQL)
 	case pg.Detail != "":
 		return fmt.Errorf("%w: %s", err, pg.Detail)
 	}
 	return err
 }
 
-// refusal names the rows on which a file failed.
+// refusal adds the rows on which a file failed to its error.
 func refusal(ctx context.Context, db *sql.DB, err error, what, rowsSQL string) error {
 	var rows []string
-	if lookErr := withConn(ctx, db, func(conn *pgx.Conn) (err error) {
+	if rowsErr := withConn(ctx, db, func(conn *pgx.Conn) (err error) {
 		rows, err = column(ctx, conn, rowsSQL)
 		return err
-	}); lookErr != nil {
-		return errors.Join(err, lookErr)
+	}); rowsErr != nil {
+		return errors.Join(err, rowsErr)
 	}
-	return fmt.Errorf("refused, with nothing of this file changed: %s: %s: %w", what, strings.Join(rows, "; "), err)
+	return fmt.Errorf("refused, this file changed nothing: %s: %s: %w", what, strings.Join(rows, "; "), err)
 }
 
-// oneSession connects once: the lock is the session's, and a migration that
-// went on in another would go on without it.
+// oneSession is a connector that connects once. The lock belongs to the session:
+// in a second session the migration would continue without the lock.
 type oneSession struct {
 	driver.Connector
 	used atomic.Bool
@@ -287,17 +292,16 @@ const (
 	codeDeadlock    = "40P01" // deadlock_detected
 )
 
-// lockSchema locks the schema that the session writes to, until the session
-// ends. Goose has a lock of its own, which does not serve: goose looks at the
-// database and makes its table before it takes it, and waits by looking again
-// after whole seconds.
+// lockSchema locks the session's current schema until the session ends. Goose's
+// own lock does not suffice: goose reads the history and creates its table before
+// it takes the lock, and polls for the lock at intervals of whole seconds.
 func lockSchema(ctx context.Context, db *sql.DB) error {
 	var schema sql.NullString
 	if err := db.QueryRowContext(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	if !schema.Valid {
-		return errors.New("the search_path names no schema that exists")
+		return errors.New("search_path names no existing schema: create one of its schemas first")
 	}
 	if _, err := db.ExecContext(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait.Milliseconds())); err != nil {
 		return fmt.Errorf("lock the schema %q: %w", schema.String, err)

@@ -26,35 +26,7 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-func config(t testing.TB, databaseURL string) *pgx.ConnConfig {
-	t.Helper()
-	c, err := pgx.ParseConfig(databaseURL)
-	require.NoError(t, err)
-	return c
-}
-
-func one[T any](t testing.TB, db *dbtest.DB, sql string, args ...any) T {
-	t.Helper()
-	rows, err := db.Pool.Query(t.Context(), sql, args...)
-	require.NoError(t, err)
-	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
-	require.NoError(t, err)
-	return v
-}
-
-func fileNames(t *testing.T) []string {
-	t.Helper()
-	entries, err := migrations.FS.ReadDir(".")
-	require.NoError(t, err)
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
-	require.NotEmpty(t, names)
-	return names
-}
-
-// lastVersion is the number of the last file.
+// lastVersion returns the number of the last file.
 func lastVersion(t *testing.T) int {
 	t.Helper()
 	names := fileNames(t)
@@ -71,23 +43,31 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fileNames(t), first.Applied)
 	require.EqualValues(t, lastVersion(t), first.Version)
-	for _, name := range first.Applied {
-		require.Contains(t, log.String(), name)
-	}
-	require.Equal(t, "uuid", one[string](t, db,
-		`SELECT data_type::text FROM information_schema.columns
-		 WHERE table_schema = current_schema() AND table_name = 'promise' AND column_name = 'id'`))
-	require.Equal(t, one[string](t, db, "SELECT current_schema()::text"), one[string](t, db,
-		"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'promises_schema_version'::regclass"))
-
-	again, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.NoError(t, err)
-	require.Equal(t, migrate.Result{Version: first.Version, Applied: []string{}}, again)
-	text, err := json.Marshal(again)
-	require.NoError(t, err)
-	require.Contains(t, string(text), `"applied":[]`)
+	t.Run("logs each file", func(t *testing.T) {
+		for _, name := range first.Applied {
+			require.Contains(t, log.String(), name)
+		}
+	})
+	t.Run("promises have UUIDs", func(t *testing.T) {
+		require.Equal(t, "uuid", one[string](t, db,
+			`SELECT data_type::text FROM information_schema.columns
+			 WHERE table_schema = current_schema() AND table_name = 'promise' AND column_name = 'id'`))
+	})
+	t.Run("the history is in the same schema", func(t *testing.T) {
+		require.Equal(t, one[string](t, db, "SELECT current_schema()::text"), one[string](t, db,
+			"SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'promises_schema_version'::regclass"))
+	})
+	t.Run("a repeated run does nothing", func(t *testing.T) {
+		again, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+		require.NoError(t, err)
+		require.Equal(t, migrate.Result{Version: first.Version, Applied: []string{}}, again)
+		text, err := json.Marshal(again)
+		require.NoError(t, err)
+		require.Contains(t, string(text), `"applied":[]`)
+	})
 }
 
+// One of several concurrent runs applies the files, and the others find nothing to do.
 func TestRunAtOnce(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -106,7 +86,7 @@ func TestRunAtOnce(t *testing.T) {
 		applied = append(applied, results[i].Applied...)
 	}
 	require.Equal(t, fileNames(t), applied)
-	require.EqualValues(t, len(applied)+1, one[int64](t, db, "SELECT COUNT(*) FROM promises_schema_version"), "and goose's own first row")
+	require.EqualValues(t, len(applied)+1, one[int64](t, db, "SELECT COUNT(*) FROM promises_schema_version"), "goose adds a first row of its own")
 }
 
 func TestSchemasDoNotWait(t *testing.T) {
@@ -125,23 +105,26 @@ func TestSchemasDoNotWait(t *testing.T) {
 		return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
 	}
 	require.Eventually(t, asleep, time.Minute, 5*time.Millisecond)
-	_, err := migrate.Run(t.Context(), config(t, other.URL), migrate.Options{})
-	require.NoError(t, err)
-
-	// Another call on the same schema does wait, and goes on when the first is cut off.
-	second := make(chan error, 1)
-	go func() {
-		_, err := migrate.Run(t.Context(), config(t, slow.URL), migrate.Options{})
-		second <- err
-	}()
-	require.Eventually(t, func() bool {
-		return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
-	}, time.Minute, 5*time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
-	require.NoError(t, <-second)
+	t.Run("a run in another schema does not wait", func(t *testing.T) {
+		_, err := migrate.Run(t.Context(), config(t, other.URL), migrate.Options{})
+		require.NoError(t, err)
+	})
+	t.Run("a run in the same schema waits until the first has ended", func(t *testing.T) {
+		second := make(chan error, 1)
+		go func() {
+			_, err := migrate.Run(t.Context(), config(t, slow.URL), migrate.Options{})
+			second <- err
+		}()
+		require.Eventually(t, func() bool {
+			return one[bool](t, other, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+		}, time.Minute, 5*time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.NoError(t, <-second)
+	})
 }
 
+// A run whose context ends while it waits for the lock changes nothing.
 func TestCancelledWhileWaiting(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -169,20 +152,25 @@ func TestFailingFile(t *testing.T) {
 		"00003_next.sql": {Data: []byte("-- +goose Up\nCREATE TABLE next ();\n")},
 	}
 	result, err := migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
-	require.ErrorContains(t, err, "migrate: 00002_bad.sql: ERROR: division by zero")
-	require.Equal(t, migrate.Result{Version: 1, Applied: []string{"00001_good.sql"}}, result)
-	require.True(t, one[bool](t, db, "SELECT to_regclass('good') IS NOT NULL"))
-	require.False(t, one[bool](t, db, "SELECT to_regclass('half') IS NOT NULL"))
-	require.False(t, one[bool](t, db, "SELECT to_regclass('next') IS NOT NULL"))
-
-	files["00002_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE half ();\n")}
-	result, err = migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
-	require.NoError(t, err)
-	require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
+	t.Run("the error and the result name the files", func(t *testing.T) {
+		require.ErrorContains(t, err, "migrate: 00002_bad.sql: ERROR: division by zero")
+		require.Equal(t, migrate.Result{Version: 1, Applied: []string{"00001_good.sql"}}, result)
+	})
+	t.Run("only the files before it have an effect", func(t *testing.T) {
+		require.True(t, one[bool](t, db, "SELECT to_regclass('good') IS NOT NULL"))
+		require.False(t, one[bool](t, db, "SELECT to_regclass('half') IS NOT NULL"))
+		require.False(t, one[bool](t, db, "SELECT to_regclass('next') IS NOT NULL"))
+	})
+	t.Run("the next run starts with it", func(t *testing.T) {
+		files["00002_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE half ();\n")}
+		result, err := migrate.RunFiles(t.Context(), config(t, db.URL), files, migrate.Options{})
+		require.NoError(t, err)
+		require.Equal(t, migrate.Result{Version: 3, Applied: []string{"00002_bad.sql", "00003_next.sql"}}, result)
+	})
 }
 
-// Functions of the previous releases are at work while 00009, 00010 and 00011 are applied: their calls end well, and their
-// connections go on with the statements that they have prepared.
+// Functions of the previous releases run while 00009, 00010 and 00011 are applied. Their calls succeed, and their connections
+// continue with the statements that they prepared.
 func TestCallsOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	for _, first := range []string{"00009", "00010", "00011"} {
@@ -191,22 +179,6 @@ func TestCallsOfThePreviousRelease(t *testing.T) {
 			callsOfThePreviousRelease(t, first)
 		})
 	}
-}
-
-// filesBefore are the migrations before one of them.
-func filesBefore(t *testing.T, first string) fstest.MapFS {
-	t.Helper()
-	files := fstest.MapFS{}
-	entries, err := fs.ReadDir(migrations.FS, ".")
-	require.NoError(t, err)
-	for _, e := range entries {
-		if e.Name() < first {
-			text, err := fs.ReadFile(migrations.FS, e.Name())
-			require.NoError(t, err)
-			files[e.Name()] = &fstest.MapFile{Data: text}
-		}
-	}
-	return files
 }
 
 func callsOfThePreviousRelease(t *testing.T, first string) {
@@ -223,8 +195,9 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		call.Wait()
 		require.NoError(t, conn.Close(context.Background()))
 	}()
-	create := func(key string) (id string) {
-		rows, err := conn.Query(t.Context(), before(t, "create"), "acme", uuid.NewString(), "payment", key, time.Hour, nil, nil, nil,
+	create := func(t *testing.T, key string) (id string) {
+		t.Helper()
+		rows, err := conn.Query(t.Context(), previousSQL(t, "create"), "acme", uuid.NewString(), "payment", key, time.Hour, nil, nil, nil,
 			nil, nil, nil, false)
 		require.NoError(t, err)
 		made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
@@ -232,24 +205,28 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		require.Equal(t, "created", made["found"])
 		return uuid.UUID(made["id"].([16]byte)).String()
 	}
-	settleSQL := before(t, "settle")
+	settleSQL := previousSQL(t, "settle")
 	settle := func(id, key any) (settled any, err error) {
 		rows, _ := conn.Query(t.Context(), settleSQL, "acme", id, key, "resolved", []byte("1"), nil, "direct", nil, nil)
 		got, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 		return got["settled"], err
 	}
-	calls := func(key string) {
-		id := create(key)
-		settled, err := settle(nil, key)
-		require.NoError(t, err)
-		require.Equal(t, true, settled)
-		settled, err = settle(id, nil)
-		require.NoError(t, err)
-		require.Equal(t, false, settled)
-		_, err = settle(uuid.NewString(), nil)
-		require.ErrorIs(t, err, pgx.ErrNoRows)
+	// calls creates and settles a promise through the connection.
+	calls := func(when string) {
+		t.Helper()
+		t.Run("calls "+when, func(t *testing.T) {
+			id := create(t, when)
+			settled, err := settle(nil, when)
+			require.NoError(t, err)
+			require.Equal(t, true, settled)
+			settled, err = settle(id, nil)
+			require.NoError(t, err)
+			require.Equal(t, false, settled)
+			_, err = settle(uuid.NewString(), nil)
+			require.ErrorIs(t, err, pgx.ErrNoRows)
+		})
 	}
-	// meanwhile makes a call that waits while others are done.
+	// meanwhile starts the call f, runs others once the call waits for a lock, and waits for the call's end.
 	meanwhile := func(f func() error, others func()) {
 		done := make(chan error, 1)
 		call.Go(func() { done <- f() })
@@ -260,27 +237,27 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		require.NoError(t, <-done)
 	}
 
-	calls("before")
-	waits := create("waits")
+	calls("before 00011")
+	waits := create(t, "waits")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it is over already, where all went well
+	defer tx.Rollback(context.Background()) //nolint:errcheck // the test rolls it back itself, unless it fails
 	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
 	require.NoError(t, err)
 	meanwhile(func() error {
 		settled, err := settle(waits, nil)
 		if err == nil && settled != true {
-			err = errors.New("it is not settled")
+			err = errors.New("the call did not settle the promise")
 		}
 		return err
-	}, func() { // files that lock no table need not wait for the call
+	}, func() { // files that lock no table do not wait for the call
 		_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00011"), migrate.Options{})
 		require.NoError(t, err)
 		require.NoError(t, tx.Rollback(t.Context()))
 	})
-	calls("between")
+	calls("after the files before 00011")
 
-	// A call that began while 00011 has its locks goes on when they are released.
+	// A call that begins while 00011 has its locks continues after they are released.
 	tx, err = db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // the same
@@ -289,16 +266,16 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	_, err = tx.Exec(t.Context(), string(file), pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	meanwhile(func() error {
-		create("waits for 00011")
+		create(t, "waits for 00011")
 		return nil
 	}, func() { require.NoError(t, tx.Commit(t.Context())) })
 	settled, err := settle(nil, "waits for 00011")
 	require.NoError(t, err)
 	require.Equal(t, true, settled)
-	calls("after")
+	calls("after 00011")
 	for _, name := range []string{
 		"00012_revoke_tokens.sql", "00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql",
-		"00017_signing_keys.sql",
+		"00017_signing_keys.sql", "00018_plain_names.sql",
 	} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
@@ -307,8 +284,8 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	}
 }
 
-// The previous release's functions create and settle after each file, with the grants that they had: the new ones come after the last file, and
-// not at all if a file fails.
+// The previous release's functions create and settle after each file with their old grants. A run sets the new grants after the last
+// file, and not at all if a file fails.
 func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -319,7 +296,7 @@ func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 	BEGIN
 		BEGIN
 			CREATE ROLE promises_app;
-		EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles are the cluster's
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- all databases of the server share the roles
 		END;
 		EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app', current_schema());
 		GRANT SELECT ON tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key TO promises_app;
@@ -332,27 +309,30 @@ func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 		GRANT UPDATE ON idempotency_key TO promises_app;
 	END $$`)
 	workflow := uuid.NewString()
-	calls := func(after string) {
+	calls := func(file string) {
 		t.Helper()
-		conn, err := pgx.Connect(t.Context(), db.URL)
-		require.NoError(t, err)
-		defer conn.Close(context.Background()) //nolint:errcheck // nothing is lost with it
-		_, err = conn.Exec(t.Context(), "SET ROLE promises_app")
-		require.NoError(t, err)
-		for _, at := range []string{workflow, uuid.NewString()} {
-			rows, _ := conn.Query(t.Context(), before(t, "create_with_external_id"), "acme", at, nil, after, after+at, time.Hour, nil, nil, nil, nil, nil, nil, false)
-			made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
-			require.NoError(t, err, after)
-			require.Equal(t, "created", made["found"])
-			rows, _ = conn.Query(t.Context(), before(t, "settle"), "acme", nil, after+at, "resolved", []byte("1"), nil, "direct", nil, nil)
-			settled, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
-			require.NoError(t, err, after)
-			require.Equal(t, true, settled["settled"])
-		}
+		t.Run("after "+file, func(t *testing.T) {
+			conn, err := pgx.Connect(t.Context(), db.URL)
+			require.NoError(t, err)
+			defer conn.Close(context.Background()) //nolint:errcheck // it has no open transaction
+			_, err = conn.Exec(t.Context(), "SET ROLE promises_app")
+			require.NoError(t, err)
+			for _, at := range []string{workflow, uuid.NewString()} {
+				rows, _ := conn.Query(t.Context(), previousSQL(t, "create_with_external_id"), "acme", at, nil, file, file+at, time.Hour, nil, nil, nil, nil, nil, nil, false)
+				made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+				require.NoError(t, err)
+				require.Equal(t, "created", made["found"])
+				rows, _ = conn.Query(t.Context(), previousSQL(t, "settle"), "acme", nil, file+at, "resolved", []byte("1"), nil, "direct", nil, nil)
+				settled, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+				require.NoError(t, err)
+				require.Equal(t, true, settled["settled"])
+			}
+		})
 	}
-	calls("before")
+	calls("00012")
 	for _, name := range []string{
 		"00013_deadlines_and_lists.sql", "00014_limits.sql", "00015_waits.sql", "00016_final_promises.sql", "00017_signing_keys.sql",
+		"00018_plain_names.sql",
 	} {
 		file, err := fs.ReadFile(migrations.FS, name)
 		require.NoError(t, err)
@@ -361,8 +341,8 @@ func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 	}
 }
 
-// The previous release's create, prepared before the limits came, goes on; where a limit refuses it, its error is of the class that
-// that release answers with 503, and nothing is written.
+// The previous release's create works on the new schema with the statement that it prepared before. If a limit refuses the create, the
+// error's class is one that the previous release answers with 503, and nothing is written.
 func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -371,10 +351,10 @@ func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	db.Tenant(t, "acme")
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
-	defer conn.Close(context.Background()) //nolint:errcheck // the test is over
+	defer conn.Close(context.Background()) //nolint:errcheck // the test has ended
 	workflow := uuid.NewString()
 	create := func(name string) (found any, err error) {
-		rows, _ := conn.Query(t.Context(), before(t, "create_with_external_id"), "acme", workflow, nil, name, nil, nil, nil, nil, nil,
+		rows, _ := conn.Query(t.Context(), previousSQL(t, "create_with_external_id"), "acme", workflow, nil, name, nil, nil, nil, nil, nil,
 			nil, nil, nil, false)
 		made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 		return made["found"], err
@@ -384,45 +364,56 @@ func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	require.Equal(t, "created", found)
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	found, err = create("b")
-	require.NoError(t, err)
-	require.Equal(t, "created", found)
+	t.Run("below the limit it creates", func(t *testing.T) {
+		found, err := create("b")
+		require.NoError(t, err)
+		require.Equal(t, "created", found)
+	})
 	db.Exec(t, "UPDATE tenant SET max_workflow_promises = 2")
-	found, err = create("b")
-	require.NoError(t, err)
-	require.Equal(t, "existing", found)
-	for _, full := range []string{"UPDATE tenant SET max_workflow_promises = 2", "UPDATE tenant SET max_workflow_promises = NULL, pending_full = TRUE"} {
-		db.Exec(t, full)
-		_, err = create("c")
-		var pg *pgconn.PgError
-		require.ErrorAs(t, err, &pg)
-		require.Equal(t, "53Q00", pg.Code)
+	t.Run("at the limit it finds an existing promise", func(t *testing.T) {
+		found, err := create("b")
+		require.NoError(t, err)
+		require.Equal(t, "existing", found)
+	})
+	for limit, sql := range map[string]string{
+		"the workflow's promises":       "UPDATE tenant SET pending_full = FALSE, max_workflow_promises = 2",
+		"the tenant's pending promises": "UPDATE tenant SET max_workflow_promises = NULL, pending_full = TRUE",
+	} {
+		t.Run("it is refused by the limit of "+limit, func(t *testing.T) {
+			db.Exec(t, sql)
+			_, err := create("c")
+			var pg *pgconn.PgError
+			require.ErrorAs(t, err, &pg)
+			require.Equal(t, "53Q00", pg.Code)
+		})
 	}
 	require.Equal(t, 2, one[int](t, db, "SELECT COUNT(*)::INT FROM promise"))
 }
 
-// before is a statement of the release before.
-func before(t *testing.T, name string) string {
+// previousSQL returns a statement of the previous release.
+func previousSQL(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "before", name+".sql"))
 	require.NoError(t, err)
 	return string(text)
 }
 
-func TestErrorsHoldNoPassword(t *testing.T) {
+func TestErrorsContainNoPassword(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
 	wrong := "s3cret"
 	if right := db.Pool.Config().ConnConfig.Password; right != "" {
 		wrong = strings.ReplaceAll(db.URL, right, "s3cret")
 	}
-	for _, databaseURL := range []string{
-		wrong,
-		"postgres://u:s3cret@127.0.0.1:1/x",
+	for name, databaseURL := range map[string]string{
+		"wrong password": wrong,
+		"no server":      "postgres://u:s3cret@127.0.0.1:1/x",
 	} {
-		_, err := migrate.Run(t.Context(), config(t, databaseURL), migrate.Options{})
-		require.Error(t, err, databaseURL)
-		require.NotContains(t, err.Error(), "s3cret")
+		t.Run(name, func(t *testing.T) {
+			_, err := migrate.Run(t.Context(), config(t, databaseURL), migrate.Options{})
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), "s3cret")
+		})
 	}
 }
 
@@ -431,5 +422,5 @@ func TestSchemaMustExist(t *testing.T) {
 	db := dbtest.Bare(t)
 	nowhere := strings.ReplaceAll(db.URL, one[string](t, db, "SELECT current_schema()::text"), "nowhere")
 	_, err := migrate.Run(t.Context(), config(t, nowhere), migrate.Options{})
-	require.ErrorContains(t, err, "the search_path names no schema that exists")
+	require.ErrorContains(t, err, "search_path names no existing schema")
 }

@@ -14,42 +14,42 @@ import (
 	"github.com/flovyn/promises/migrations"
 )
 
-// Rehearsal says what a Run would find and do.
+// A Rehearsal reports the state that a Run would find and the changes that it would make.
 type Rehearsal struct {
-	Version int64  `json:"version"` // that the schema has now
-	Files   []Step `json:"files"`   // that a Run would apply, in order; never nil
+	Version int64  `json:"version"` // the schema's version now
+	Files   []Step `json:"files"`   // the files that a Run would apply, in order; never nil
 
-	// Refused is why a Run would fail, in the words of its error; empty if it
-	// would not.
+	// Refused is the error that a Run would return; empty if it would succeed.
 	Refused string `json:"refused,omitempty"`
 
-	// Before and After count each table's rows. A table that is not there has
-	// none.
+	// Before and After count each table's rows. A missing table counts as empty.
 	Before map[string]int64 `json:"before"`
 	After  map[string]int64 `json:"after,omitempty"`
 
-	// KeysDropped are the idempotency keys without a promise, and free ones that
-	// make room; KeysAdded are the composite ids that go on as keys.
+	// KeysDropped counts the deleted idempotency keys: those without a promise, and
+	// expired ones whose text is the legacy id of another promise. KeysAdded counts
+	// the legacy ids that become idempotency keys.
 	KeysDropped int64 `json:"keysDropped"`
 	KeysAdded   int64 `json:"keysAdded"`
 
-	// Triggers are those of others on the tables, which stay as they are: one
-	// that takes an id for text must be changed with it.
+	// Triggers lists the triggers on the tables that the migrations did not create.
+	// A Run leaves them unchanged. A trigger that treats an id as text must be
+	// changed together with it.
 	Triggers []string `json:"triggers,omitempty"`
 }
 
-// Step is one file, applied and rolled back.
+// A Step reports one file of a Rehearsal.
 type Step struct {
 	File       string   `json:"file"`
-	DurationMs float64  `json:"durationMs"` // of this file alone: how long a Run would hold its locks
-	Locks      []string `json:"locks"`      // of this file alone: "table: mode", if it keeps writers or readers out
+	DurationMs float64  `json:"durationMs"` // of this file alone; a Run keeps the file's locks for that long
+	Locks      []string `json:"locks"`      // of this file alone, "table: mode": the locks that block writers or readers
 }
 
-// Rehearse does all that Run would do, on the real data, in one transaction,
-// reports it and rolls it back. Meanwhile it holds the locks of all the files
-// together, as long as it takes: on a large database rehearse on a copy, or
-// when nobody minds. It can be repeated, and fails as Run does, except that
-// what Run would refuse is in the Rehearsal.
+// Rehearse applies the files to the real data in one transaction, reports each
+// step and rolls everything back. Until then it keeps the locks of all files
+// together. If the database is large, rehearse on a copy or without traffic.
+// Rehearse can be repeated. Its errors are Run's, except that a refusal is
+// returned in Rehearsal.Refused.
 func Rehearse(ctx context.Context, conf *pgx.ConnConfig) (Rehearsal, error) {
 	r := Rehearsal{Files: []Step{}}
 	db, err := open(ctx, conf)
@@ -62,7 +62,7 @@ func Rehearse(ctx context.Context, conf *pgx.ConnConfig) (Rehearsal, error) {
 		if r.Version, err = currentVersion(ctx, conn); err != nil {
 			return err
 		}
-		if r.Version < decision {
+		if r.Version < uuidVersion {
 			if refused = checkLegacy(ctx, conn); refused != nil {
 				return nil
 			}
@@ -116,7 +116,7 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 			return nil, err
 		}
 		begun := time.Now()
-		// goose's marks are comments to Postgres, and no file has a way down: the file is a statement list.
+		// Postgres reads goose's marks as comments, and no file has a Down part: the whole file can be executed.
 		done, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll()
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err), nil
@@ -127,7 +127,7 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 			return nil, err
 		}
 		step.Locks = locksOf(file, tables, before, held)
-		for _, statement := range done { // keys are all that is ever deleted
+		for _, statement := range done { // the files delete rows of idempotency_key only
 			if statement.CommandTag.Delete() {
 				r.KeysDropped += statement.CommandTag.RowsAffected()
 			}

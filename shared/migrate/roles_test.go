@@ -21,16 +21,23 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// A master user as RDS has it, who is no superuser, makes the roles on a database of its own, owns nothing of what comes of
-// it, and can do it again.
-func TestRolesByAMasterUser(t *testing.T) {
-	t.Parallel()
+// ownServer starts a server with roles of its own, which stops when the test ends.
+func ownServer(t *testing.T) *localpg.Server {
+	t.Helper()
 	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // as root, Postgres runs as somebody else
+	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // as root, Postgres runs as another user
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the same
 	server, err := localpg.Start(t.Context(), localpg.Options{Dir: filepath.Join(dir, "data")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	return server
+}
+
+// A master user like that of RDS, which is no superuser, creates the roles in its own database. It owns no object afterwards, and can
+// repeat the run.
+func TestRolesByAMasterUser(t *testing.T) {
+	t.Parallel()
+	server := ownServer(t)
 	admin, err := pgx.Connect(t.Context(), server.URL())
 	require.NoError(t, err)
 	defer admin.Close(t.Context()) //nolint:errcheck // the server stops
@@ -47,13 +54,13 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 17, result.Version)
+		require.EqualValues(t, 18, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
 	var large bool
 	require.NoError(t, master.QueryRow(t.Context(), "SELECT has_function_privilege('promises_app', 'lo_create(oid)', 'EXECUTE')").Scan(&large))
-	require.True(t, large, "only a superuser can take it away: migrations/README.md says so")
+	require.True(t, large, "only a superuser can revoke it, as migrations/README.md says")
 	defer master.Close(t.Context()) //nolint:errcheck // the server stops
 	owners := func() (names []string) {
 		rows, err := master.Query(t.Context(), `SELECT DISTINCT pg_get_userbyid(relowner)::TEXT FROM pg_class
@@ -64,15 +71,31 @@ func TestRolesByAMasterUser(t *testing.T) {
 		require.NoError(t, err)
 		return names
 	}
-	require.Equal(t, []string{migrate.Owner}, owners())
+	t.Run("the owner owns every object", func(t *testing.T) { require.Equal(t, []string{migrate.Owner}, owners()) })
+	t.Run("the functions' roles log in with IAM tokens", func(t *testing.T) { requireIAM(t, master) })
+	t.Run("no role has a right on the server", func(t *testing.T) { requireUnprivileged(t, master) })
+	t.Run("each role executes exactly its functions", func(t *testing.T) { requireExecutable(t, master) })
+}
+
+func requireIAM(t *testing.T, master *pgx.Conn) {
+	t.Helper()
 	var n int
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_auth_members m
 		WHERE m.roleid = 'rds_iam'::REGROLE AND pg_get_userbyid(m.member) LIKE 'promises\_%'`).Scan(&n))
-	require.Equal(t, 4, n, "who logs in does so with IAM tokens")
+	require.Equal(t, 4, n)
+}
+
+func requireUnprivileged(t *testing.T, master *pgx.Conn) {
+	t.Helper()
+	var n int
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_roles
 		WHERE rolname LIKE 'promises\_%' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
 			OR rolcanlogin AND rolname = 'promises_owner')`).Scan(&n))
 	require.Zero(t, n)
+}
+
+func requireExecutable(t *testing.T, master *pgx.Conn) {
+	t.Helper()
 	rows, err := master.Query(t.Context(), `SELECT r.rolname || ' ' || p.proname FROM pg_proc p
 		JOIN pg_roles r ON r.rolname LIKE 'promises\_%' AND r.rolname <> 'promises_owner' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
 		WHERE p.pronamespace = 'public'::REGNAMESPACE ORDER BY 1`)
@@ -89,26 +112,23 @@ func TestRolesByAMasterUser(t *testing.T) {
 	}, calls)
 }
 
-// A statement that its caller has given up ends by itself, for each role that a function connects as: RDS Proxy does not pass on
-// a cancel request. The owner's statements, a migration's among them, may take as long as they do.
+// RDS Proxy does not forward cancel requests. Therefore the server ends long statements of each role that a function connects as. The
+// owner's statements, such as a migration's, have no limit.
 func TestRolesEndTheirStatements(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o711))               //nolint:gosec // as root, Postgres runs as somebody else
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // the same
-	server, err := localpg.Start(t.Context(), localpg.Options{Dir: filepath.Join(dir, "data")})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	server := ownServer(t)
 	conf := config(t, server.URL())
-	_, err = migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
+	_, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 	require.NoError(t, err)
 	admin, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
-	_, err = admin.Exec(t.Context(), "SET ROLE promises_owner")
-	require.NoError(t, err)
-	require.Equal(t, "0", timeoutOf(t, admin))
-	_, err = admin.Exec(t.Context(), "RESET ROLE")
-	require.NoError(t, err)
+	t.Run("the owner has no limit", func(t *testing.T) {
+		_, err := admin.Exec(t.Context(), "SET ROLE promises_owner")
+		require.NoError(t, err)
+		require.Equal(t, "0", timeoutOf(t, admin))
+		_, err = admin.Exec(t.Context(), "RESET ROLE")
+		require.NoError(t, err)
+	})
 	settings := map[string]string{"promises_app": "5s", "promises_reader": "5s", "promises_sweeper": "12s", "promises_admin": "5s"}
 	for _, f := range routes.Functions {
 		if f.Role != "" {
@@ -170,7 +190,7 @@ func timeoutOf(t *testing.T, conn *pgx.Conn) (setting string) {
 	return setting
 }
 
-// A database that was migrated without roles is taken over: what there is becomes the owner's.
+// A run with roles on a database that was migrated without roles makes the owner own every object.
 func TestRolesTakeOver(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t)
@@ -182,6 +202,7 @@ func TestRolesTakeOver(t *testing.T) {
 	require.Equal(t, 1, one[int](t, db, "SELECT COUNT(*) FROM tenant"))
 }
 
+// Concurrent runs with roles succeed, although all schemas share the roles.
 func TestRolesAtOnce(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
@@ -200,7 +221,7 @@ func TestRolesAtOnce(t *testing.T) {
 	}
 }
 
-// A deployment that is rolled back runs the migrate of before on the database of after: that leaves everything as it is.
+// A deployment that is rolled back runs the previous release's migrate on the later release's database. It changes nothing.
 func TestADatabaseOfALaterRelease(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -211,13 +232,17 @@ func TestADatabaseOfALaterRelease(t *testing.T) {
 	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), later, migrate.Options{})
 	require.NoError(t, err)
 	tables := one[int](t, db, "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE")
-	for _, o := range []migrate.Options{{}, {Roles: true}} {
-		result, err := migrate.Run(t.Context(), config(t, db.URL), o)
-		require.NoError(t, err)
-		require.Equal(t, migrate.Result{Version: 900, Applied: []string{}}, result)
+	for name, o := range map[string]migrate.Options{"a run": {}, "a run with roles": {Roles: true}} {
+		t.Run(name, func(t *testing.T) {
+			result, err := migrate.Run(t.Context(), config(t, db.URL), o)
+			require.NoError(t, err)
+			require.Equal(t, migrate.Result{Version: 900, Applied: []string{}}, result)
+			require.Equal(t, tables, one[int](t, db, "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE"))
+		})
 	}
-	require.Equal(t, tables, one[int](t, db, "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE"))
-	r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
-	require.NoError(t, err)
-	require.Empty(t, r.Files)
+	t.Run("a rehearsal", func(t *testing.T) {
+		r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
+		require.NoError(t, err)
+		require.Empty(t, r.Files)
+	})
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// everything is what a schema is made of, and what it holds.
+// everything lists the objects of the schema, and the rows of its tables.
 func everything(t testing.TB, db *dbtest.DB) []string {
 	t.Helper()
 	all := lines(t, db, `
@@ -54,7 +54,7 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE promise ALTER COLUMN value TYPE TEXT", []string{"promise.value is text, not bytea"}},
 		{"ALTER TABLE promise ALTER COLUMN created_by_sequence TYPE BIGINT", []string{"promise.created_by_sequence is bigint, not integer"}},
 		{"ALTER TABLE promise DROP CONSTRAINT promise_pkey", []string{"promise(id) is neither a primary key nor unique"}},
-		{"ALTER TABLE promise ADD COLUMN theirs TEXT NOT NULL", []string{"promise.theirs, of which nothing is known here, takes no NULL and has no default"}},
+		{"ALTER TABLE promise ADD COLUMN theirs TEXT NOT NULL", []string{"promise.theirs is an unknown column that takes no NULL and has no default"}},
 		{"ALTER TABLE workflow_execution ADD COLUMN kind INT NOT NULL", []string{"workflow_execution.kind"}},
 		{"ALTER TABLE tenant DROP CONSTRAINT tenant_slug_key", []string{"tenant(slug) is neither"}},
 		{"ALTER TABLE tenant ALTER COLUMN slug TYPE INT USING 1", []string{"tenant.slug is integer, not text"}},
@@ -82,6 +82,8 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"CREATE FUNCTION promise_settle_before() RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_settle_before is there already"}},
 		{"CREATE TYPE promise_creation AS ENUM ('x')", []string{"the type promise_creation is there already"}},
 		{"CREATE TYPE promise_settlement AS (x INT)", []string{"the relation promise_settlement is there already"}},
+		{"CREATE TYPE settle_result AS (x INT)", []string{"the relation settle_result is there already"}},
+		{"CREATE DOMAIN settle_result AS INT", []string{"the type settle_result is there already"}},
 		{"CREATE UNIQUE INDEX promise_workflow_execution_id_name_key ON promise (workflow_execution_id, name)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT promise_workflow_execution_id_name_key UNIQUE (workflow_execution_id, name, id)", []string{"promise_workflow_execution_id_name_key is not a constraint"}},
 		{"ALTER TABLE promise ADD CONSTRAINT c CHECK (id LIKE workflow_execution_id::TEXT || ':%') NOT VALID", []string{"the constraint c of promise takes promise.id for text"}},
@@ -119,7 +121,7 @@ const promiseAlone = `CREATE TABLE promise (id VARCHAR(255) PRIMARY KEY, workflo
 	resolved BOOLEAN NOT NULL, value BYTEA, error TEXT, timeout_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL, resolved_at TIMESTAMPTZ,
 	created_by_sequence INT NOT NULL, resolved_by_sequence INT)`
 
-// Rows that a policy hides from the migrating user must not be taken for gone.
+// A run must not mistake rows that a policy hides from its user for deleted rows.
 func TestHiddenRowsAreRefused(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
@@ -140,18 +142,21 @@ func TestHiddenRowsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	asOwner := fmt.Sprintf("host=%s port=%d dbname=%s user=%s password=secret search_path=%s",
 		conf.Host, conf.Port, conf.Database, owner, schema)
-	_, err = migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
-	require.ErrorContains(t, err, "promise has row-level security, which hides rows from this user")
-	require.Equal(t, 11, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	t.Run("forced row-level security is refused", func(t *testing.T) {
+		_, err := migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
+		require.ErrorContains(t, err, "promise has row-level security, which hides rows from this user")
+		require.Equal(t, 11, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	})
 
-	// Nobody but the owner, and no superuser, is needed for the rest. Other tests of this cluster change, under this lock,
-	// who may make temporary tables.
+	// Other tests on this server change the right to create temporary tables under the same lock.
 	const lock = "SELECT pg_advisory_xact_lock(hashtextextended('github.com/flovyn/promises/migrations/access', 0)); "
 	db.Exec(t, lock+"GRANT TEMPORARY ON DATABASE "+conf.Database+" TO "+owner, pgx.QueryExecModeSimpleProtocol)
 	db.Exec(t, "ALTER TABLE promise NO FORCE ROW LEVEL SECURITY")
-	_, err = migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
-	require.NoError(t, err)
-	require.Equal(t, 23, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	t.Run("the owner of the tables migrates them without being a superuser", func(t *testing.T) {
+		_, err := migrate.Run(t.Context(), config(t, asOwner), migrate.Options{})
+		require.NoError(t, err)
+		require.Equal(t, 23, one[int](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	})
 	for _, sql := range []string{"REASSIGN OWNED BY " + owner + " TO CURRENT_USER", "DROP OWNED BY " + owner, "DROP ROLE " + owner} {
 		db.Exec(t, lock+sql, pgx.QueryExecModeSimpleProtocol)
 	}
@@ -167,15 +172,13 @@ func TestTablesBehindTheFirstSchemaAreRefused(t *testing.T) {
 	require.Empty(t, everything(t, first))
 }
 
-// The tables are looked at until the decision is made, not only the first time.
+// Each run checks the tables until 00002 is applied, not only the first run.
 func TestCheckedAgainAfterAFirstTry(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'pay', 9)", w2)
 	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.ErrorContains(t, err, "several promises have one name")
+	require.ErrorContains(t, err, "several promises of a workflow have the same name")
 	db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
 	db.Exec(t, "CREATE TABLE workflow_event (x INT)")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
@@ -186,12 +189,10 @@ func TestCheckedAgainAfterAFirstTry(t *testing.T) {
 
 func TestInfiniteTimesAreRefused(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	db.Exec(t, "UPDATE promise SET timeout_at = 'infinity' WHERE id = 'long'")
 	_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.ErrorContains(t, err, "promises with an infinite time, set it or make it NULL: ids: 'long'")
+	require.ErrorContains(t, err, "promises have an infinite time, set a finite one or NULL: ids: 'long'")
 	db.Exec(t, "UPDATE promise SET timeout_at = NULL WHERE id = 'long'")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
@@ -199,24 +200,28 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 
 func TestTwoPromisesOfOneNameAreRefused(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'it''s', 1), ('other twin', $1, 'it''s', 2)", w2)
-	rehearsal, err := migrate.Rehearse(t.Context(), config(t, db.URL))
-	require.NoError(t, err)
-	const says = `several promises have one name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
-	require.Contains(t, rehearsal.Refused, says)
-	before := everything(t, db)
-	result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.ErrorContains(t, err, "00002_promise_uuid.sql: refused")
-	require.ErrorContains(t, err, says)
-	require.Equal(t, []string{"00001_init.sql"}, result.Applied)
-	require.Subset(t, everything(t, db), before)
-	db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
-	result, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.NoError(t, err)
-	require.Len(t, result.Applied, len(fileNames(t))-1)
+	const says = `several promises of a workflow have the same name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
+	t.Run("a rehearsal names them", func(t *testing.T) {
+		rehearsal, err := migrate.Rehearse(t.Context(), config(t, db.URL))
+		require.NoError(t, err)
+		require.Contains(t, rehearsal.Refused, says)
+	})
+	t.Run("a run names them and changes nothing", func(t *testing.T) {
+		before := everything(t, db)
+		result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+		require.ErrorContains(t, err, "00002_promise_uuid.sql: refused")
+		require.ErrorContains(t, err, says)
+		require.Equal(t, []string{"00001_init.sql"}, result.Applied)
+		require.Subset(t, everything(t, db), before)
+	})
+	t.Run("a run succeeds once one of them is deleted", func(t *testing.T) {
+		db.Exec(t, "DELETE FROM promise WHERE id = 'twin'")
+		result, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+		require.NoError(t, err)
+		require.Len(t, result.Applied, len(fileNames(t))-1)
+	})
 }
 
 func TestARowWithoutItsWorkflowIsRefused(t *testing.T) {
@@ -229,19 +234,17 @@ func TestARowWithoutItsWorkflowIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, `Key (workflow_execution_id)=(02000000-0000-0000-0000-000000000000) is not present in table "workflow_execution"`)
 }
 
-// A migration that cannot have its tables at once gives up, before those behind it have waited long, and can be repeated.
+// A run that waits too long for a table's lock fails, so that the statements behind it continue. It can be repeated.
 func TestABusyTable(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "SELECT COUNT(*) FROM promise") // a long report
 	require.NoError(t, err)
 	before := everything(t, db)
-	const inUse = "00002_promise_uuid.sql: the tables are in use by others: nothing of this file was changed, repeat the call"
-	for waits := false; !waits; { // a migration may have given up before anyone looked
+	const inUse = "00002_promise_uuid.sql: the tables are in use by other transactions: this file changed nothing, repeat the call"
+	for waits := false; !waits; { // the run may have failed before the test saw it wait
 		failed := make(chan error, 1)
 		go func() {
 			_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
@@ -255,7 +258,7 @@ func TestABusyTable(t *testing.T) {
 			}
 		}
 		if waits {
-			db.Exec(t, "UPDATE promise SET value = value WHERE name = 'pay'") // a writer behind the migration gets through, and soon
+			db.Exec(t, "UPDATE promise SET value = value WHERE name = 'pay'") // a writer behind the run gets the lock soon
 		}
 		if err == nil {
 			err = <-failed
@@ -270,41 +273,49 @@ func TestABusyTable(t *testing.T) {
 
 func TestRehearse(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	before := everything(t, db)
 	r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 	require.NoError(t, err)
-	require.Equal(t, before, everything(t, db), "all of it is rolled back")
 	require.Empty(t, r.Refused)
-	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 11}, r.Before)
-	require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 23}, r.After)
-	require.EqualValues(t, 3, r.KeysDropped)
-	require.EqualValues(t, 15, r.KeysAdded)
-	require.Len(t, r.Files, len(fileNames(t)))
-	for i, step := range r.Files {
-		require.Equal(t, fileNames(t)[i], step.File)
-		require.Positive(t, step.DurationMs)
-	}
-	require.Contains(t, r.Files[1].Locks, "promise: AccessExclusiveLock")
-	require.Contains(t, r.Files[1].Locks, "idempotency_key: AccessExclusiveLock")
-
-	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
-	require.NoError(t, err)
-	require.EqualValues(t, r.After["idempotency_key"], one[int64](t, db, "SELECT COUNT(*) FROM idempotency_key"))
-	r, err = migrate.Rehearse(t.Context(), config(t, db.URL))
-	require.NoError(t, err)
-	require.Empty(t, r.Files)
-	require.Equal(t, r.Before, r.After)
-
-	r, err = migrate.Rehearse(t.Context(), config(t, dbtest.Bare(t).URL))
-	require.NoError(t, err)
-	require.Len(t, r.Files, len(fileNames(t)))
-	require.Zero(t, r.Before["promise"])
+	t.Run("rolls everything back", func(t *testing.T) {
+		require.Equal(t, before, everything(t, db))
+	})
+	t.Run("counts the rows", func(t *testing.T) {
+		require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 11}, r.Before)
+		require.Equal(t, map[string]int64{"tenant": 2, "workflow_execution": 4, "promise": 19, "idempotency_key": 23}, r.After)
+		require.EqualValues(t, 3, r.KeysDropped)
+		require.EqualValues(t, 15, r.KeysAdded)
+	})
+	t.Run("reports each file", func(t *testing.T) {
+		require.Len(t, r.Files, len(fileNames(t)))
+		for i, step := range r.Files {
+			require.Equal(t, fileNames(t)[i], step.File)
+			require.Positive(t, step.DurationMs)
+		}
+		require.Contains(t, r.Files[1].Locks, "promise: AccessExclusiveLock")
+		require.Contains(t, r.Files[1].Locks, "idempotency_key: AccessExclusiveLock")
+	})
+	t.Run("predicts the run's result", func(t *testing.T) {
+		_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+		require.NoError(t, err)
+		require.EqualValues(t, r.After["idempotency_key"], one[int64](t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	})
+	t.Run("finds nothing to do on a current schema", func(t *testing.T) {
+		r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
+		require.NoError(t, err)
+		require.Empty(t, r.Files)
+		require.Equal(t, r.Before, r.After)
+	})
+	t.Run("works on an empty schema", func(t *testing.T) {
+		r, err := migrate.Rehearse(t.Context(), config(t, dbtest.Bare(t).URL))
+		require.NoError(t, err)
+		require.Len(t, r.Files, len(fileNames(t)))
+		require.Zero(t, r.Before["promise"])
+	})
 }
 
-// command builds functions/migrate, as it is run from a shell.
+// command builds functions/migrate for a shell, and returns a function that prepares its call.
 func command(t *testing.T) func(databaseURL string, args ...string) *exec.Cmd {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "migrate")
@@ -317,37 +328,43 @@ func command(t *testing.T) func(databaseURL string, args ...string) *exec.Cmd {
 	}
 }
 
+// The command rehearses or runs, and never runs if a flag is misspelt.
 func TestCommand(t *testing.T) {
 	t.Parallel()
-	db := dbtest.Bare(t)
-	makeLegacy(t, db)
-	fillLegacy(t, db)
+	db := legacyDB(t)
 	run := command(t)
 	before := everything(t, db)
-	out, err := run(db.URL, "-dry-run").Output()
-	require.NoError(t, err)
-	var rehearsal migrate.Rehearsal
-	require.NoError(t, json.Unmarshal(out, &rehearsal), "%s", out)
-	require.EqualValues(t, 15, rehearsal.KeysAdded)
-	require.Equal(t, before, everything(t, db))
-
-	var stderr bytes.Buffer
-	wrong := run(db.URL, "-dryrun")
-	wrong.Stderr = &stderr
-	require.Error(t, wrong.Run())
-	require.Contains(t, stderr.String(), "-dryrun")
-	require.Error(t, run(db.URL, "dry-run").Run(), "there are no arguments")
-	require.Equal(t, before, everything(t, db), "what is misspelt is not the real thing")
-
-	out, err = run(db.URL).Output()
-	require.NoError(t, err)
-	var result migrate.Result
-	require.NoError(t, json.Unmarshal(out, &result), "%s", out)
-	require.Equal(t, fileNames(t), result.Applied)
+	t.Run("-dry-run prints a rehearsal", func(t *testing.T) {
+		out, err := run(db.URL, "-dry-run").Output()
+		require.NoError(t, err)
+		var rehearsal migrate.Rehearsal
+		require.NoError(t, json.Unmarshal(out, &rehearsal), "%s", out)
+		require.EqualValues(t, 15, rehearsal.KeysAdded)
+		require.Equal(t, before, everything(t, db))
+	})
+	t.Run("a misspelt flag changes nothing", func(t *testing.T) {
+		var stderr bytes.Buffer
+		wrong := run(db.URL, "-dryrun")
+		wrong.Stderr = &stderr
+		require.Error(t, wrong.Run())
+		require.Contains(t, stderr.String(), "-dryrun")
+		require.Equal(t, before, everything(t, db))
+	})
+	t.Run("an argument changes nothing", func(t *testing.T) {
+		require.Error(t, run(db.URL, "dry-run").Run(), "the command takes flags only")
+		require.Equal(t, before, everything(t, db))
+	})
+	t.Run("without flags it migrates", func(t *testing.T) {
+		out, err := run(db.URL).Output()
+		require.NoError(t, err)
+		var result migrate.Result
+		require.NoError(t, json.Unmarshal(out, &result), "%s", out)
+		require.Equal(t, fileNames(t), result.Applied)
+	})
 }
 
 const manyPromises = `
-SET session_replication_role = replica; -- spares the foreign keys' checks
+SET session_replication_role = replica; -- skips the checks of foreign keys
 INSERT INTO tenant VALUES ('ac000000-0000-0000-0000-000000000000', 'acme');
 INSERT INTO workflow_execution SELECT md5(n::TEXT)::UUID, 'ac000000-0000-0000-0000-000000000000' FROM generate_series(0, 999) n;
 INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence)
@@ -355,7 +372,7 @@ INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence)
 INSERT INTO idempotency_key SELECT 'ac000000-0000-0000-0000-000000000000', md5(id), id, NOW() FROM promise;
 SET session_replication_role = origin;`
 
-// stage says how far a migration has come, and that it has come there wholly.
+// stage returns the version that a migration has reached, and requires that the schema has all of that version and nothing of a later one.
 func stage(t *testing.T, db *dbtest.DB) int {
 	t.Helper()
 	files := 0
@@ -380,13 +397,13 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	return files
 }
 
-// TestKilledMigration kills the migrating process at moments spread over its work: the schema is the old one, whole, or the
-// new one, whole, and the next run completes it.
+// TestKilledMigration kills the migrating process at several moments of its work. Afterwards the schema is entirely that of one file,
+// and the next run completes it.
 func TestKilledMigration(t *testing.T) {
 	t.Parallel()
 	run := command(t)
 	var stages []int
-	for _, after := range []time.Duration{0, 50, 100, 200, 400} { // ms from when the decision has its locks
+	for _, after := range []time.Duration{0, 50, 100, 200, 400} { // ms after 00002 got its locks
 		db := dbtest.Bare(t)
 		makeLegacy(t, db)
 		_, err := db.Pool.Exec(t.Context(), manyPromises, pgx.QueryExecModeSimpleProtocol)
@@ -400,25 +417,25 @@ func TestKilledMigration(t *testing.T) {
 		time.Sleep(after * time.Millisecond)
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
-		require.Eventually(t, func() bool { // the server is still at the last statement
+		require.Eventually(t, func() bool { // the server still runs the last statement
 			return one[int](t, db, `SELECT COUNT(*) FROM pg_locks WHERE relation = 'promise'::REGCLASS AND mode = 'AccessExclusiveLock'`) == 0
 		}, time.Minute, 10*time.Millisecond)
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 17, stage(t, db))
+		require.Equal(t, 18, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
-	require.Equal(t, 1, stages[0], "cut off in the decision")
+	require.Equal(t, 1, stages[0], "killed during 00002")
 }
 
-// TestServerKilled crashes the server in the middle of the decision.
+// TestServerKilled crashes the server during 00002.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "migrate-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // Postgres runs as another user where root runs the tests
+	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // as root, Postgres runs as another user
 	data := filepath.Join(dir, "data")
 	start := func() (*localpg.Server, *dbtest.DB) {
 		server, err := localpg.Start(t.Context(), localpg.Options{Dir: data, Durable: true})
@@ -434,7 +451,7 @@ func TestServerKilled(t *testing.T) {
 	db.Exec(t, "ALTER TABLE promise DROP CONSTRAINT promise_workflow_execution_id_fkey")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "LOCK TABLE workflow_execution IN ROW EXCLUSIVE MODE") // the second file waits, near its end
+	_, err = tx.Exec(t.Context(), "LOCK TABLE workflow_execution IN ROW EXCLUSIVE MODE") // 00002 waits for it near its end
 	require.NoError(t, err)
 	migrated := make(chan error, 1)
 	go func() {
@@ -450,15 +467,15 @@ func TestServerKilled(t *testing.T) {
 	require.NoError(t, json.Unmarshal(pidFile[:bytes.IndexByte(pidFile, '\n')], &postmaster))
 	require.NoError(t, syscall.Kill(postmaster, syscall.SIGQUIT))
 	require.Error(t, <-migrated)
-	_ = tx.Rollback(t.Context()) // its connection is gone
+	_ = tx.Rollback(t.Context()) // its connection is closed
 	db.Pool.Close()
-	_ = server.Stop() // it is down already
+	_ = server.Stop() // it has ended already
 
 	server, db = start()
-	require.Equal(t, 1, stage(t, db), "cut off in the second file")
+	require.Equal(t, 1, stage(t, db), "killed during 00002")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 17, stage(t, db))
+	require.Equal(t, 18, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -1,7 +1,7 @@
-// Package skip skips tests that this machine cannot run, and says so where it
-// is seen: go test says nothing of a package that passes, so that a plain
-// "go test ./..." would look the same with and without them. Each reason is said
-// once for each package, as a line on the go command's standard error.
+// Package skip skips tests that this machine cannot run and reports each reason on
+// the go command's standard error, once for each package. go test itself prints
+// nothing about the tests of a package that passes, so that the output of
+// "go test ./..." would not show that tests were skipped.
 package skip
 
 import (
@@ -14,22 +14,21 @@ import (
 	"testing"
 )
 
-var said sync.Map // reasons
+var reported sync.Map // the reasons that this process has reported
 
-// Now skips the test for a reason, which is a clause such as "Node is missing".
-// Where the go command's standard error cannot be had, the reason is in the
-// test's own output alone. go test says it again only when it runs the tests
-// again: not with a result from its cache.
+// Now skips the test for a reason, which is a clause such as "Node is missing". If
+// Now cannot open the go command's standard error, only the test's own output has
+// the reason. A cached test result does not report it again.
 func Now(t testing.TB, reason string) {
 	t.Helper()
-	if _, before := said.LoadOrStore(reason, true); !before {
-		say(fmt.Sprintf("SKIP\t%s\t%s and perhaps others: %s\n", testedPackage(), t.Name(), reason))
+	if _, before := reported.LoadOrStore(reason, true); !before {
+		report(fmt.Sprintf("SKIP\t%s\t%s and perhaps others: %s\n", testedPackage(), t.Name(), reason))
 	}
 	t.Skip(reason)
 }
 
-// Without skips the test if PATH has no such program. why says what the test
-// needs it for.
+// Without skips the test if PATH has no such program. why is a clause that says how
+// the test uses the program.
 func Without(t testing.TB, program, why string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -37,7 +36,7 @@ func Without(t testing.TB, program, why string) {
 	}
 }
 
-// testedPackage is the import path of the package whose tests this process runs.
+// testedPackage returns the import path of the package whose tests this process runs.
 func testedPackage() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Path != "" {
 		return strings.TrimSuffix(info.Path, ".test")
@@ -45,8 +44,8 @@ func testedPackage() string {
 	return os.Args[0]
 }
 
-// say writes a line where somebody sees it.
-func say(line string) {
+// report writes a line to the go command's standard error.
+func report(line string) {
 	if out := goStderr(); out != nil {
 		_, _ = out.WriteString(line)
 		_ = out.Close()

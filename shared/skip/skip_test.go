@@ -20,19 +20,18 @@ import (
 	"github.com/flovyn/promises/shared/skip"
 )
 
-// A plain go test of a list of packages says what was skipped, once, and passes; so do its other forms, whose output stays
-// what its readers expect.
+// Each form of go test reports a skipped test once on standard error and passes. Its standard output stays as its readers expect it.
 func TestPlainOutput(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		skip.Now(t, "the go command's standard error is found in /proc")
 	}
-	path := t.TempDir() // has go, and no node
+	path := t.TempDir() // a PATH with go and without node
 	program, err := exec.LookPath("go")
 	require.NoError(t, err)
 	require.NoError(t, os.Symlink(program, filepath.Join(path, "go")))
 	wrapper := filepath.Join(path, "wrapper")
-	require.NoError(t, os.WriteFile(wrapper, []byte("#!/bin/sh\n\"$@\"\nexit $?\n"), 0o700)) //nolint:gosec // it is run
+	require.NoError(t, os.WriteFile(wrapper, []byte("#!/bin/sh\n\"$@\"\nexit $?\n"), 0o700)) //nolint:gosec // go test runs it
 	line := regexp.MustCompile(`(?m)^SKIP\tgithub\.com/flovyn/promises/shared/skip/testdata/plain\tTestFirst and perhaps others: there is no node, which nothing here runs on$`)
 	run := func(stderr *os.File, args ...string) (out, errors string) {
 		t.Helper()
@@ -47,38 +46,42 @@ func TestPlainOutput(t *testing.T) {
 		return stdout.String(), buffer.String()
 	}
 
-	out, said := run(nil, "./testdata/plain", "../routes")
-	require.Regexp(t, `(?m)^ok  \tgithub\.com/flovyn/promises/shared/skip/testdata/plain\t`, out)
-	require.Len(t, line.FindAllString(said, -1), 1, said)
-
-	out, said = run(nil, "-json", "./testdata/plain")
-	for text := range strings.Lines(out) {
-		require.True(t, json.Valid([]byte(text)), text)
-	}
-	require.Regexp(t, line, said)
-
-	out, said = run(nil, "-v", "-exec", wrapper, "./testdata/plain")
-	require.Contains(t, out, "--- SKIP: TestSecond")
-	require.Regexp(t, line, said)
-
-	// A log file: nothing is written over, whether or not the file is appended to.
-	for _, flags := range []int{os.O_APPEND, os.O_TRUNC} {
-		name := filepath.Join(t.TempDir(), "log")
-		log, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|flags, 0o600)
-		require.NoError(t, err)
-		run(log, "./testdata/plain", "../../functions/authorize")
-		require.NoError(t, log.Close())
-		text, err := os.ReadFile(name)
-		require.NoError(t, err)
-		if flags == os.O_APPEND {
-			require.Regexp(t, line, string(text))
+	t.Run("a list of packages", func(t *testing.T) {
+		out, errors := run(nil, "./testdata/plain", "../routes")
+		require.Regexp(t, `(?m)^ok  \tgithub\.com/flovyn/promises/shared/skip/testdata/plain\t`, out)
+		require.Len(t, line.FindAllString(errors, -1), 1, errors)
+	})
+	t.Run("-json", func(t *testing.T) {
+		out, errors := run(nil, "-json", "./testdata/plain")
+		for text := range strings.Lines(out) {
+			require.True(t, json.Valid([]byte(text)), text)
 		}
-		rest := line.ReplaceAllString(string(text), "")
-		require.Regexp(t, `^\n*ok  \tgithub\.com/flovyn/promises/shared/skip/testdata/plain\t[0-9.]+s\n\?   \t\S+\t\[no test files\]\n$`, rest)
+		require.Regexp(t, line, errors)
+	})
+	t.Run("-v and -exec", func(t *testing.T) {
+		out, errors := run(nil, "-v", "-exec", wrapper, "./testdata/plain")
+		require.Contains(t, out, "--- SKIP: TestSecond")
+		require.Regexp(t, line, errors)
+	})
+	for flag, name := range map[int]string{os.O_APPEND: "appended to", os.O_TRUNC: "overwritten"} {
+		t.Run("a log file that is "+name+" keeps all its lines", func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "log")
+			log, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|flag, 0o600)
+			require.NoError(t, err)
+			run(log, "./testdata/plain", "../../functions/authorize")
+			require.NoError(t, log.Close())
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if flag == os.O_APPEND {
+				require.Regexp(t, line, string(text))
+			}
+			rest := line.ReplaceAllString(string(text), "")
+			require.Regexp(t, `^\n*ok  \tgithub\.com/flovyn/promises/shared/skip/testdata/plain\t[0-9.]+s\n\?   \t\S+\t\[no test files\]\n$`, rest)
+		})
 	}
 }
 
-// No test skips without saying so.
+// Every test skips through this package, so that each skipped test is reported.
 func TestNothingIsSkippedInSilence(t *testing.T) {
 	t.Parallel()
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
@@ -93,7 +96,7 @@ func TestNothingIsSkippedInSilence(t *testing.T) {
 			if s, ok := n.(*ast.SelectorExpr); ok {
 				switch s.Sel.Name {
 				case "Skip", "Skipf", "SkipNow":
-					t.Errorf("%s: %s: use shared/skip, which says it where it is seen", path, s.Sel.Name)
+					t.Errorf("%s: %s: use shared/skip, which reports the skipped test", path, s.Sel.Name)
 				}
 			}
 			return true

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goStderr opens the standard error of the "go test" that has started this
-// process, perhaps through a program of its -exec; nil where there is none.
+// goStderr opens the standard error of the "go test" that started this process,
+// perhaps through the program of its flag -exec. It returns nil if it finds none.
 func goStderr() *os.File {
-	const programs = 4 // that are looked at
+	const programs = 4 // the ancestors to check
 	pid := os.Getppid()
 	for range programs {
 		if isGoTest(pid) {
@@ -46,12 +46,13 @@ func parentOf(pid int) int {
 	return parent
 }
 
-// stderrOf is the very file that the process writes to, where the system lets us
-// have it. A terminal, a pipe or a file that is appended to can be opened anew. Any
-// other file cannot: the process would write over what we write.
+// stderrOf returns the standard error of the process: the same open file, if the
+// system allows it. Otherwise it opens the file again, if that is a terminal, a pipe
+// or a file opened to append. In any other file the process would overwrite the
+// reported lines, and stderrOf returns nil.
 func stderrOf(pid int) *os.File {
 	if process, err := unix.PidfdOpen(pid, 0); err == nil {
-		defer unix.Close(process) //nolint:errcheck // it was only used to ask
+		defer unix.Close(process) //nolint:errcheck // nothing was written to it
 		if fd, err := unix.PidfdGetfd(process, 2, 0); err == nil {
 			return os.NewFile(uintptr(fd), "stderr")
 		}
@@ -67,7 +68,7 @@ func stderrOf(pid int) *os.File {
 	return out
 }
 
-// appends says whether the process opened its standard error to append to it.
+// appends reports whether the process opened its standard error to append to it.
 func appends(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/2", pid))
 	if err != nil {

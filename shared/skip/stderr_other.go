@@ -4,8 +4,8 @@ package skip
 
 import "os"
 
-// goStderr is the terminal, where the system does not tell what the go command
-// writes to.
+// goStderr opens the terminal, because these systems do not show which file the go
+// command writes to. It returns nil if there is no terminal.
 func goStderr() *os.File {
 	out, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 	if err != nil {

@@ -17,19 +17,18 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// MaxCached is how many answers are kept for one authorizer; the one that would
-// expire first makes room. AWS documents no number.
+// MaxCached bounds the cached decisions of one authorizer. When the cache is full, a
+// new decision replaces the one that would expire first. AWS documents no bound.
 const MaxCached = 1000
 
-// authorizer is one Lambda authorizer: REQUEST, payload format 2.0, simple
-// responses. The rules in this file are those of
+// An authorizer is a Lambda authorizer of type REQUEST with payload format 2.0 and
+// simple responses. Unless a comment says otherwise, this file follows the rules of
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
-// except where a comment says otherwise.
 type authorizer struct {
 	function string
 	identity identitySource
 	cache    cache
-	underWay singleflight.Group // by identity
+	inFlight singleflight.Group // by identity
 }
 
 func newAuthorizer(a routes.Authorizer) *authorizer {
@@ -40,48 +39,47 @@ func newAuthorizer(a routes.Authorizer) *authorizer {
 	return &authorizer{function: a.Function, identity: source, cache: cache{ttl: a.TTL}}
 }
 
-// authorize returns what the authorizer says about the caller, or the status of
-// the refusal, which is 0 if there is none. An answer that is still cached is
-// not asked for again, whatever the rest of the request; requests that come
-// while the first of their identity is being judged wait for what it is told. A
-// failure is never cached.
-func (h *Handler) authorize(ctx context.Context, a *authorizer, q request) (about json.RawMessage, status int) {
-	identity := a.identity.of(q)
+// authorize returns the authorizer's context of an allowed request, or the status of a
+// refusal. The status is 0 if the request is allowed. A cached decision applies to every
+// request with the same identity. While the first request of an identity waits for the
+// authorizer, further ones wait for the same decision. A failure is never cached.
+func (h *Handler) authorize(ctx context.Context, a *authorizer, q request) (callerContext json.RawMessage, status int) {
+	identity := a.identity.read(q)
 	if identity == "" {
 		return nil, http.StatusUnauthorized
 	}
 	v, ok := a.cache.get(identity, h.Now())
 	if !ok {
-		judge := func() (any, error) {
-			v, err := h.ask(ctx, a, q.authorizerEvent(identity))
+		decide := func() (any, error) {
+			v, err := h.invokeAuthorizer(ctx, a, q.authorizerEvent(identity))
 			if err == nil {
 				a.cache.put(identity, v, h.Now())
 			}
 			return v, err
 		}
-		var judged any
+		var shared any
 		var err error
 		if a.cache.ttl > 0 {
-			judged, err, _ = a.underWay.Do(identity, judge)
+			shared, err, _ = a.inFlight.Do(identity, decide)
 		} else {
-			judged, err = judge()
+			shared, err = decide()
 		}
 		if err != nil {
 			return nil, http.StatusInternalServerError
 		}
-		v = judged.(verdict)
+		v = shared.(decision)
 	}
 	if !v.authorized {
 		return nil, http.StatusForbidden
 	}
-	return v.about, 0
+	return v.callerContext, 0
 }
 
-// ask runs the authorizer's function, whether or not the client stays.
-func (h *Handler) ask(ctx context.Context, a *authorizer, e authorizerEvent) (verdict, error) {
+// invokeAuthorizer runs the authorizer's function, even if the client disconnects.
+func (h *Handler) invokeAuthorizer(ctx context.Context, a *authorizer, e authorizerEvent) (decision, error) {
 	payload, err := encode(e)
 	if err != nil {
-		return verdict{}, err
+		return decision{}, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AuthorizerTimeout)
 	defer cancel()
@@ -91,17 +89,17 @@ func (h *Handler) ask(ctx context.Context, a *authorizer, e authorizerEvent) (ve
 	})
 	switch {
 	case err != nil:
-		return verdict{}, err
+		return decision{}, err
 	case result.ErrorType != "":
-		return verdict{}, errors.New(result.ErrorType)
+		return decision{}, errors.New(result.ErrorType)
 	}
-	return parseVerdict(result.Payload)
+	return parseDecision(result.Payload)
 }
 
-// identitySource is the place in a request that the caller's identity is read
-// from. The names of headers are case-insensitive, those of query parameters
-// are not. Of a header or parameter that is there more than once the values are
-// joined, as they are in the event: the cache sees what the function sees.
+// An identitySource names the header or query parameter with the caller's identity.
+// Header names are case-insensitive, and names of query parameters are
+// case-sensitive. Repeated values are joined, as in the event, so that the cache uses
+// the same identity as the function.
 type identitySource struct {
 	header bool
 	name   string
@@ -117,82 +115,81 @@ func parseIdentitySource(expression string) (identitySource, error) {
 	return identitySource{}, fmt.Errorf("unknown identity source %q", expression)
 }
 
-// of returns the identity, empty where the request has none: to be present and
-// empty is to be missing
+// read returns the request's identity, or empty if it is missing. API Gateway treats an
+// empty header or parameter as missing
 // (https://docs.aws.amazon.com/apigatewayv2/latest/api-reference/apis-apiid-authorizers.html).
-func (s identitySource) of(q request) string {
+func (s identitySource) read(q request) string {
 	if s.header {
 		return q.Headers[s.name]
 	}
 	return q.QueryStringParameters[s.name]
 }
 
-// verdict is a simple response.
-type verdict struct {
-	authorized bool
-	about      json.RawMessage // the context object, or nil
+// A decision is an authorizer's simple response.
+type decision struct {
+	authorized    bool
+	callerContext json.RawMessage // the context object, or nil
 }
 
-// parseVerdict reads {"isAuthorized": bool, "context": {...}}. The context's
-// values may be of any type, unlike those of a REST API. An error says what is
-// malformed.
-func parseVerdict(payload []byte) (verdict, error) {
+// parseDecision parses {"isAuthorized": bool, "context": {...}}. The context's values
+// may have any type, unlike those of a REST API.
+func parseDecision(payload []byte) (decision, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &fields); err != nil {
-		return verdict{}, err
+		return decision{}, err
 	}
-	var v verdict
+	var v decision
 	switch string(fields["isAuthorized"]) {
 	case "true":
 		v.authorized = true
 	case "false":
 	default:
-		return verdict{}, fmt.Errorf("isAuthorized is %q", fields["isAuthorized"])
+		return decision{}, fmt.Errorf("isAuthorized is %q instead of true or false", fields["isAuthorized"])
 	}
-	about := fields["context"]
+	callerContext := fields["context"]
 	switch {
-	case about == nil, string(about) == "null":
-	case about[0] == '{':
-		v.about = about
+	case callerContext == nil, string(callerContext) == "null":
+	case callerContext[0] == '{':
+		v.callerContext = callerContext
 	default:
-		return verdict{}, errors.New("context is no object")
+		return decision{}, errors.New("context is not an object")
 	}
 	return v, nil
 }
 
-// cache keeps the verdicts of one authorizer by identity. All live equally long,
-// so the order in which they came is that in which they expire.
+// A cache holds the decisions of one authorizer by identity. All have the same
+// lifetime, so they expire in the order of their insertion.
 type cache struct {
-	ttl time.Duration // 0: nothing is kept
+	ttl time.Duration // 0 disables the cache
 
 	mu         sync.Mutex
 	byIdentity map[string]*list.Element
-	entries    list.List // of cached, first to expire first
+	entries    list.List // of cached, ordered by expiry
 }
 
 type cached struct {
 	identity string
-	verdict  verdict
+	decision decision
 	expires  time.Time
 }
 
-func (c *cache) get(identity string, now time.Time) (verdict, bool) {
+func (c *cache) get(identity string, now time.Time) (decision, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.byIdentity[identity]
 	if e == nil {
-		return verdict{}, false
+		return decision{}, false
 	}
 	entry := e.Value.(cached)
 	if !now.Before(entry.expires) {
 		c.remove(e)
-		return verdict{}, false
+		return decision{}, false
 	}
-	return entry.verdict, true
+	return entry.decision, true
 }
 
-// put replaces what is kept for the identity.
-func (c *cache) put(identity string, v verdict, now time.Time) {
+// put stores the identity's decision and replaces an earlier one.
+func (c *cache) put(identity string, v decision, now time.Time) {
 	if c.ttl <= 0 {
 		return
 	}

@@ -20,73 +20,80 @@ import (
 
 func TestAuthorizerCache(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
-	require.Equal(t, 204, api.do("GET", "/promises/id:1", "a").Code)
-	require.Equal(t, 204, api.do("GET", "/promises/id:2?x=y", "a").Code)
-	require.Equal(t, 204, api.do("POST", "/promises/id:1/resolve", "a").Code)
-	require.Equal(t, 1, api.count("authorize"), "all routes of the authorizer share it")
-
-	require.Equal(t, 204, api.do("POST", "/callbacks/id:1/resolve?token=a", "a").Code)
-	require.Equal(t, 204, api.do("GET", "/short", "a").Code)
-	require.Equal(t, 3, api.count("authorize"), "authorizers do not, not even of one function")
-
-	require.Equal(t, 204, api.do("GET", "/never", "a").Code)
-	require.Equal(t, 204, api.do("GET", "/never", "a").Code)
-	require.Equal(t, 5, api.count("authorize"), "no TTL, no cache")
-
-	require.Equal(t, 204, api.do("GET", "/promises/id:1", "A").Code)
-	require.Equal(t, 6, api.count("authorize"), "an identity is what it is, byte for byte")
+	for name, c := range map[string]struct {
+		requests   []string // each with the Authorization header a, unless another one follows
+		authorized int
+	}{
+		"all routes of an authorizer share its cache": {[]string{"GET /promises/id:1", "GET /promises/id:2?x=y", "POST /promises/id:1/resolve"}, 1},
+		"authorizers share no cache, even with one function": {
+			[]string{"GET /promises/id:1", "POST /callbacks/id:1/resolve?token=a", "GET /short"}, 3},
+		"without a TTL there is no cache":  {[]string{"GET /never", "GET /never"}, 2},
+		"identities are compared as bytes": {[]string{"GET /promises/id:1", "GET /promises/id:1 A"}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := newGuardedAPI(allow)
+			for _, request := range c.requests {
+				parts := append(strings.Split(request, " "), "a")
+				require.Equal(t, 204, api.do(parts[0], parts[1], parts[2]).Code)
+			}
+			require.Equal(t, c.authorized, api.count("authorize"))
+		})
+	}
 }
 
 func TestAuthorizerCacheExpires(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
+	api := newGuardedAPI(allow)
 	get := func() int {
 		require.Equal(t, 204, api.do("GET", "/promises/id:1", "a").Code)
 		require.Equal(t, 204, api.do("GET", "/short", "a").Code)
 		return api.count("authorize")
 	}
 	require.Equal(t, 2, get())
-	api.pass(10*time.Second - 1)
+	api.advance(10*time.Second - 1)
 	require.Equal(t, 2, get())
-	api.pass(1)
+	api.advance(1)
 	require.Equal(t, 3, get(), "each authorizer has its own TTL")
-	api.pass(20*time.Second - 1)
+	api.advance(20*time.Second - 1)
 	require.Equal(t, 4, get())
-	api.pass(1)
-	require.Equal(t, 5, get(), "use does not prolong it")
+	api.advance(1)
+	require.Equal(t, 5, get(), "use does not extend the TTL")
+}
 
+func TestAuthorizerCache_DenialExpiresToo(t *testing.T) {
+	t.Parallel()
 	denied := false
-	api.answer = func(string) (lambda.Result, error) {
+	api := newGuardedAPI(func(string) (lambda.Result, error) {
 		return lambda.Result{Payload: fmt.Appendf(nil, `{"isAuthorized":%t}`, !denied)}, nil
-	}
-	denied = true
+	})
 	require.Equal(t, 204, api.do("GET", "/promises/id:1", "a").Code)
-	api.pass(30 * time.Second)
+	denied = true
+	require.Equal(t, 204, api.do("GET", "/promises/id:1", "a").Code, "the cached decision still applies")
+	api.advance(30 * time.Second)
 	require.Equal(t, 403, api.do("GET", "/promises/id:1", "a").Code)
 	denied = false
-	require.Equal(t, 403, api.do("GET", "/promises/id:1", "a").Code, "a refusal stands as long")
-	api.pass(30 * time.Second)
+	require.Equal(t, 403, api.do("GET", "/promises/id:1", "a").Code, "a denial is cached for as long")
+	api.advance(30 * time.Second)
 	require.Equal(t, 204, api.do("GET", "/promises/id:1", "a").Code)
 }
 
-// The TTL begins with the answer, however long that took.
-func TestAuthorizerCacheBeginsWithTheAnswer(t *testing.T) {
+// The TTL starts when the authorizer returns, and not when it is invoked.
+func TestAuthorizerCacheStartsWithTheDecision(t *testing.T) {
 	t.Parallel()
 	api := newGuardedAPI(nil)
 	api.answer = func(identity string) (lambda.Result, error) {
-		api.pass(9 * time.Second)
-		return about(identity)
+		api.advance(9 * time.Second)
+		return allow(identity)
 	}
 	require.Equal(t, 204, api.do("GET", "/short", "a").Code)
-	api.pass(9 * time.Second)
+	api.advance(9 * time.Second)
 	require.Equal(t, 204, api.do("GET", "/short", "a").Code)
 	require.Equal(t, 1, api.count("authorize"))
 }
 
 func TestAuthorizerCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
+	api := newGuardedAPI(allow)
 	get := func(i int) int {
 		require.Equal(t, 204, api.do("GET", "/promises/id:1", fmt.Sprint("caller ", i)).Code)
 		return api.count("authorize")
@@ -94,27 +101,28 @@ func TestAuthorizerCacheIsBounded(t *testing.T) {
 	for i := range httpapi.MaxCached {
 		require.Equal(t, i+1, get(i))
 	}
-	require.Equal(t, httpapi.MaxCached, get(0), "as many fit")
+	require.Equal(t, httpapi.MaxCached, get(0), "the cache holds them all")
 	require.Equal(t, httpapi.MaxCached+1, get(httpapi.MaxCached))
 	require.Equal(t, httpapi.MaxCached+1, get(1))
-	require.Equal(t, httpapi.MaxCached+2, get(0), "the oldest made room")
-	require.Equal(t, httpapi.MaxCached+3, get(1), "then the next")
-	api.pass(time.Minute)
+	require.Equal(t, httpapi.MaxCached+2, get(0), "the oldest decision was replaced")
+	require.Equal(t, httpapi.MaxCached+3, get(1), "then the second oldest")
+	api.advance(time.Minute)
 	require.Equal(t, httpapi.MaxCached+4, get(0))
 }
 
-// Requests that come before the first answer wait for it. A failure is theirs, too, and nobody's after them.
-func TestOneIdentityIsJudgedOnce(t *testing.T) {
+// Requests of one identity that arrive before the first decision wait for it. They share its failure too, but later requests do
+// not.
+func TestConcurrentRequestsShareOneDecision(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, oneIdentityIsJudgedOnce)
+	synctest.Test(t, concurrentRequestsShareOneDecision)
 }
 
-func oneIdentityIsJudgedOnce(t *testing.T) {
-	begun, judge := make(chan struct{}, 100), make(chan struct{})
+func concurrentRequestsShareOneDecision(t *testing.T) {
+	begun, decide := make(chan struct{}, 100), make(chan struct{})
 	fails := true
 	api := newGuardedAPI(func(string) (lambda.Result, error) {
 		begun <- struct{}{}
-		<-judge
+		<-decide
 		if fails {
 			return lambda.Result{}, errors.New("anything")
 		}
@@ -128,9 +136,9 @@ func oneIdentityIsJudgedOnce(t *testing.T) {
 		for range 20 {
 			go ask()
 		}
-		synctest.Wait() // until all of them wait
+		synctest.Wait() // until all requests wait
 		require.Empty(t, begun)
-		judge <- struct{}{}
+		decide <- struct{}{}
 		for range 21 {
 			require.Equal(t, want, <-answers)
 		}
@@ -138,15 +146,14 @@ func oneIdentityIsJudgedOnce(t *testing.T) {
 	}
 }
 
-// Every caller gets what was said of them, whoever else calls, at any time and
-// through whichever authorizer.
+// Each caller gets the decision about its own identity while others call at the same time and decisions expire.
 func TestIdentitiesAreNotConfused(t *testing.T) {
 	t.Parallel()
 	api := newGuardedAPI(func(identity string) (lambda.Result, error) {
 		if strings.HasPrefix(identity, "bad") {
 			return lambda.Result{Payload: []byte(`{"isAuthorized":false,"context":{"identity":"bad"}}`)}, nil
 		}
-		return about(identity)
+		return allow(identity)
 	})
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -160,7 +167,7 @@ func TestIdentitiesAreNotConfused(t *testing.T) {
 					t.Errorf("%s: %d", bad, code)
 				}
 				if j%10 == 0 {
-					api.pass(10 * time.Second)
+					api.advance(10 * time.Second)
 				}
 			}
 		})

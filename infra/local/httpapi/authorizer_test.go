@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,149 +20,56 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-var guarded = []routes.Route{
-	{Method: "POST", Path: "/promises/{identifier}/resolve", Function: "resolve", Authorizer: "credential"},
-	{Method: "GET", Path: "/promises/{identifier}", Function: "get", Authorizer: "credential"},
-	{Method: "POST", Path: "/callbacks/{identifier}/resolve", Function: "resolve", Authorizer: "callback"},
-	{Method: "GET", Path: "/short", Function: "get", Authorizer: "short"},
-	{Method: "GET", Path: "/never", Function: "get", Authorizer: "never"},
-	{Method: "GET", Path: "/open", Function: "get"},
-}
-
-var guards = []routes.Authorizer{
-	{Name: "credential", Function: "authorize", IdentitySource: "$request.header.Authorization", TTL: 30 * time.Second},
-	{Name: "callback", Function: "authorize", IdentitySource: "$request.querystring.token", TTL: 30 * time.Second},
-	{Name: "short", Function: "authorize", IdentitySource: "$request.header.Authorization", TTL: 10 * time.Second},
-	{Name: "never", Function: "authorize", IdentitySource: "$request.header.Authorization"},
-}
-
-// guardedAPI keeps how each function was called. Its authorizer answers with
-// what answer makes of the identity, its other functions with 204.
-type guardedAPI struct {
-	*httpapi.Handler
-	answer func(identity string) (lambda.Result, error)
-
-	mu    sync.Mutex
-	now   time.Time
-	calls map[string][]lambda.Request
-}
-
-func newGuardedAPI(answer func(identity string) (lambda.Result, error)) *guardedAPI {
-	api := &guardedAPI{answer: answer, now: time.Now(), calls: map[string][]lambda.Request{}}
-	api.Handler = httpapi.New(guarded, guards, invoker(api.invoke))
-	api.Now = func() time.Time {
-		api.mu.Lock()
-		defer api.mu.Unlock()
-		return api.now
-	}
-	return api
-}
-
-func (api *guardedAPI) invoke(function string, req lambda.Request) (lambda.Result, error) {
-	api.mu.Lock()
-	api.calls[function] = append(api.calls[function], req)
-	api.mu.Unlock()
-	if want := map[bool]string{false: "http"}[function == "authorize"]; req.Qualifier != want {
-		return lambda.Result{}, fmt.Errorf("%s was invoked through %q", function, req.Qualifier)
-	}
-	if function != "authorize" {
-		return lambda.Result{Payload: []byte(`{"statusCode":204}`)}, nil
-	}
-	var e events.APIGatewayV2CustomAuthorizerV2Request
-	if err := json.Unmarshal(req.Payload, &e); err != nil {
-		return lambda.Result{}, err
-	}
-	return api.answer(e.IdentitySource[0])
-}
-
-func (api *guardedAPI) pass(d time.Duration) {
-	api.mu.Lock()
-	defer api.mu.Unlock()
-	api.now = api.now.Add(d)
-}
-
-// count is how often the function was called.
-func (api *guardedAPI) count(function string) int {
-	api.mu.Lock()
-	defer api.mu.Unlock()
-	return len(api.calls[function])
-}
-
-// last is the event that the function was called with the last time.
-func (api *guardedAPI) last(t *testing.T, function string) map[string]any {
-	t.Helper()
-	api.mu.Lock()
-	defer api.mu.Unlock()
-	require.NotEmpty(t, api.calls[function])
-	var e map[string]any
-	require.NoError(t, json.Unmarshal(api.calls[function][len(api.calls[function])-1].Payload, &e))
-	return e
-}
-
-// do sends a request without a body; authorization is left out if empty.
-func (api *guardedAPI) do(method, target, authorization string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, target, nil)
-	if authorization != "" {
-		r.Header.Set("Authorization", authorization)
-	}
-	w := httptest.NewRecorder()
-	api.ServeHTTP(w, r)
-	return w
-}
-
-// about allows everybody and says who they are.
-func about(identity string) (lambda.Result, error) {
-	return lambda.Result{Payload: fmt.Appendf(nil, `{"isAuthorized":true,"context":{"identity":%q}}`, identity)}, nil
-}
-
 func returning(payload string) func(string) (lambda.Result, error) {
 	return func(string) (lambda.Result, error) { return lambda.Result{Payload: []byte(payload)}, nil }
 }
 
 func TestIdentityMissing(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
+	api := newGuardedAPI(allow)
 	s := httptest.NewServer(api)
 	t.Cleanup(s.Close)
 	const get, resolve = "GET /promises/id:1", "POST /callbacks/id:1/resolve"
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		line, headers string
 		identity      string // empty: 401
 	}{
-		{get, "", ""},
-		{get, "Authorization:\n", ""},
-		{get, "Authorization: \t \n", ""},
-		{get, "X-Authorization: Bearer a\n", ""},
-		{get, "Cookie: Authorization=a\n", ""},
-		{get + "?Authorization=a&token=b", "", ""},
-		{get, "authorization: Bearer a\n", "Bearer a"},
-		{get, "AUTHORIZATION:  Bearer a \n", "Bearer a"},
-		{get, "Authorization: a\nAuthorization: b\n", "a,b"},
-		{resolve, "", ""},
-		{resolve + "?", "", ""},
-		{resolve + "?token", "", ""},
-		{resolve + "?token=", "", ""},
-		{resolve + "?Token=a&TOKEN=b&tokens=c", "", ""},
-		{resolve + "?a=b?token=c", "", ""},
-		{resolve, "Authorization: Bearer a\nToken: b\n", ""},
-		{resolve + "?token=a", "", "a"},
-		{resolve + "?%74oken=%61+b", "", "a b"},
-		{resolve + "?token=a&b=c&token=d", "", "a,d"},
-		{"POST /callbacks/token=a/resolve", "", ""},
+		"no header":                            {get, "", ""},
+		"an empty header":                      {get, "Authorization:\n", ""},
+		"a blank header":                       {get, "Authorization: \t \n", ""},
+		"another header":                       {get, "X-Authorization: Bearer a\n", ""},
+		"a cookie":                             {get, "Cookie: Authorization=a\n", ""},
+		"query parameters instead of a header": {get + "?Authorization=a&token=b", "", ""},
+		"a header in lower case":               {get, "authorization: Bearer a\n", "Bearer a"},
+		"a header in upper case, with spaces":  {get, "AUTHORIZATION:  Bearer a \n", "Bearer a"},
+		"two headers are joined":               {get, "Authorization: a\nAuthorization: b\n", "a,b"},
+		"no query":                             {resolve, "", ""},
+		"an empty query":                       {resolve + "?", "", ""},
+		"a parameter without a value":          {resolve + "?token", "", ""},
+		"a parameter with an empty value":      {resolve + "?token=", "", ""},
+		"parameters with other names":          {resolve + "?Token=a&TOKEN=b&tokens=c", "", ""},
+		"a parameter inside another one":       {resolve + "?a=b?token=c", "", ""},
+		"headers instead of a parameter":       {resolve, "Authorization: Bearer a\nToken: b\n", ""},
+		"a parameter":                          {resolve + "?token=a", "", "a"},
+		"an escaped parameter":                 {resolve + "?%74oken=%61+b", "", "a b"},
+		"two parameters are joined":            {resolve + "?token=a&b=c&token=d", "", "a,d"},
+		"a parameter in the path":              {"POST /callbacks/token=a/resolve", "", ""},
 	} {
-		before, ran := api.count("authorize"), api.count("get")+api.count("resolve")
-		resp := raw(t, s, c.line+" HTTP/1.1\nHost: x\nContent-Length: 0\n"+c.headers+"\n")
-		if c.identity == "" {
-			require.Equal(t, 401, resp.StatusCode, c)
-			require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
-			require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
-			require.Equal(t, `{"message":"Unauthorized"}`, body(t, resp))
-			require.Equal(t, before, api.count("authorize"), c)
-			require.Equal(t, ran, api.count("get")+api.count("resolve"), c)
-			continue
-		}
-		require.Equal(t, 204, resp.StatusCode, c)
-		require.Equal(t, []any{c.identity}, api.last(t, "authorize")["identitySource"])
+		t.Run(name, func(t *testing.T) {
+			before, ran := api.count("authorize"), api.count("get")+api.count("resolve")
+			resp := raw(t, s, c.line+" HTTP/1.1\nHost: x\nContent-Length: 0\n"+c.headers+"\n")
+			if c.identity == "" {
+				require.Equal(t, 401, resp.StatusCode)
+				require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+				require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+				require.Equal(t, `{"message":"Unauthorized"}`, body(t, resp))
+				require.Equal(t, before, api.count("authorize"))
+				require.Equal(t, ran, api.count("get")+api.count("resolve"))
+				return
+			}
+			require.Equal(t, 204, resp.StatusCode)
+			require.Equal(t, []any{c.identity}, api.last(t, "authorize")["identitySource"])
+		})
 	}
 }
 
@@ -176,69 +82,68 @@ func TestAuthorizerAnswers(t *testing.T) {
 	)
 	status := map[string]int{allowed: 204, forbidden: 403, failed: 500}
 	payload := func(p string) lambda.Result { return lambda.Result{Payload: []byte(p)} }
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		result  lambda.Result
 		err     error
 		answer  string
-		context string // of an allowed one
+		context string // of an allowed request
 	}{
-		{payload(`{"isAuthorized":true}`), nil, allowed, `null`},
-		{payload(`{"isAuthorized":true,"context":null}`), nil, allowed, `null`},
-		{payload(`{"isAuthorized":true,"context":{}}`), nil, allowed, `{}`},
-		{payload(" { \"isAuthorized\" : true , \"context\" : {\"s\":\"<&>ä\",\"n\":1e2,\"b\":true,\"z\":null,\"l\":[1,\"2\"],\"m\":{\"k\":\"v\"}} , \"more\": 1 }\n"), nil,
-			allowed, `{"s":"<&>ä","n":1e2,"b":true,"z":null,"l":[1,"2"],"m":{"k":"v"}}`},
-		{payload(`{"isAuthorized":false}`), nil, forbidden, ""},
-		{payload(`{"isAuthorized":false,"context":{"isAuthorized":true}}`), nil, forbidden, ""},
-
-		{payload(``), nil, failed, ""},
-		{payload(`null`), nil, failed, ""},
-		{payload(`true`), nil, failed, ""},
-		{payload(`[]`), nil, failed, ""},
-		{payload(`{}`), nil, failed, ""},
-		{payload(`no json`), nil, failed, ""},
-		{payload(`{"isAuthorized":true`), nil, failed, ""},
-		{payload(`{"isAuthorized":true} true`), nil, failed, ""},
-		{payload(`{"isAuthorized":null}`), nil, failed, ""},
-		{payload(`{"isAuthorized":"true"}`), nil, failed, ""},
-		{payload(`{"isAuthorized":1}`), nil, failed, ""},
-		{payload(`{"isauthorized":true}`), nil, failed, ""},
-		{payload(`{"context":{"isAuthorized":true}}`), nil, failed, ""},
-		{payload(`{"isAuthorized":true,"context":"x"}`), nil, failed, ""},
-		{payload(`{"isAuthorized":true,"context":[]}`), nil, failed, ""},
-		{payload(`{"isAuthorized":false,"context":1}`), nil, failed, ""},
-		{payload(`{"principalId":"a","policyDocument":{"Version":"2012-10-17","Statement":[{"Action":"execute-api:Invoke","Effect":"Allow","Resource":"*"}]}}`),
-			nil, failed, ""},
-		{lambda.Result{ErrorType: "errorString", Payload: []byte(`{"isAuthorized":true}`)}, nil, failed, ""},
-		{lambda.Result{ErrorType: "Sandbox.Timedout", TimedOut: true}, nil, failed, ""},
-		{lambda.Result{}, lambda.ErrNotFound, failed, ""},
-		{lambda.Result{}, lambda.ErrThrottled, failed, ""},
-		{lambda.Result{}, lambda.ErrClosed, failed, ""},
-		{lambda.Result{}, errors.New("anything"), failed, ""},
+		"allowed":                              {payload(`{"isAuthorized":true}`), nil, allowed, `null`},
+		"allowed with a null context":          {payload(`{"isAuthorized":true,"context":null}`), nil, allowed, `null`},
+		"allowed with an empty context":        {payload(`{"isAuthorized":true,"context":{}}`), nil, allowed, `{}`},
+		"allowed with a context of every type": {payload(" { \"isAuthorized\" : true , \"context\" : {\"s\":\"<&>ä\",\"n\":1e2,\"b\":true,\"z\":null,\"l\":[1,\"2\"],\"m\":{\"k\":\"v\"}} , \"more\": 1 }\n"), nil, allowed, `{"s":"<&>ä","n":1e2,"b":true,"z":null,"l":[1,"2"],"m":{"k":"v"}}`},
+		"denied":                               {payload(`{"isAuthorized":false}`), nil, forbidden, ""},
+		"denied with a context":                {payload(`{"isAuthorized":false,"context":{"isAuthorized":true}}`), nil, forbidden, ""},
+		"an empty payload":                     {payload(``), nil, failed, ""},
+		"null":                                 {payload(`null`), nil, failed, ""},
+		"a boolean":                            {payload(`true`), nil, failed, ""},
+		"an array":                             {payload(`[]`), nil, failed, ""},
+		"an empty object":                      {payload(`{}`), nil, failed, ""},
+		"text that is not JSON":                {payload(`no json`), nil, failed, ""},
+		"half an object":                       {payload(`{"isAuthorized":true`), nil, failed, ""},
+		"two values":                           {payload(`{"isAuthorized":true} true`), nil, failed, ""},
+		"isAuthorized is null":                 {payload(`{"isAuthorized":null}`), nil, failed, ""},
+		"isAuthorized is a string":             {payload(`{"isAuthorized":"true"}`), nil, failed, ""},
+		"isAuthorized is a number":             {payload(`{"isAuthorized":1}`), nil, failed, ""},
+		"isAuthorized in lower case":           {payload(`{"isauthorized":true}`), nil, failed, ""},
+		"isAuthorized inside the context":      {payload(`{"context":{"isAuthorized":true}}`), nil, failed, ""},
+		"the context is a string":              {payload(`{"isAuthorized":true,"context":"x"}`), nil, failed, ""},
+		"the context is an array":              {payload(`{"isAuthorized":true,"context":[]}`), nil, failed, ""},
+		"denied with a number as context":      {payload(`{"isAuthorized":false,"context":1}`), nil, failed, ""},
+		"an IAM policy":                        {payload(`{"principalId":"a","policyDocument":{"Version":"2012-10-17","Statement":[{"Action":"execute-api:Invoke","Effect":"Allow","Resource":"*"}]}}`), nil, failed, ""},
+		"a function error":                     {lambda.Result{ErrorType: "errorString", Payload: []byte(`{"isAuthorized":true}`)}, nil, failed, ""},
+		"a timeout":                            {lambda.Result{ErrorType: "Sandbox.Timedout", TimedOut: true}, nil, failed, ""},
+		"an unknown function":                  {lambda.Result{}, lambda.ErrNotFound, failed, ""},
+		"throttled":                            {lambda.Result{}, lambda.ErrThrottled, failed, ""},
+		"the service is closed":                {lambda.Result{}, lambda.ErrClosed, failed, ""},
+		"another error":                        {lambda.Result{}, errors.New("anything"), failed, ""},
 	} {
-		api := newGuardedAPI(func(string) (lambda.Result, error) { return c.result, c.err })
-		for range 2 {
-			w := api.do("GET", "/promises/id:1", "Bearer a")
-			require.Equal(t, status[c.answer], w.Code, string(c.result.Payload))
-			require.Equal(t, c.answer, w.Body.String())
-			require.NotEmpty(t, w.Header().Get("Apigw-Requestid"))
-		}
-		if c.answer == failed {
-			require.Equal(t, 2, api.count("authorize"), "a failure is not cached")
-		} else {
-			require.Equal(t, 1, api.count("authorize"), "an answer is")
-		}
-		if c.answer != allowed {
-			require.Zero(t, api.count("get"))
-			continue
-		}
-		require.Equal(t, 2, api.count("get"))
-		for _, req := range api.calls["get"] {
-			require.Contains(t, string(req.Payload), `"authorizer":{"lambda":`+c.context+`}`, "cached or not")
-		}
+		t.Run(name, func(t *testing.T) {
+			api := newGuardedAPI(func(string) (lambda.Result, error) { return c.result, c.err })
+			for range 2 {
+				w := api.do("GET", "/promises/id:1", "Bearer a")
+				require.Equal(t, status[c.answer], w.Code)
+				require.Equal(t, c.answer, w.Body.String())
+				require.NotEmpty(t, w.Header().Get("Apigw-Requestid"))
+			}
+			if c.answer == failed {
+				require.Equal(t, 2, api.count("authorize"), "a failure is not cached")
+			} else {
+				require.Equal(t, 1, api.count("authorize"), "a decision is cached")
+			}
+			if c.answer != allowed {
+				require.Zero(t, api.count("get"))
+				return
+			}
+			require.Equal(t, 2, api.count("get"))
+			for _, req := range api.calls["get"] {
+				require.Contains(t, string(req.Payload), `"authorizer":{"lambda":`+c.context+`}`, "cached or not")
+			}
+		})
 	}
 }
 
-// Both events, whole, of one request.
+// One request produces these two complete events, for the authorizer and for the function.
 func TestAuthorizedEvents(t *testing.T) {
 	t.Parallel()
 	api := newGuardedAPI(returning(`{"isAuthorized":true,"context":{"tenant":"acme","verbs":["resolve"]}}`))
@@ -318,7 +223,7 @@ Content-Length: 13
 
 func TestAuthorizerEventOfABareRequest(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
+	api := newGuardedAPI(allow)
 	s := httptest.NewServer(api)
 	t.Cleanup(s.Close)
 	raw(t, s, "POST /promises/id:1/resolve HTTP/1.1\nHost: x\nAuthorization: a\nTransfer-Encoding: chunked\n\n2\n{}\n0\n\n")
@@ -328,7 +233,7 @@ func TestAuthorizerEventOfABareRequest(t *testing.T) {
 	}
 	require.NotContains(t, asked["requestContext"], "authentication")
 	require.NotContains(t, asked["requestContext"], "authorizer")
-	require.NotContains(t, asked["headers"], "content-length", "nobody knows it yet")
+	require.NotContains(t, asked["headers"], "content-length", "the length is not known yet")
 	ran := api.last(t, "resolve")
 	require.Equal(t, "2", ran["headers"].(map[string]any)["content-length"])
 	trace := ran["headers"].(map[string]any)["x-amzn-trace-id"]
@@ -338,7 +243,7 @@ func TestAuthorizerEventOfABareRequest(t *testing.T) {
 
 func TestOpenRouteHasNoAuthorizer(t *testing.T) {
 	t.Parallel()
-	api := newGuardedAPI(about)
+	api := newGuardedAPI(allow)
 	require.Equal(t, 204, api.do("GET", "/open", "Bearer a").Code)
 	require.Zero(t, api.count("authorize"))
 	require.NotContains(t, api.last(t, "get")["requestContext"], "authorizer")
@@ -353,30 +258,34 @@ func TestAuthorizerTimeout(t *testing.T) {
 	r := httptest.NewRequest("GET", "/promises/id:1", nil)
 	r.Header.Set("Authorization", "a")
 	h.ServeHTTP(w, r)
-	require.Equal(t, 500, w.Code, "not 503, as for an integration")
+	require.Equal(t, 500, w.Code, "a route's function would get 503")
 	require.Equal(t, `{"message":"Internal Server Error"}`, w.Body.String())
 }
 
-func TestAuthorizerIsAskedBeforeTheBodyIsJudged(t *testing.T) {
+func TestAuthorizerRunsBeforeTheBodyIsChecked(t *testing.T) {
 	t.Parallel()
-	for authorization, want := range map[string]int{"": 401, "no": 403, "yes": 413} {
-		api := newGuardedAPI(func(identity string) (lambda.Result, error) {
-			return lambda.Result{Payload: fmt.Appendf(nil, `{"isAuthorized":%t}`, identity == "yes")}, nil
+	for name, c := range map[string]struct {
+		authorization string
+		want          int
+	}{"no credential": {"", 401}, "a denied credential": {"no", 403}, "an allowed credential": {"yes", 413}} {
+		t.Run(name, func(t *testing.T) {
+			api := newGuardedAPI(func(identity string) (lambda.Result, error) {
+				return lambda.Result{Payload: fmt.Appendf(nil, `{"isAuthorized":%t}`, identity == "yes")}, nil
+			})
+			r := httptest.NewRequest("POST", "/promises/id:1/resolve", strings.NewReader(strings.Repeat("a", httpapi.MaxBody+1)))
+			r.Header.Set("Authorization", c.authorization)
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, r)
+			require.Equal(t, c.want, w.Code)
 		})
-		r := httptest.NewRequest("POST", "/promises/id:1/resolve", strings.NewReader(strings.Repeat("a", httpapi.MaxBody+1)))
-		r.Header.Set("Authorization", authorization)
-		w := httptest.NewRecorder()
-		api.ServeHTTP(w, r)
-		require.Equal(t, want, w.Code)
 	}
 }
 
-// A client that leaves while the authorizer runs ends neither that nor what
-// comes after it.
-func TestAClientThatLeavesEndsNothing(t *testing.T) {
+// If a client disconnects while the authorizer runs, the authorizer and the route's function still run to their end.
+func TestClientDisconnects_FunctionsRunOn(t *testing.T) {
 	t.Parallel()
-	ctx, leave := context.WithCancel(context.Background())
-	i := &leaving{leave: leave}
+	ctx, disconnect := context.WithCancel(context.Background())
+	i := &disconnectingInvoker{disconnect: disconnect}
 	h := httpapi.New(guarded, guards, i)
 	r := httptest.NewRequestWithContext(ctx, "POST", "/promises/id:1/resolve", strings.NewReader("{}"))
 	r.Header.Set("Authorization", "a")
@@ -385,13 +294,13 @@ func TestAClientThatLeavesEndsNothing(t *testing.T) {
 	require.Equal(t, []string{"authorize", "resolve"}, i.ran)
 }
 
-type leaving struct {
-	leave func()
-	ran   []string
+type disconnectingInvoker struct {
+	disconnect func()
+	ran        []string
 }
 
-func (l *leaving) Invoke(ctx context.Context, function string, _ lambda.Request) (lambda.Result, error) {
-	l.leave()
+func (l *disconnectingInvoker) Invoke(ctx context.Context, function string, _ lambda.Request) (lambda.Result, error) {
+	l.disconnect()
 	if ctx.Err() != nil {
 		return lambda.Result{}, ctx.Err()
 	}
@@ -399,8 +308,8 @@ func (l *leaving) Invoke(ctx context.Context, function string, _ lambda.Request)
 	return lambda.Result{Payload: []byte(`{"isAuthorized":true,"statusCode":204}`)}, nil
 }
 
-// Requests that no route has cost nothing, with or without a credential: a
-// callback's URL, opened in a browser or by a preview, settles nothing.
+// A request without a route invokes no function, even with a credential. So opening a callback URL in a browser or a link preview
+// settles nothing.
 func TestNoRouteNoAuthorizer(t *testing.T) {
 	t.Parallel()
 	called := 0
@@ -422,34 +331,44 @@ func TestNoRouteNoAuthorizer(t *testing.T) {
 		"POST /api/tenants/demo/callbacks/id:1/resolve/?token=a",
 		"GET /api/tenants/demo",
 	} {
-		method, target, _ := strings.Cut(request, " ")
-		r := httptest.NewRequest(method, target, nil)
-		r.Header.Set("Authorization", "Bearer a")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		require.Equal(t, http.StatusNotFound, w.Code, request)
-		require.Equal(t, `{"message":"Not Found"}`, w.Body.String())
+		t.Run(request, func(t *testing.T) {
+			method, target, _ := strings.Cut(request, " ")
+			r := httptest.NewRequest(method, target, nil)
+			r.Header.Set("Authorization", "Bearer a")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			require.Equal(t, http.StatusNotFound, w.Code)
+			require.Equal(t, `{"message":"Not Found"}`, w.Body.String())
+			require.Zero(t, called)
+		})
 	}
-	require.Zero(t, called)
 }
 
 func TestWrongTables(t *testing.T) {
 	t.Parallel()
 	route := []routes.Route{{Method: "GET", Path: "/", Function: "f", Authorizer: "a"}}
-	good := routes.Authorizer{Name: "a", Function: "authorize", IdentitySource: "$request.header.X"}
-	require.NotPanics(t, func() { httpapi.New(route, []routes.Authorizer{good}, nil) })
-	require.PanicsWithValue(t, "httpapi: GET / names an unknown authorizer: a", func() { httpapi.New(route, nil, nil) })
-	require.PanicsWithValue(t, "httpapi: two authorizers are named a", func() {
-		httpapi.New(route, []routes.Authorizer{good, good}, nil)
+	valid := routes.Authorizer{Name: "a", Function: "authorize", IdentitySource: "$request.header.X"}
+	t.Run("a valid table", func(t *testing.T) {
+		require.NotPanics(t, func() { httpapi.New(route, []routes.Authorizer{valid}, nil) })
+	})
+	t.Run("an unknown authorizer", func(t *testing.T) {
+		require.PanicsWithValue(t, "httpapi: GET / names an unknown authorizer: a", func() { httpapi.New(route, nil, nil) })
+	})
+	t.Run("two authorizers with one name", func(t *testing.T) {
+		require.PanicsWithValue(t, "httpapi: two authorizers are named a", func() {
+			httpapi.New(route, []routes.Authorizer{valid, valid}, nil)
+		})
 	})
 	for _, source := range []string{
 		"", "Authorization", "request.header.X", "$request.header.", "$request.querystring.", "$request.path.x",
 		"$Request.header.X", "$context.routeKey", "method.request.header.X",
 	} {
-		bad := good
-		bad.IdentitySource = source
-		require.PanicsWithValue(t, fmt.Sprintf("httpapi: authorizer a: unknown identity source %q", source), func() {
-			httpapi.New(route, []routes.Authorizer{bad}, nil)
+		t.Run(fmt.Sprintf("identity source %q", source), func(t *testing.T) {
+			invalid := valid
+			invalid.IdentitySource = source
+			require.PanicsWithValue(t, fmt.Sprintf("httpapi: authorizer a: unknown identity source %q", source), func() {
+				httpapi.New(route, []routes.Authorizer{invalid}, nil)
+			})
 		})
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// The rules in this file are those of
+// This file follows the rules of
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html
-// It does not say how a preflight request from another origin is answered, and
-// what API Gateway's own errors carry. Here the first is 204 without a header,
-// and the second have none; a browser shows the page neither.
+// They do not define the response to a preflight request from another origin, nor the
+// CORS headers of API Gateway's own errors. Here the first is a 204 without CORS headers,
+// and the errors have none. In both cases a browser hides the response from the page.
 
-// preflight answers a browser that asks whether a page may call the API, for any
-// path. It reports false for every other request, and without CORSOrigins.
+// preflight answers a browser's preflight request, for any path. It reports false for
+// every other request, and always if CORSOrigins is nil.
 func (h *Handler) preflight(r *http.Request) (response, bool) {
 	if h.CORSOrigins == nil || r.Method != http.MethodOptions ||
 		r.Header.Get("Origin") == "" || r.Header.Get("Access-Control-Request-Method") == "" {
@@ -31,9 +31,9 @@ func (h *Handler) preflight(r *http.Request) (response, bool) {
 	return out, true
 }
 
-// allowOrigin adds the header that lets the page read a function's response, and
-// reports whether it did. Those that the function gave itself are dropped. It
-// changes nothing without CORSOrigins.
+// allowOrigin adds the header that lets the page read the response, and reports whether
+// it did. It drops CORS headers that the function set. If CORSOrigins is nil, it changes
+// nothing.
 func (h *Handler) allowOrigin(r *http.Request, out response) bool {
 	if h.CORSOrigins == nil {
 		return false

@@ -16,7 +16,7 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// event is what a function behind an HTTP API gets, payload format 2.0.
+// An event is the input of a function behind an HTTP API, payload format 2.0.
 type event struct {
 	Version string `json:"version"`
 	request
@@ -24,7 +24,7 @@ type event struct {
 	IsBase64Encoded bool   `json:"isBase64Encoded"`
 }
 
-// authorizerEvent is what a Lambda authorizer gets, payload format 2.0:
+// An authorizerEvent is the input of a Lambda authorizer, payload format 2.0:
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 type authorizerEvent struct {
 	Version        string   `json:"version"`
@@ -34,10 +34,10 @@ type authorizerEvent struct {
 	request
 }
 
-// request is what the two have in common: all of a request but its body. What a
-// request does not have is absent, as in events recorded on AWS; so are
-// requestContext.authentication, which is there with mutual TLS only, and
-// stageVariables.
+// A request holds the fields that both events share, which is everything except the
+// body. Fields without a value are omitted, as in events recorded on AWS. Also omitted
+// are stageVariables and requestContext.authentication, which AWS adds only with
+// mutual TLS.
 type request struct {
 	RouteKey              string            `json:"routeKey"`
 	RawPath               string            `json:"rawPath"`
@@ -63,8 +63,8 @@ type requestContext struct {
 	TimeEpoch    int64              `json:"timeEpoch"`
 }
 
-// authorizerContext is what a Lambda authorizer says about the caller: an
-// object, or null where it says nothing.
+// An authorizerContext holds a Lambda authorizer's context object, or null if the
+// authorizer returned none.
 type authorizerContext struct {
 	Lambda json.RawMessage `json:"lambda"`
 }
@@ -82,7 +82,7 @@ const (
 	stage = "$default"
 )
 
-// newRequest reads everything but the body, which need not have arrived.
+// newRequest converts everything except the body, which may not have arrived yet.
 func newRequest(r *http.Request, path string, route routes.Route, variables map[string]string, requestID string, now time.Time) request {
 	routeKey := route.Method + " " + route.Path
 	sourceIP, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -117,8 +117,8 @@ func newRequest(r *http.Request, path string, route routes.Route, variables map[
 	}
 }
 
-// authorizerEvent asks about the request, with the identity that was found in
-// it. The ARN names the path that was asked for, not the route's.
+// authorizerEvent returns the authorizer's input for this request and identity. The ARN
+// contains the requested path and not the route's pattern.
 func (q request) authorizerEvent(identity string) authorizerEvent {
 	arn := "arn:aws:execute-api:" + lambda.Region + ":" + lambda.AccountID + ":" + apiID
 	return authorizerEvent{
@@ -130,7 +130,7 @@ func (q request) authorizerEvent(identity string) authorizerEvent {
 	}
 }
 
-// event is the request with its body, for the route's function.
+// event returns the route function's input, which is the request with its body.
 func (q request) event(contentType string, body []byte) event {
 	q.Headers["content-length"] = strconv.Itoa(len(body))
 	e := event{Version: "2.0", request: q}
@@ -145,8 +145,9 @@ func (q request) event(contentType string, body []byte) event {
 	return e
 }
 
-// isText says which bodies an HTTP API hands over as they are. AWS documents
-// no list; this is the one that was measured. Form data is not in it.
+// isText reports whether an HTTP API puts a body of this type into the event as text,
+// without base64. AWS documents no list, so this one was measured. It excludes form
+// data.
 func isText(contentType string) bool {
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
@@ -157,13 +158,13 @@ func isText(contentType string) bool {
 	return strings.HasPrefix(mediaType, "text/")
 }
 
-// notHeaders are hop by hop, or have a field of their own in the event.
-var notHeaders = []string{"Connection", "Cookie", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+// omittedHeaders lists hop-by-hop headers and headers with a separate event field.
+var omittedHeaders = []string{"Connection", "Cookie", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 func headers(r *http.Request, sourceIP string) map[string]string {
 	h := make(map[string]string, len(r.Header)+6)
 	for name, values := range r.Header {
-		if !slices.Contains(notHeaders, name) {
+		if !slices.Contains(omittedHeaders, name) {
 			h[strings.ToLower(name)] = strings.Join(values, ",")
 		}
 	}
@@ -198,7 +199,7 @@ func cookies(h http.Header) []string {
 	return list
 }
 
-// query decodes a query string; the values of one name are joined by commas.
+// query decodes a query string. It joins the values of a repeated name with commas.
 func query(raw string) map[string]string {
 	var q map[string]string
 	for pair := range strings.SplitSeq(raw, "&") {
@@ -218,7 +219,7 @@ func query(raw string) map[string]string {
 	return q
 }
 
-// unescapeQuery leaves what is no valid escape as it is.
+// unescapeQuery decodes percent escapes. If one is invalid, it returns s unchanged.
 func unescapeQuery(s string) string {
 	if decoded, err := url.QueryUnescape(s); err == nil {
 		return decoded

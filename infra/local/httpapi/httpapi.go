@@ -1,7 +1,7 @@
-// Package httpapi answers HTTP requests as an API Gateway HTTP API with Lambda
-// authorizers and Lambda proxy integrations, payload format 2.0, does: a route
-// chooses a function, its authorizer says who calls, the request becomes the
-// function's event, its result becomes the response.
+// Package httpapi answers HTTP requests like an API Gateway HTTP API with Lambda
+// authorizers and Lambda proxy integrations, payload format 2.0. The route selects
+// a function and an authorizer, which identifies the caller. The request becomes
+// the function's event, and the function's result becomes the response.
 package httpapi
 
 import (
@@ -21,63 +21,68 @@ import (
 )
 
 const (
-	// MaxRequests bounds the requests of one route that run at once. AWS bounds the
-	// requests of a route in a second.
+	// MaxRequests bounds the requests of one route that run at once. AWS instead
+	// bounds a route's requests per second.
 	MaxRequests = 200
-	// MaxHead is the size of the largest head that an HTTP API accepts, in bytes:
+	// MaxHead is the maximum size of a request's head, in bytes:
 	// "Total combined size of request line and header values",
 	// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 	MaxHead = 10240
-	// MaxBody is what an HTTP API accepts, in bytes. The event made of it must
-	// also be within lambda.MaxPayload.
+	// MaxBody is the maximum size of a request's body, in bytes. The event that
+	// contains the body must also fit into lambda.MaxPayload.
 	MaxBody = 10 << 20
-	// Timeout is how long an HTTP API waits for a function.
+	// Timeout bounds the wait for a route's function.
 	Timeout = 30 * time.Second
-	// AuthorizerTimeout is how long it waits for an authorizer's:
+	// AuthorizerTimeout bounds the wait for an authorizer's function:
 	// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 	AuthorizerTimeout = 10 * time.Second
 )
 
-// Invoker invokes functions; *lambda.Service is one.
+// An Invoker invokes functions. *lambda.Service implements it.
 type Invoker interface {
 	Invoke(ctx context.Context, function string, req lambda.Request) (lambda.Result, error)
 }
 
-// Handler is an HTTP API of the given routes. It answers itself, in this order:
-// 413 where the head of the request is larger than MaxHead; 204 to a preflight
-// request, if there are CORSOrigins; 404 where no route has the request's method
-// and path; 429 where MaxRequests of its route are running already; 401 where
-// the identity source of the route's authorizer is missing or empty, 403 where
-// the authorizer says no, and 500 where it fails, does not answer in time, cannot
-// be started or returns what is no answer; 413 where the body is too large; 503
-// where the route's function does not answer in time or cannot be started now,
-// and 500 where it fails or returns what is no response.
+// A Handler is an HTTP API. It makes these checks, in this order, and answers a
+// failed one itself:
 //
-// Neither function is told of a client that leaves: both run to their end, as
-// on AWS. The handler reads a body after the authorizer has let the request in.
-// While it does, the request does not count as running: a client that sends slowly
-// takes no place from others.
+//   - 413 if the head of the request is larger than MaxHead;
+//   - 204 to a preflight request, if CORSOrigins is set;
+//   - 404 if no route has the request's method and path;
+//   - 429 if MaxRequests of the route are already running;
+//   - 401 if the identity source of the route's authorizer is missing or empty;
+//   - 403 if the authorizer denies the request;
+//   - 500 if the authorizer fails, times out, cannot be started or returns an
+//     invalid response;
+//   - 413 if the body is too large;
+//   - 503 if the route's function times out or cannot be started now;
+//   - 500 if the function fails or returns an invalid response.
+//
+// If the client disconnects, the authorizer and the function still run to their
+// end, as on AWS. The handler reads the body after the authorizer has allowed the
+// request. During that time the request does not count towards MaxRequests, so slow
+// senders do not block other clients.
 type Handler struct {
 	Invoker Invoker
-	// Timeout and AuthorizerTimeout are the API's own, apart from the
-	// functions'; New sets the constants of these names.
+	// Timeout and AuthorizerTimeout are the API's own timeouts, in addition to the
+	// functions' timeouts. New sets both to the constants of these names.
 	Timeout           time.Duration
 	AuthorizerTimeout time.Duration
-	// CORSOrigins are the web origins whose pages may call the API, such as
+	// CORSOrigins lists the web origins whose pages may call the API, such as
 	// https://app.example.com. If it is nil, the API answers no preflight requests.
 	CORSOrigins []string
-	// Now is the clock of the events and of the authorizers' caches; New sets
+	// Now is the clock for events and for the authorizers' caches. New sets it to
 	// time.Now.
 	Now         func() time.Time
-	running     map[routes.Route]chan struct{} // a token for each request of the route
+	running     map[routes.Route]chan struct{} // one token for each running request of the route
 	routes      router
 	authorizers map[string]*authorizer
 }
 
-// New makes the HTTP API. A route whose Authorizer is empty is open. New panics
-// where the tables are wrong, so that no mistake in them opens a route: a route
-// names an authorizer that is not there, two authorizers have one name, or an
-// identity source is neither a header nor a query parameter.
+// New returns an HTTP API with the given routes. A route with an empty Authorizer
+// needs no credential. New panics if a route names an unknown authorizer, if two
+// authorizers have the same name, or if an identity source is neither a header nor a
+// query parameter. So no mistake in the tables can leave a route unprotected.
 func New(table []routes.Route, authorizers []routes.Authorizer, i Invoker) *Handler {
 	h := &Handler{
 		Invoker:           i,
@@ -112,13 +117,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.answer(r, requestID).write(w, requestID)
 }
 
-// enter takes one of the route's places. It reports false if all are taken; else
-// leave gives the place back.
-func (h *Handler) enter(route routes.Route) (leave func(), ok bool) {
-	places := h.running[route]
+// acquireSlot takes one of the route's MaxRequests slots, which release returns. It
+// reports false if all slots are taken.
+func (h *Handler) acquireSlot(route routes.Route) (release func(), ok bool) {
+	slots := h.running[route]
 	select {
-	case places <- struct{}{}:
-		return func() { <-places }, true
+	case slots <- struct{}{}:
+		return func() { <-slots }, true
 	default:
 		return nil, false
 	}
@@ -131,51 +136,51 @@ func (h *Handler) answer(r *http.Request, requestID string) response {
 	path := path(r.URL)
 	route, variables, ok := h.routes.match(r.Method, path)
 	if !ok {
-		return message(http.StatusNotFound)
+		return gatewayResponse(http.StatusNotFound)
 	}
 	q := newRequest(r, path, route, variables, requestID, h.Now())
 	if a := h.authorizers[route.Authorizer]; a != nil {
-		leave, ok := h.enter(route)
+		release, ok := h.acquireSlot(route)
 		if !ok {
-			return message(http.StatusTooManyRequests)
+			return gatewayResponse(http.StatusTooManyRequests)
 		}
-		about, status := h.authorize(r.Context(), a, q)
-		leave()
+		callerContext, status := h.authorize(r.Context(), a, q)
+		release()
 		if status != 0 {
-			return message(status)
+			return gatewayResponse(status)
 		}
-		q.RequestContext.Authorizer = &authorizerContext{Lambda: about}
+		q.RequestContext.Authorizer = &authorizerContext{Lambda: callerContext}
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
-		return message(http.StatusBadRequest)
+		return gatewayResponse(http.StatusBadRequest)
 	}
 	if len(body) > MaxBody {
-		return message(http.StatusRequestEntityTooLarge)
+		return gatewayResponse(http.StatusRequestEntityTooLarge)
 	}
 	payload, err := encode(q.event(r.Header.Get("Content-Type"), body))
 	if err != nil {
-		return message(http.StatusInternalServerError)
+		return gatewayResponse(http.StatusInternalServerError)
 	}
 	if len(payload) > lambda.MaxPayload {
-		return message(http.StatusRequestEntityTooLarge)
+		return gatewayResponse(http.StatusRequestEntityTooLarge)
 	}
 
-	leave, ok := h.enter(route)
+	release, ok := h.acquireSlot(route)
 	if !ok {
-		return message(http.StatusTooManyRequests)
+		return gatewayResponse(http.StatusTooManyRequests)
 	}
-	defer leave()
+	defer release()
 	out, failed := h.invoke(r.Context(), route, q, payload)
 	if failed != 0 {
-		return message(failed)
+		return gatewayResponse(failed)
 	}
 	h.allowOrigin(r, out)
 	return out
 }
 
-// invoke runs the route's function. status is that of the API's own answer if
-// the function gave none, and 0 otherwise.
+// invoke runs the route's function. If the function gives no response, status is that
+// of the gateway's own response. Otherwise it is 0.
 func (h *Handler) invoke(ctx context.Context, route routes.Route, q request, payload []byte) (out response, status int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.Timeout)
 	defer cancel()
@@ -200,8 +205,8 @@ func (h *Handler) invoke(ctx context.Context, route routes.Route, q request, pay
 	return out, 0
 }
 
-// encode is json.Marshal without the escapes for HTML, which would make an
-// event larger than it is on AWS.
+// encode is json.Marshal without HTML escapes, which would make events larger than on
+// AWS.
 func encode(e any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -210,21 +215,21 @@ func encode(e any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), err
 }
 
-// newRequestID is an id of the form that API Gateway's have: JKJaXmPLvHcESHA=.
+// newRequestID returns an id in the form of API Gateway's, such as JKJaXmPLvHcESHA=.
 func newRequestID() string {
 	b := make([]byte, 11)
 	rand.Read(b) //nolint:errcheck // never fails
 	return base64.URLEncoding.EncodeToString(b)
 }
 
-// headSize is the size of the request line and the header lines, each with its
-// line end, in the form that clients give them: one space after a header's colon.
-// AWS documents the sum and not how it is formed; it may count less, so that a
-// request within this limit is within its own.
+// headSize returns the size of the request line and the header lines, line ends
+// included, with one space after each header's colon, as clients write them. AWS
+// documents the limit but not the formula. Its formula may count fewer bytes, so a
+// request within this limit is also within that of AWS.
 func headSize(r *http.Request) int {
 	size := len(r.Method) + len(" ") + len(r.RequestURI) + len(" ") + len(r.Proto) + len("\r\n")
 	add := func(name, value string) { size += len(name) + len(": ") + len(value) + len("\r\n") }
-	add("Host", r.Host) // net/http takes this header and the next two out of the others
+	add("Host", r.Host) // net/http removes this header and the next two from r.Header
 	for _, coding := range r.TransferEncoding {
 		add("Transfer-Encoding", coding)
 	}
@@ -239,9 +244,9 @@ func headSize(r *http.Request) int {
 	return size
 }
 
-// headTooLarge is what callers of API Gateway report for such a request
-// (github.com/SalesforceCommerceCloud/pwa-kit/issues/2160). They do not say
-// whether theirs is an HTTP API, so status and text are likely, not certain.
+// headTooLarge follows a report by callers of API Gateway
+// (github.com/SalesforceCommerceCloud/pwa-kit/issues/2160). The report does not say
+// whether they call an HTTP API, so status and text are likely but not certain.
 var headTooLarge = response{
 	status:  http.StatusRequestEntityTooLarge,
 	headers: map[string]string{"Content-Type": "text/plain"},

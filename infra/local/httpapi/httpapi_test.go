@@ -19,25 +19,9 @@ import (
 
 	"github.com/flovyn/promises/infra/local/httpapi"
 	"github.com/flovyn/promises/infra/local/lambda"
-	"github.com/flovyn/promises/shared/routes"
 )
 
-var table = []routes.Route{
-	{Method: "POST", Path: "/api/tenants/{slug}/promises", Function: "create"},
-	{Method: "GET", Path: "/api/tenants/{slug}/promises", Function: "list"},
-	{Method: "GET", Path: "/api/tenants/{slug}/promises/{identifier}", Function: "get"},
-	{Method: "POST", Path: "/api/tenants/{slug}/promises/{identifier}/resolve", Function: "resolve"},
-	{Method: "POST", Path: "/api/tenants/{slug}/promises/{action}", Function: "any-action"},
-	{Method: "POST", Path: "/api/tenants/{slug}/promises/batch-resolve", Function: "batch"},
-}
-
-type invoker func(function string, req lambda.Request) (lambda.Result, error)
-
-func (i invoker) Invoke(_ context.Context, function string, req lambda.Request) (lambda.Result, error) {
-	return i(function, req)
-}
-
-// fake keeps what the function was called with, and returns what it is told to.
+// A fake is a function that records its input and returns a fixed result.
 type fake struct {
 	function string
 	req      lambda.Request
@@ -53,26 +37,6 @@ func (f *fake) start(t *testing.T) *httptest.Server {
 	})))
 	t.Cleanup(s.Close)
 	return s
-}
-
-// raw sends the bytes as they are and returns the answer.
-func raw(t *testing.T, s *httptest.Server, request string) *http.Response {
-	t.Helper()
-	conn, err := net.Dial("tcp", s.Listener.Addr().String())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	_, err = io.WriteString(conn, strings.ReplaceAll(request, "\n", "\r\n"))
-	require.NoError(t, err)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	return resp
-}
-
-func body(t *testing.T, resp *http.Response) string {
-	t.Helper()
-	b, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return string(b)
 }
 
 func TestEvent(t *testing.T) {
@@ -180,41 +144,43 @@ func TestEventOfABareRequest(t *testing.T) {
 
 func TestBodies(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		contentType, body string
 		text              bool
 	}{
-		{"application/json", `{"a":1}`, true},
-		{"Application/JSON; charset=utf-8", `{"a":1}`, true},
-		{"text/plain", "é\x00\r\n\t", true},
-		{"application/xml", "<a/>", true},
-		{"application/javascript", "1", true},
-		{"application/json", "{\"a\":\"\xff\xfe\"}", false},
-		{"text/plain", "\xc3", false},
-		{"", `{"a":1}`, false},
-		{"application/x-www-form-urlencoded", "a=b", false},
-		{"application/octet-stream", "abc", false},
-		{"multipart/form-data; boundary=x", "--x--", false},
+		"JSON is text":                     {"application/json", `{"a":1}`, true},
+		"the type's case does not matter":  {"Application/JSON; charset=utf-8", `{"a":1}`, true},
+		"plain text is text":               {"text/plain", "é\x00\r\n\t", true},
+		"XML is text":                      {"application/xml", "<a/>", true},
+		"JavaScript is text":               {"application/javascript", "1", true},
+		"JSON that is not UTF-8 is base64": {"application/json", "{\"a\":\"\xff\xfe\"}", false},
+		"text that is not UTF-8 is base64": {"text/plain", "\xc3", false},
+		"without a type it is base64":      {"", `{"a":1}`, false},
+		"form data is base64":              {"application/x-www-form-urlencoded", "a=b", false},
+		"bytes are base64":                 {"application/octet-stream", "abc", false},
+		"multipart data is base64":         {"multipart/form-data; boundary=x", "--x--", false},
 	} {
-		f := &fake{}
-		s := f.start(t)
-		req, err := http.NewRequest("POST", s.URL+"/api/tenants/demo/promises", strings.NewReader(c.body))
-		require.NoError(t, err)
-		if c.contentType != "" {
-			req.Header.Set("Content-Type", c.contentType)
-		}
-		_, err = http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		var e events.APIGatewayV2HTTPRequest
-		require.NoError(t, json.Unmarshal(f.req.Payload, &e))
-		require.Equal(t, !c.text, e.IsBase64Encoded, c.contentType)
-		got := e.Body
-		if e.IsBase64Encoded {
-			decoded, err := base64.StdEncoding.DecodeString(got)
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			s := f.start(t)
+			req, err := http.NewRequest("POST", s.URL+"/api/tenants/demo/promises", strings.NewReader(c.body))
 			require.NoError(t, err)
-			got = string(decoded)
-		}
-		require.Equal(t, c.body, got)
+			if c.contentType != "" {
+				req.Header.Set("Content-Type", c.contentType)
+			}
+			_, err = http.DefaultClient.Do(req)
+			require.NoError(t, err)
+			var e events.APIGatewayV2HTTPRequest
+			require.NoError(t, json.Unmarshal(f.req.Payload, &e))
+			require.Equal(t, !c.text, e.IsBase64Encoded)
+			got := e.Body
+			if e.IsBase64Encoded {
+				decoded, err := base64.StdEncoding.DecodeString(got)
+				require.NoError(t, err)
+				got = string(decoded)
+			}
+			require.Equal(t, c.body, got)
+		})
 	}
 }
 
@@ -257,23 +223,26 @@ func TestRoutes(t *testing.T) {
 		"GET http://elsewhere/api/tenants/demo/promises/id:1":       "get",
 		"POST /api/tenants/demo/promises/key:%E2%82%AC/resolve?a=b": "resolve",
 	} {
-		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
-		resp := raw(t, f.start(t), request+" HTTP/1.1\nHost: x\nContent-Length: 0\n\n")
-		require.Equal(t, want, f.function, request)
-		if want != "" {
-			require.Equal(t, 204, resp.StatusCode)
-			continue
-		}
-		require.Equal(t, 404, resp.StatusCode, request)
-		require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
-		require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
-		if !strings.HasPrefix(request, "HEAD") {
-			require.Equal(t, `{"message":"Not Found"}`, body(t, resp))
-		}
+		t.Run(request, func(t *testing.T) {
+			f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
+			resp := raw(t, f.start(t), request+" HTTP/1.1\nHost: x\nContent-Length: 0\n\n")
+			require.Equal(t, want, f.function)
+			if want != "" {
+				require.Equal(t, 204, resp.StatusCode)
+				return
+			}
+			require.Equal(t, 404, resp.StatusCode)
+			require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+			require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+			if !strings.HasPrefix(request, "HEAD") {
+				require.Equal(t, `{"message":"Not Found"}`, body(t, resp))
+			}
+		})
 	}
 }
 
-// An HTTP API decodes the path once and cuts it off at a decoded "?". The event has that path, the query string as it was sent.
+// An HTTP API decodes the path once and cuts it off at a decoded "?". The event contains the decoded path and the query string
+// as it was sent.
 func TestPaths(t *testing.T) {
 	t.Parallel()
 	const promises = "/api/tenants/demo/promises/"
@@ -295,25 +264,29 @@ func TestPaths(t *testing.T) {
 		"key:%ED%A0%80%C3":     {"key:\ufffd\ufffd\ufffd\ufffd", ""},
 		"key:%3A%7E%2d":        {"key::~-", ""},
 	} {
-		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
-		resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
-		require.Equal(t, 204, resp.StatusCode, sent)
-		var e events.APIGatewayV2HTTPRequest
-		require.NoError(t, json.Unmarshal(f.req.Payload, &e), sent)
-		require.Equal(t, map[string]string{"slug": "demo", "identifier": want.identifier}, e.PathParameters, sent)
-		require.Equal(t, promises+want.identifier, e.RawPath, sent)
-		require.Equal(t, promises+want.identifier, e.RequestContext.HTTP.Path, sent)
-		require.Equal(t, want.query, e.RawQueryString, sent)
+		t.Run(sent, func(t *testing.T) {
+			f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":204}`)}}
+			resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
+			require.Equal(t, 204, resp.StatusCode)
+			var e events.APIGatewayV2HTTPRequest
+			require.NoError(t, json.Unmarshal(f.req.Payload, &e))
+			require.Equal(t, map[string]string{"slug": "demo", "identifier": want.identifier}, e.PathParameters)
+			require.Equal(t, promises+want.identifier, e.RawPath)
+			require.Equal(t, promises+want.identifier, e.RequestContext.HTTP.Path)
+			require.Equal(t, want.query, e.RawQueryString)
+		})
 	}
 	for _, sent := range []string{"key:%zz", "key:%", "key:%4", "key:a%2"} {
-		f := &fake{}
-		resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
-		require.Equal(t, 400, resp.StatusCode, sent)
-		require.Empty(t, f.function, sent)
+		t.Run("invalid escape "+sent, func(t *testing.T) {
+			f := &fake{}
+			resp := raw(t, f.start(t), "GET "+promises+sent+" HTTP/1.1\nHost: x\n\n")
+			require.Equal(t, 400, resp.StatusCode)
+			require.Empty(t, f.function)
+		})
 	}
 }
 
-// The request line and the header lines may have 10,240 bytes, whatever they consist of.
+// The request line and the header lines together may have 10,240 bytes.
 func TestHeadSize(t *testing.T) {
 	t.Parallel()
 	const line, host = "GET /api/tenants/demo/promises/id:1?x=%s HTTP/1.1\r\n", "Host: x\r\n"
@@ -325,26 +298,33 @@ func TestHeadSize(t *testing.T) {
 		"with a cookie":          "Cookie: a=b; c=d\r\nCookie: e=%s\r\n",
 		"with a body":            "Content-Length: 2\r\nX-A: %s\r\n",
 		"with a body in chunks":  "Transfer-Encoding: chunked\r\nX-A: %s\r\n",
-		"on a connection's last": "Connection: close\r\nX-A: %s\r\n",
+		"with Connection: close": "Connection: close\r\nX-A: %s\r\n",
 	} {
+		t.Run(name, func(t *testing.T) {
+			for over := range 2 {
+				head := fmt.Sprintf(line, "") + host + fmt.Sprintf(more, "")
+				fill := strings.Repeat("y", httpapi.MaxHead-len(head)+over)
+				head = fmt.Sprintf(line, "") + host + fmt.Sprintf(more, fill)
+				require.Len(t, head, httpapi.MaxHead+over)
+				body := map[string]string{"with a body": "{}", "with a body in chunks": "0\r\n\r\n"}[name]
+				requireHead(t, s, head+"\r\n"+body, over > 0)
+			}
+		})
+	}
+	t.Run("a long query string", func(t *testing.T) {
+		head := fmt.Sprintf(line, "") + host
 		for over := range 2 {
-			head := fmt.Sprintf(line, "") + host + fmt.Sprintf(more, "")
-			fill := strings.Repeat("y", httpapi.MaxHead-len(head)+over)
-			head = fmt.Sprintf(line, "") + host + fmt.Sprintf(more, fill)
-			require.Len(t, head, httpapi.MaxHead+over)
-			body := map[string]string{"with a body": "{}", "with a body in chunks": "0\r\n\r\n"}[name]
-			requireHead(t, s, head+"\r\n"+body, over > 0, name)
+			long := strings.Replace(head, "?x=", "?x="+strings.Repeat("y", httpapi.MaxHead-len(head)+over), 1)
+			requireHead(t, s, long+"\r\n", over > 0)
 		}
-	}
-	head := fmt.Sprintf(line, "") + host
-	for over := range 2 {
-		long := strings.Replace(head, "?x=", "?x="+strings.Repeat("y", httpapi.MaxHead-len(head)+over), 1)
-		requireHead(t, s, long+"\r\n", over > 0, "a long query string")
-	}
-	requireHead(t, s, fmt.Sprintf(line, "")+host+"X-A: "+strings.Repeat("y", 900_000)+"\r\n\r\n", true, "much too long")
+	})
+	t.Run("900,000 bytes", func(t *testing.T) {
+		requireHead(t, s, fmt.Sprintf(line, "")+host+"X-A: "+strings.Repeat("y", 900_000)+"\r\n\r\n", true)
+	})
 }
 
-func requireHead(t *testing.T, s *httptest.Server, request string, refused bool, name string) {
+// requireHead sends the request and checks whether its head is accepted or refused.
+func requireHead(t *testing.T, s *httptest.Server, request string, refused bool) {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	require.NoError(t, err)
@@ -354,10 +334,10 @@ func requireHead(t *testing.T, s *httptest.Server, request string, refused bool,
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
 	if !refused {
-		require.Equal(t, 204, resp.StatusCode, name)
+		require.Equal(t, 204, resp.StatusCode)
 		return
 	}
-	require.Equal(t, 413, resp.StatusCode, name)
+	require.Equal(t, 413, resp.StatusCode)
 	require.Equal(t, "text/plain", resp.Header.Get("Content-Type"))
 	require.Equal(t, "HTTP header is larger than 10240 bytes.", body(t, resp))
 	require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
@@ -367,39 +347,41 @@ func TestResponses(t *testing.T) {
 	t.Parallel()
 	const json500 = `{"message":"Internal Server Error"}`
 	const text = "text/plain;charset=UTF-8"
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		payload     string
 		status      int
 		contentType string
 		body        string
 	}{
-		{`{"statusCode":201,"headers":{"content-type":"application/problem+json"},"body":"{}"}`, 201, "application/problem+json", "{}"},
-		{`{"statusCode":200,"body":"hi"}`, 200, text, "hi"},
-		{`{"statusCode":"200","body":"hi"}`, 200, text, "hi"},
-		{`{"statusCode":200,"body":"AP8=","isBase64Encoded":true}`, 200, text, "\x00\xff"},
-		{`{"statusCode":204}`, 204, text, ""},
-		{`{"statusCode":200}`, 200, text, ""},
-		{`{"statusCode":200,"body":null,"headers":null,"cookies":null}`, 200, text, ""},
-		{`{"promiseId":"x"}`, 200, "application/json", `{"promiseId":"x"}`},
-		{`[1, 2]`, 200, "application/json", `[1, 2]`},
-		{`"text"`, 200, "application/json", `text`},
-		{`null`, 200, "application/json", `null`},
-		{`no json`, 200, "application/json", `no json`},
-		{`{"statusCode":"abc"}`, 500, "application/json", json500},
-		{`{"statusCode":99}`, 500, "application/json", json500},
-		{`{"statusCode":1000}`, 500, "application/json", json500},
-		{`{"statusCode":null}`, 500, "application/json", json500},
-		{`{"statusCode":200,"body":{}}`, 500, "application/json", json500},
-		{`{"statusCode":200,"body":"%","isBase64Encoded":true}`, 500, "application/json", json500},
-		{`{"statusCode":200,"headers":{"a":["b"]}}`, 500, "application/json", json500},
+		"a complete response":            {`{"statusCode":201,"headers":{"content-type":"application/problem+json"},"body":"{}"}`, 201, "application/problem+json", "{}"},
+		"a body alone has the type text": {`{"statusCode":200,"body":"hi"}`, 200, text, "hi"},
+		"the status may be a string":     {`{"statusCode":"200","body":"hi"}`, 200, text, "hi"},
+		"a base64 body is decoded":       {`{"statusCode":200,"body":"AP8=","isBase64Encoded":true}`, 200, text, "\x00\xff"},
+		"a status alone":                 {`{"statusCode":204}`, 204, text, ""},
+		"a status with a body has the type text even if that is empty": {`{"statusCode":200}`, 200, text, ""},
+		"null fields are absent":                       {`{"statusCode":200,"body":null,"headers":null,"cookies":null}`, 200, text, ""},
+		"without a status an object is the body":       {`{"promiseId":"x"}`, 200, "application/json", `{"promiseId":"x"}`},
+		"without a status an array is the body":        {`[1, 2]`, 200, "application/json", `[1, 2]`},
+		"without a status a string's text is the body": {`"text"`, 200, "application/json", `text`},
+		"null is the body":                             {`null`, 200, "application/json", `null`},
+		"text that is not JSON is the body":            {`no json`, 200, "application/json", `no json`},
+		"a status that is not a number":                {`{"statusCode":"abc"}`, 500, "application/json", json500},
+		"a status below 200":                           {`{"statusCode":99}`, 500, "application/json", json500},
+		"a status above 599":                           {`{"statusCode":1000}`, 500, "application/json", json500},
+		"a null status":                                {`{"statusCode":null}`, 500, "application/json", json500},
+		"a body that is not a string":                  {`{"statusCode":200,"body":{}}`, 500, "application/json", json500},
+		"a body that is not base64":                    {`{"statusCode":200,"body":"%","isBase64Encoded":true}`, 500, "application/json", json500},
+		"a header that is a list":                      {`{"statusCode":200,"headers":{"a":["b"]}}`, 500, "application/json", json500},
 	} {
-		f := &fake{result: lambda.Result{Payload: []byte(c.payload)}}
-		resp, err := http.Get(f.start(t).URL + "/api/tenants/demo/promises/id:1")
-		require.NoError(t, err)
-		require.Equal(t, c.status, resp.StatusCode, c.payload)
-		require.Equal(t, c.contentType, resp.Header.Get("Content-Type"), c.payload)
-		require.Equal(t, c.body, body(t, resp), c.payload)
-		require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+		t.Run(name, func(t *testing.T) {
+			f := &fake{result: lambda.Result{Payload: []byte(c.payload)}}
+			resp, err := http.Get(f.start(t).URL + "/api/tenants/demo/promises/id:1")
+			require.NoError(t, err)
+			require.Equal(t, c.status, resp.StatusCode)
+			require.Equal(t, c.contentType, resp.Header.Get("Content-Type"))
+			require.Equal(t, c.body, body(t, resp))
+			require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
+		})
 	}
 }
 
@@ -421,21 +403,24 @@ func TestResponseHeaders(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		f      fake
 		status int
 		body   string
 	}{
-		{fake{result: lambda.Result{ErrorType: "errorString", Payload: []byte(`{"statusCode":200}`)}}, 500, `{"message":"Internal Server Error"}`},
-		{fake{result: lambda.Result{ErrorType: "Sandbox.Timedout", TimedOut: true}}, 503, `{"message":"Service Unavailable"}`},
-		{fake{err: context.DeadlineExceeded}, 503, `{"message":"Service Unavailable"}`},
-		{fake{err: lambda.ErrThrottled}, 503, `{"message":"Service Unavailable"}`},
-		{fake{err: lambda.ErrNotFound}, 500, `{"message":"Internal Server Error"}`},
+		"the function returns an error": {fake{result: lambda.Result{ErrorType: "errorString", Payload: []byte(`{"statusCode":200}`)}},
+			500, `{"message":"Internal Server Error"}`},
+		"the function times out":    {fake{result: lambda.Result{ErrorType: "Sandbox.Timedout", TimedOut: true}}, 503, `{"message":"Service Unavailable"}`},
+		"the API's own timeout":     {fake{err: context.DeadlineExceeded}, 503, `{"message":"Service Unavailable"}`},
+		"the function is throttled": {fake{err: lambda.ErrThrottled}, 503, `{"message":"Service Unavailable"}`},
+		"the function is not known": {fake{err: lambda.ErrNotFound}, 500, `{"message":"Internal Server Error"}`},
 	} {
-		resp, err := http.Get(c.f.start(t).URL + "/api/tenants/demo/promises/id:1")
-		require.NoError(t, err)
-		require.Equal(t, c.status, resp.StatusCode)
-		require.Equal(t, c.body, body(t, resp))
+		t.Run(name, func(t *testing.T) {
+			resp, err := http.Get(c.f.start(t).URL + "/api/tenants/demo/promises/id:1")
+			require.NoError(t, err)
+			require.Equal(t, c.status, resp.StatusCode)
+			require.Equal(t, c.body, body(t, resp))
+		})
 	}
 }
 
@@ -451,45 +436,40 @@ func TestTheAPIHasATimeoutOfItsOwn(t *testing.T) {
 	require.Equal(t, 30*time.Second, httpapi.New(table, nil, nil).Timeout)
 }
 
-type waiting struct{}
-
-func (waiting) Invoke(ctx context.Context, _ string, _ lambda.Request) (lambda.Result, error) {
-	<-ctx.Done()
-	return lambda.Result{}, ctx.Err()
-}
-
 func TestSizes(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		size, status int
 	}{
-		{httpapi.MaxBody + 1, 413},
-		{httpapi.MaxBody, 413}, // the event is above Lambda's limit
-		{lambda.MaxPayload, 413},
-		{lambda.MaxPayload - 64<<10, 200},
+		"above the API's limit":                    {httpapi.MaxBody + 1, 413},
+		"at the API's limit, and above Lambda's":   {httpapi.MaxBody, 413},
+		"at Lambda's limit, but the event is more": {lambda.MaxPayload, 413},
+		"below Lambda's limit, event included":     {lambda.MaxPayload - 64<<10, 200},
 	} {
-		f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":200}`)}}
-		// The whole runner reads such a body to its end before it answers.
-		h := httpapi.New(table, nil, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
-			return f.result, nil
-		}))
-		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/api/tenants/demo/promises", strings.NewReader(strings.Repeat("a", c.size)))
-		r.Header.Set("Content-Type", "text/plain")
-		h.ServeHTTP(w, r)
-		require.Equal(t, c.status, w.Code, c.size)
-		if c.status == 413 {
-			require.Equal(t, `{"message":"Request Entity Too Large"}`, w.Body.String())
-		}
+		t.Run(name, func(t *testing.T) {
+			f := &fake{result: lambda.Result{Payload: []byte(`{"statusCode":200}`)}}
+			// The complete runner reads such a body to its end before it answers.
+			h := httpapi.New(table, nil, invoker(func(function string, req lambda.Request) (lambda.Result, error) {
+				return f.result, nil
+			}))
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest("POST", "/api/tenants/demo/promises", strings.NewReader(strings.Repeat("a", c.size)))
+			r.Header.Set("Content-Type", "text/plain")
+			h.ServeHTTP(w, r)
+			require.Equal(t, c.status, w.Code)
+			if c.status == 413 {
+				require.Equal(t, `{"message":"Request Entity Too Large"}`, w.Body.String())
+			}
+		})
 	}
 }
 
 func TestTooManyRequests(t *testing.T) {
 	t.Parallel()
-	entered, leave := make(chan struct{}), make(chan struct{})
+	entered, release := make(chan struct{}), make(chan struct{})
 	s := httptest.NewServer(httpapi.New(table, nil, invoker(func(string, lambda.Request) (lambda.Result, error) {
 		entered <- struct{}{}
-		<-leave
+		<-release
 		return lambda.Result{Payload: []byte(`{}`)}, nil
 	})))
 	t.Cleanup(s.Close)
@@ -513,11 +493,11 @@ func TestTooManyRequests(t *testing.T) {
 	require.NotEmpty(t, resp.Header.Get("Apigw-Requestid"))
 
 	go func() {
-		for range entered { //nolint:revive // whoever comes now is let through
+		for range entered { //nolint:revive // further requests pass at once
 		}
 	}()
 	defer close(entered)
-	close(leave)
+	close(release)
 	for range httpapi.MaxRequests {
 		require.Equal(t, http.StatusOK, <-answers)
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// response is what the client gets.
+// A response is an HTTP response to the client.
 type response struct {
 	status  int
 	headers map[string]string
@@ -18,8 +18,8 @@ type response struct {
 	body    []byte
 }
 
-// message is an answer of the API's own.
-func message(status int) response {
+// gatewayResponse returns a response of the gateway itself, with a message as body.
+func gatewayResponse(status int) response {
 	text := http.StatusText(status)
 	return response{
 		status:  status,
@@ -28,13 +28,13 @@ func message(status int) response {
 	}
 }
 
-// parseResponse reads what a function returned, payload format 2.0. Whatever
-// has no statusCode is itself the body of a 200. An error says what is
-// malformed in one that has.
+// parseResponse parses a function's response, payload format 2.0. A payload without
+// a statusCode becomes the body of a 200 response. If there is a statusCode,
+// parseResponse returns an error for a malformed response.
 func parseResponse(payload []byte) (response, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &fields); err != nil || fields["statusCode"] == nil {
-		return inferred(payload), nil
+		return inferResponse(payload), nil
 	}
 	var out struct {
 		StatusCode json.RawMessage            `json:"statusCode"`
@@ -48,7 +48,7 @@ func parseResponse(payload []byte) (response, error) {
 	}
 	status, err := strconv.Atoi(strings.Trim(string(out.StatusCode), `"`))
 	if err != nil || status < 200 || status > 599 {
-		return response{}, fmt.Errorf("statusCode is %s", out.StatusCode)
+		return response{}, fmt.Errorf("statusCode is %s instead of a number from 200 to 599", out.StatusCode)
 	}
 	r := response{
 		status:  status,
@@ -72,7 +72,7 @@ func parseResponse(payload []byte) (response, error) {
 	return r, nil
 }
 
-func inferred(payload []byte) response {
+func inferResponse(payload []byte) response {
 	r := response{status: http.StatusOK, headers: map[string]string{"Content-Type": "application/json"}, body: payload}
 	var text string
 	if json.Unmarshal(payload, &text) == nil && bytes.HasPrefix(bytes.TrimSpace(payload), []byte{'"'}) {
@@ -81,7 +81,7 @@ func inferred(payload []byte) response {
 	return r
 }
 
-// scalar is the text of a JSON string, number or truth value.
+// scalar returns the text of a JSON string, number or boolean, and empty for null.
 func scalar(raw json.RawMessage) (string, error) {
 	switch raw[0] {
 	case '"':
@@ -89,7 +89,7 @@ func scalar(raw json.RawMessage) (string, error) {
 		err := json.Unmarshal(raw, &s)
 		return s, err
 	case '{', '[':
-		return "", fmt.Errorf("not a scalar")
+		return "", fmt.Errorf("not a string, number or boolean")
 	case 'n':
 		return "", nil
 	default:
@@ -97,8 +97,8 @@ func scalar(raw json.RawMessage) (string, error) {
 	}
 }
 
-// gatewayHeaders are the gateway's to set.
-var gatewayHeaders = map[string]bool{
+// reservedHeaders lists the headers that a function cannot set.
+var reservedHeaders = map[string]bool{
 	"Connection": true, "Content-Length": true, "Keep-Alive": true, "Proxy-Connection": true,
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Apigw-Requestid": true,
 }
@@ -106,7 +106,7 @@ var gatewayHeaders = map[string]bool{
 func (r response) write(w http.ResponseWriter, requestID string) {
 	h := w.Header()
 	for name, value := range r.headers {
-		if !gatewayHeaders[name] {
+		if !reservedHeaders[name] {
 			h.Set(name, value)
 		}
 	}

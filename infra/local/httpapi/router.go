@@ -7,10 +7,10 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// router chooses a route as API Gateway does: by method and whole path, where
-// a {variable} takes one segment that is not empty, and a literal segment
-// beats a variable. Nothing is cleaned or redirected: a trailing slash or a
-// doubled one makes another path.
+// A router selects a route as API Gateway does, by method and complete path. A
+// {variable} matches one non-empty segment, and a literal segment takes precedence over
+// a variable. The router does not clean or redirect paths, so a path with a trailing or
+// doubled slash is a different path.
 type router []pattern
 
 type pattern struct {
@@ -26,17 +26,17 @@ func newRouter(table []routes.Route) router {
 	return r
 }
 
-// path returns the path that the API routes on and that its functions see. API
-// Gateway decodes a path once, before it routes: an encoded slash separates
-// segments, and a decoded "?" ends the path, while the query string stays as it
-// was sent (recorded events and reports: github.com/hotsock/voker/pull/8,
-// github.com/aws/aws-lambda-dotnet/pull/1901). So %2F in an identifier leads to
-// another route or to none, and "a%3Fb" names "a".
+// path returns the path that the API routes by and passes to functions. API Gateway
+// decodes a path once, before routing. An encoded slash therefore separates segments,
+// and a decoded "?" ends the path; the query string stays as it was sent (recorded
+// events and reports: github.com/hotsock/voker/pull/8,
+// github.com/aws/aws-lambda-dotnet/pull/1901). So an identifier with %2F matches
+// another route or none, and "a%3Fb" names "a".
 //
-// No recorded event shows an escape that is not one, or decoded bytes that are
-// not UTF-8. net/http answers the first, such as %zz, with 400 before it calls
-// the handler. Of the second each byte becomes U+FFFD, because an event is JSON;
-// the functions refuse a key with this character.
+// No recorded event shows an invalid escape, or decoded bytes that are not UTF-8.
+// net/http answers an invalid escape, such as %zz, with 400 before it calls the handler.
+// Each byte that is not UTF-8 becomes U+FFFD, because an event is JSON. The functions
+// reject a key with this character.
 func path(u *url.URL) string {
 	decoded, _, _ := strings.Cut(u.Path, "?")
 	return string([]rune(decoded))

@@ -10,18 +10,18 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-// apiError is an error of the Lambda API, in the REST-JSON protocol's form.
+// An apiError is an error of the Lambda API, in the form of the REST-JSON protocol.
 type apiError struct {
 	status  int
 	code    string
 	message string
 	reason  string
-	service bool // the service's fault, not the caller's
+	service bool // the service caused it, and not the caller
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
 
-func errContent(message string) error {
+func errInvalidContent(message string) error {
 	return &apiError{status: http.StatusBadRequest, code: "InvalidRequestContentException", message: message}
 }
 
@@ -39,9 +39,9 @@ func errDenied(name, qualifier string) error {
 		" because no identity-based policy allows the lambda:InvokeFunction action"}
 }
 
-func errName(name string) error {
+func errInvalidName(name string) error {
 	return &apiError{status: http.StatusBadRequest, code: "ValidationException", message: fmt.Sprintf(
-		"1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: Member must be a function's name or ARN", name)}
+		"1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: Member must be the name or ARN of a function", name)}
 }
 
 func writeError(w http.ResponseWriter, err error) {
@@ -49,8 +49,8 @@ func writeError(w http.ResponseWriter, err error) {
 	if !errors.As(err, &e) {
 		e = &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: "Internal error", service: true}
 	}
-	// Lambda writes most errors with Message; throttles, and newer ones, with
-	// message. SDKs read either.
+	// Lambda writes most errors with Message, and throttling and newer errors with
+	// message. SDKs read both.
 	body := struct {
 		Reason  string `json:"Reason,omitempty"`
 		Type    string `json:"Type"`
@@ -66,7 +66,7 @@ func writeError(w http.ResponseWriter, err error) {
 	}
 	b, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // four strings
+		panic(err) // four strings can always be marshalled
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))

@@ -1,6 +1,6 @@
-// Package invokeapi is the Invoke operation of the AWS Lambda API, so that the
-// AWS CLI and every AWS SDK can call local functions with nothing changed but
-// their endpoint. Credentials and signatures are not looked at.
+// Package invokeapi serves the Invoke operation of the AWS Lambda API. The AWS CLI and
+// every AWS SDK can call local functions if their endpoint is set to it. It ignores
+// credentials and signatures.
 package invokeapi
 
 import (
@@ -23,20 +23,22 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-// Handler is the Lambda API of one service:
+// A Handler serves the Lambda API of one service:
 //
 //	POST /2015-03-31/functions/{name or ARN}/invocations?Qualifier=
 //
-// with the invocation types RequestResponse, Event and DryRun, LogType=Tail and
-// the client context. Every other operation is answered with 404
+// It supports the invocation types RequestResponse, Event and DryRun, LogType=Tail and
+// the client context. It answers every other operation with 404
 // UnknownOperationException.
 type Handler struct {
 	Service *lambda.Service
-	// Function returns the name that the service knows the called function by. The
-	// function sees the name that it was called by in its ARN. Nil: they are equal.
+	// Function returns the service's name for a function that is called by another
+	// name. The function sees the name from the call in its ARN. If Function is nil,
+	// the names are equal.
 	Function func(name string) string
-	// Denied is a qualifier that no caller may invoke, as if no policy allowed it:
-	// 403 AccessDeniedException. Empty: there is none.
+	// Denied is a qualifier that no caller may invoke, as if no policy allowed it. Such
+	// a call gets 403 AccessDeniedException. If Denied is empty, there is no such
+	// qualifier.
 	Denied string
 }
 
@@ -52,11 +54,11 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 	segments := strings.Split(r.URL.EscapedPath(), "/")
 	if r.Method != http.MethodPost || len(segments) != 5 || segments[1] != "2015-03-31" ||
 		segments[2] != "functions" || segments[4] != "invocations" {
-		return &apiError{status: http.StatusNotFound, code: "UnknownOperationException", message: "This endpoint knows no operation but Invoke."}
+		return &apiError{status: http.StatusNotFound, code: "UnknownOperationException", message: "This endpoint supports only the Invoke operation."}
 	}
 	name, err := url.PathUnescape(segments[3])
 	if err != nil {
-		return errName(segments[3])
+		return errInvalidName(segments[3])
 	}
 	name, qualifier, err := parseName(name, r.URL.Query().Get("Qualifier"))
 	if err != nil {
@@ -95,7 +97,7 @@ func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string
 		return nil
 	case "", "RequestResponse":
 	default:
-		return &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException", message: "Unknown invocation type: " + kind}
+		return &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException", message: "Unknown invocation type: " + kind + "; use RequestResponse, Event or DryRun."}
 	}
 
 	if req.Payload, err = payload(r.Body, lambda.MaxPayload, "Request must be smaller than %[2]d bytes for the InvokeFunction operation"); err != nil {
@@ -128,12 +130,12 @@ func writeResult(w http.ResponseWriter, result lambda.Result, tail bool) {
 	w.Write(result.Payload) //nolint:errcheck // the caller has left
 }
 
-// payload reads and checks an invocation's payload. An empty one is fine. The
-// format of the error gets the size and the limit.
+// payload reads and checks an invocation's payload, which may be empty. tooLarge is the
+// format of an error message, with the size and the limit as arguments.
 func payload(r io.Reader, limit int, tooLarge string) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
 	if err != nil {
-		return nil, errContent("The request body broke off: " + err.Error())
+		return nil, errInvalidContent("The request body is incomplete: " + err.Error())
 	}
 	if len(body) > limit {
 		rest, _ := io.Copy(io.Discard, io.LimitReader(r, 10*lambda.MaxPayload))
@@ -146,10 +148,10 @@ func payload(r io.Reader, limit int, tooLarge string) ([]byte, error) {
 	const prefix = "Could not parse request body into json: Could not parse payload into json: "
 	var value json.RawMessage
 	if err := json.Unmarshal(body, &value); err != nil {
-		return nil, errContent(prefix + err.Error())
+		return nil, errInvalidContent(prefix + err.Error())
 	}
 	if !utf8.Valid(body) {
-		return nil, errContent(prefix + "invalid UTF-8")
+		return nil, errInvalidContent(prefix + "invalid UTF-8")
 	}
 	return body, nil
 }
@@ -164,21 +166,21 @@ func clientContext(encoded string) (string, error) {
 		err = json.Compact(&compact, decoded)
 	}
 	if err != nil {
-		return "", errContent("Client context must be a valid Base64-encoded JSON object.")
+		return "", errInvalidContent("Client context must be a valid Base64-encoded JSON object.")
 	}
 	return compact.String(), nil
 }
 
-// functionName is the form of names that Lambda documents for Invoke. Region
-// and account are not compared: a caller's real ARN works.
+// functionName matches the function names that Lambda documents for Invoke. It accepts
+// any region and account, so that a caller's real ARN works.
 var functionName = regexp.MustCompile(`^(?:arn:aws[a-zA-Z-]*:lambda:)?(?:[a-z]{2}(?:-[a-z]+)+-\d:)?(?:\d{12}:)?(?:function:)?([a-zA-Z0-9_.-]{1,64})(?::(\$LATEST|[a-zA-Z0-9_-]+))?$`)
 
-// parseName splits what the caller wrote into a function's name and a
-// qualifier, which may be empty.
+// parseName splits the name or ARN in a call into the function's name and the qualifier,
+// which may be empty.
 func parseName(s, query string) (name, qualifier string, err error) {
 	m := functionName.FindStringSubmatch(s)
 	if m == nil {
-		return "", "", errName(s)
+		return "", "", errInvalidName(s)
 	}
 	name, qualifier = m[1], m[2]
 	if qualifier != "" && query != "" && qualifier != query {
@@ -198,7 +200,7 @@ func serviceError(err error, name, qualifier string) error {
 	case errors.Is(err, lambda.ErrThrottled):
 		return &apiError{status: http.StatusTooManyRequests, code: "TooManyRequestsException", message: "Rate Exceeded.",
 			reason: "ConcurrentInvocationLimitExceeded"}
-	default: // the service is closed; an SDK repeats the call
+	default: // the service is closed; an SDK retries the call
 		return &apiError{status: http.StatusInternalServerError, code: "ServiceException", message: err.Error(), service: true}
 	}
 }

@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// start serves the functions odd, short and echo, and returns the URL. Each has a second name with the prefix promises-dev-.
 func start(t *testing.T, o lambda.Options) string {
 	t.Helper()
 	function := func(name string, timeout time.Duration, env ...string) lambda.Function {
@@ -80,17 +81,21 @@ func TestRequestResponse(t *testing.T) {
 		"arn:aws:lambda:eu-central-1:210987654321:function:echo",
 		"arn:aws:lambda:us-east-1:123456789012:function:echo:$LATEST",
 	} {
-		out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &name, Payload: []byte(`{"a": "ü"}`)})
-		require.NoError(t, err, name)
-		require.EqualValues(t, 200, out.StatusCode)
-		require.Equal(t, `{"a":"ü"}`, string(out.Payload))
-		require.Equal(t, "$LATEST", *out.ExecutedVersion)
-		require.Nil(t, out.FunctionError)
-		require.Nil(t, out.LogResult)
+		t.Run(name, func(t *testing.T) {
+			out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &name, Payload: []byte(`{"a": "ü"}`)})
+			require.NoError(t, err)
+			require.EqualValues(t, 200, out.StatusCode)
+			require.Equal(t, `{"a":"ü"}`, string(out.Payload))
+			require.Equal(t, "$LATEST", *out.ExecutedVersion)
+			require.Nil(t, out.FunctionError)
+			require.Nil(t, out.LogResult)
+		})
 	}
-	out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("echo")})
-	require.NoError(t, err)
-	require.Equal(t, `{}`, string(out.Payload), "no payload")
+	t.Run("no payload", func(t *testing.T) {
+		out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("echo")})
+		require.NoError(t, err)
+		require.Equal(t, `{}`, string(out.Payload))
+	})
 }
 
 func TestClientContextAndQualifier(t *testing.T) {
@@ -111,7 +116,7 @@ func TestClientContextAndQualifier(t *testing.T) {
 	require.Equal(t, map[string]string{"k": "v"}, seen.Client)
 }
 
-// A function runs under both of its names, in the same environment, and sees which one was called.
+// A function runs under both of its names in the same environment. Its ARN contains the name of the call.
 func TestDeployedNames(t *testing.T) {
 	t.Parallel()
 	c := client(start(t, lambda.Options{}))
@@ -124,38 +129,46 @@ func TestDeployedNames(t *testing.T) {
 		"arn:aws:lambda:eu-central-1:210987654321:function:promises-dev-odd":         "promises-dev-odd",
 		"arn:aws:lambda:eu-central-1:210987654321:function:promises-dev-odd:$LATEST": "promises-dev-odd:$LATEST",
 	} {
-		out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &name})
-		require.NoError(t, err, name)
-		var seen struct {
-			ARN string
-			PID int
-		}
-		require.NoError(t, json.Unmarshal(out.Payload, &seen))
-		require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:"+arn, seen.ARN, name)
-		pids[seen.PID] = true
+		t.Run(name, func(t *testing.T) {
+			out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &name})
+			require.NoError(t, err)
+			var seen struct {
+				ARN string
+				PID int
+			}
+			require.NoError(t, json.Unmarshal(out.Payload, &seen))
+			require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:"+arn, seen.ARN)
+			pids[seen.PID] = true
+		})
 	}
-	require.Len(t, pids, 1)
+	t.Run("all in one environment", func(t *testing.T) { require.Len(t, pids, 1) })
 
-	_, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-nobody")})
-	require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-nobody")
-	_, err = c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-odd"), Qualifier: aws.String("1")})
-	require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-odd:1")
+	t.Run("an unknown function", func(t *testing.T) {
+		_, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-nobody")})
+		require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-nobody")
+	})
+	t.Run("an unknown qualifier", func(t *testing.T) {
+		_, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: aws.String("promises-dev-odd"), Qualifier: aws.String("1")})
+		require.ErrorContains(t, err, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:promises-dev-odd:1")
+	})
 }
 
 func TestFunctionErrors(t *testing.T) {
 	t.Parallel()
 	c := client(start(t, lambda.Options{}))
-	for _, call := range []struct{ function, payload, want string }{
-		{"odd", `{"do":"error","text":"taken"}`, `"errorType":"key_conflict"`},
-		{"odd", `{"do":"panic"}`, `"errorMessage":"oh no"`},
-		{"odd", `{"do":"crash","size":1}`, `Error: Runtime exited with error: exit status 1`},
-		{"short", `{"do":"sleep","ms":60000}`, `Error: Task timed out after 0.20 seconds`},
+	for name, call := range map[string]struct{ function, payload, want string }{
+		"an error":  {"odd", `{"do":"error","text":"taken"}`, `"errorType":"key_conflict"`},
+		"a panic":   {"odd", `{"do":"panic"}`, `"errorMessage":"oh no"`},
+		"a crash":   {"odd", `{"do":"crash","size":1}`, `Error: Runtime exited with error: exit status 1`},
+		"a timeout": {"short", `{"do":"sleep","ms":60000}`, `Error: Task timed out after 0.20 seconds`},
 	} {
-		out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &call.function, Payload: []byte(call.payload)})
-		require.NoError(t, err)
-		require.EqualValues(t, 200, out.StatusCode)
-		require.Equal(t, "Unhandled", aws.ToString(out.FunctionError))
-		require.Contains(t, string(out.Payload), call.want)
+		t.Run(name, func(t *testing.T) {
+			out, err := c.Invoke(t.Context(), &sdk.InvokeInput{FunctionName: &call.function, Payload: []byte(call.payload)})
+			require.NoError(t, err)
+			require.EqualValues(t, 200, out.StatusCode)
+			require.Equal(t, "Unhandled", aws.ToString(out.FunctionError))
+			require.Contains(t, string(out.Payload), call.want)
+		})
 	}
 }
 
@@ -197,50 +210,63 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	c := client(start(t, lambda.Options{Report: func(lambda.Result) { t.Error("it ran") }}))
 	fits := func(n int) []byte { return append(append([]byte{'"'}, bytes.Repeat([]byte{'x'}, n-2)...), '"') }
-	for _, call := range []struct {
+	for name, call := range map[string]struct {
 		in     sdk.InvokeInput
 		status int
 		code   string
 		says   string
 	}{
-		{sdk.InvokeInput{FunctionName: aws.String("nobody")},
+		"an unknown function": {sdk.InvokeInput{FunctionName: aws.String("nobody")},
 			404, "ResourceNotFoundException", "Function not found: arn:aws:lambda:us-east-1:123456789012:function:nobody"},
-		{sdk.InvokeInput{FunctionName: aws.String("nobody"), InvocationType: types.InvocationTypeDryRun},
+		"a dry run of an unknown function": {sdk.InvokeInput{FunctionName: aws.String("nobody"), InvocationType: types.InvocationTypeDryRun},
 			404, "ResourceNotFoundException", "Function not found: "},
-		{sdk.InvokeInput{FunctionName: aws.String("echo:live")},
+		"an unknown qualifier": {sdk.InvokeInput{FunctionName: aws.String("echo:live")},
 			404, "ResourceNotFoundException", "Function not found: arn:aws:lambda:us-east-1:123456789012:function:echo:live"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo:http")}, 403, "AccessDeniedException", lambda.ARN("echo") + ":http because"},
-		{sdk.InvokeInput{FunctionName: aws.String(lambda.ARN("echo") + ":http")}, 403, "AccessDeniedException", "is not authorized to perform"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), Qualifier: aws.String("http")}, 403, "AccessDeniedException", "lambda:InvokeFunction"},
-		{sdk.InvokeInput{FunctionName: aws.String("nobody:http"), InvocationType: types.InvocationTypeDryRun}, 403, "AccessDeniedException", ""},
-		{sdk.InvokeInput{FunctionName: aws.String("echo:http"), InvocationType: types.InvocationTypeEvent}, 403, "AccessDeniedException", ""},
-		{sdk.InvokeInput{FunctionName: aws.String("echo:$LATEST"), Qualifier: aws.String("live")},
+		"the denied qualifier": {sdk.InvokeInput{FunctionName: aws.String("echo:http")},
+			403, "AccessDeniedException", lambda.ARN("echo") + ":http because"},
+		"an ARN with the denied qualifier": {sdk.InvokeInput{FunctionName: aws.String(lambda.ARN("echo") + ":http")},
+			403, "AccessDeniedException", "is not authorized to perform"},
+		"the denied qualifier as a parameter": {sdk.InvokeInput{FunctionName: aws.String("echo"), Qualifier: aws.String("http")},
+			403, "AccessDeniedException", "lambda:InvokeFunction"},
+		"a dry run of an unknown function with the denied qualifier": {sdk.InvokeInput{FunctionName: aws.String("nobody:http"), InvocationType: types.InvocationTypeDryRun},
+			403, "AccessDeniedException", ""},
+		"an event with the denied qualifier": {sdk.InvokeInput{FunctionName: aws.String("echo:http"), InvocationType: types.InvocationTypeEvent},
+			403, "AccessDeniedException", ""},
+		"two qualifiers": {sdk.InvokeInput{FunctionName: aws.String("echo:$LATEST"), Qualifier: aws.String("live")},
 			400, "InvalidParameterValueException", "derived qualifier"},
-		{sdk.InvokeInput{FunctionName: aws.String("no such/name")}, 400, "ValidationException", "'no such/name'"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), InvocationType: "Later"}, 400, "InvalidParameterValueException", "Later"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: []byte(`{"a":`)},
+		"an invalid name": {sdk.InvokeInput{FunctionName: aws.String("no such/name")},
+			400, "ValidationException", "'no such/name'"},
+		"an unknown invocation type": {sdk.InvokeInput{FunctionName: aws.String("echo"), InvocationType: "Later"},
+			400, "InvalidParameterValueException", "Later"},
+		"a payload that is not JSON": {sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: []byte(`{"a":`)},
 			400, "InvalidRequestContentException", "Could not parse request body into json: "},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: []byte("\"\xff\"")}, 400, "InvalidRequestContentException", "UTF-8"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), ClientContext: aws.String("?")}, 400, "InvalidRequestContentException", "Client context"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: fits(lambda.MaxPayload + 1)},
+		"a payload that is not UTF-8": {sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: []byte("\"\xff\"")},
+			400, "InvalidRequestContentException", "UTF-8"},
+		"an invalid client context": {sdk.InvokeInput{FunctionName: aws.String("echo"), ClientContext: aws.String("?")},
+			400, "InvalidRequestContentException", "Client context"},
+		"a payload that is too large": {sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: fits(lambda.MaxPayload + 1)},
 			413, "RequestEntityTooLargeException", "Request must be smaller than 6291456 bytes for the InvokeFunction operation"},
-		{sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: fits(lambda.MaxEventPayload + 1), InvocationType: types.InvocationTypeEvent},
+		"an event that is too large": {sdk.InvokeInput{FunctionName: aws.String("echo"), Payload: fits(lambda.MaxEventPayload + 1), InvocationType: types.InvocationTypeEvent},
 			413, "RequestEntityTooLargeException", "1048577 byte payload is too large for the Event invocation type (limit 1048576 bytes)"},
 	} {
-		_, err := c.Invoke(t.Context(), &call.in)
-		var api smithy.APIError
-		require.ErrorAs(t, err, &api)
-		require.Equal(t, call.code, api.ErrorCode())
-		require.Contains(t, api.ErrorMessage(), call.says)
-		var response interface{ HTTPStatusCode() int }
-		require.ErrorAs(t, err, &response)
-		require.Equal(t, call.status, response.HTTPStatusCode())
-		var requestID interface{ ServiceRequestID() string }
-		require.ErrorAs(t, err, &requestID)
-		require.Len(t, requestID.ServiceRequestID(), 36)
+		t.Run(name, func(t *testing.T) {
+			_, err := c.Invoke(t.Context(), &call.in)
+			var api smithy.APIError
+			require.ErrorAs(t, err, &api)
+			require.Equal(t, call.code, api.ErrorCode())
+			require.Contains(t, api.ErrorMessage(), call.says)
+			var response interface{ HTTPStatusCode() int }
+			require.ErrorAs(t, err, &response)
+			require.Equal(t, call.status, response.HTTPStatusCode())
+			var requestID interface{ ServiceRequestID() string }
+			require.ErrorAs(t, err, &requestID)
+			require.Len(t, requestID.ServiceRequestID(), 36)
+		})
 	}
-	_, err := c.GetFunction(t.Context(), &sdk.GetFunctionInput{FunctionName: aws.String("echo")})
-	require.ErrorContains(t, err, "UnknownOperationException")
+	t.Run("another operation", func(t *testing.T) {
+		_, err := c.GetFunction(t.Context(), &sdk.GetFunctionInput{FunctionName: aws.String("echo")})
+		require.ErrorContains(t, err, "UnknownOperationException")
+	})
 }
 
 func TestLargestPayload(t *testing.T) {
@@ -258,8 +284,8 @@ func TestThrottle(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		for ctx.Err() == nil { // until it is in the way
-			c.Invoke(ctx, &sdk.InvokeInput{FunctionName: aws.String("odd"), Payload: []byte(`{"do":"sleep","ms":60000}`)}) //nolint:errcheck // it may be throttled itself
+		for ctx.Err() == nil { // repeat until it occupies the only environment
+			c.Invoke(ctx, &sdk.InvokeInput{FunctionName: aws.String("odd"), Payload: []byte(`{"do":"sleep","ms":60000}`)}) //nolint:errcheck // this call may be throttled too
 		}
 	}()
 	var throttled *types.TooManyRequestsException
@@ -306,22 +332,27 @@ func TestCLI(t *testing.T) {
 		written, _ := os.ReadFile(out)
 		return string(b), string(written), err
 	}
-	stdout, payload, err := aws("--function-name", "echo", "--payload", `{"a":1}`)
-	require.NoError(t, err, stdout)
-	require.JSONEq(t, `{"StatusCode":200,"ExecutedVersion":"$LATEST"}`, stdout)
-	require.Equal(t, `{"a":1}`, payload)
-
-	stdout, payload, err = aws("--function-name", "odd", "--payload", `{"do":"error"}`, "--log-type", "Tail")
-	require.NoError(t, err, stdout)
-	require.Contains(t, stdout, `"FunctionError": "Unhandled"`)
-	require.Contains(t, stdout, `"LogResult"`)
-	require.Contains(t, payload, "key_conflict")
-
-	stdout, _, err = aws("--function-name", "echo", "--invocation-type", "Event")
-	require.NoError(t, err, stdout)
-	require.JSONEq(t, `{"StatusCode":202}`, stdout)
-
-	stdout, _, err = aws("--function-name", "nobody")
-	require.Error(t, err)
-	require.Contains(t, stdout, "(ResourceNotFoundException) when calling the Invoke operation: Function not found: ")
+	t.Run("a response", func(t *testing.T) {
+		stdout, payload, err := aws("--function-name", "echo", "--payload", `{"a":1}`)
+		require.NoError(t, err, stdout)
+		require.JSONEq(t, `{"StatusCode":200,"ExecutedVersion":"$LATEST"}`, stdout)
+		require.Equal(t, `{"a":1}`, payload)
+	})
+	t.Run("a function error with a log", func(t *testing.T) {
+		stdout, payload, err := aws("--function-name", "odd", "--payload", `{"do":"error"}`, "--log-type", "Tail")
+		require.NoError(t, err, stdout)
+		require.Contains(t, stdout, `"FunctionError": "Unhandled"`)
+		require.Contains(t, stdout, `"LogResult"`)
+		require.Contains(t, payload, "key_conflict")
+	})
+	t.Run("an event", func(t *testing.T) {
+		stdout, _, err := aws("--function-name", "echo", "--invocation-type", "Event")
+		require.NoError(t, err, stdout)
+		require.JSONEq(t, `{"StatusCode":202}`, stdout)
+	})
+	t.Run("an unknown function", func(t *testing.T) {
+		stdout, _, err := aws("--function-name", "nobody")
+		require.Error(t, err)
+		require.Contains(t, stdout, "(ResourceNotFoundException) when calling the Invoke operation: Function not found: ")
+	})
 }

@@ -19,12 +19,12 @@ import (
 )
 
 var (
-	// errUndelivered: the environment died before it took the invocation.
+	// errUndelivered means that the process exited before it received the invocation.
 	errUndelivered = errors.New("environment gone")
 	errInitTimeout = errors.New("init timed out")
 )
 
-// invocation is one event on its way through one environment.
+// An invocation is one event that one environment handles.
 type invocation struct {
 	Request
 	started  time.Time
@@ -39,31 +39,31 @@ type invocation struct {
 	result Result
 }
 
-// environment is one process and the Runtime API that it talks to. Between its
-// first and its last invocation it belongs either to Service.idle or to the
-// one goroutine that is in run.
+// An environment is one process and the Runtime API server that it calls. Between
+// its first and its last invocation it is either in Service.idle or owned by the one
+// goroutine that called run.
 type environment struct {
 	svc     *Service
 	fn      Function
 	next    chan *invocation
-	ready   chan struct{} // a token for each time the process asks for work
+	ready   chan struct{} // receives a token each time that the process asks for work
 	initErr chan fault
-	exited  chan struct{} // closed when the process is gone and its log read
+	exited  chan struct{} // closed after the process has exited and its log is read
 
-	idleSince time.Time // Service's
+	idleSince time.Time // guarded by Service.mu
 
 	server *http.Server
 	logs   *logs
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
-	doomed  bool
+	killed  bool
 	exitErr error
 	current *invocation
-	asked   bool // has asked for its first invocation
+	asked   bool // the process has asked for its first invocation
 }
 
-// fault is why a function failed, as the caller is told.
+// A fault is a function's failure in the form that its caller receives.
 type fault struct {
 	errorType string
 	payload   []byte
@@ -75,7 +75,7 @@ func newFault(errorType, message string) fault {
 		Message string `json:"errorMessage"`
 	}{errorType, message})
 	if err != nil {
-		panic(err) // two strings
+		panic(err) // two strings can always be marshalled
 	}
 	return fault{errorType, payload}
 }
@@ -90,7 +90,7 @@ func newEnvironment(s *Service, f Function) *environment {
 	}
 }
 
-// start starts the process; from then on exited will be closed some time.
+// start starts the process. After that, watch closes exited when the process ends.
 func (e *environment) start() error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,19 +101,19 @@ func (e *environment) start() error {
 		listener.Close()
 		return err
 	}
-	defer w.Close() //nolint:errcheck // nothing is written here
+	defer w.Close() //nolint:errcheck // this process writes nothing to it
 	cmd := exec.Command(e.fn.Path)
 	cmd.Dir = filepath.Dir(e.fn.Path)
 	cmd.Env = e.environ(listener.Addr().String())
 	cmd.Stdout, cmd.Stderr = w, w
-	// A group of its own: Ctrl-C at the terminal reaches the runner only, and
-	// whatever the function starts dies with it.
+	// The process gets its own group. So Ctrl-C at the terminal reaches only the
+	// runner, and killing the group also kills the function's child processes.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	dieWithUs(cmd.SysProcAttr)
+	killWithParent(cmd.SysProcAttr)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.doomed {
+	if e.killed {
 		err = ErrClosed
 	} else {
 		err = cmd.Start()
@@ -126,18 +126,18 @@ func (e *environment) start() error {
 	e.cmd = cmd
 	e.logs = newLogs(e.fn.Name, e.svc.output, r)
 	e.server = &http.Server{Handler: e.runtimeAPI(), ReadHeaderTimeout: 10 * time.Second}
-	go e.server.Serve(listener) //nolint:errcheck // ends with watch's Close
+	go e.server.Serve(listener) //nolint:errcheck // Serve returns when watch closes the server
 	e.svc.wg.Add(1)
 	go e.watch(r)
 	return nil
 }
 
-// watch waits for the end of the process and clears up behind it.
+// watch waits for the process to exit and then releases everything that it used.
 func (e *environment) watch(r *os.File) {
 	defer e.svc.wg.Done()
 	err := e.cmd.Wait()
 	e.svc.retire(e)
-	syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // what it may have left behind
+	syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // kills remaining child processes, if any
 	select {
 	case <-e.logs.ended:
 	case <-time.After(time.Second):
@@ -151,15 +151,15 @@ func (e *environment) watch(r *os.File) {
 	e.server.Close()
 }
 
-// kill ends the process, at once and for good. It may come before start.
+// kill kills the process. If start has not run yet, start will fail.
 func (e *environment) kill() {
 	e.mu.Lock()
-	e.doomed = true
+	e.killed = true
 	e.mu.Unlock()
 	e.signal(syscall.SIGKILL)
 }
 
-// signal sends the signal to the process and what that started, if there is one.
+// signal sends the signal to the process group, if the process is running.
 func (e *environment) signal(s syscall.Signal) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -169,13 +169,13 @@ func (e *environment) signal(s syscall.Signal) {
 	select {
 	case <-e.exited:
 	default:
-		syscall.Kill(-e.cmd.Process.Pid, s) //nolint:errcheck // it may be gone already
+		syscall.Kill(-e.cmd.Process.Pid, s) //nolint:errcheck // the process may have exited
 	}
 }
 
-// run starts the environment if it is new, runs the invocation, and makes the
-// environment available again or sees to its end. The outcome is in
-// inv.result; an error says that it may be worth another try elsewhere.
+// run starts the environment if it is new and runs the invocation. Then it makes the
+// environment available again or ends it. The outcome is in inv.result. An error
+// means that another environment may succeed.
 func (e *environment) run(inv *invocation, initLimit time.Duration) error {
 	inv.result = Result{Function: e.fn.Name, RequestID: inv.RequestID, TraceID: inv.TraceID}
 	if e.logs == nil {
@@ -263,11 +263,11 @@ func (e *environment) invoke(inv *invocation) error {
 	return nil
 }
 
-// endAnswered ends an invocation that the function has answered. The answer
-// waits a moment for the process to ask for more work, so that a caller's next
-// invocation finds it.
+// endAnswered ends an invocation that has a response. It waits up to 100 ms for the
+// process to ask for more work, so that the caller's next invocation finds the
+// environment idle.
 func (e *environment) endAnswered(inv *invocation) {
-	const moment = 100 * time.Millisecond
+	const patience = 100 * time.Millisecond
 	select {
 	case <-e.ready:
 		e.end(inv, fault{inv.errorType, inv.payload})
@@ -276,7 +276,7 @@ func (e *environment) endAnswered(inv *invocation) {
 	case <-e.exited:
 		e.end(inv, fault{inv.errorType, inv.payload})
 		return
-	case <-time.After(moment):
+	case <-time.After(patience):
 	}
 	e.end(inv, fault{inv.errorType, inv.payload})
 	e.svc.wg.Add(1)
@@ -309,7 +309,7 @@ func (e *environment) end(inv *invocation, f fault) {
 		return
 	}
 	e.logs.drain()
-	if !inv.Tail { // what it takes to report the memory is much of what an invocation takes
+	if !inv.Tail { // reading the memory use takes a large part of an invocation's time
 		e.logs.take()
 		return
 	}
@@ -330,7 +330,7 @@ func (e *environment) timeoutFault(requestID string) fault {
 		requestID, e.fn.Timeout.Seconds()))
 }
 
-// exitFault describes the end of a process that has exited.
+// exitFault returns the fault of an invocation whose process exited.
 func (e *environment) exitFault(requestID string) fault {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -341,9 +341,8 @@ func (e *environment) exitFault(requestID string) fault {
 	return newFault(errorExit, "RequestId: "+requestID+" Error: "+why)
 }
 
-// environ is the process's whole environment: Lambda's reserved variables, and
-// the function's own. AWS_EXECUTION_ENV is not among them, as Lambda does not
-// set it for runtimes that bring their own bootstrap.
+// environ returns all environment variables of the process: Lambda's reserved ones and
+// Function.Env. Lambda sets no AWS_EXECUTION_ENV for functions with their own bootstrap.
 func (e *environment) environ(runtimeAPI string) []string {
 	stream := time.Now().UTC().Format("2006/01/02") + "/[" + Version + "]" + strings.ReplaceAll(uuid.NewString(), "-", "")
 	return append([]string{
@@ -368,8 +367,7 @@ func (e *environment) environ(runtimeAPI string) []string {
 	}, e.fn.Env...)
 }
 
-// peakMemoryMB is the most memory that the process has used, or 0 where the
-// system does not tell.
+// peakMemoryMB returns the process's peak memory use, or 0 if the system has no /proc.
 func (e *environment) peakMemoryMB() int {
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(e.cmd.Process.Pid) + "/status")
 	if err != nil {

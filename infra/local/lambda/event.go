@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	maxEvents     = 1000
-	throttledWait = 200 * time.Millisecond
+	maxEvents           = 1000
+	throttledRetryDelay = 200 * time.Millisecond
 )
 
 // InvokeEvent accepts an asynchronous invocation, as Lambda does for the type
-// Event, and returns its request id at once. The function runs in the
-// background; if it fails it is run twice more under the same id, and while
-// everything is busy it waits. Errors are ErrNotFound, ErrThrottled where 1,000
-// events wait already, and ErrClosed. Close drops what has not run.
+// Event, and returns its request id at once. The function runs in the background.
+// If it fails, it runs again under the same id after each of EventRetryDelays. If it
+// is throttled, the service tries again after a short wait, without counting a retry.
+// The error is ErrNotFound, ErrClosed, or ErrThrottled if 1,000 events already wait.
+// Close drops the events that have not run.
 func (s *Service) InvokeEvent(name string, req Request) (string, error) {
 	f, err := s.Function(name)
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *Service) runEvent(f Function, req Request) {
 	}()
 	retries := s.opts.EventRetryDelays
 	for {
-		wait := throttledWait
+		wait := throttledRetryDelay
 		result, err := s.run(f, req)
 		switch {
 		case errors.Is(err, ErrThrottled):

@@ -1,6 +1,6 @@
-// Package lambda runs functions on this machine as AWS Lambda does: real
-// binaries in environments of their own, driven through the Lambda Runtime
-// API, one invocation at a time in each.
+// Package lambda runs functions on this machine as AWS Lambda does. Each
+// environment is one process of a function's binary. It receives one invocation
+// at a time through the Lambda Runtime API.
 package lambda
 
 import (
@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Lambda's own limits, in bytes.
+// These are AWS Lambda's size limits, in bytes.
 const (
 	MaxPayload      = 6 << 20 // of a synchronous invocation
-	MaxEventPayload = 1 << 20 // of an asynchronous one (type Event)
+	MaxEventPayload = 1 << 20 // of an asynchronous invocation (type Event)
 	MaxResponse     = 6<<20 + 100
 )
 
-// Where the functions pretend to be.
+// These are the region, the account and the version that functions see.
 const (
 	Region    = "us-east-1"
 	AccountID = "123456789012"
@@ -24,97 +24,102 @@ const (
 )
 
 var (
-	// ErrNotFound: there is no function of that name.
+	// ErrNotFound means that no function has the given name.
 	ErrNotFound = errors.New("function not found")
-	// ErrThrottled: for half a second every environment was busy and no more
-	// could be started, or the queue of events is full. Nothing was run; the
-	// caller may repeat.
+	// ErrThrottled means that for half a second every environment was busy and no
+	// further one could be started, or that the queue of events is full. The
+	// function did not run, so the caller may repeat the call.
 	ErrThrottled = errors.New("rate exceeded")
-	// ErrClosed: the service has been closed.
+	// ErrClosed means that the service was closed.
 	ErrClosed = errors.New("service closed")
 )
 
-// Function is one function that the service can invoke.
+// A Function is a function that the service can invoke.
 type Function struct {
 	Name     string
 	Path     string // the binary, an absolute path
 	Timeout  time.Duration
-	MemoryMB int // told to the function and reported, not enforced
+	MemoryMB int // shown to the function and in the report line; not enforced
 	// Concurrency bounds the function's environments, as reserved concurrency does
-	// on AWS, so that it leaves room for others. Zero: only MaxEnvironments does.
+	// on AWS, so that other functions get some too. If it is zero, only
+	// MaxEnvironments bounds them.
 	Concurrency int
-	// Env is what the function's configuration adds, as KEY=value, to the
-	// variables that Lambda itself sets. Nothing else is inherited.
+	// Env adds variables, as KEY=value, to those that Lambda itself sets. The process
+	// inherits no others.
 	Env []string
 }
 
-// ARN is the unqualified ARN of the function of that name, existing or not.
+// ARN returns the unqualified ARN for a function name. The function need not exist.
 func ARN(name string) string {
 	return "arn:aws:lambda:" + Region + ":" + AccountID + ":function:" + name
 }
 
-// Options are the service's settings; the zero value is good.
+// Options are the settings of a Service. The zero value is valid.
 type Options struct {
-	// MaxEnvironments bounds the environments of all functions together, and
-	// so the invocations that run at once; 60 if zero. Four for each processor of
-	// one function run without further ado; one more whenever none of them has been
-	// done for 20 ms. Others wait. At the bound a new environment takes the place of
-	// one that has been idle for a second, or after half a second of waiting of any
-	// that is idle; where there is none the answer is ErrThrottled then. A function
-	// that has no environment gets the place of the first that is done. A function
-	// that has as many as its Concurrency waits, and is answered, in the same way.
+	// MaxEnvironments bounds the environments of all functions together, and so the
+	// invocations that run at once. Zero means 60.
+	//
+	// Each function runs up to four invocations per processor at once. If none of
+	// them ends for 20 ms, one more may run. Other invocations wait for a free
+	// environment.
+	//
+	// At MaxEnvironments, a new environment replaces one that has been idle for a
+	// second. An invocation that has waited for half a second replaces any idle
+	// environment, or gets ErrThrottled if there is none. If a function has no
+	// environment, its invocation replaces the next environment that becomes free.
+	// An invocation also waits, and gets ErrThrottled, if its function already has
+	// Concurrency environments.
 	MaxEnvironments int
-	// Output receives what the functions print, each line with the function's
-	// name before it, one Write for each line and never two at once. Nil
-	// discards it.
+	// Output receives the functions' output. Each line comes in one Write, with the
+	// function's name before it, and Writes never overlap. Nil discards the output.
 	Output io.Writer
-	// Report is called once for each invocation that ran, retries included, except
-	// those that Interrupt or Close ended.
-	// It must be safe for concurrent use.
+	// Report is called once for each invocation that ran, retries included, unless
+	// Interrupt or Close ended it. It must be safe for concurrent use.
 	Report func(Result)
-	// InitTimeout is how long an environment may take to ask for its first
-	// invocation; Lambda's 10 s if zero. One that takes longer is started once
-	// more and then given the function's timeout.
+	// InitTimeout bounds the time until an environment asks for its first
+	// invocation. Zero means 10 s, as on Lambda. After a timeout the service starts
+	// the process once more, and this time waits for the function's own timeout.
 	InitTimeout time.Duration
-	// EventRetryDelays are the waits before a failed event is run again, one
-	// for each retry; 1 s and 2 s if nil (Lambda waits minutes).
+	// EventRetryDelays are the waits before each retry of a failed event. Nil means
+	// 1 s and 2 s; Lambda waits for minutes.
 	EventRetryDelays []time.Duration
 }
 
-// Request is what the caller of a function gives.
+// A Request is a caller's input to one invocation.
 type Request struct {
-	Payload       []byte // JSON; empty is handed over as {}
-	RequestID     string // empty: one is made
+	Payload       []byte // JSON; an empty payload becomes {}
+	RequestID     string // empty: the service generates one
 	ClientContext string // JSON, or empty
 	TraceID       string // an X-Amzn-Trace-Id header, or empty
-	CalledBy      string // the name in the invoked ARN; empty: the function's own
-	Qualifier     string // as the caller wrote it; part of the invoked ARN
-	Tail          bool   // the caller wants the end of the log
+	CalledBy      string // the function name in the invoked ARN; empty: Function.Name
+	Qualifier     string // the caller's qualifier, part of the invoked ARN; may be empty
+	Tail          bool   // whether the caller asked for the end of the log
 }
 
-// Result is how an invocation ended.
+// A Result is the outcome of one invocation.
 type Result struct {
 	Function  string
 	RequestID string
 	TraceID   string
-	// Payload is the function's response, or, where ErrorType is set, the
-	// JSON that describes the error.
+	// Payload is the function's response. If ErrorType is set, it is the JSON that
+	// describes the error.
 	Payload []byte
-	// ErrorType is set if the function failed: its own error's type, or
-	// Runtime.ExitError, Sandbox.Timedout, Function.ResponseSizeTooLarge, ...
+	// ErrorType is set if the function failed. It is the type of the function's own
+	// error, or Lambda's, such as Runtime.ExitError or Sandbox.Timedout.
 	ErrorType string
-	// TimedOut: the function ran into its timeout and was killed.
+	// TimedOut reports whether the function was killed at its timeout.
 	TimedOut bool
-	// Cold: the environment was started for this invocation.
+	// Cold reports whether the environment was started for this invocation.
 	Cold     bool
-	Init     time.Duration // how long that took
-	Duration time.Duration // from handing the event over to the response
-	// Log is the end, at most 4 KB, of the invocation's log, if Tail was asked.
+	Init     time.Duration // time for starting the environment
+	Duration time.Duration // from the delivery of the event to the response
+	// Log is the end of the invocation's log, at most 4 KiB. It is set if the
+	// request's Tail was.
 	Log []byte
 }
 
-// FunctionError is the value of X-Amz-Function-Error: empty, or Unhandled.
-// (Handled belongs to runtimes that AWS has withdrawn.)
+// FunctionError returns the value of X-Amz-Function-Error, which is empty or
+// Unhandled. (Only runtimes that AWS has withdrawn report Handled.)
 func (r Result) FunctionError() string {
 	if r.ErrorType == "" {
 		return ""
@@ -122,7 +127,7 @@ func (r Result) FunctionError() string {
 	return "Unhandled"
 }
 
-// The error types that come from Lambda, not from a function.
+// These error types come from Lambda and not from a function.
 const (
 	errorExit       = "Runtime.ExitError"
 	errorEntrypoint = "Runtime.InvalidEntrypoint"

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,45 +20,7 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-var odd string // the binary of testdata/odd
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "odd")
-	if err != nil {
-		panic(err)
-	}
-	odd = filepath.Join(dir, "bootstrap")
-	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", odd, "./testdata/odd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
-
-func start(t *testing.T, o lambda.Options, functions ...lambda.Function) *lambda.Service {
-	t.Helper()
-	for i := range functions {
-		f := &functions[i]
-		if f.Name == "" {
-			f.Name = "odd"
-		}
-		if f.Path == "" {
-			f.Path = odd
-		}
-		if f.Timeout == 0 {
-			f.Timeout = time.Minute
-		}
-		f.MemoryMB = 256
-	}
-	s := lambda.New(functions, o)
-	t.Cleanup(s.Close)
-	return s
-}
-
+// invoke invokes the function odd and asks for the end of its log.
 func invoke(t *testing.T, s *lambda.Service, payload string) lambda.Result {
 	t.Helper()
 	r, err := s.Invoke(t.Context(), "odd", lambda.Request{Payload: []byte(payload), Tail: true})
@@ -67,8 +28,8 @@ func invoke(t *testing.T, s *lambda.Service, payload string) lambda.Result {
 	return r
 }
 
-// seen is what the odd function tells of its invocation.
-type seen struct {
+// observed holds the facts that the odd function returns about its invocation.
+type observed struct {
 	PID       int
 	RequestID string
 	ARN       string
@@ -77,10 +38,11 @@ type seen struct {
 	TraceID   string
 }
 
-func look(t *testing.T, r lambda.Result) seen {
+// decode parses the result of an invocation that succeeded.
+func decode(t *testing.T, r lambda.Result) observed {
 	t.Helper()
 	require.Empty(t, r.ErrorType, "%s", r.Payload)
-	var s seen
+	var s observed
 	require.NoError(t, json.Unmarshal(r.Payload, &s), "%s", r.Payload)
 	return s
 }
@@ -96,33 +58,36 @@ func TestEnvironmentIsReused(t *testing.T) {
 		again := invoke(t, s, `{}`)
 		require.False(t, again.Cold)
 		require.Zero(t, again.Init)
-		require.Equal(t, look(t, first).PID, look(t, again).PID)
+		require.Equal(t, decode(t, first).PID, decode(t, again).PID)
 		require.NotEqual(t, first.RequestID, again.RequestID)
 	}
 }
 
-func TestWhatTheFunctionIsTold(t *testing.T) {
+func TestFunctionSeesItsInvocation(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Timeout: 30 * time.Second})
-	r, err := s.Invoke(t.Context(), "odd", lambda.Request{
-		RequestID:     "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0",
-		ClientContext: `{"custom":{"a":"b"}}`,
-		TraceID:       "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1",
-		Qualifier:     "$LATEST",
+	t.Run("the request's fields", func(t *testing.T) {
+		r, err := s.Invoke(t.Context(), "odd", lambda.Request{
+			RequestID:     "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0",
+			ClientContext: `{"custom":{"a":"b"}}`,
+			TraceID:       "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1",
+			Qualifier:     "$LATEST",
+		})
+		require.NoError(t, err)
+		got := decode(t, r)
+		require.Equal(t, "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0", got.RequestID)
+		require.Equal(t, got.RequestID, r.RequestID)
+		require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:odd:$LATEST", got.ARN)
+		require.Equal(t, map[string]string{"a": "b"}, got.Client)
+		require.Regexp(t, `^Root=1-5759e988-bd862e3fe1be46a994272793;Parent=[0-9a-f]{16};Sampled=0;Lineage=1:[0-9a-f]{8}:0$`, got.TraceID)
+		require.Greater(t, got.LeftMs, int64(0))
+		require.LessOrEqual(t, got.LeftMs, int64(30_000))
 	})
-	require.NoError(t, err)
-	got := look(t, r)
-	require.Equal(t, "8c3b0a9e-26b9-4dbb-a39b-1e6f4bb1a7c0", got.RequestID)
-	require.Equal(t, got.RequestID, r.RequestID)
-	require.Equal(t, "arn:aws:lambda:us-east-1:123456789012:function:odd:$LATEST", got.ARN)
-	require.Equal(t, map[string]string{"a": "b"}, got.Client)
-	require.Regexp(t, `^Root=1-5759e988-bd862e3fe1be46a994272793;Parent=[0-9a-f]{16};Sampled=0;Lineage=1:[0-9a-f]{8}:0$`, got.TraceID)
-	require.Greater(t, got.LeftMs, int64(0))
-	require.LessOrEqual(t, got.LeftMs, int64(30_000))
-
-	plain := look(t, invoke(t, s, `{}`))
-	require.Equal(t, lambda.ARN("odd"), plain.ARN)
-	require.Regexp(t, `^Root=1-[0-9a-f]{8}-[0-9a-f]{24};`, plain.TraceID)
+	t.Run("defaults", func(t *testing.T) {
+		got := decode(t, invoke(t, s, `{}`))
+		require.Equal(t, lambda.ARN("odd"), got.ARN)
+		require.Regexp(t, `^Root=1-[0-9a-f]{8}-[0-9a-f]{24};`, got.TraceID)
+	})
 }
 
 func TestEnvironmentVariables(t *testing.T) {
@@ -165,24 +130,24 @@ func TestEnvironmentVariables(t *testing.T) {
 	}, env)
 }
 
-func TestOneInvocationAtATimeInEach(t *testing.T) {
+func TestEnvironmentRunsOneInvocationAtATime(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
 	var wg sync.WaitGroup
 	pids := make([]int, 5)
 	for i := range pids {
-		wg.Go(func() { pids[i] = look(t, invoke(t, s, `{"do":"sleep","ms":500}`)).PID })
+		wg.Go(func() { pids[i] = decode(t, invoke(t, s, `{"do":"sleep","ms":500}`)).PID })
 	}
 	wg.Wait()
 	distinct := map[int]bool{}
 	for _, pid := range pids {
 		distinct[pid] = true
 	}
-	require.Len(t, distinct, 5, "invocations that overlap run in environments of their own")
-	require.True(t, distinct[look(t, invoke(t, s, `{}`)).PID])
+	require.Len(t, distinct, 5, "overlapping invocations run in separate environments")
+	require.True(t, distinct[decode(t, invoke(t, s, `{}`)).PID])
 }
 
-func TestBound(t *testing.T) {
+func TestMaxEnvironments(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{MaxEnvironments: 1}, lambda.Function{}, lambda.Function{Name: "other"})
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -209,31 +174,38 @@ func TestBound(t *testing.T) {
 	<-stopped
 
 	r, err := s.Invoke(t.Context(), "other", lambda.Request{})
-	require.NoError(t, err, "an idle environment makes room")
+	require.NoError(t, err, "a new environment replaces an idle one")
 	require.True(t, r.Cold)
 }
 
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Timeout: 300 * time.Millisecond})
-	inTime := func() (r lambda.Result) { // a busy machine may take longer to do nothing
+	inTime := func() (r lambda.Result) { // on a busy machine even an empty invocation may time out
 		require.Eventually(t, func() bool { r = invoke(t, s, `{}`); return !r.TimedOut }, time.Minute, time.Millisecond)
 		return r
 	}
-	before := look(t, inTime())
+	before := decode(t, inTime())
 	r := invoke(t, s, `{"do":"sleep","ms":60000}`)
-	require.True(t, r.TimedOut)
-	require.Equal(t, "Sandbox.Timedout", r.ErrorType)
-	require.Equal(t, "Unhandled", r.FunctionError())
-	require.JSONEq(t, fmt.Sprintf(`{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: %s Error: Task timed out after 0.30 seconds"}`, r.RequestID), string(r.Payload))
-	require.GreaterOrEqual(t, r.Duration, 300*time.Millisecond)
-	require.Regexp(t, `Z `+r.RequestID+` Task timed out after 0\.30 seconds\n\nEND RequestId: `, string(r.Log))
-	require.Regexp(t, `\tStatus: timeout\n$`, string(r.Log))
-	require.ErrorIs(t, syscall.Kill(before.PID, 0), syscall.ESRCH, "the process is gone")
-
-	after := inTime()
-	require.True(t, after.Cold)
-	require.NotEqual(t, before.PID, look(t, after).PID)
+	t.Run("the result is an error", func(t *testing.T) {
+		require.True(t, r.TimedOut)
+		require.Equal(t, "Sandbox.Timedout", r.ErrorType)
+		require.Equal(t, "Unhandled", r.FunctionError())
+		require.JSONEq(t, fmt.Sprintf(`{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: %s Error: Task timed out after 0.30 seconds"}`, r.RequestID), string(r.Payload))
+		require.GreaterOrEqual(t, r.Duration, 300*time.Millisecond)
+	})
+	t.Run("the log reports it", func(t *testing.T) {
+		require.Regexp(t, `Z `+r.RequestID+` Task timed out after 0\.30 seconds\n\nEND RequestId: `, string(r.Log))
+		require.Regexp(t, `\tStatus: timeout\n$`, string(r.Log))
+	})
+	t.Run("the process is killed", func(t *testing.T) {
+		require.ErrorIs(t, syscall.Kill(before.PID, 0), syscall.ESRCH)
+	})
+	t.Run("the next invocation gets a new process", func(t *testing.T) {
+		after := inTime()
+		require.True(t, after.Cold)
+		require.NotEqual(t, before.PID, decode(t, after).PID)
+	})
 }
 
 func TestCrash(t *testing.T) {
@@ -243,30 +215,32 @@ func TestCrash(t *testing.T) {
 		1: "Runtime exited with error: exit status 1",
 		0: "Runtime exited without providing a reason",
 	} {
-		look(t, invoke(t, s, `{}`))
-		r := invoke(t, s, fmt.Sprintf(`{"do":"crash","size":%d}`, code))
-		require.False(t, r.Cold)
-		require.JSONEq(t, fmt.Sprintf(`{"errorType":"Runtime.ExitError","errorMessage":"RequestId: %s Error: %s"}`, r.RequestID, why), string(r.Payload))
-		require.Regexp(t, `\tStatus: error\tError Type: Runtime\.ExitError\n$`, string(r.Log))
-		require.True(t, invoke(t, s, `{}`).Cold)
+		t.Run(fmt.Sprint("exit status ", code), func(t *testing.T) {
+			decode(t, invoke(t, s, `{}`))
+			r := invoke(t, s, fmt.Sprintf(`{"do":"crash","size":%d}`, code))
+			require.False(t, r.Cold)
+			require.JSONEq(t, fmt.Sprintf(`{"errorType":"Runtime.ExitError","errorMessage":"RequestId: %s Error: %s"}`, r.RequestID, why), string(r.Payload))
+			require.Regexp(t, `\tStatus: error\tError Type: Runtime\.ExitError\n$`, string(r.Log))
+			require.True(t, invoke(t, s, `{}`).Cold)
+		})
 	}
 }
 
 func TestCrashWhileIdle(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
-	pid := look(t, invoke(t, s, `{}`)).PID
+	pid := decode(t, invoke(t, s, `{}`)).PID
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	require.Eventually(t, func() bool {
 		r := invoke(t, s, `{}`)
-		return r.ErrorType == "" && look(t, r).PID != pid
-	}, time.Minute, time.Millisecond, "an environment that died is replaced before it is used")
+		return r.ErrorType == "" && decode(t, r).PID != pid
+	}, time.Minute, time.Millisecond, "a dead environment is replaced before its next use")
 }
 
-func TestPanicIsAnsweredAndReplaced(t *testing.T) {
+func TestPanic(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
-	look(t, invoke(t, s, `{}`))
+	decode(t, invoke(t, s, `{}`))
 	r := invoke(t, s, `{"do":"panic"}`)
 	require.Equal(t, "string", r.ErrorType)
 	require.Contains(t, string(r.Payload), `"errorMessage":"oh no"`)
@@ -277,27 +251,39 @@ func TestPanicIsAnsweredAndReplaced(t *testing.T) {
 func TestFunctionErrors(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
-	r := invoke(t, s, `{"do":"error","text":"taken"}`)
-	require.Equal(t, "key_conflict", r.ErrorType)
-	require.JSONEq(t, `{"errorType":"key_conflict","errorMessage":"taken"}`, string(r.Payload))
-	r = invoke(t, s, `{"do":"plain error","text":"no"}`)
-	require.JSONEq(t, `{"errorType":"errorString","errorMessage":"no"}`, string(r.Payload))
-	require.False(t, invoke(t, s, `{}`).Cold, "an error is no reason to start again")
+	t.Run("an error with a type", func(t *testing.T) {
+		r := invoke(t, s, `{"do":"error","text":"taken"}`)
+		require.Equal(t, "key_conflict", r.ErrorType)
+		require.JSONEq(t, `{"errorType":"key_conflict","errorMessage":"taken"}`, string(r.Payload))
+	})
+	t.Run("an error without a type", func(t *testing.T) {
+		r := invoke(t, s, `{"do":"plain error","text":"no"}`)
+		require.JSONEq(t, `{"errorType":"errorString","errorMessage":"no"}`, string(r.Payload))
+	})
+	t.Run("the environment is used again", func(t *testing.T) {
+		require.False(t, invoke(t, s, `{}`).Cold)
+	})
 }
 
 func TestResponses(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
-	require.Equal(t, "any bytes \x00", string(invoke(t, s, `{"do":"stream","text":"any bytes \u0000"}`).Payload))
-
-	r := invoke(t, s, `{"do":"break off","text":"half of "}`)
-	require.Equal(t, "typed", r.ErrorType)
-	require.JSONEq(t, `{"errorType":"typed","errorMessage":"typed"}`, string(r.Payload))
-
-	require.Len(t, invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse)).Payload, lambda.MaxResponse)
-	r = invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse+1))
-	require.JSONEq(t, `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`, string(r.Payload))
-	require.True(t, invoke(t, s, `{}`).Cold, "aws-lambda-go exits when its response is refused")
+	t.Run("a stream of bytes", func(t *testing.T) {
+		require.Equal(t, "any bytes \x00", string(invoke(t, s, `{"do":"stream","text":"any bytes \u0000"}`).Payload))
+	})
+	t.Run("a stream that fails midway", func(t *testing.T) {
+		r := invoke(t, s, `{"do":"break off","text":"half of "}`)
+		require.Equal(t, "typed", r.ErrorType)
+		require.JSONEq(t, `{"errorType":"typed","errorMessage":"typed"}`, string(r.Payload))
+	})
+	t.Run("the largest response", func(t *testing.T) {
+		require.Len(t, invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse)).Payload, lambda.MaxResponse)
+	})
+	t.Run("a response that is too large", func(t *testing.T) {
+		r := invoke(t, s, fmt.Sprintf(`{"do":"big","size":%d}`, lambda.MaxResponse+1))
+		require.JSONEq(t, `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`, string(r.Payload))
+		require.True(t, invoke(t, s, `{}`).Cold, "aws-lambda-go exits when its response is refused")
+	})
 }
 
 func TestInit(t *testing.T) {
@@ -314,17 +300,19 @@ func TestInit(t *testing.T) {
 		"slow":    `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: ID Error: Task timed out after 0.30 seconds"}`,
 		"nothing": `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: ID Error: chdir /nowhere: no such file or directory"}`,
 	} {
-		s := patient
-		if name == "slow" {
-			s = hasty
-		}
-		r, err := s.Invoke(t.Context(), name, lambda.Request{RequestID: "ID", Tail: true})
-		require.NoError(t, err)
-		require.True(t, r.Cold)
-		require.JSONEq(t, want, strings.Replace(string(r.Payload), "fork/exec /nowhere/bootstrap", "chdir /nowhere", 1), name)
-		if name == "exit" {
-			require.Contains(t, string(r.Log), "cannot start\n")
-		}
+		t.Run(name, func(t *testing.T) {
+			s := patient
+			if name == "slow" {
+				s = hasty
+			}
+			r, err := s.Invoke(t.Context(), name, lambda.Request{RequestID: "ID", Tail: true})
+			require.NoError(t, err)
+			require.True(t, r.Cold)
+			require.JSONEq(t, want, strings.Replace(string(r.Payload), "fork/exec /nowhere/bootstrap", "chdir /nowhere", 1))
+			if name == "exit" {
+				require.Contains(t, string(r.Log), "cannot start\n")
+			}
+		})
 	}
 }
 
@@ -337,7 +325,7 @@ func TestRuntimeAPIRefusals(t *testing.T) {
 	require.Regexp(t, `(?m)^202 \{"status":"OK"\} 403$`, string(invoke(t, s, `{}`).Log)+string(r.Log))
 }
 
-// buffer is a bytes.Buffer for several goroutines.
+// A buffer is a bytes.Buffer that is safe for concurrent use.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -359,24 +347,28 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	var out buffer
 	s := start(t, lambda.Options{Output: &out}, lambda.Function{})
-	first := invoke(t, s, `{"do":"print","text":"hello"}`)
-	require.Regexp(t, `^START RequestId: `+first.RequestID+` Version: \$LATEST
+	t.Run("the lines of one invocation", func(t *testing.T) {
+		first := invoke(t, s, `{"do":"print","text":"hello"}`)
+		require.Regexp(t, `^START RequestId: `+first.RequestID+` Version: \$LATEST
 hello
 and no newline
 END RequestId: `+first.RequestID+`
 REPORT RequestId: `+first.RequestID+"\tDuration: [0-9.]+ ms\tBilled Duration: \\d+ ms\tMemory Size: 256 MB(\tMax Memory Used: \\d+ MB)?\tInit Duration: [0-9.]+ ms\n$", string(first.Log))
-	require.Equal(t, "[odd] hello\n[odd] and no newline\n", out.String())
-
-	second := invoke(t, s, `{}`)
-	require.NotContains(t, string(second.Log), "hello", "each invocation has a log of its own")
-	require.NotContains(t, string(second.Log), "Init Duration")
-
-	long := invoke(t, s, `{"do":"print","text":"`+strings.Repeat("0123456789", 3000)+`"}`)
-	require.Len(t, long.Log, 4096)
-	require.Contains(t, string(long.Log), "and no newline\nEND RequestId: "+long.RequestID)
+		require.Equal(t, "[odd] hello\n[odd] and no newline\n", out.String())
+	})
+	t.Run("the next invocation has a separate log", func(t *testing.T) {
+		second := invoke(t, s, `{}`)
+		require.NotContains(t, string(second.Log), "hello")
+		require.NotContains(t, string(second.Log), "Init Duration")
+	})
+	t.Run("the tail has at most 4 KiB", func(t *testing.T) {
+		long := invoke(t, s, `{"do":"print","text":"`+strings.Repeat("0123456789", 3000)+`"}`)
+		require.Len(t, long.Log, 4096)
+		require.Contains(t, string(long.Log), "and no newline\nEND RequestId: "+long.RequestID)
+	})
 }
 
-func TestCallerWhoLeaves(t *testing.T) {
+func TestInvoke_CallerStopsWaiting_FunctionRunsOn(t *testing.T) {
 	t.Parallel()
 	reports := make(chan lambda.Result, 2)
 	s := start(t, lambda.Options{Report: func(r lambda.Result) { reports <- r }}, lambda.Function{})
@@ -395,24 +387,27 @@ func TestEvent(t *testing.T) {
 		EventRetryDelays: []time.Duration{time.Millisecond, time.Millisecond},
 	}, lambda.Function{})
 
-	file := filepath.Join(t.TempDir(), "tried")
-	id, err := s.InvokeEvent("odd", lambda.Request{Payload: fmt.Appendf(nil, `{"do":"flaky","text":%q}`, file)})
-	require.NoError(t, err)
-	require.NotEmpty(t, (<-reports).ErrorType)
-	require.Empty(t, (<-reports).ErrorType)
-	written, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, id, string(written), "a retry has the same request id")
-
-	_, err = s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"error"}`)})
-	require.NoError(t, err)
-	for range 3 {
-		require.Equal(t, "key_conflict", (<-reports).ErrorType)
-	}
-	require.Never(t, func() bool { return len(reports) > 0 }, 200*time.Millisecond, 20*time.Millisecond, "three times and no more")
+	t.Run("a retry has the same request id", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "tried")
+		id, err := s.InvokeEvent("odd", lambda.Request{Payload: fmt.Appendf(nil, `{"do":"flaky","text":%q}`, file)})
+		require.NoError(t, err)
+		require.NotEmpty(t, (<-reports).ErrorType)
+		require.Empty(t, (<-reports).ErrorType)
+		written, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, id, string(written))
+	})
+	t.Run("an event runs three times at most", func(t *testing.T) {
+		_, err := s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"error"}`)})
+		require.NoError(t, err)
+		for range 3 {
+			require.Equal(t, "key_conflict", (<-reports).ErrorType)
+		}
+		require.Never(t, func() bool { return len(reports) > 0 }, 200*time.Millisecond, 20*time.Millisecond)
+	})
 }
 
-func TestEventWaitsForRoom(t *testing.T) {
+func TestEventWaitsForAnEnvironment(t *testing.T) {
 	t.Parallel()
 	reports := make(chan lambda.Result, 10)
 	s := start(t, lambda.Options{MaxEnvironments: 1, Report: func(r lambda.Result) { reports <- r }}, lambda.Function{})
@@ -437,7 +432,7 @@ func TestUnknownFunction(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{})
-	pid := look(t, invoke(t, s, `{}`)).PID
+	pid := decode(t, invoke(t, s, `{}`)).PID
 	_, err := s.InvokeEvent("odd", lambda.Request{Payload: []byte(`{"do":"error"}`)})
 	require.NoError(t, err)
 	running := make(chan error)
@@ -446,16 +441,22 @@ func TestClose(t *testing.T) {
 		running <- err
 	}()
 	s.Close()
-	<-running //nolint:errcheck // Close, not the caller, says how it ended
-	require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
-	_, err = s.Invoke(t.Context(), "odd", lambda.Request{})
-	require.ErrorIs(t, err, lambda.ErrClosed)
-	_, err = s.InvokeEvent("odd", lambda.Request{})
-	require.ErrorIs(t, err, lambda.ErrClosed)
-	s.Close()
+	<-running //nolint:errcheck // the invocation may end before Close or by it
+	t.Run("the processes are killed", func(t *testing.T) {
+		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+	})
+	t.Run("Invoke returns ErrClosed", func(t *testing.T) {
+		_, err := s.Invoke(t.Context(), "odd", lambda.Request{})
+		require.ErrorIs(t, err, lambda.ErrClosed)
+	})
+	t.Run("InvokeEvent returns ErrClosed", func(t *testing.T) {
+		_, err := s.InvokeEvent("odd", lambda.Request{})
+		require.ErrorIs(t, err, lambda.ErrClosed)
+	})
+	t.Run("it may be closed again", func(*testing.T) { s.Close() })
 }
 
-// Interrupt lets a function answer; one that it ends, or that Close ends, has not failed by itself.
+// Interrupt lets a function answer. An invocation that Interrupt or Close ends returns ErrClosed and not a function error.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Name: "odd", Timeout: time.Minute})
@@ -485,14 +486,22 @@ func TestInterrupt(t *testing.T) {
 	dies := invoke(`{"do":"sleep","ms":3600000,"text":"` + filepath.Join(dir, "dies") + `"}`)
 	began("dies")
 	s.Interrupt()
-	o := <-answers
-	require.NoError(t, o.err)
-	require.Empty(t, o.ErrorType)
-	require.Contains(t, string(o.Payload), "requestId")
-	require.ErrorIs(t, (<-dies).err, lambda.ErrClosed)
-	o = <-invoke(`{}`)
-	require.NoError(t, o.err, "the service goes on")
-	require.Contains(t, string(o.Payload), "requestId")
-	s.Close()
-	require.ErrorIs(t, (<-ignores).err, lambda.ErrClosed)
+	t.Run("a function that handles SIGTERM answers", func(t *testing.T) {
+		o := <-answers
+		require.NoError(t, o.err)
+		require.Empty(t, o.ErrorType)
+		require.Contains(t, string(o.Payload), "requestId")
+	})
+	t.Run("a function that SIGTERM ends returns ErrClosed", func(t *testing.T) {
+		require.ErrorIs(t, (<-dies).err, lambda.ErrClosed)
+	})
+	t.Run("the service accepts further invocations", func(t *testing.T) {
+		o := <-invoke(`{}`)
+		require.NoError(t, o.err)
+		require.Contains(t, string(o.Payload), "requestId")
+	})
+	t.Run("a function that ignores SIGTERM is ended by Close", func(t *testing.T) {
+		s.Close()
+		require.ErrorIs(t, (<-ignores).err, lambda.ErrClosed)
+	})
 }

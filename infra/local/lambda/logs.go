@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	maxTail = 4 << 10 // what LogType=Tail answers with
+	maxTail = 4 << 10 // size of a log tail in the response to LogType=Tail
 	maxLine = 64 << 10
 )
 
-// lineWriter serialises the lines of all environments.
+// A lineWriter writes the lines of all environments one after another.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -32,10 +32,10 @@ func (l *lineWriter) line(function string, text []byte) {
 	b = append(b, function...)
 	b = append(b, "] "...)
 	b = append(append(b, text...), '\n')
-	l.w.Write(b) //nolint:errcheck // nobody is left to tell
+	l.w.Write(b) //nolint:errcheck // there is no other place to report it
 }
 
-// logs reads what one environment's process prints.
+// logs collects the output of one environment's process.
 type logs struct {
 	function string
 	output   *lineWriter
@@ -60,9 +60,9 @@ func (l *logs) read() {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := l.r.Read(buf)
-		l.printed(buf[:n])
+		l.add(buf[:n])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			l.r.SetReadDeadline(time.Time{}) //nolint:errcheck // the next Read tells
+			l.r.SetReadDeadline(time.Time{}) //nolint:errcheck // the next Read returns the error
 			l.readAvailable(buf)
 			l.flush()
 			close(<-l.drains)
@@ -87,13 +87,13 @@ func (l *logs) readAvailable(buf []byte) {
 			return
 		}
 		if n > 0 {
-			l.printed(buf[:n])
+			l.add(buf[:n])
 		}
 	}
 }
 
-// drain returns when everything that the process has printed so far is read.
-// It is called by one goroutine at a time.
+// drain returns after all output that the process has written so far has been read.
+// Only one goroutine may call it at a time.
 func (l *logs) drain() {
 	done := make(chan struct{})
 	select {
@@ -101,14 +101,14 @@ func (l *logs) drain() {
 	case <-l.ended:
 		return
 	}
-	l.r.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed pipe has ended
+	l.r.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // if the pipe is closed, l.ended is closed too
 	select {
 	case <-done:
 	case <-l.ended:
 	}
 }
 
-func (l *logs) printed(p []byte) {
+func (l *logs) add(p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.appendTail(p)
@@ -139,7 +139,8 @@ func (l *logs) appendTail(p []byte) {
 	}
 }
 
-// note adds a line of Lambda's own, which is not the function's output.
+// note adds a line of the platform (START, END, REPORT) to the tail. It is not part
+// of the function's output.
 func (l *logs) note(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -149,7 +150,7 @@ func (l *logs) note(line string) {
 	l.appendTail([]byte(line))
 }
 
-// take returns the end of the log since the last take.
+// take returns the end of the log since the previous call of take.
 func (l *logs) take() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,7 +2,7 @@ package lambda
 
 import "syscall"
 
-// dieWithUs has the process killed when ours is gone, even if it was killed: an
-// idle function finds that out by itself, but one that is at work for a minute
-// would go on until it has something to print.
-func dieWithUs(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+// killWithParent makes the kernel kill the process when its parent dies, even by
+// SIGKILL. An idle function would notice that the Runtime API is gone, but a busy one
+// would run on until it prints something.
+func killWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

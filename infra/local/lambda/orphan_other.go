@@ -4,4 +4,4 @@ package lambda
 
 import "syscall"
 
-func dieWithUs(*syscall.SysProcAttr) {}
+func killWithParent(*syscall.SysProcAttr) {}

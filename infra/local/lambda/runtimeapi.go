@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// runtimeAPI is the Lambda Runtime API, version 2018-06-01, for the one
-// process of this environment.
+// runtimeAPI returns the handler of the Lambda Runtime API, version 2018-06-01,
+// for this environment's process.
 func (e *environment) runtimeAPI() http.Handler {
 	const base = "/2018-06-01/runtime"
 	mux := http.NewServeMux()
@@ -23,7 +23,7 @@ func (e *environment) runtimeAPI() http.Handler {
 	return mux
 }
 
-// serveNext blocks until there is an invocation.
+// serveNext blocks until it can deliver an invocation to the process.
 func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	unanswered := e.current != nil && e.current.ended.IsZero()
@@ -32,7 +32,7 @@ func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 	}
 	e.mu.Unlock()
 	if unanswered {
-		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The invocation before has not been answered")
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The previous invocation has no response yet: send one before asking for the next invocation")
 		return
 	}
 	select {
@@ -41,13 +41,13 @@ func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case inv := <-e.next:
-		e.hand(w, inv)
+		e.deliver(w, inv)
 	case <-r.Context().Done():
 	case <-e.exited:
 	}
 }
 
-func (e *environment) hand(w http.ResponseWriter, inv *invocation) {
+func (e *environment) deliver(w http.ResponseWriter, inv *invocation) {
 	arn := ARN(cmp.Or(inv.CalledBy, e.fn.Name))
 	if inv.Qualifier != "" {
 		arn += ":" + inv.Qualifier
@@ -62,13 +62,13 @@ func (e *environment) hand(w http.ResponseWriter, inv *invocation) {
 	if inv.ClientContext != "" {
 		h.Set("Lambda-Runtime-Client-Context", inv.ClientContext)
 	}
-	w.Write(inv.Payload) //nolint:errcheck // a process that is gone is seen by watch
+	w.Write(inv.Payload) //nolint:errcheck // watch notices that the process has exited
 }
 
-// serveResponse takes the function's response. A stream that broke off says so
-// in its trailers, after the body.
+// serveResponse accepts the function's response. If a streamed response failed
+// midway, the trailers after the body contain the error.
 func (e *environment) serveResponse(w http.ResponseWriter, r *http.Request) {
-	if !e.expects(w, r) {
+	if !e.requireCurrent(w, r) {
 		return
 	}
 	body, fits, err := readAtMost(r.Body, MaxResponse)
@@ -95,7 +95,7 @@ func (e *environment) serveResponse(w http.ResponseWriter, r *http.Request) {
 const maxResponseText = "6291556"
 
 func (e *environment) serveError(w http.ResponseWriter, r *http.Request) {
-	if !e.expects(w, r) {
+	if !e.requireCurrent(w, r) {
 		return
 	}
 	f, ok := readFault(w, r)
@@ -110,7 +110,7 @@ func (e *environment) serveInitError(w http.ResponseWriter, r *http.Request) {
 	asked := e.asked
 	e.mu.Unlock()
 	if asked {
-		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The init phase is over")
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The init phase has ended: report errors for the invocation")
 		return
 	}
 	f, ok := readFault(w, r)
@@ -124,16 +124,16 @@ func (e *environment) serveInitError(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// expects reports whether the request is about the invocation that runs and
-// has no answer yet; if not, it has been refused.
-func (e *environment) expects(w http.ResponseWriter, r *http.Request) bool {
+// requireCurrent reports whether the request names the running invocation and that
+// has no response yet. Otherwise it refuses the request.
+func (e *environment) requireCurrent(w http.ResponseWriter, r *http.Request) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.current == nil || e.current.RequestID != r.PathValue("id"):
 		refuse(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID")
 	case !e.current.ended.IsZero():
-		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The invocation has been answered")
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "The invocation already has a response")
 	default:
 		return true
 	}
@@ -151,11 +151,12 @@ func (e *environment) answer(id string, payload []byte, errorType string) {
 	close(inv.answered)
 }
 
-// readFault reads the error that a runtime reports.
+// readFault reads an error that a runtime reports. It returns false if it refused
+// the request.
 func readFault(w http.ResponseWriter, r *http.Request) (fault, bool) {
 	body, fits, err := readAtMost(r.Body, MaxResponse)
 	if err != nil || !fits {
-		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "The error is too large or broke off")
+		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "The error exceeds "+maxResponseText+" bytes or its body is incomplete")
 		return fault{}, false
 	}
 	var reported struct {
@@ -170,8 +171,8 @@ func readFault(w http.ResponseWriter, r *http.Request) (fault, bool) {
 	return fault{reported.Type, body}, true
 }
 
-// readAtMost reads all of r, but keeps no more than limit bytes and gives up
-// on a sender without end.
+// readAtMost reads r and returns at most limit bytes. If r has more, fits is false,
+// and readAtMost discards up to ten times the limit before it stops reading.
 func readAtMost(r io.Reader, limit int64) (body []byte, fits bool, err error) {
 	body, err = io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
@@ -190,12 +191,12 @@ func readAtMost(r io.Reader, limit int64) (body []byte, fits bool, err error) {
 func accept(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	io.WriteString(w, `{"status":"OK"}`+"\n") //nolint:errcheck // a process that is gone is seen by watch
+	io.WriteString(w, `{"status":"OK"}`+"\n") //nolint:errcheck // watch notices that the process has exited
 }
 
 func refuse(w http.ResponseWriter, status int, errorType, message string) {
 	f := newFault(errorType, message)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(f.payload) //nolint:errcheck // a process that is gone is seen by watch
+	w.Write(f.payload) //nolint:errcheck // watch notices that the process has exited
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Service keeps the environments of a set of functions and invokes them. It is
-// safe for concurrent use.
+// A Service invokes functions and manages their environments. It is safe for
+// concurrent use.
 type Service struct {
 	opts      Options
 	functions map[string]Function
@@ -22,21 +22,22 @@ type Service struct {
 
 	mu      sync.Mutex
 	closed  bool
-	ending  bool                      // Interrupt was called, or Close
-	live    map[*environment]struct{} // hold one of the MaxEnvironments places
+	ending  bool                      // Interrupt or Close was called
+	live    map[*environment]struct{} // each counts towards MaxEnvironments
 	idle    []*environment            // longest idle first
 	waiting []*waiter                 // longest first
-	events  int                       // accepted and not yet done
-	// progress is when an environment of the function was last made, taken or done.
-	progress map[string]time.Time
+	events  int                       // accepted and not finished
+	// lastProgress is the time at which an environment of the function was last
+	// created, acquired or released.
+	lastProgress map[string]time.Time
 
 	stop    context.Context
 	stopNow context.CancelFunc
 	wg      sync.WaitGroup
 }
 
-// New makes a service of the given functions. Nothing is started before the
-// first invocation. Close it after use.
+// New returns a service of the given functions. It starts no process before the first
+// invocation. The caller must Close it.
 func New(functions []Function, o Options) *Service {
 	if o.MaxEnvironments == 0 {
 		o.MaxEnvironments = 60
@@ -48,11 +49,11 @@ func New(functions []Function, o Options) *Service {
 		o.EventRetryDelays = []time.Duration{time.Second, 2 * time.Second}
 	}
 	s := &Service{
-		opts:      o,
-		functions: make(map[string]Function, len(functions)),
-		output:    &lineWriter{w: o.Output},
-		live:      make(map[*environment]struct{}),
-		progress:  make(map[string]time.Time),
+		opts:         o,
+		functions:    make(map[string]Function, len(functions)),
+		output:       &lineWriter{w: o.Output},
+		live:         make(map[*environment]struct{}),
+		lastProgress: make(map[string]time.Time),
 	}
 	s.stop, s.stopNow = context.WithCancel(context.Background())
 	for _, f := range functions {
@@ -61,7 +62,7 @@ func New(functions []Function, o Options) *Service {
 	return s
 }
 
-// Function returns the function of that name, or ErrNotFound.
+// Function returns the function with the given name, or ErrNotFound.
 func (s *Service) Function(name string) (Function, error) {
 	f, ok := s.functions[name]
 	if !ok {
@@ -70,11 +71,11 @@ func (s *Service) Function(name string) (Function, error) {
 	return f, nil
 }
 
-// Invoke runs the function once and returns how that ended; a function that
-// failed is a Result with an ErrorType, not an error. Errors are ErrNotFound,
-// ErrThrottled, ErrClosed, which is also that of a function which Interrupt or
-// Close ended, and ctx's: then the caller waits no longer, but the
-// function runs on to its end or timeout, as it does on AWS.
+// Invoke runs the function once and returns the result. If the function fails, Invoke
+// returns a Result with an ErrorType and no error. The error is ErrNotFound,
+// ErrThrottled, ErrClosed or ctx's. ErrClosed also means that Interrupt or Close ended
+// the function. If ctx ends, Invoke returns, but the function runs on until it ends or
+// times out, as on AWS.
 func (s *Service) Invoke(ctx context.Context, name string, req Request) (Result, error) {
 	f, err := s.Function(name)
 	if err != nil {
@@ -101,9 +102,8 @@ func (s *Service) Invoke(ctx context.Context, name string, req Request) (Result,
 	}
 }
 
-// Interrupt sends SIGTERM to every process, so that a function which waits for
-// something can answer now. It returns at once, and more can be invoked; Close
-// ends the service.
+// Interrupt sends SIGTERM to every process, so that a waiting function can answer now.
+// It returns at once. The service accepts further invocations until Close.
 func (s *Service) Interrupt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,8 +113,8 @@ func (s *Service) Interrupt() {
 	}
 }
 
-// Close kills every environment, drops the events that still wait, and returns
-// when nothing of the service runs any more. It may be called twice.
+// Close kills every process, drops the waiting events, and returns when nothing of the
+// service runs any more. It may be called more than once.
 func (s *Service) Close() {
 	s.mu.Lock()
 	s.closed, s.ending = true, true
@@ -141,7 +141,7 @@ func (s *Service) isEnding() bool {
 	return s.ending
 }
 
-// run finds an environment and runs one invocation in it.
+// run acquires an environment and runs one invocation in it.
 func (s *Service) run(f Function, req Request) (Result, error) {
 	if req.RequestID == "" {
 		req.RequestID = uuid.NewString()
@@ -175,34 +175,39 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 	}
 }
 
-// So many invocations of a function run at once that the processors have enough to
-// do. More would only be in each other's way, unless those wait for something
-// themselves: one more runs when none has been done, or added, for stuckAfter.
-// Where there is no environment for an invocation that may run, it waits for
-// startAfter before one is started: that takes as much as dozens of invocations.
-// At the bound a new one takes the place of one that has been idle for idleFor;
-// whoever has waited for giveUp takes what there is.
+// A function runs at most busyLimit invocations at once, enough to keep the processors
+// busy. If none of them starts or ends for stalledAfter, they are presumably waiting for
+// something, and one more may run.
+//
+// An invocation that may run, but finds no idle environment of its function, waits for
+// startDelay before it starts a process. Starting one costs as much as dozens of
+// invocations. If MaxEnvironments are running, the new process replaces one that has
+// been idle for evictAfter.
+//
+// An invocation that has waited for starvedAfter gets the next free environment of its
+// function, even if busyLimit others run. After maxWait it takes any idle environment's
+// place, or fails with ErrThrottled.
 const (
-	startAfter = 2 * time.Millisecond
-	stuckAfter = 20 * time.Millisecond
-	passedBy   = 250 * time.Millisecond
-	idleFor    = time.Second
-	giveUp     = 500 * time.Millisecond
+	startDelay   = 2 * time.Millisecond
+	stalledAfter = 20 * time.Millisecond
+	starvedAfter = 250 * time.Millisecond
+	evictAfter   = time.Second
+	maxWait      = 500 * time.Millisecond
 )
 
-var enough = 4 * runtime.NumCPU()
+var busyLimit = 4 * runtime.NumCPU()
 
-// waiter is an invocation that waits for an environment of its function.
+// A waiter is an invocation that waits for an environment of its function.
 type waiter struct {
 	function string
 	since    time.Time
-	given    chan *environment // has room for the one
+	assigned chan *environment // buffered, for the one environment that release assigns
 }
 
-// acquire returns an environment that is the caller's to run; it may be a new one,
-// which is not started yet.
+// acquire returns an environment, which the caller then owns. A new environment has not
+// been started yet.
 func (s *Service) acquire(f Function) (*environment, error) {
-	w := &waiter{function: f.Name, since: time.Now(), given: make(chan *environment, 1)}
+	w := &waiter{function: f.Name, since: time.Now(), assigned: make(chan *environment, 1)}
 	s.mu.Lock()
 	e, err := s.acquireLocked(f, 0)
 	if e == nil && err == nil {
@@ -212,28 +217,28 @@ func (s *Service) acquire(f Function) (*environment, error) {
 	if e != nil || err != nil {
 		return e, err
 	}
-	look := time.NewTimer(startAfter)
-	defer look.Stop()
+	poll := time.NewTimer(startDelay)
+	defer poll.Stop()
 	for {
 		select {
-		case e := <-w.given:
+		case e := <-w.assigned:
 			return e, nil
-		case <-look.C:
-			look.Reset(stuckAfter)
+		case <-poll.C:
+			poll.Reset(stalledAfter)
 		}
-		if e, err := s.acquireLate(f, w, time.Since(w.since)); e != nil || err != nil {
+		if e, err := s.retryAcquire(f, w, time.Since(w.since)); e != nil || err != nil {
 			return e, err
 		}
 	}
 }
 
-// acquireLate returns neither an environment nor an error where w waits on.
-func (s *Service) acquireLate(f Function, w *waiter, waited time.Duration) (*environment, error) {
+// retryAcquire returns an environment or an error, or neither if w must keep waiting.
+func (s *Service) retryAcquire(f Function, w *waiter, waited time.Duration) (*environment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.waiting, w)
 	if i < 0 {
-		return <-w.given, nil
+		return <-w.assigned, nil
 	}
 	e, err := s.acquireLocked(f, waited)
 	if e != nil || err != nil {
@@ -242,35 +247,36 @@ func (s *Service) acquireLate(f Function, w *waiter, waited time.Duration) (*env
 	return e, err
 }
 
-// acquireLocked takes the environment that was idle for the shortest time, or
-// makes one; after so long a wait it fails where there is neither.
+// acquireLocked returns the function's most recently used idle environment, or a new
+// one. It returns neither an environment nor an error if the invocation must wait, and
+// ErrThrottled if it has waited for maxWait.
 func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
-	count, late := s.countLocked(f.Name), waited >= giveUp
-	if count-s.idleLocked(f.Name) >= enough && !late && time.Since(s.progress[f.Name]) < stuckAfter {
+	count, waitedEnough := s.countLocked(f.Name), waited >= maxWait
+	if count-s.countIdleLocked(f.Name) >= busyLimit && !waitedEnough && time.Since(s.lastProgress[f.Name]) < stalledAfter {
 		return nil, nil
 	}
 	for i, e := range slices.Backward(s.idle) {
 		if e.fn.Name == f.Name {
 			s.idle = slices.Delete(s.idle, i, i+1)
-			s.progress[f.Name] = time.Now()
+			s.lastProgress[f.Name] = time.Now()
 			return e, nil
 		}
 	}
-	if count > 0 && !late && waited < startAfter {
+	if count > 0 && !waitedEnough && waited < startDelay {
 		return nil, nil
 	}
-	all := len(s.live) >= s.opts.MaxEnvironments
+	full := len(s.live) >= s.opts.MaxEnvironments
 	switch {
 	case f.Concurrency > 0 && count >= f.Concurrency,
-		all && (len(s.idle) == 0 || count > 0 && !late && time.Since(s.idle[0].idleSince) < idleFor):
-		if late {
+		full && (len(s.idle) == 0 || count > 0 && !waitedEnough && time.Since(s.idle[0].idleSince) < evictAfter):
+		if waitedEnough {
 			return nil, ErrThrottled
 		}
 		return nil, nil
-	case all:
+	case full:
 		s.endLocked(s.idle[0])
 	}
 	return s.makeLocked(f), nil
@@ -279,7 +285,7 @@ func (s *Service) acquireLocked(f Function, waited time.Duration) (*environment,
 func (s *Service) makeLocked(f Function) *environment {
 	e := newEnvironment(s, f)
 	s.live[e] = struct{}{}
-	s.progress[f.Name] = time.Now()
+	s.lastProgress[f.Name] = time.Now()
 	return e
 }
 
@@ -288,7 +294,7 @@ func (s *Service) endLocked(e *environment) {
 	e.kill()
 }
 
-// countLocked is how many environments the function has.
+// countLocked returns the number of the function's environments.
 func (s *Service) countLocked(function string) (n int) {
 	for e := range s.live {
 		if e.fn.Name == function {
@@ -298,8 +304,8 @@ func (s *Service) countLocked(function string) (n int) {
 	return n
 }
 
-// idleLocked is how many of them have nothing to do.
-func (s *Service) idleLocked(function string) (n int) {
+// countIdleLocked returns the number of the function's idle environments.
+func (s *Service) countIdleLocked(function string) (n int) {
 	for _, e := range s.idle {
 		if e.fn.Name == function {
 			n++
@@ -308,22 +314,27 @@ func (s *Service) idleLocked(function string) (n int) {
 	return n
 }
 
-// release gives the environment to the invocation of its function that has
-// waited longest, or its place to one that has waited longer and whose function
-// has none, or keeps it for the next one; that, too, where enough run without it
-// and nobody has waited for passedBy.
+// release takes back an environment after an invocation. It serves the waiting
+// invocation that has waited longest, of these two kinds:
+//
+//   - one of the same function gets the environment, if fewer than busyLimit others of
+//     the function run or it has waited for starvedAfter;
+//   - if a function has no environment, its invocation gets a new environment, and
+//     the released one is ended to make room.
+//
+// If there is no such invocation, the environment becomes idle.
 func (s *Service) release(e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.live[e]; !ok || s.closed {
 		return
 	}
-	s.progress[e.fn.Name] = time.Now()
-	without := s.countLocked(e.fn.Name) - s.idleLocked(e.fn.Name) - 1
+	s.lastProgress[e.fn.Name] = time.Now()
+	busyOthers := s.countLocked(e.fn.Name) - s.countIdleLocked(e.fn.Name) - 1
 	for i, w := range s.waiting {
 		given := e
 		switch {
-		case w.function == e.fn.Name && (without < enough || time.Since(w.since) >= passedBy):
+		case w.function == e.fn.Name && (busyOthers < busyLimit || time.Since(w.since) >= starvedAfter):
 		case s.countLocked(w.function) == 0:
 			s.endLocked(e)
 			given = s.makeLocked(s.functions[w.function])
@@ -331,14 +342,15 @@ func (s *Service) release(e *environment) {
 			continue
 		}
 		s.waiting = slices.Delete(s.waiting, i, i+1)
-		w.given <- given
+		w.assigned <- given
 		return
 	}
 	e.idleSince = time.Now()
 	s.idle = append(s.idle, e)
 }
 
-// retire gives the environment's place back: its process is gone or doomed.
+// retire removes an environment whose process has exited or was killed, so that
+// another one can be started.
 func (s *Service) retire(e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -352,7 +364,7 @@ func (s *Service) retireLocked(e *environment) {
 	}
 }
 
-// report is the last line of an invocation's log.
+// report returns the last line of an invocation's log.
 func (r Result) report(f Function, maxMemoryMB int) string {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	line := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB",

@@ -10,13 +10,13 @@ import (
 
 var traceRoot = regexp.MustCompile(`Root=1-[0-9a-fA-F]{8}-[0-9a-fA-F]{24}`)
 
-// NewTraceRoot makes the value of an X-Amzn-Trace-Id header: a new trace.
+// NewTraceRoot returns the X-Amzn-Trace-Id header of a new trace.
 func NewTraceRoot() string {
 	return fmt.Sprintf("Root=1-%08x-%s", time.Now().Unix(), randomHex(12))
 }
 
-// newTraceID is the trace header that a function is given: the caller's trace,
-// or a new one, not sampled, with a segment of its own.
+// newTraceID returns the trace header for one invocation. It continues the caller's
+// trace, or starts a new one, with a new segment and without sampling.
 func newTraceID(from string) string {
 	root := traceRoot.FindString(from)
 	if root == "" {

@@ -1,6 +1,6 @@
-// Package rdstest plays the part of RDS Proxy in front of a real Postgres: it
-// insists on TLS and on IAM tokens, checks these as AWS does, and notes what
-// RDS Proxy would pin a connection for.
+// Package rdstest replaces RDS Proxy in tests, in front of a real Postgres. It
+// requires TLS and IAM tokens, checks the tokens as AWS does, and records the
+// messages for which RDS Proxy would pin a connection.
 package rdstest
 
 import (
@@ -37,21 +37,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Options change what a Proxy does.
+// Options are the settings of a Proxy. The zero value is valid.
 type Options struct {
-	// Hosts are the names in its certificate; localhost if there are none.
+	// Hosts are the names in the certificate; localhost by default.
 	Hosts []string
 
-	// Plain refuses TLS.
+	// Plain makes the proxy refuse TLS.
 	Plain bool
 
-	// Password, if set, is what it takes instead of IAM tokens.
+	// Password, if set, replaces the IAM tokens.
 	Password string
 }
 
-// Proxy is safe for concurrent use.
+// A Proxy is a running proxy. It is safe for concurrent use.
 type Proxy struct {
-	// CAFile is the certificate of who signed its own.
+	// CAFile is the path of the certificate authority that signed the proxy's
+	// certificate.
 	CAFile string
 
 	Region, AccessKeyID, SecretAccessKey, SessionToken string
@@ -68,15 +69,16 @@ type Proxy struct {
 	pins     []string
 }
 
-// Start runs until the test ends. Who has proved to be the user is connected to
-// target, a superuser's URL, with the privileges of the role of that name.
+// Start starts a proxy that runs until the test ends. It connects an authenticated
+// user to target, the URL of a superuser, with the privileges of the role that has
+// the user's name.
 func Start(t testing.TB, target string, o Options) *Proxy {
 	t.Helper()
 	if o.Hosts == nil {
 		o.Hosts = []string{"localhost"}
 	}
 	p := &Proxy{
-		// As the local runner gives them to its functions.
+		// The local runner gives its functions the same credentials.
 		Region: "us-east-1", AccessKeyID: "local", SecretAccessKey: "local", SessionToken: "local",
 		o: o, target: target, conns: map[net.Conn]bool{},
 	}
@@ -91,9 +93,9 @@ func Start(t testing.TB, target string, o Options) *Proxy {
 			if err != nil {
 				return
 			}
-			p.keep(conn, true)
+			p.track(conn, true)
 			serving.Go(func() {
-				defer p.keep(conn, false)
+				defer p.track(conn, false)
 				defer conn.Close()
 				if err := p.serve(conn); err != nil {
 					p.mu.Lock()
@@ -135,12 +137,14 @@ func certificate(t testing.TB, hosts []string) (*tls.Config, string) {
 	}, file
 }
 
-// URL is for the user, by the name localhost, with more parameters: "&a=b".
+// URL returns the proxy's URL for the user, with host localhost and further
+// parameters ("&a=b").
 func (p *Proxy) URL(user, more string) string {
 	return fmt.Sprintf("postgres://%s@localhost:%d/promises?sslrootcert=%s%s", user, p.l.Addr().(*net.TCPAddr).Port, url.QueryEscape(p.CAFile), more)
 }
 
-// Env is what Lambda gives a function of its role, as KEY=value.
+// Env returns the variables with a function's credentials as Lambda sets them, as
+// KEY=value.
 func (p *Proxy) Env() []string {
 	return []string{
 		"AWS_REGION=" + p.Region, "AWS_ACCESS_KEY_ID=" + p.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + p.SecretAccessKey,
@@ -148,7 +152,7 @@ func (p *Proxy) Env() []string {
 	}
 }
 
-// Setenv makes Env the environment of the test.
+// Setenv sets the variables of Env in the test's environment.
 func (p *Proxy) Setenv(t testing.TB) {
 	for _, pair := range p.Env() {
 		name, value, _ := strings.Cut(pair, "=")
@@ -156,7 +160,7 @@ func (p *Proxy) Setenv(t testing.TB) {
 	}
 }
 
-// Cut ends all connections.
+// Cut closes all connections.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -165,21 +169,21 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Tokens are those that it was given, in order.
+// Tokens returns the tokens that clients sent, in order.
 func (p *Proxy) Tokens() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.tokens)
 }
 
-// Refusals are the causes for which it ended connections.
+// Refusals returns the reasons for which the proxy closed connections.
 func (p *Proxy) Refusals() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.refusals)
 }
 
-// Pins are the messages for which RDS Proxy would have pinned a connection:
+// Pins returns the messages for which RDS Proxy would have pinned a connection:
 // https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-pinning.html
 func (p *Proxy) Pins() []string {
 	p.mu.Lock()
@@ -187,10 +191,10 @@ func (p *Proxy) Pins() []string {
 	return slices.Clone(p.pins)
 }
 
-func (p *Proxy) keep(conn net.Conn, kept bool) {
+func (p *Proxy) track(conn net.Conn, open bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if kept {
+	if open {
 		p.conns[conn] = true
 	} else {
 		delete(p.conns, conn)
@@ -202,14 +206,14 @@ const sslRequest = 80877103
 func (p *Proxy) serve(conn net.Conn) error {
 	var hello [8]byte
 	if _, err := io.ReadFull(conn, hello[:]); err != nil {
-		return nil //nolint:nilerr // it has thought better of it
+		return nil //nolint:nilerr // the client sent nothing
 	}
 	if binary.BigEndian.Uint32(hello[4:]) != sslRequest {
 		return errors.New("without TLS")
 	}
 	if p.o.Plain {
 		_, err := conn.Write([]byte("N"))
-		io.Copy(io.Discard, conn) //nolint:errcheck // until it goes
+		io.Copy(io.Discard, conn) //nolint:errcheck // until the client disconnects
 		return errors.Join(err, errors.New("wanted TLS"))
 	}
 	if _, err := conn.Write([]byte("S")); err != nil {
@@ -224,12 +228,12 @@ func (p *Proxy) serve(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := first.(*pgproto3.CancelRequest); ok { // of a connection that was cut
+	if _, ok := first.(*pgproto3.CancelRequest); ok { // for a connection that Cut has closed
 		return nil
 	}
 	startup, ok := first.(*pgproto3.StartupMessage)
 	if !ok {
-		return fmt.Errorf("begins with %T", first)
+		return fmt.Errorf("the client's first message is %T, not a StartupMessage", first)
 	}
 	client.Send(&pgproto3.AuthenticationCleartextPassword{})
 	if err := client.Flush(); err != nil {
@@ -244,7 +248,7 @@ func (p *Proxy) serve(conn net.Conn) error {
 	}
 	password, ok := answer.(*pgproto3.PasswordMessage)
 	if !ok {
-		return fmt.Errorf("answers %T", answer)
+		return fmt.Errorf("the client's second message is %T, not a PasswordMessage", answer)
 	}
 	user := startup.Parameters["user"]
 	if err := p.check(user, password.Password); err != nil {
@@ -254,7 +258,7 @@ func (p *Proxy) serve(conn net.Conn) error {
 	return p.relay(secure, client, startup)
 }
 
-// check judges the token as AWS does: a signed request that is never made.
+// check verifies the token as AWS does. A token is a signed request that is never sent.
 func (p *Proxy) check(user, token string) error {
 	p.mu.Lock()
 	p.tokens = append(p.tokens, token)
@@ -271,11 +275,11 @@ func (p *Proxy) check(user, token string) error {
 	}
 	q := u.Query()
 	if q.Get("DBUser") != user || q.Get("Action") != "connect" {
-		return fmt.Errorf("a token of %s's to %s, not %s's to connect", q.Get("DBUser"), q.Get("Action"), user)
+		return fmt.Errorf("the token allows %s to %s, not %s to connect", q.Get("DBUser"), q.Get("Action"), user)
 	}
 	made, err := time.Parse("20060102T150405Z", q.Get("X-Amz-Date"))
 	if err != nil || q.Get("X-Amz-Expires") != "900" || time.Since(made).Abs() > 15*time.Minute {
-		return fmt.Errorf("a token of %s for %s s", q.Get("X-Amz-Date"), q.Get("X-Amz-Expires"))
+		return fmt.Errorf("the token of %s for %s s is not valid for 900 s from now", q.Get("X-Amz-Date"), q.Get("X-Amz-Expires"))
 	}
 	unsigned := url.Values{"Action": {"connect"}, "DBUser": {user}, "X-Amz-Expires": {"900"}}
 	port := strconv.Itoa(p.l.Addr().(*net.TCPAddr).Port)
@@ -283,10 +287,10 @@ func (p *Proxy) check(user, token string) error {
 	if err != nil {
 		return err
 	}
-	const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	const emptyPayload = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	want, _, err := v4.NewSigner().PresignHTTP(context.Background(), aws.Credentials{
 		AccessKeyID: p.AccessKeyID, SecretAccessKey: p.SecretAccessKey, SessionToken: p.SessionToken,
-	}, req, ofNothing, "rds-db", p.Region, made)
+	}, req, emptyPayload, "rds-db", p.Region, made)
 	if err != nil {
 		return err
 	}
@@ -296,7 +300,7 @@ func (p *Proxy) check(user, token string) error {
 	return nil
 }
 
-// relay connects the client to Postgres.
+// relay connects the client to Postgres and forwards their messages.
 func (p *Proxy) relay(conn net.Conn, client *pgproto3.Backend, startup *pgproto3.StartupMessage) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -334,21 +338,21 @@ func (p *Proxy) relay(conn net.Conn, client *pgproto3.Backend, startup *pgproto3
 		return err
 	}
 	go func() {
-		io.Copy(conn, server.Conn) //nolint:errcheck // it ends with either
+		io.Copy(conn, server.Conn) //nolint:errcheck // it ends with either connection
 		conn.Close()
 	}()
 	for {
 		var head [5]byte
 		if _, err := io.ReadFull(conn, head[:]); err != nil {
-			return nil //nolint:nilerr // the client has gone, or was cut
+			return nil //nolint:nilerr // the client has disconnected
 		}
 		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
 		if _, err := io.ReadFull(conn, body); err != nil {
 			return nil //nolint:nilerr // the same
 		}
-		p.note(head[0], body)
+		p.recordPin(head[0], body)
 		if _, err := server.Conn.Write(append(head[:], body...)); err != nil {
-			return nil //nolint:nilerr // Postgres has gone
+			return nil //nolint:nilerr // Postgres has disconnected
 		}
 	}
 }
@@ -356,7 +360,8 @@ func (p *Proxy) relay(conn net.Conn, client *pgproto3.Backend, startup *pgproto3
 var pinning = regexp.MustCompile(`(?i)^\s*(set|prepare|execute|deallocate|discard|listen|declare|load|create\s+temp)\b|` +
 	`pg_(try_)?advisory|nextval|setval|currval|set_config`)
 
-func (p *Proxy) note(kind byte, body []byte) {
+// recordPin records a message of the client for which RDS Proxy would pin its connection.
+func (p *Proxy) recordPin(kind byte, body []byte) {
 	var text string
 	switch kind {
 	case 'P':

@@ -1,5 +1,5 @@
-// Package secrettest stands in for AWS Secrets Manager in tests: it speaks the
-// protocol of the SDKs on loopback, and keeps secrets as the service documents it.
+// Package secrettest replaces AWS Secrets Manager in tests. It speaks the protocol
+// of the SDKs on loopback and stores the versions of secrets as AWS documents it.
 package secrettest
 
 import (
@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// ARN is the ARN of a secret of that name.
+// ARN returns the ARN of a secret with that name.
 func ARN(name string) string {
 	return "arn:aws:secretsmanager:us-east-1:123456789012:secret:" + name + "-AbCdEf"
 }
 
-// Manager keeps the secrets of the ARNs that it was started with.
+// A Manager is a Secrets Manager with the secrets that Start created.
 type Manager struct {
 	URL string
 
@@ -29,11 +29,12 @@ type Manager struct {
 }
 
 type versions struct {
-	values            map[string]string // by the version's id
+	values            map[string]string // by version id
 	current, previous string
 }
 
-// Start starts a Manager of empty secrets, until the test ends.
+// Start starts a Manager that has an empty secret for each ARN. It stops when the test
+// ends.
 func Start(t testing.TB, arns ...string) *Manager {
 	t.Helper()
 	m := &Manager{secrets: map[string]*versions{}, done: map[string]int{}}
@@ -46,14 +47,15 @@ func Start(t testing.TB, arns ...string) *Manager {
 	return m
 }
 
-// Env is what makes a process call the Manager.
+// Env returns the environment variables with which a process calls the Manager.
 func (m *Manager) Env() []string {
 	return []string{
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER=" + m.URL, "AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_SESSION_TOKEN=local",
 	}
 }
 
-// Current returns the current version's id and value, "" if there is none.
+// Current returns the id and the value of the current version, or "" if the secret is
+// empty.
 func (m *Manager) Current(arn string) (version, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,23 +63,23 @@ func (m *Manager) Current(arn string) (version, value string) {
 	return s.current, s.values[s.current]
 }
 
-// Hook has before called before each call is done, and after once it was done and
-// is not answered yet. If before returns a code, the call fails with it. Each may
-// be nil.
+// Hook sets two functions, each of which may be nil. The Manager calls before ahead of
+// each operation; if before returns a code, the operation fails with it. It calls
+// after between a successful operation and its answer.
 func (m *Manager) Hook(before func(operation, arn string) (code string), after func(operation, arn string)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.before, m.after = before, after
 }
 
-// Calls returns how often each operation was done.
+// Calls returns the number of calls of each operation.
 func (m *Manager) Calls() map[string]int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.done)
 }
 
-// Set makes value the current version, as an operator does.
+// Set stores value as the current version, as an operator does.
 func (m *Manager) Set(arn, version, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -89,16 +91,16 @@ func (v *versions) put(version, value string) {
 		v.previous, v.current = v.current, version
 	}
 	v.values[version] = value
-	for id := range v.values { // a version without a label is deleted
+	for id := range v.values { // AWS deletes versions without a label
 		if id != v.current && id != v.previous {
 			delete(v.values, id)
 		}
 	}
 }
 
-// ServeHTTP answers one call.
+// ServeHTTP handles one call.
 func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var in struct{ SecretID, ClientRequestToken, SecretString string } // encoding/json takes SecretId for the first
+	var in struct{ SecretID, ClientRequestToken, SecretString string } // encoding/json stores SecretId in the first
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || r.Header.Get("Authorization") == "" {
 		w.WriteHeader(http.StatusBadRequest)
 		return
@@ -122,7 +124,7 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		answer = map[string]any{"__type": code, "Message": operation}
 	}
-	json.NewEncoder(w).Encode(answer) //nolint:errcheck // the caller is gone
+	json.NewEncoder(w).Encode(answer) //nolint:errcheck // the caller has disconnected
 }
 
 func (m *Manager) do(operation, arn, version, value string) (answer map[string]any, code string) {

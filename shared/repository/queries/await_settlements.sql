@@ -1,5 +1,7 @@
--- Waits until no settlement is running that may be in time for these deadlines: $1 the promises, or NULL if only the workflow
--- execution is known, $2 their workflow executions. What is read after this, past those deadlines, does not change.
+-- Waits until no settlement or extension that may still be in time for these deadlines is running. Rows that are read afterwards and are
+-- past those deadlines do not change any more.
 --
--- migrations/ has the function, and says what it locks.
+-- Arguments: $1 the promises' ids, NULL if only the workflow execution is known; $2 their workflow executions' ids.
+-- Returns: one row without a value.
+-- Locks: see promise_await_settlements in migrations/.
 SELECT promise_await_settlements($1::TEXT[]::UUID[], $2::TEXT[]::UUID[])

@@ -1,8 +1,10 @@
--- Counts a call ($2) that waits, for $3 at most, for its tenant ($1 slug), unless as many of the tenant's calls are counted already as
--- may wait at once: tenant.max_waits or, where that is NULL, $4. Reports whether it did. Calls that begin at the same time do not see
--- each other, so that a tenant may exceed its bound for a moment. Up to 100 expired rows of any tenant are deleted in passing.
+-- Counts a waiting call for its tenant, unless the tenant already has as many waiting calls as it may have. Calls that begin at the same
+-- time do not see each other, so a tenant may exceed its bound for a moment. Also deletes up to 100 expired rows of any tenant.
 --
--- Locks the expired rows, without waiting for any. tenant_wait_pkey, idx_tenant_wait_expires.
+-- Arguments: $1 slug, $2 the call's id, $3 the longest time that it waits, $4 the bound if tenant.max_waits is NULL.
+-- Returns: one row, TRUE if the call was counted.
+-- Locks: the expired rows, skipping locked ones.
+-- Indexes: tenant_wait_pkey, idx_tenant_wait_expires.
 WITH expired AS MATERIALIZED (
     SELECT w.tenant_id, w.id
     FROM tenant_wait w

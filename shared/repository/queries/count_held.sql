@@ -1,6 +1,10 @@
--- Counts the next early settlements of some tenants, and the bytes of their values, errors, comments and keys: arrays $1 tenants, $2 the last
--- key that was counted (NULL: none), $3 how many of each tenant at most. One row for each tenant, in order, with the last key that it
--- counted. A value is not read for its size. No lock. idx_idempotency_key_held.
+-- Counts the next early settlements of some tenants, and the bytes of their values, errors, comments and keys. Postgres knows the size of
+-- a value without reading it.
+--
+-- Arguments: arrays $1 tenant ids, $2 the last idempotency key that was counted, or NULL; $3 the largest number to count for each tenant.
+-- Returns: one row for each tenant, in the order of $1, with the last key that was counted.
+-- Locks: none.
+-- Indexes: idx_idempotency_key_held.
 SELECT slice.counted, slice.bytes, slice.key
 FROM unnest($1::TEXT[], $2::VARCHAR[]) WITH ORDINALITY AS given (tenant_id, key, place)
 CROSS JOIN LATERAL (

@@ -1,6 +1,10 @@
--- Counts the next pending promises of some tenants: arrays $1 tenants, $2 and $3 created_at and id of the last promise that was counted
--- (NULL: none), $4 how many of each tenant at most. One row for each tenant, in order, with the last promise that it counted. Reads
--- nothing but idx_promise_tenant. No lock.
+-- Counts the next pending promises of some tenants.
+--
+-- Arguments: arrays $1 tenant ids, $2 and $3 created_at and id of the last promise that was counted, or NULL; $4 the largest number to
+-- count for each tenant.
+-- Returns: one row for each tenant, in the order of $1, with the last promise that was counted.
+-- Locks: none.
+-- Indexes: idx_promise_tenant, and nothing else is read.
 SELECT COALESCE(slice.n, 0) AS counted, slice.created_at, slice.id
 FROM unnest($1::TEXT[], $2::TIMESTAMPTZ[], $3::TEXT[]) WITH ORDINALITY AS given (tenant_id, created_at, id, place)
 LEFT JOIN LATERAL (
@@ -14,7 +18,7 @@ LEFT JOIN LATERAL (
               AND (p.created_at, p.id) < (
                   COALESCE(given.created_at, 'infinity'), COALESCE(given.id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
               )
-            ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's own order
+            ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's order
             LIMIT $4::INT
         ) AS pending
     ) AS numbered

@@ -1,10 +1,11 @@
--- Creates a promise. $1 slug, $2 workflow execution and $3 its external id, $4 name, $5 idempotency key and $6 its time to live,
--- $7 timeout counted from the creation, $8 timeout as a moment, $9 metadata, $10 to $12 outcome, value and error that the deadline
--- settles it with, $13 how many promises a workflow execution may have, if the tenant has no limit of its own, $14 whether the
--- transactions that may extend the key's promise were waited for. found is pending_full or workflow_full if a quota refused the promise. No
--- row: there is no such tenant, it is suspended, or the workflow execution is another tenant's.
+-- Creates a promise.
 --
--- migrations/ has the function, and says what it locks.
+-- Arguments: $1 slug, $2 workflow execution and $3 its external id, $4 name, $5 idempotency key and $6 its time to live, $7 timeout counted
+-- from the creation, $8 deadline as a moment, $9 metadata, $10 to $12 outcome, value and error at the deadline, $13 the most
+-- promises of a workflow execution if the tenant has no limit of its own, $14 TRUE if the caller has called await_settlements.sql.
+-- Returns: one row, with found and the flags of promise_create in migrations/. No row if the tenant is unknown or suspended, or if the
+-- workflow execution belongs to another tenant.
+-- Locks, indexes: see promise_create.
 SELECT
     (it).id, (it).workflow_execution_id, (it).name, (it).outcome, (it).value, (it).error, (it).timeout_at, (it).created_at,
     (it).resolved_at, (it).created_by_sequence, (it).resolved_by_sequence, (it).metadata, (it).idempotency_key,

@@ -1,8 +1,15 @@
--- Registers a key ($2) for a promise that exists already ($3). $1 slug, $4 the key's time to live.
--- One row: the promise that holds the key now, or held: a settlement for a promise that is still to come. Neither:
--- another registration came in between: to be run again. No row: there is no such promise for this tenant.
+-- Registers an idempotency key for a promise that exists already. A key that no promise or early settlement has any more is taken over, if
+-- its row is still as it was read.
 --
--- Locks: the key's row. A free key passes on, if it still is as it was seen. doubtful and $5: as in create.sql.
+-- Arguments: $1 slug, $2 key, $3 promise, $4 the key's time to live, $5 TRUE if the caller has called await_settlements.sql.
+-- Returns: one row; no row if the tenant has no such promise.
+--   holder_id  the promise that the key names after the call
+--   held       TRUE if the key has an early settlement, and was not registered
+--   doubtful   TRUE if the holder's deadline has passed, and an extension that has not committed may still keep it pending. The caller calls
+--              await_settlements.sql and then this statement again, with $5 TRUE.
+-- If holder_id is NULL and held is FALSE, another registration came first, and the caller retries.
+-- Locks: the key's row.
+-- Indexes: promise_pkey, idempotency_key_pkey.
 WITH target AS MATERIALIZED (
     SELECT p.id, p.tenant_id
     FROM tenant t

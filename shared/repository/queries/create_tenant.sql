@@ -1,13 +1,18 @@
--- Creates a tenant ($1 slug), or finds the one that there is, unless a tenant of that slug was deleted less than $2 ago: then free_at is
--- when the slug is free again, and id is NULL. One row.
--- Locks: nothing that anybody waits for but another creation of the same slug. tenant_slug_key, deleted_tenant_pkey.
+-- Creates a tenant or finds the existing one. The slug of a tenant that was deleted less than $2 ago is reserved.
+--
+-- Arguments: $1 slug, $2 how long a deleted tenant's slug stays reserved.
+-- Returns: one row. If the slug is reserved, id is NULL and free_at the time at which the reservation ends.
+-- Locks: none that another statement waits for, except another creation of the same slug.
+-- Indexes: tenant_slug_key, deleted_tenant_pkey.
 WITH tombstone AS MATERIALIZED (
     SELECT deleted_at + $2::INTERVAL AS free_at FROM deleted_tenant WHERE slug = $1 AND deleted_at + $2::INTERVAL > NOW()
 ),
 created AS (
     INSERT INTO tenant (slug)
     SELECT $1
-    WHERE NOT EXISTS (SELECT FROM tombstone) AND NOT EXISTS (SELECT FROM tenant WHERE slug = $1) -- or it waits for a deletion, and misses the tombstone
+    WHERE NOT EXISTS (SELECT FROM tombstone)
+      -- without this, the INSERT would wait for a running deletion and miss its tombstone
+      AND NOT EXISTS (SELECT FROM tenant WHERE slug = $1)
     ON CONFLICT (slug) DO NOTHING
     RETURNING id
 )

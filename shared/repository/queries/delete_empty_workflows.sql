@@ -1,7 +1,10 @@
--- Deletes those of some workflow executions ($1) that have no promises any more, with what is left of their logs.
+-- Deletes workflow executions that have no promises any more, with the rest of their event logs.
 --
--- Locks: the workflow executions' rows; what somebody else holds stays. One goes only if it is as it was seen: a creation
--- in between has given out a number. workflow_execution_pkey, idx_promise_workflow.
+-- Arguments: $1 the ids of workflow executions.
+-- Returns: the number of deleted rows, as the command's tag.
+-- Locks: the workflow executions' rows, skipping locked ones. An execution is deleted only if its row is still as it was read: otherwise a
+-- create has taken a number meanwhile.
+-- Indexes: workflow_execution_pkey, idx_promise_workflow.
 WITH empty AS MATERIALIZED (
     SELECT w.id, w.last_sequence_number
     FROM unnest($1::TEXT[]) AS given (id)

@@ -1,11 +1,14 @@
--- Deletes at most $2 promises that have been settled for longer than $1, of all tenants, with their keys and events. A key that has
--- an early settlement stays, without its promise. Nothing that is pending is deleted. How long counts from when the settlement was recorded: engines must have had the time to read
--- it. Workflow executions that this leaves empty go too. One row, with those that were not: somebody else may have deleted
--- the rest of their promises at the same time.
+-- Deletes promises of any tenant that were settled long ago, with their idempotency keys and events. A key that has an early settlement
+-- stays, without its promise. Workflow executions that become empty are deleted, too. The age counts from the time at which the settlement
+-- was recorded, because engines need time to read it. Pending promises stay.
 --
--- Locks: the promises' rows, their keys', then the workflow executions'. Nobody waits for a settled promise with a
--- workflow execution in hand, and what somebody else holds is left for the next time. A workflow execution goes only if
--- it is as it was seen: a creation in between has given out a number. idx_promise_tenant, by tenant and outcome.
+-- Arguments: $1 the age, $2 the largest number of promises.
+-- Returns: one row with the counts, and with the ids of the workflow executions that stayed. Concurrent batches may each delete some of an
+-- execution's promises and find it not empty, so the caller gives these ids to delete_empty_workflows.sql.
+-- Locks: the promises' rows, skipping locked ones, then their keys', then the workflow executions', skipping locked ones. No other statement
+-- locks a workflow execution and then waits for a settled promise, so this order cannot deadlock. An execution is deleted only if its row is
+-- still as it was read: otherwise a create has taken a number meanwhile.
+-- Indexes: idx_promise_tenant, by tenant and outcome.
 WITH doomed AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence, p.settled_by_kind <> 'deadline' AS is_event
     FROM promise p
@@ -30,13 +33,13 @@ WITH doomed AS MATERIALIZED (
     )
     FOR UPDATE SKIP LOCKED
 ),
-parts AS MATERIALIZED ( -- of the logs, each read once however many of its promises go
+parts AS MATERIALIZED ( -- of the event logs: each is read once, however many of its promises are deleted
     SELECT workflow_execution_id, MIN(created_by_sequence) AS first, MAX(resolved_by_sequence) AS last
     FROM doomed
     GROUP BY workflow_execution_id
 ),
 emptied AS MATERIALIZED (
-    SELECT workflow_execution_id AS id, -- and not by a join, for which the whole table might be read
+    SELECT workflow_execution_id AS id, -- a subquery, because a join might read the whole table
            (SELECT w.last_sequence_number FROM workflow_execution w WHERE w.id = parts.workflow_execution_id) AS last_sequence_number
     FROM parts
     WHERE NOT EXISTS (
@@ -55,7 +58,7 @@ events AS (
     USING parts
     WHERE e.workflow_execution_id = parts.workflow_execution_id
       AND e.sequence_number BETWEEN parts.first AND parts.last
-      AND (e.promise_id IN (SELECT id FROM doomed)) IS TRUE -- which is hashed; bare, it is a join that may not be
+      AND (e.promise_id IN (SELECT id FROM doomed)) IS TRUE -- IS TRUE keeps it a hashed subplan: as a join it might not be hashed
     RETURNING 1
 ),
 locked_keys AS MATERIALIZED (

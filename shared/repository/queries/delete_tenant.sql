@@ -1,3 +1,6 @@
--- Deletes one batch of what a tenant ($1 slug) has that is marked as deleted, and at last the tenant. $2 how many rows of a kind. done is NULL
--- if no tenant of that slug is marked. migrations/ has the function, and says what it locks.
+-- Deletes one batch of the rows of a tenant that is marked as deleted, and finally the tenant.
+--
+-- Arguments: $1 slug, $2 the largest number of rows of a kind.
+-- Returns: one row with the counts; done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
+-- Locks, indexes: see tenant_delete in migrations/.
 SELECT promises, keys, events, executions, api_keys, done FROM tenant_delete($1, $2)

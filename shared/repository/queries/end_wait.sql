@@ -1,5 +1,9 @@
--- Removes a call ($2) from those that wait for their tenant ($1 slug); it may have been removed before, as an expired one. Locks that
--- one row. tenant_wait_pkey.
+-- Removes a waiting call from its tenant's count. Another call may have removed it already, if it had expired.
+--
+-- Arguments: $1 slug, $2 the call's id.
+-- Returns: nothing.
+-- Locks: the row that it deletes.
+-- Indexes: tenant_wait_pkey.
 DELETE FROM tenant_wait w
 USING tenant t
 WHERE t.slug = $1 AND w.tenant_id = t.id AND w.id = $2::UUID

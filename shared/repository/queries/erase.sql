@@ -1,7 +1,8 @@
--- Erases the contents of a settled promise, by id ($2) or, if that is NULL, by idempotency key ($3). $1 slug. One row: the promise as it
--- is then; a pending one as it is. No row: there is no such promise for this tenant. A key is found as in get.sql.
+-- Erases the contents of a settled promise.
 --
--- migrations/ has the function, and says what it locks.
+-- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, looked up as in get.sql.
+-- Returns: the promise after the erasure; a pending one unchanged. No row if the tenant has no such promise.
+-- Locks, indexes: see promise_erase in migrations/.
 SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error, p.timeout_at, p.created_at, p.resolved_at,
     p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,

@@ -1,15 +1,20 @@
--- Records at most $1 deadlines that have passed, of all tenants: each promise gets the outcome that its creation named for this, or
--- timed_out, and its workflow an event. The value stays in timeout_value. One row: expired, how many were recorded; lateness,
--- how long ago the oldest of them was; next, how long it is until the next deadline (NULL: there is none); more, whether others are due and
--- this batch recorded some; passed_over, a workflow execution with a due deadline that the batch did not record (NULL: there is none).
+-- Records at most $1 deadlines that have passed, of any tenant. Each promise gets the outcome that its creation named for its deadline, or
+-- timed_out, and its workflow gets an event. The value stays in timeout_value.
 --
--- If fewer than $1 deadlines are due, the batch takes them all. If there are more, it takes each tenant's first, then each tenant's
--- second, and so on: no tenant's deadlines come before the first of another, however early they are set. A deadline that was in the past at
--- its promise's creation counts from the creation.
+-- If fewer than $1 deadlines are due, the batch takes them all. If more are due, it takes the first deadline of each tenant, then the second
+-- of each tenant, and so on, so that one tenant's early deadlines cannot delay the others. A deadline that was in the past when its promise
+-- was created counts from the creation.
 --
--- Locks: for each promise its workflow execution's row, and then the promise's, FOR UPDATE: promise_await_settlements relies on this
--- order. Locked rows are skipped until the next batch, so that the order of the promises cannot matter. A running settlement may still be
--- in time. Behind a workflow that is locked, a batch looks at no more than 4 * $1 deadlines. idx_promise_due, idx_promise_due_by_tenant.
+-- Returns: one row.
+--   expired   the number of recorded deadlines
+--   lateness  the age of the oldest of them
+--   next      the time until the next deadline, or NULL
+--   more      TRUE if others are due and this batch recorded some
+--   skipped   a workflow execution with a due deadline that was not recorded, or NULL
+-- Locks: for each promise its workflow execution's row, then the promise's FOR UPDATE. promise_await_settlements relies on this order. Locked
+-- rows are skipped until the next batch, so the order of the promises cannot cause a deadlock. The settlement that has locked such a row may
+-- still be in time. Behind locked workflows a batch reads no more than 4 * $1 deadlines.
+-- Indexes: idx_promise_due, idx_promise_due_by_tenant, workflow_execution_pkey, promise_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, GREATEST(p.timeout_at, p.created_at) AS since
     FROM promise p
@@ -23,7 +28,7 @@ backlog AS MATERIALIZED ( -- the tenants with due deadlines, if more are due tha
     CROSS JOIN LATERAL (
         SELECT FROM promise p
         WHERE p.tenant_id = t.id AND p.outcome IS NULL AND p.timeout_at <= NOW()
-        ORDER BY p.timeout_at, p.id -- as idx_promise_due_by_tenant has them
+        ORDER BY p.timeout_at, p.id -- the order of idx_promise_due_by_tenant
         LIMIT 1
     ) AS due
     WHERE (SELECT COUNT(*) FROM oldest) = $1

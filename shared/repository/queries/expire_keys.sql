@@ -1,13 +1,15 @@
--- Looks at no more than $1 keys whose check_at has passed, the oldest first. An expired early settlement is deleted. A key that no longer
--- names its promise lets it go. A key that has neither is deleted; of any other check_at is set to when one of the two can end next. A
--- promise that is pending is named for 168 hours at least.
--- One row for each key: key and tenant if an early settlement expired, and whether the key let its promise go.
+-- Checks idempotency keys whose check_at has passed, the oldest first. It deletes an expired early settlement, takes the promise from a key
+-- that no longer names it, and deletes a key that has neither left. Every other key gets a new check_at: the earliest time at which one of
+-- the two can end. A pending promise keeps its key for at least another 168 hours.
 --
--- If a settlement is held between the snapshot and the lock, Postgres evaluates the row's CHECK on the old version first. So each
--- version alone must satisfy it.
+-- If a settlement is stored between the snapshot and the lock, Postgres first evaluates the row's CHECK on the old version. So the new
+-- columns must satisfy it with either version.
 --
--- Locks: the keys' rows. Rows that another transaction has locked are skipped until the next batch. idx_idempotency_key_check.
-WITH due AS MATERIALIZED ( -- read once: each further read would lock $1 more
+-- Arguments: $1 the largest number of keys.
+-- Returns: one row for each key. tenant and key are set if an early settlement expired; freed: the key lost its promise.
+-- Locks: the keys' rows, skipping locked ones until the next batch.
+-- Indexes: idx_idempotency_key_check, idempotency_key_pkey, promise_pkey.
+WITH due AS MATERIALIZED ( -- MATERIALIZED: each further evaluation would lock $1 more
     SELECT
         k.tenant_id, k.key, k.promise_id IS NOT NULL AS has_promise, k.held_at IS NOT NULL AS has_early,
         CASE WHEN k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() THEN COALESCE(k.held_until, k.expires_at) END
@@ -15,7 +17,7 @@ WITH due AS MATERIALIZED ( -- read once: each further read would lock $1 more
         CASE
             WHEN q.resolved THEN NULLIF(GREATEST(k.expires_at, q.resolved_at + INTERVAL '168 hours', NOW()), NOW())
             WHEN k.promise_id IS NOT NULL THEN GREATEST(k.expires_at, NOW() + INTERVAL '168 hours')
-        END AS named_until -- NULL: no longer
+        END AS named_until -- NULL: the key no longer names the promise
     FROM idempotency_key k
     LEFT JOIN promise q ON q.id = k.promise_id
     WHERE k.check_at <= NOW()

@@ -1,8 +1,11 @@
--- Records at most $2 deadlines of one workflow execution ($1) that have passed, as expire.sql does, but waits for the workflow
--- execution's row: a workflow that is always busy would be skipped for ever. One row: as there.
+-- Records at most $2 deadlines of one workflow execution that have passed, as expire.sql does. It waits for the workflow execution's row,
+-- because a workflow that is always busy would otherwise be skipped for ever.
 --
--- Locks: the workflow execution's row, then the promises', FOR UPDATE; a locked promise is skipped. workflow_execution_pkey,
--- idx_promise_due_by_tenant: it reads the tenant's due deadlines, and not all that is pending in the workflow.
+-- Arguments: $1 the workflow execution's id, $2 the largest number of deadlines.
+-- Returns: one row, as expire.sql.
+-- Locks: the workflow execution's row, then the promises' FOR UPDATE, skipping locked ones.
+-- Indexes: workflow_execution_pkey, promise_pkey, and idx_promise_due_by_tenant, by which it reads the tenant's due deadlines instead of all
+-- pending promises of the workflow.
 WITH workflow AS MATERIALIZED (
     SELECT id, tenant_id, last_sequence_number FROM workflow_execution WHERE id = $1::UUID FOR NO KEY UPDATE
 ),
@@ -14,7 +17,7 @@ candidate AS MATERIALIZED (
         FROM promise q
         WHERE q.tenant_id = w.tenant_id AND q.outcome IS NULL AND q.timeout_at <= NOW()
         ORDER BY q.timeout_at, q.id
-        OFFSET 0 -- keeps the next condition, and other indexes, out of this
+        OFFSET 0 -- a barrier: the planner keeps the next condition and other indexes out of this
     ) AS p
     WHERE p.workflow_execution_id = w.id
     LIMIT $2::INT

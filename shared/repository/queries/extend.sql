@@ -1,8 +1,11 @@
--- Moves a pending promise's deadline, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug, $4 the deadline
--- counted from now, $5 the deadline as a moment. One row: the promise as it is now, whether it was pending, and
--- whether its deadline was moved: one that is there already is not set again. No row: there is no such promise for this tenant.
+-- Moves a pending promise's deadline. The deadline that the promise already has is not set again.
 --
--- Locks: as in settle.sql. Whoever waited while somebody else set the same deadline has lost the race, too.
+-- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, $4 the deadline counted from now or $5 as a moment.
+-- Returns: the promise after the call; pending: it was pending; extended: this call moved its deadline. No row if the tenant has no such
+-- promise.
+-- Locks: the workflow execution's row, then the promise's. A call that waited while another one set the same deadline has lost the race, and
+-- raises promise_race_lost.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
 WITH target AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.timeout_at, NOT p.resolved AND (p.timeout_at IS NULL OR p.timeout_at > NOW()) AS pending
     FROM tenant t

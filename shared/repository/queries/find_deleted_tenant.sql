@@ -1,2 +1,7 @@
--- Finds the tenant of a slug ($1) that was deleted last. No lock. deleted_tenant_pkey.
+-- Finds the tenant that had this slug and was deleted last.
+--
+-- Arguments: $1 slug.
+-- Returns: its id and the time of its deletion; no row if there is none.
+-- Locks: none.
+-- Indexes: deleted_tenant_pkey.
 SELECT tenant_id AS id, deleted_at FROM deleted_tenant WHERE slug = $1

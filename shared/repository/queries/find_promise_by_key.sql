@@ -1,4 +1,9 @@
--- Finds the promise that a key ($2) names. $1 slug. No lock; idempotency_key_pkey finds it.
+-- Finds the promise that an idempotency key names.
+--
+-- Arguments: $1 slug, $2 key.
+-- Returns: the promise's id; no row if the key names none.
+-- Locks: none.
+-- Indexes: idempotency_key_pkey, promise_pkey.
 SELECT k.promise_id AS holder_id
 FROM tenant t
 JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = $2::VARCHAR

@@ -1,4 +1,9 @@
--- Finds a tenant ($1 slug), as list_tenants.sql does, suspended or not. No row: there is none. No lock.
+-- Reads a tenant, suspended or not, with the columns of list_tenants.sql.
+--
+-- Arguments: $1 slug.
+-- Returns: the tenant; no row if there is none.
+-- Locks: none.
+-- Indexes: tenant_slug_key.
 SELECT
     t.id, t.slug, t.suspended_at, t.deleted_at, u.pending, u.held, u.held_bytes, u.counted_at,
     jsonb_strip_nulls(jsonb_build_object(

@@ -1,5 +1,9 @@
--- Reads a promise, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug. No lock.
--- A key is found while it names its promise. Primary keys only: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Reads a promise.
+--
+-- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, which must still name its promise.
+-- Returns: the promise; no row if the tenant has no such promise.
+-- Locks: none.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
 SELECT
     p.id,
     p.workflow_execution_id,

@@ -1,5 +1,9 @@
--- Reads a promise by its workflow execution ($2) and its name ($3). $1 slug. No lock.
--- promise_workflow_execution_id_name_key finds it; workflow_execution_pkey.
+-- Reads a promise by its workflow execution and name.
+--
+-- Arguments: $1 slug, $2 workflow execution, $3 name.
+-- Returns: the promise; no row if the tenant has no such promise.
+-- Locks: none.
+-- Indexes: promise_workflow_execution_id_name_key, workflow_execution_pkey.
 SELECT
     p.id,
     p.workflow_execution_id,

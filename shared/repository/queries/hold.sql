@@ -1,17 +1,23 @@
--- Stores an early settlement under a key ($2), for the promise that will be created with it. $1 slug, $3 for how long, $4 outcome,
--- $5 value, $6 error, $7 and $8 kind and id of the caller, $9 comment, $10 and doubtful: as waited in create.sql.
+-- Stores an early settlement under an idempotency key, for the promise that will be created with it.
 --
--- One row. expires_at: until when the key has an early settlement now; held: this call stored it; same: an equal one was already
--- stored; lost_hold: an expired one was replaced. expires_at is NULL and holder_id set if the key belongs to a promise, or names one that
--- was settled with the same bytes: the promise answers the call. Both are NULL if nothing was stored: because
--- another call came first, and the caller retries; or, with full, because the tenant holds as much as it may. No row: there is no such tenant,
--- or it is suspended.
---
--- Locks: the key's row. A settlement is stored only if the row is still as it was read.
+-- Arguments: $1 slug, $2 key, $3 how long it is stored, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of the caller, $9 comment, $10
+-- TRUE if the caller has called await_settlements.sql.
+-- Returns: one row; no row if the tenant is unknown or suspended.
+--   expires_at  the end of the early settlement that the key has after the call
+--   held        TRUE if this call stored it
+--   same        TRUE if the key already had an equal one
+--   lost_hold   TRUE if this call replaced an expired one
+--   holder_id   a promise that answers the call; expires_at is then NULL. The key belongs to it, or names it and it was settled with the same bytes.
+--   doubtful    as in create_for_promise.sql
+--   full        TRUE if the tenant has as many early settlements as it may have
+-- If expires_at and holder_id are NULL, nothing was stored: with full because of the limit, otherwise because another call came first, and the
+-- caller retries.
+-- Locks: the key's row. The settlement is stored only if the row is still as it was read.
+-- Indexes: idempotency_key_pkey, promise_pkey.
 WITH seen AS MATERIALIZED (
     SELECT
         k.promise_id, k.expires_at, k.held_at, COALESCE(k.held_until, k.expires_at) AS held_until,
-        k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() AS holds,
+        k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() AS has_early,
         q.id IS NOT NULL AND (
             promise_key_live(k.expires_at, q.resolved, q.timeout_at, NOW())
             OR promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
@@ -27,13 +33,13 @@ WITH seen AS MATERIALIZED (
     LEFT JOIN promise q ON q.id = k.promise_id
     WHERE t.slug = $1 AND t.suspended_at IS NULL
 ),
-held AS (
+stored AS (
     INSERT INTO idempotency_key AS k (tenant_id, key, expires_at, check_at, held_until, held_at, held_outcome, held_value,
                                       held_error, held_by_kind, held_by_id, held_comment)
     SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA,
            $6::TEXT, $7::VARCHAR, $8::VARCHAR, $9::VARCHAR
     FROM tenant t
-    WHERE t.slug = $1 AND t.suspended_at IS NULL AND NOT t.held_full AND NOT EXISTS (SELECT FROM seen WHERE holds OR answers OR doubtful)
+    WHERE t.slug = $1 AND t.suspended_at IS NULL AND NOT t.held_full AND NOT EXISTS (SELECT FROM seen WHERE has_early OR answers OR doubtful)
     ON CONFLICT (tenant_id, key) DO UPDATE
         SET expires_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.expires_at ELSE k.expires_at END,
             check_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.check_at ELSE LEAST(k.check_at, EXCLUDED.check_at) END,
@@ -47,15 +53,15 @@ held AS (
     RETURNING k.held_until
 )
 SELECT
-    COALESCE(held.held_until, CASE WHEN seen.holds AND NOT seen.answers THEN seen.held_until END) AS expires_at,
-    held.held_until IS NOT NULL AS held,
+    COALESCE(stored.held_until, CASE WHEN seen.has_early AND NOT seen.answers THEN seen.held_until END) AS expires_at,
+    stored.held_until IS NOT NULL AS held,
     CASE WHEN seen.answers THEN seen.promise_id END AS holder_id,
     COALESCE(seen.doubtful, FALSE) AS doubtful,
     seen.workflow_execution_id,
     COALESCE(seen.same, FALSE) AS same,
-    held.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL) AS lost_hold,
+    stored.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL) AS lost_hold,
     t.held_full AS "full"
 FROM tenant t
-LEFT JOIN held ON TRUE
-LEFT JOIN seen ON seen.holds OR seen.answers OR seen.doubtful
+LEFT JOIN stored ON TRUE
+LEFT JOIN seen ON seen.has_early OR seen.answers OR seen.doubtful
 WHERE t.slug = $1 AND t.suspended_at IS NULL

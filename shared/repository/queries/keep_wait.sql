@@ -1,6 +1,10 @@
--- Reports whether a call ($2) that was counted may wait on: calls that begin at the same time do not see each other, so that more of a
--- tenant ($1 slug) may be counted than may wait at once (tenant.max_waits or, where that is NULL, $3). Those with the lowest ids wait on.
--- No row: there is no such tenant, or it is suspended. No lock. tenant_wait_pkey.
+-- Reports whether a counted call may continue to wait. Calls that begin at the same time do not see each other, so more of them may be
+-- counted than may wait. The calls with the lowest ids continue.
+--
+-- Arguments: $1 slug, $2 the call's id, $3 the bound if tenant.max_waits is NULL.
+-- Returns: TRUE or FALSE; no row if the tenant is unknown or suspended.
+-- Locks: none.
+-- Indexes: tenant_wait_pkey.
 SELECT (
     SELECT COUNT(*) FROM tenant_wait w WHERE w.tenant_id = t.id AND w.id < $2::UUID AND w.expires_at > NOW()
 ) < COALESCE(t.max_waits, $3::INT) AS exists

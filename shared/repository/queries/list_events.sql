@@ -1,10 +1,11 @@
--- Reads a workflow execution's ($2) log after a sequence number ($3), in order. $1 slug, $4 how many, $5 how many bytes of
--- values: a page ends before it would hold more, but never before its first. Without any, one row that tells the last
--- number alone. No row: there is no such workflow execution for this tenant.
+-- Reads a workflow execution's event log after a sequence number, in order. A page ends before its values would exceed $5 bytes, but has at
+-- least one event.
 --
--- No lock: a number is handed out under the workflow execution's lock, so that none becomes visible before those below
--- it. The view workflow_event is what is read, each half by an index of its own and no further than the page:
--- workflow_event_row_pkey, idx_promise_settled; and workflow_execution_pkey, promise_pkey.
+-- Arguments: $1 slug, $2 workflow execution, $3 the sequence number, $4 the largest number of events, $5 the largest number of bytes.
+-- Returns: one row for each event; without any, one row with last_sequence_number alone. No row if the tenant has no such workflow execution.
+-- Locks: none. A number is handed out under the workflow execution's lock, so no event becomes visible before those with lower numbers.
+-- Indexes: workflow_event_row_pkey and idx_promise_settled, the two halves of the view workflow_event, each read no further than the page;
+-- workflow_execution_pkey, promise_pkey.
 WITH log AS MATERIALIZED (
     SELECT w.id, w.last_sequence_number
     FROM tenant t

@@ -1,10 +1,11 @@
--- Lists a tenant's promises, newest first. $1 slug, $2 state, $3 and $4 created_at and id of the last promise of the previous page, $5
--- how many, $6 how many bytes of values and metadata: a page ends before it would hold more, but never before its first. $2 to $4
--- may be NULL. No row: nothing matches, or there is no such tenant.
+-- Lists a tenant's promises, newest first. A page ends before its values and metadata would exceed $6 bytes, but has at least one promise.
 --
--- No lock. Each branch reads one part of idx_promise_tenant, in order and no further than the page; or, for deadlines that
--- nothing has recorded yet, the tenant's part of idx_promise_due_by_tenant. Which branches are needed depends on $2 alone, so that no
--- plan is a bad one.
+-- Arguments: $1 slug, $2 state, $3 and $4 created_at and id of the last promise of the previous page, $5 the largest number of promises, $6 the
+-- largest number of bytes. $2 to $4 may be NULL.
+-- Returns: the promises; no row if nothing matches or the tenant is unknown.
+-- Locks: none.
+-- Indexes: each branch reads one part of idx_promise_tenant, in order and no further than the page. For deadlines that nothing has recorded
+-- yet, it reads the tenant's part of idx_promise_due_by_tenant. $2 alone decides which branches run, so one plan is right for all arguments.
 WITH bound AS MATERIALIZED (
     SELECT t.id AS tenant_id, COALESCE($3::TIMESTAMPTZ, 'infinity') AS at,
            COALESCE($4::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
@@ -21,7 +22,7 @@ page AS MATERIALIZED (
               AND (p.created_at, p.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
               AND ($2::VARCHAR IS NULL OR $2 = 'pending')
               AND ($2 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
-            ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's own order, or it would be sorted
+            ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's order, so that nothing is sorted
             LIMIT $5::INT
         )
         UNION ALL
@@ -33,7 +34,7 @@ page AS MATERIALIZED (
                 WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL AND p.timeout_at <= NOW()
                   AND $2 IN ('resolved', 'rejected', 'timed_out')
                 ORDER BY p.timeout_at, p.id
-                OFFSET 0 -- keeps the next conditions, and other indexes, out of this
+                OFFSET 0 -- a barrier: the planner keeps the next conditions and other indexes out of this
             ) AS due
             WHERE (due.created_at, due.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
               AND COALESCE(due.timeout_outcome, 'timed_out') = $2
@@ -67,7 +68,7 @@ SELECT
     (SELECT COUNT(*) FROM page) AS matching
 FROM (
     SELECT q.id, SUM(
-        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else they are NULL, or earlier releases' copies
+        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else NULL, or a copy of timeout_value and timeout_error
             THEN COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) ELSE 0 END
         + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0) + COALESCE(OCTET_LENGTH(q.timeout_value), 0)
         + COALESCE(OCTET_LENGTH(q.timeout_error), 0)

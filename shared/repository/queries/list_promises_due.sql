@@ -1,8 +1,10 @@
--- Lists a tenant's pending promises with a deadline before $2, the soonest first. $1 slug, $3 and $4 timeout_at and id of the last promise
--- of the previous page, $5 how many, $6 how many bytes, as in list_promises.sql. $3 and $4 may be NULL. No row: nothing matches, or
--- there is no such tenant.
+-- Lists a tenant's pending promises with a deadline before $2, the soonest first. A page ends as in list_promises.sql.
 --
--- No lock. It reads one part of idx_promise_due_by_tenant, in order and no further than the page.
+-- Arguments: $1 slug, $2 the bound of the deadlines, $3 and $4 timeout_at and id of the last promise of the previous page, or NULL, $5 the
+-- largest number of promises, $6 the largest number of bytes.
+-- Returns: the promises; no row if nothing matches or the tenant is unknown.
+-- Locks: none.
+-- Indexes: one part of idx_promise_due_by_tenant, in order and no further than the page.
 WITH page AS MATERIALIZED (
     SELECT p.id, p.timeout_at
     FROM promise p
@@ -24,7 +26,7 @@ SELECT
     (SELECT COUNT(*) FROM page) AS matching
 FROM (
     SELECT q.id, SUM(
-        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else they are NULL, or earlier releases' copies
+        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else NULL, or a copy of timeout_value and timeout_error
             THEN COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) ELSE 0 END
         + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0) + COALESCE(OCTET_LENGTH(q.timeout_value), 0)
         + COALESCE(OCTET_LENGTH(q.timeout_error), 0)

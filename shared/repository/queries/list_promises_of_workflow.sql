@@ -1,11 +1,16 @@
--- Lists the promises of a workflow execution ($2), as list_promises.sql does those of a tenant. $1 slug, $3 state, $4 and $5 created_at
--- and id of the last promise of the previous page, $6 how many, $7 how many bytes. No row: nothing matches.
+-- Lists the promises of a workflow execution, newest first. A page ends as in list_promises.sql.
 --
--- No lock. Each branch reads one part of idx_promise_list, backwards and no further than the page; or, for deadlines that nothing has
--- recorded yet, the tenant's part of idx_promise_due_by_tenant. If most workflows are small, the planner takes idx_promise_workflow for
--- workflow_execution_id = ..., and reads and sorts the whole of a large one. So the workflow is the bound of a range, whose size the
--- planner cannot know, in an order (NULLS LAST) that idx_promise_workflow does not have. The index begins with the outcome, because
--- Postgres ends the scan of such a range where the range's first column ends it.
+-- Arguments: $1 slug, $2 workflow execution, $3 state, $4 and $5 created_at and id of the last promise of the previous page, $6 the largest
+-- number of promises, $7 the largest number of bytes. $3 to $5 may be NULL.
+-- Returns: the promises; no row if nothing matches.
+-- Locks: none.
+-- Indexes: each branch reads one part of idx_promise_list, backwards and no further than the page. For deadlines that nothing has recorded
+-- yet, it reads the tenant's part of idx_promise_due_by_tenant.
+--
+-- If most workflows are small, the planner prefers idx_promise_workflow for workflow_execution_id = ..., and then reads and sorts the whole of
+-- a large one. So the workflow is the bound of a range, whose size the planner cannot estimate, in an order (NULLS LAST) that
+-- idx_promise_workflow does not have. idx_promise_list begins with the outcome, because Postgres ends the scan of such a range where the
+-- range's first column ends it.
 WITH bound AS MATERIALIZED (
     SELECT w.id AS workflow_id, t.id AS tenant_id, COALESCE($4::TIMESTAMPTZ, 'infinity') AS at,
            COALESCE($5::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
@@ -25,7 +30,7 @@ page AS MATERIALIZED (
               AND p.workflow_execution_id >= (SELECT workflow_id FROM bound)
               AND ($3::VARCHAR IS NULL OR $3 = 'pending')
               AND ($3 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
-            ORDER BY p.outcome DESC, p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC -- the index's own order
+            ORDER BY p.outcome DESC, p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC -- the index's order
             LIMIT $6::INT
         )
         UNION ALL
@@ -37,7 +42,7 @@ page AS MATERIALIZED (
                 WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL AND p.timeout_at <= NOW()
                   AND $3 IN ('resolved', 'rejected', 'timed_out')
                 ORDER BY p.timeout_at, p.id
-                OFFSET 0 -- keeps the next conditions, and other indexes, out of this
+                OFFSET 0 -- a barrier: the planner keeps the next conditions and other indexes out of this
             ) AS due
             WHERE due.workflow_execution_id = (SELECT workflow_id FROM bound)
               AND (due.created_at, due.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
@@ -74,7 +79,7 @@ SELECT
     (SELECT COUNT(*) FROM page) AS matching
 FROM (
     SELECT q.id, SUM(
-        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else they are NULL, or earlier releases' copies
+        CASE WHEN q.settled_by_kind IS DISTINCT FROM 'deadline' -- else NULL, or a copy of timeout_value and timeout_error
             THEN COALESCE(OCTET_LENGTH(q.value), 0) + COALESCE(OCTET_LENGTH(q.error), 0) ELSE 0 END
         + COALESCE(OCTET_LENGTH(q.metadata::TEXT), 0) + COALESCE(OCTET_LENGTH(q.timeout_value), 0)
         + COALESCE(OCTET_LENGTH(q.timeout_error), 0)

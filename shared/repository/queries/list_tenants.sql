@@ -1,4 +1,8 @@
--- Lists all tenants by slug, with the limits that they have of their own and the last count of what they have. No lock.
+-- Lists all tenants by slug, with their own limits and the last count of their promises and early settlements.
+--
+-- Returns: one row for each tenant.
+-- Locks: none.
+-- Indexes: none. All tenants are read.
 SELECT
     t.id, t.slug, t.suspended_at, t.deleted_at, u.pending, u.held, u.held_bytes, u.counted_at,
     jsonb_strip_nulls(jsonb_build_object(

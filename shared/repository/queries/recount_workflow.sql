@@ -1,6 +1,10 @@
--- Counts the promises of a workflow execution ($1 its id) that is full, and stores how many it may still get; $2 the service's own limit. No row:
--- something else changed that number meanwhile. Counts no further than the limit, without a lock: nothing is created while the execution is
--- full. Locks: the workflow execution's row, at the end. workflow_execution_pkey, and an index of promise on workflow_execution_id.
+-- Counts the promises of a full workflow execution and stores how many it may still get. It counts no further than the limit, and without a
+-- lock, because nothing is created while the execution is full.
+--
+-- Arguments: $1 the workflow execution's id, $2 the limit if the tenant has none of its own.
+-- Returns: the number that it may still get; no row if another transaction has changed that number meanwhile.
+-- Locks: the workflow execution's row, at the end.
+-- Indexes: workflow_execution_pkey, and an index of promise on workflow_execution_id.
 WITH seen AS MATERIALIZED (
     SELECT w.id, w.promises_left, COALESCE(t.max_workflow_promises, $2::INT) AS most
     FROM workflow_execution w

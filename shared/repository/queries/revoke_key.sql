@@ -1,6 +1,9 @@
--- revoke_key
--- Revokes an API key ($2) of a tenant ($1 slug), for ever, and if $3 the promise tokens that it asked for. No row: there is none. Locks: the
--- key's row. api_key_pkey.
+-- Revokes an API key for ever, and on request the promise tokens that were made with it.
+--
+-- Arguments: $1 slug, $2 the API key's id, $3 TRUE to revoke the tokens, too.
+-- Returns: the times of both revocations; no row if the tenant has no such API key.
+-- Locks: the API key's row.
+-- Indexes: api_key_pkey.
 UPDATE api_key k
 SET revoked_at = COALESCE(k.revoked_at, NOW()),
     tokens_revoked_at = CASE WHEN $3::BOOLEAN THEN COALESCE(k.tokens_revoked_at, NOW()) ELSE k.tokens_revoked_at END

@@ -1,7 +1,9 @@
--- Revokes all tokens of a promise that were issued until now, by id ($2) or, where that is NULL, by idempotency key ($3). $1 slug. Each
--- revocation has a time of its own. No row: there is no such promise for this tenant. A key is found as in get.sql.
+-- Revokes all tokens of a promise that were issued until now. Each revocation has a time of its own.
 --
--- Locks: the promise's row alone. It waits for a settlement, and then keeps what that wrote. promise_pkey, idempotency_key_pkey.
+-- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, looked up as in get.sql.
+-- Returns: the promise's id and the time; no row if the tenant has no such promise.
+-- Locks: the promise's row alone. It waits for a running settlement, and keeps the columns that the settlement wrote.
+-- Indexes: promise_pkey, idempotency_key_pkey.
 UPDATE promise p
 SET tokens_revoked_at = GREATEST(CLOCK_TIMESTAMP(), p.tokens_revoked_at + INTERVAL '1 microsecond')
 FROM tenant t

@@ -1,6 +1,10 @@
--- Sets limits of a tenant ($1 slug) to those of a JSON object ($2): a number, or null for the service's own; the others stay. What
--- is full is judged at once, by the last count and, for limits that are NULL, the service's own: $3 pending promises, $4 early
--- settlements, $5 their bytes. One row. No row: there is no such tenant. Locks: the tenant's row. tenant_usage_pkey.
+-- Sets limits of a tenant. By the last count, it also sets at once which of them are reached.
+--
+-- Arguments: $1 slug; $2 a JSON object with the limits to set, each a number, or null for the service's own limit; the service's own limits of
+-- $3 pending promises, $4 early settlements and $5 their bytes.
+-- Returns: the tenant's id; no row if it is unknown.
+-- Locks: the tenant's row.
+-- Indexes: tenant_slug_key, tenant_usage_pkey.
 WITH wanted AS MATERIALIZED (
     SELECT
         t.id,

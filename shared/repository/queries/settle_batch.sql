@@ -1,12 +1,14 @@
--- Settles many promises, each by itself: arrays $2 ids and $3 keys, of which one is NULL, $4 outcomes, $5 values, $6 errors,
--- $7 comments; $1 slug, $8 and $9 kind and id of who settles. One row for each item, in order, with the promise as the
--- batch found it; promise_id is NULL where there is none for this tenant. settled marks the first item for a promise that
--- was pending; the others come after that one.
+-- Settles many promises, each independently of the others.
 --
--- Locks: the workflow executions' rows in the order of their ids, then the promises'. Unlike settle.sql it decides by the
--- rows that it has locked, because a loser must not take the others with it: what changed since the snapshot is read
--- with the lock, and the deadline judged by a clock that is read when all are held. An expired key names its
--- promise also if the promise, once locked, turns out to be pending.
+-- Arguments: $1 slug; arrays $2 ids and $3 idempotency keys, of which one is NULL, $4 outcomes, $5 values, $6 errors, $7 comments; $8 and $9
+-- kind and id of the caller.
+-- Returns: one row for each item, in order, with the promise as the batch found it. promise_id is NULL if the tenant has no such promise.
+-- settled is TRUE for the first item of a promise that was pending; later items of the same promise find it settled.
+-- Locks: the workflow executions' rows in the order of their ids, then the promises'. A lost race may not undo the other items, so this
+-- statement, unlike settle.sql, decides by the rows that it has locked. It reads changes since the snapshot under the lock, and judges the
+-- deadline by a clock that it reads when all rows are locked. An expired key still names its promise if the promise, once locked, turns
+-- out to be pending.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
 WITH caller AS MATERIALIZED (
     SELECT id AS tenant_id FROM tenant WHERE slug = $1 AND suspended_at IS NULL
 ),
@@ -44,9 +46,9 @@ locked AS MATERIALIZED (
     FOR NO KEY UPDATE OF p
 ),
 moment AS MATERIALIZED (
-    SELECT CLOCK_TIMESTAMP() AS at FROM (SELECT COUNT(*) FROM locked) AS held
+    SELECT CLOCK_TIMESTAMP() AS at FROM (SELECT COUNT(*) FROM locked) AS all_locked
 ),
-truth AS MATERIALIZED (
+current_state AS MATERIALIZED (
     SELECT
         l.id, l.workflow_execution_id, l.last_sequence_number, l.value, l.error,
         CASE
@@ -67,15 +69,15 @@ truth AS MATERIALIZED (
 ),
 winner AS MATERIALIZED (
     SELECT
-        w.n, w.outcome, w.value, w.error, w.comment, truth.id, truth.workflow_execution_id,
-        truth.last_sequence_number + ROW_NUMBER() OVER (PARTITION BY truth.workflow_execution_id ORDER BY w.n) AS number
+        w.n, w.outcome, w.value, w.error, w.comment, current_state.id, current_state.workflow_execution_id,
+        current_state.last_sequence_number + ROW_NUMBER() OVER (PARTITION BY current_state.workflow_execution_id ORDER BY w.n) AS number
     FROM (
         SELECT DISTINCT ON (promise_id) promise_id, n, outcome, value, error, comment
         FROM item
         ORDER BY promise_id, n
     ) AS w
-    JOIN truth ON truth.id = w.promise_id
-    WHERE truth.state = 'pending'
+    JOIN current_state ON current_state.id = w.promise_id
+    WHERE current_state.state = 'pending'
 ),
 numbered AS (
     UPDATE workflow_execution w
@@ -94,21 +96,22 @@ settled AS (
     RETURNING p.id
 )
 SELECT
-    CASE WHEN item.key IS NULL OR truth.state = 'pending' OR EXISTS (
+    CASE WHEN item.key IS NULL OR current_state.state = 'pending' OR EXISTS (
         SELECT FROM caller
         JOIN idempotency_key k ON k.tenant_id = caller.tenant_id AND k.key = item.key
         JOIN promise q ON q.id = k.promise_id
         WHERE promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
-    ) THEN truth.id END AS promise_id,
-    COALESCE(truth.state, 'pending') AS state,
-    COALESCE(truth.by_deadline, FALSE) AS by_deadline,
+    ) THEN current_state.id END AS promise_id,
+    COALESCE(current_state.state, 'pending') AS state,
+    COALESCE(current_state.by_deadline, FALSE) AS by_deadline,
     COALESCE(
-        truth.state = item.outcome AND truth.value IS NOT DISTINCT FROM item.value AND truth.error IS NOT DISTINCT FROM item.error,
+        current_state.state = item.outcome AND current_state.value IS NOT DISTINCT FROM item.value
+            AND current_state.error IS NOT DISTINCT FROM item.error,
         FALSE
     ) AS same,
     CASE WHEN winner.n IS NOT NULL THEN COALESCE(settled.id, promise_race_lost(winner.id)) END IS NOT NULL AS settled
 FROM item
-LEFT JOIN truth ON truth.id = item.promise_id
+LEFT JOIN current_state ON current_state.id = item.promise_id
 LEFT JOIN winner ON winner.n = item.n
 LEFT JOIN settled ON settled.id = winner.id
 ORDER BY item.n

@@ -1,10 +1,11 @@
--- Stores what was counted of some tenants: arrays $1 tenants, $2 when each count began, $3 pending promises, $4 early settlements, $5 their
--- bytes; $6 to $8 the service's own limits of the three. Sets the flags of those that are full, or not any more: one row for each tenant
--- whose flags changed. A count that is the same as the one stored is stored again only a minute later; one that began before the one
--- stored is not.
+-- Stores the counts of some tenants, and updates the flags that say which limits they have reached. An equal count is stored again only after
+-- a minute. A count that began before the stored one is ignored.
 --
--- Locks: the tenants' rows, and those of tenant_usage. Tenants that another transaction has locked are skipped until the next count.
--- tenant_pkey, tenant_usage_pkey.
+-- Arguments: arrays $1 tenant ids, $2 the times at which the counts began, $3 pending promises, $4 early settlements, $5 their bytes; $6 to $8
+-- the service's own limits of the three.
+-- Returns: one row for each tenant whose flags changed.
+-- Locks: the tenants' rows, skipping locked ones until the next count, and the rows of tenant_usage.
+-- Indexes: tenant_pkey, tenant_usage_pkey.
 WITH counted AS MATERIALIZED (
     SELECT t.id, c.counted_at, c.pending, c.held, c.held_bytes,
            c.pending >= COALESCE(t.max_pending, $6::BIGINT) AS pending_full,

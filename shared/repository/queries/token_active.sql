@@ -1,6 +1,11 @@
--- Reports whether a promise token is in force: its tenant ($1 slug) exists and is not suspended; its promise ($2) exists, and its tokens
--- were not revoked after this one was issued ($3 the last revocation before that, or NULL); and the API key that asked for the token
--- ($4, or NULL) was not revoked together with its tokens. No lock. promise_pkey, api_key_pkey.
+-- Reports whether a promise token is still valid: its tenant exists and is not suspended, its promise exists, and its tokens were not
+-- revoked after this one was issued. The API key that the token was made with may be revoked, but not together with its tokens.
+--
+-- Arguments: $1 slug, $2 promise, $3 the last revocation of the promise's tokens before this one was issued, or NULL, $4 the API key that the
+-- token was made with, or NULL.
+-- Returns: TRUE or FALSE.
+-- Locks: none.
+-- Indexes: tenant_slug_key, promise_pkey, api_key_pkey.
 SELECT EXISTS (
     SELECT
     FROM tenant t

@@ -1,4 +1,4 @@
-// Command empty is a function that does nothing: what every function costs.
+// Command empty is a function that does nothing. Its start is the minimum that every function takes.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package plain_test is what shared/skip's own test runs.
+// Package plain_test is a package of skipped tests for the test of shared/skip.
 package plain_test
 
 import (

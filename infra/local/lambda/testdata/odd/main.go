@@ -1,4 +1,4 @@
-// Command odd is a Lambda that does what its event asks for, good or bad.
+// Command odd is a Lambda function for tests. Its event selects what it does, including every kind of failure.
 package main
 
 import (
@@ -32,10 +32,10 @@ type typed struct{}
 
 func (*typed) Error() string { return "typed" }
 
-// breaks is a response that breaks off.
-type breaks struct{ r io.Reader }
+// A failingReader is a response that fails at its end.
+type failingReader struct{ r io.Reader }
 
-func (b breaks) Read(p []byte) (int, error) {
+func (b failingReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err == io.EOF {
 		err = &typed{}
@@ -75,7 +75,7 @@ func handle(ctx context.Context, e event) (any, error) {
 	case "stream":
 		return strings.NewReader(e.Text), nil
 	case "break off":
-		return breaks{strings.NewReader(e.Text)}, nil
+		return failingReader{strings.NewReader(e.Text)}, nil
 	case "print":
 		fmt.Println(e.Text)
 		fmt.Fprint(os.Stderr, "and no newline")
@@ -147,15 +147,15 @@ func call(method, path, body string) answer {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		os.Exit(1) // the runner is gone
+		os.Exit(1) // the runner has exited
 	}
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
 	return answer{resp.StatusCode, resp.Header.Get("Lambda-Runtime-Aws-Request-Id"), string(b)}
 }
 
-// raw is a runtime that does what a good one never does, and returns how the
-// Runtime API took it.
+// raw is a runtime that makes invalid calls of the Runtime API and returns their
+// statuses as its response.
 func raw(string) {
 	for {
 		next := call("GET", "invocation/next", "")

@@ -23,12 +23,12 @@ import (
 	"github.com/flovyn/promises/shared/routes"
 )
 
-// runner is the local runner as a process of its own, on a loaded database; or one with the same HTTP API and environments
-// whose only function does nothing.
+// A runner is a process that serves HTTP: the local runner on a dataset, or a runner whose only function does nothing. Both
+// have the same HTTP API and start functions in the same environment.
 type runner struct {
 	cmd    *exec.Cmd
 	exited chan error
-	output output // what the functions print
+	output output // printed by the functions
 	client *http.Client
 
 	HTTPURL   string `json:"httpUrl"`
@@ -36,38 +36,38 @@ type runner struct {
 	APIKey    string `json:"apiKey"`
 }
 
-// programs are what the benchmark runs, built from the module that it is part of.
+// programs holds the paths of the programs that the benchmark builds and runs.
 type programs struct{ dir, local, empty string }
 
 func build(ctx context.Context, dir string, screen *progress) (programs, error) {
 	p := programs{dir: dir, local: filepath.Join(dir, "local"), empty: filepath.Join(dir, "empty")}
-	for binary, of := range map[string]string{p.local: "infra/local", p.empty: "infra/build/testdata/empty"} {
-		screen.say("build %s", of)
-		cmd := exec.CommandContext(ctx, "go", "build", "-tags", "lambda.norpc", "-o", binary, "github.com/flovyn/promises/"+of)
+	for binary, folder := range map[string]string{p.local: "infra/local", p.empty: "infra/build/testdata/empty"} {
+		screen.say("build %s", folder)
+		cmd := exec.CommandContext(ctx, "go", "build", "-tags", "lambda.norpc", "-o", binary, "github.com/flovyn/promises/"+folder)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return p, fmt.Errorf("build %s: %w\n%s", of, err, out)
+			return p, fmt.Errorf("build %s: %w\n%s", folder, err, out)
 		}
 	}
 	return p, nil
 }
 
-// startLocal starts the local runner on a database. The runner removes the ready file when it ends.
+// startLocal starts the local runner on a database. The runner removes its ready file when it ends.
 func (p programs) startLocal(ctx context.Context, databaseURL string) (*runner, error) {
 	ready := filepath.Join(p.dir, "ready.json")
 	return start(ctx, ready, []string{"DATABASE_URL=" + databaseURL},
 		p.local, "--http", "127.0.0.1:0", "--lambda", "127.0.0.1:0", "--ready-file", ready)
 }
 
-func (p programs) startNothing(ctx context.Context) (*runner, error) {
+func (p programs) startEmptyService(ctx context.Context) (*runner, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	return start(ctx, filepath.Join(p.dir, "nothing.json"), []string{"EMPTY=" + p.empty},
-		self, serveNothing, filepath.Join(p.dir, "nothing.json"))
+		self, emptyServiceArgument, filepath.Join(p.dir, "nothing.json"))
 }
 
-// start runs a command that writes the ready file, and waits for it.
+// start runs a command and waits until it has written the ready file.
 func start(ctx context.Context, ready string, env []string, command ...string) (*runner, error) {
 	r := &runner{exited: make(chan error, 1), client: &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 2000},
@@ -76,7 +76,7 @@ func start(ctx context.Context, ready string, env []string, command ...string) (
 	r.cmd = exec.CommandContext(ctx, command[0], command[1:]...)
 	r.cmd.Env = append(os.Environ(), env...)
 	r.cmd.Stderr = &r.output
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for us to pass on
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that Ctrl-C reaches only this process, which interrupts the command
 	r.cmd.Cancel = func() error { return r.cmd.Process.Signal(os.Interrupt) }
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (r *runner) stop() error {
 	return <-r.exited
 }
 
-// post makes one call. status is what answered it; answer is read into, if it is not nil.
+// post makes one call and returns its status. If answer is not nil and the status is 2xx, it decodes the body into answer.
 func (r *runner) post(ctx context.Context, url, body string, answer any) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
@@ -127,7 +127,7 @@ func (r *runner) promises(path string) string {
 	return r.HTTPURL + "/api/tenants/" + tenant + "/promises" + path
 }
 
-// settled is what a call that settles answers.
+// settled is the answer of a call that settles.
 type settled struct {
 	Outcome string `json:"outcome"`
 }
@@ -143,8 +143,8 @@ func (r *runner) invokeResolve(ctx context.Context, id uuid.UUID, got *settled) 
 		`{"tenant":"`+tenant+`","promiseId":"`+id.String()+`","value":`+string(value)+`}`, got)
 }
 
-// must is for calls that settle a promise which nobody has settled.
-func must(settle func(context.Context, uuid.UUID, *settled) (int, error)) func(context.Context, uuid.UUID) error {
+// mustSettle wraps settle and returns an error unless the call settled the promise.
+func mustSettle(settle func(context.Context, uuid.UUID, *settled) (int, error)) func(context.Context, uuid.UUID) error {
 	return func(ctx context.Context, id uuid.UUID) error {
 		var got settled
 		status, err := settle(ctx, id, &got)
@@ -164,11 +164,11 @@ func (r *runner) create(ctx context.Context) (id uuid.UUID, status int, err erro
 	return made.PromiseID, status, err
 }
 
-// throughService are the operations that the local runner serves.
-func throughService(db *loaded, service *runner) []operation {
+// serviceOperations returns the operations that go through the local runner.
+func serviceOperations(db *dataset, service *runner) []operation {
 	return []operation{
 		{name: "HTTP: settle by id", settles: true, call: func(ctx context.Context, n int) error {
-			return must(service.resolve)(ctx, promiseID(db.pick(n)))
+			return mustSettle(service.resolve)(ctx, promiseID(db.spread(n)))
 		}},
 		{name: "HTTP: create + settle", call: func(ctx context.Context, _ int) error {
 			id, status, err := service.create(ctx)
@@ -178,16 +178,16 @@ func throughService(db *loaded, service *runner) []operation {
 			if err != nil {
 				return err
 			}
-			return must(service.resolve)(ctx, id)
+			return mustSettle(service.resolve)(ctx, id)
 		}},
 		{name: "Invoke: settle by id", settles: true, call: func(ctx context.Context, n int) error {
-			return must(service.invokeResolve)(ctx, promiseID(db.pick(n)))
+			return mustSettle(service.invokeResolve)(ctx, promiseID(db.spread(n)))
 		}},
 	}
 }
 
-// callNothing is the call of a function that does nothing, and sends Postgres nothing.
-func callNothing(empty *runner) operation {
+// emptyOperation calls a function that does nothing and does not use Postgres.
+func emptyOperation(empty *runner) operation {
 	return operation{name: "HTTP: nothing", call: func(ctx context.Context, _ int) error {
 		status, err := empty.post(ctx, empty.HTTPURL+"/nothing", `{}`, nil)
 		if err == nil && status != http.StatusOK {
@@ -197,8 +197,8 @@ func callNothing(empty *runner) operation {
 	}}
 }
 
-// measureHTTP measures the service whole: the local runner and the functions' processes, called over HTTP.
-func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen *progress) (_ []row, err error) {
+// measureHTTP measures the whole service over HTTP: the local runner and the processes of the functions.
+func measureHTTP(ctx context.Context, c *cluster, db *dataset, o options, screen *progress) (_ []row, err error) {
 	p, err := build(ctx, c.dir, screen)
 	if err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, service.stop()) }()
-	empty, err := p.startNothing(ctx)
+	empty, err := p.startEmptyService(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -222,30 +222,30 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 		return nil, err
 	}
 	defer m.monitor.Close()
-	operations := append([]operation{callNothing(empty)}, throughService(db, service)...)
+	operations := append([]operation{emptyOperation(empty)}, serviceOperations(db, service)...)
 	for i := range operations {
-		of := service
+		called := service
 		if i == 0 {
-			of = empty
+			called = empty
 		}
 		operations[i].db, operations[i].meter = db, m
-		if operations[i].meter.callers, err = process.NewProcess(int32(of.cmd.Process.Pid)); err != nil {
+		if operations[i].meter.callers, err = process.NewProcess(int32(called.cmd.Process.Pid)); err != nil {
 			return nil, err
 		}
 	}
 	operations = chosen(operations, o)
 	var rows []row
 	for _, clients := range o.clients {
-		own, done, err := direct(ctx, db, clients)
+		own, done, err := databaseOperations(ctx, db, clients)
 		if err != nil {
 			return nil, err
 		}
-		more, err := inTurns(ctx, append(operations, own[0]), clients, o.callsHTTP(), screen) // beside the limit
+		more, err := inTurns(ctx, append(operations, own[0]), clients, o.callsHTTP(), screen) // own[0] is the limit
 		done()
 		if err != nil {
 			return nil, err
 		}
-		relate(more)
+		computeRatios(more)
 		more = more[:len(operations)]
 		for i := range more {
 			more[i].Statements = statements[more[i].Operation]
@@ -255,18 +255,18 @@ func measureHTTP(ctx context.Context, c *cluster, db *loaded, o options, screen 
 	return rows, nil
 }
 
-// serveNothing is the argument with which this program is its own runner of a function that does nothing.
-const serveNothing = "serve-nothing"
+// emptyServiceArgument makes this program a runner of a function that does nothing.
+const emptyServiceArgument = "serve-nothing"
 
-// nothing serves that function over HTTP as the local runner does its own, until it is interrupted.
-func nothing(ctx context.Context, ready string) error {
+// runEmptyService serves that function over HTTP, as the local runner serves its functions, until ctx ends.
+func runEmptyService(ctx context.Context, ready string) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	service := lambda.New([]lambda.Function{{
 		Name: "empty", Path: os.Getenv("EMPTY"), Timeout: 10 * time.Second, MemoryMB: 256,
-		Env: []string{"GOMAXPROCS=1"}, // as the service's own set it
+		Env: []string{"GOMAXPROCS=1"}, // the service's functions set it too
 	}},
 		lambda.Options{Output: io.Discard})
 	defer service.Close()

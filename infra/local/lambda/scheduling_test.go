@@ -14,14 +14,13 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-// Functions that are called in turn, by more callers than there are places, keep
-// their environments.
-func TestFullHouse(t *testing.T) {
+// If more callers than MaxEnvironments invoke two functions in turn, both functions keep their environments.
+func TestMaxEnvironments_MoreCallers_EnvironmentsStay(t *testing.T) {
 	t.Parallel()
-	const places, callers, each = 4, 12, 20
-	const keeps = 200 * time.Millisecond // who has waited for longer, on a busy machine, may take another's place
+	const environments, callers, each = 4, 12, 20
+	const longWait = 200 * time.Millisecond // on a busy machine, an invocation that waited for longer may replace an environment
 	var cold, slow atomic.Int32
-	s := start(t, lambda.Options{MaxEnvironments: places, Report: func(r lambda.Result) {
+	s := start(t, lambda.Options{MaxEnvironments: environments, Report: func(r lambda.Result) {
 		if r.Cold {
 			cold.Add(1)
 		}
@@ -33,7 +32,7 @@ func TestFullHouse(t *testing.T) {
 				for _, name := range []string{"odd", "other"} {
 					begun := time.Now()
 					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":5}`)})
-					if time.Since(begun) > keeps {
+					if time.Since(begun) > longWait {
 						slow.Add(1)
 					}
 					if !errors.Is(err, lambda.ErrThrottled) && assert.NoError(t, err) {
@@ -44,20 +43,20 @@ func TestFullHouse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.LessOrEqual(t, cold.Load(), 2*places+slow.Load())
+	require.LessOrEqual(t, cold.Load(), 2*environments+slow.Load())
 }
 
-// A function that has become busy gets the places that others do not need any more.
-func TestPlacesGoToTheBusy(t *testing.T) {
+// New environments of a function that becomes busy replace another function's idle ones.
+func TestBusyFunctionReplacesIdleEnvironments(t *testing.T) {
 	t.Parallel()
-	const places = 4
-	s := start(t, lambda.Options{MaxEnvironments: places}, lambda.Function{}, lambda.Function{Name: "other"})
-	at := func(name string, callers int) (cold int32) {
+	const environments = 4
+	s := start(t, lambda.Options{MaxEnvironments: environments}, lambda.Function{}, lambda.Function{Name: "other"})
+	coldStarts := func(name string, callers int) (cold int32) {
 		var n atomic.Int32
 		var wg sync.WaitGroup
 		for range callers {
 			wg.Go(func() {
-				for begun := time.Now(); n.Load() < places && time.Since(begun) < time.Minute; {
+				for begun := time.Now(); n.Load() < environments && time.Since(begun) < time.Minute; {
 					r, err := s.Invoke(t.Context(), name, lambda.Request{Payload: []byte(`{"do":"sleep","ms":20}`)})
 					if !errors.Is(err, lambda.ErrThrottled) && assert.NoError(t, err) && r.Cold {
 						n.Add(1)
@@ -68,12 +67,12 @@ func TestPlacesGoToTheBusy(t *testing.T) {
 		wg.Wait()
 		return n.Load()
 	}
-	require.Equal(t, int32(places), at("other", places))
+	require.Equal(t, int32(environments), coldStarts("other", environments))
 	time.Sleep(time.Second)
-	require.Equal(t, int32(places), at("odd", 4*places))
+	require.Equal(t, int32(environments), coldStarts("odd", 4*environments))
 }
 
-// A function at long work leaves room for the others.
+// Concurrency bounds the environments of a function with long invocations, so that other functions can run.
 func TestConcurrency(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{MaxEnvironments: 3}, lambda.Function{Concurrency: 2}, lambda.Function{Name: "other"})
@@ -100,18 +99,18 @@ func TestConcurrency(t *testing.T) {
 	require.Equal(t, int32(1), throttled.Load())
 }
 
-// An invocation does not wait for environments that are all at long work.
-func TestLongWorkIsNotWaitedFor(t *testing.T) {
+// If all environments of a function are busy for long, its next invocation replaces another function's idle environment.
+func TestLongInvocations_NextReplacesAnIdleEnvironment(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{MaxEnvironments: 2}, lambda.Function{}, lambda.Function{Name: "other"})
 	_, err := s.Invoke(t.Context(), "other", lambda.Request{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":20000}`)}) //nolint:errcheck // it is left
+	go s.Invoke(ctx, "odd", lambda.Request{Payload: []byte(`{"do":"sleep","ms":20000}`)}) //nolint:errcheck // cancel ends it
 	require.Eventually(t, func() bool {
 		r, err := s.Invoke(t.Context(), "odd", lambda.Request{})
-		require.NoError(t, err, "the other function's idle environment makes room")
+		require.NoError(t, err, "it replaces the other function's idle environment")
 		return r.Cold
 	}, time.Minute, time.Millisecond)
 }

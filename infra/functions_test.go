@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/routes"
+)
+
+var functionFacts = []fact{
+	{"each runs on arm64 with the timeout and memory of the table", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			require.Equal(t, []any{"arm64"}, r.Properties["Architectures"], f.Name)
+			require.Equal(t, "provided.al2023", r.Properties["Runtime"], f.Name)
+			require.EqualValues(t, f.Timeout.Seconds(), r.Properties["Timeout"], f.Name)
+			require.EqualValues(t, f.MemoryMB, r.Properties["MemorySize"], f.Name)
+		}
+	}},
+	{"each is traced", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			require.Equal(t, map[string]any{"Mode": "Active"}, r.Properties["TracingConfig"], f.Name)
+		}
+	}},
+	{"each logs text to a log group of the stack", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			require.Equal(t, "AWS::Logs::LogGroup", tmpl.Resources[target(r.Properties["LoggingConfig"])].Type, f.Name)
+			require.Equal(t, "Text", r.Properties["LoggingConfig"].(map[string]any)["LogFormat"], "%s: Lambda's JSON format would drop the metrics", f.Name)
+		}
+	}},
+	{"each runs in the VPC", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			require.NotEmpty(t, r.Properties["VpcConfig"], f.Name)
+		}
+	}},
+	{"only a large stage reserves concurrency", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			if tmpl.large {
+				require.EqualValues(t, concurrency[f.Name], r.Properties["ReservedConcurrentExecutions"], f.Name)
+			} else {
+				require.NotContains(t, r.Properties, "ReservedConcurrentExecutions", "%s: a new account has none to reserve", f.Name)
+			}
+		}
+	}},
+	{"each has its own role without managed policies", func(t *testing.T, tmpl template) {
+		roles := map[string]bool{}
+		for _, f := range routes.Functions {
+			_, r := tmpl.function(t, f.Name)
+			role := target(r.Properties["Role"])
+			require.False(t, roles[role], "%s shares its role", f.Name)
+			roles[role] = true
+			require.NotContains(t, tmpl.Resources[role].Properties, "ManagedPolicyArns", "%s: managed policies allow too much", f.Name)
+		}
+	}},
+	{"the environment sets exactly the variables that the code reads", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(tmpl.functionVariables(t, f.Name))), f.Name)
+		}
+	}},
+	{"no environment contains a secret", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			require.NotContains(t, text(t, tmpl.functionVariables(t, f.Name)), "resolve:secretsmanager", f.Name)
+		}
+	}},
+	{"each knows the alias that API Gateway invokes", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			require.Equal(t, routes.HTTPAlias, tmpl.functionVariables(t, f.Name)["HTTP_ALIAS"], f.Name)
+		}
+	}},
+	{"MAX_WAITS depends on the size", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			require.Equal(t, map[bool]string{true: "20", false: "5"}[tmpl.large], tmpl.functionVariables(t, f.Name)["MAX_WAITS"], f.Name)
+		}
+	}},
+	{"migrate connects to Postgres directly with the master password", func(t *testing.T, tmpl template) {
+		variables := tmpl.functionVariables(t, "migrate")
+		require.Equal(t, "false", variables["DB_IAM_AUTH"])
+		require.NotEmpty(t, variables["DB_PASSWORD_SECRET"])
+		require.NotContains(t, text(t, variables), "Proxy", "a migration's lock belongs to its session")
+	}},
+	{"all others connect through RDS Proxy as their role with an IAM token", func(t *testing.T, tmpl template) {
+		eachButMigrate(func(f routes.Function) {
+			variables := tmpl.functionVariables(t, f.Name)
+			require.Equal(t, "true", variables["DB_IAM_AUTH"], f.Name)
+			require.Contains(t, text(t, variables["DATABASE_URL"]), "postgres://"+f.Role+"@", f.Name)
+			require.Equal(t, "AWS::RDS::DBProxy", tmpl.Resources[target(variables["DATABASE_URL"])].Type, f.Name)
+		})
+	}},
+	{"all others may connect as no other database user", func(t *testing.T, tmpl template) {
+		eachButMigrate(func(f routes.Function) {
+			policies := tmpl.functionPolicies(t, f.Name)
+			require.Contains(t, policies, "/"+f.Role+`"`, f.Name)
+			for _, other := range []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "postgres"} {
+				require.Equal(t, other == f.Role, strings.Contains(policies, "/"+other+`"`), "%s as %s", f.Name, other)
+			}
+		})
+	}},
+	{"all others may read a secret only if they verify tokens", func(t *testing.T, tmpl template) {
+		eachButMigrate(func(f routes.Function) {
+			verifies := tmpl.functionVariables(t, f.Name)["TOKEN_KEYS"] != ""
+			require.Equal(t, verifies, strings.Contains(tmpl.functionPolicies(t, f.Name), "secretsmanager:GetSecretValue"), f.Name)
+		})
+	}},
+	{"all others change after the migration", func(t *testing.T, tmpl template) {
+		migrations := slices.Collect(maps.Keys(tmpl.ofType("Custom::Migration")))
+		require.Len(t, migrations, 1)
+		eachButMigrate(func(f routes.Function) {
+			_, r := tmpl.function(t, f.Name)
+			require.Contains(t, r.DependsOn, migrations[0], f.Name)
+		})
+	}},
+	{"expire-promises changes after all others", func(t *testing.T, tmpl template) {
+		_, r := tmpl.function(t, "expire-promises")
+		require.Len(t, slices.DeleteFunc(slices.Clone(r.DependsOn), func(id string) bool {
+			return tmpl.Resources[id].Type != "AWS::Lambda::Function"
+		}), len(routes.Functions)-2, "all functions except migrate and itself")
+	}},
+}
+
+func eachButMigrate(check func(routes.Function)) {
+	for _, f := range routes.Functions {
+		if f.Name != "migrate" {
+			check(f)
+		}
+	}
+}
+
+// functionPolicies returns the text of the policies of a function's role.
+func (tmpl template) functionPolicies(t *testing.T, name string) string {
+	t.Helper()
+	_, f := tmpl.function(t, name)
+	role := target(f.Properties["Role"])
+	var all []string
+	for _, r := range tmpl.ofType("AWS::IAM::Policy") {
+		if target(r.Properties["Roles"]) == role {
+			b, err := json.Marshal(r.Properties["PolicyDocument"])
+			require.NoError(t, err)
+			all = append(all, string(b))
+		}
+	}
+	return strings.Join(all, "\n")
+}
