@@ -345,6 +345,13 @@ func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promi
 	return promise.Promise{}, promise.Fail(f.code, "as the test wants it")
 }
 
+// settling is a store without a database. Every settlement succeeds.
+type settling struct{ gateway.Store }
+
+func (settling) Settle(context.Context, string, promise.Identifier, promise.SettleRequest) (promise.SettleResult, error) {
+	return promise.SettleResult{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
+}
+
 // A storeCall is a call that reached the store.
 type storeCall struct {
 	method, tenant, target string // target: "id:..." or "key:..."

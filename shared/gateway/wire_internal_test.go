@@ -124,7 +124,7 @@ func TestIsJSON(t *testing.T) {
 		"application/json, text/plain": false, "text/plain, application/json": false, "application/json; charset=utf-8, text/plain": false,
 		"application/json, application/json; charset=latin1": false, "text/html;": false,
 	} {
-		t.Run(contentType, func(t *testing.T) {
+		t.Run(strconv.Quote(contentType), func(t *testing.T) {
 			require.Equal(t, want, isJSON(contentType))
 		})
 	}
