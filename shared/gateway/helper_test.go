@@ -69,6 +69,11 @@ func newService(t testing.TB) *service {
 	return &service{db: db, store: repository.New(db.Pool), log: new(bytes.Buffer), counts: counts{}}
 }
 
+// withoutDatabase returns a service for calls that must not reach the store. A call that does panics, and is answered with 500.
+func withoutDatabase() *service {
+	return &service{log: new(bytes.Buffer), counts: counts{}}
+}
+
 func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	t.Helper()
 	op, ok := operations[function]

@@ -244,6 +244,15 @@ func TestHold(t *testing.T) {
 		require.Equal(t, "duplicate", s.answer(t, "resolve-by-key", resolve+"}")["outcome"])
 	})
 	require.Empty(t, s.counts, "none expired")
+
+	t.Run("not by an id", func(t *testing.T) {
+		_, err := s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "unknown_field", err)
+	})
+	t.Run("not for an unknown tenant", func(t *testing.T) {
+		_, err := s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
+		requireFunctionError(t, "not_found", err)
+	})
 }
 
 // A promise does not use an early settlement that expired. The log and a metric report it.
@@ -266,19 +275,6 @@ func TestHold_Expired(t *testing.T) {
 		hold("k3")
 		require.Equal(t, "held", s.answer(t, "resolve-by-key", `{"tenant":"demo","key":"k3","value":2,"holdSeconds":60}`)["outcome"])
 		require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
-	})
-}
-
-func TestHold_Refused(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	t.Run("by an id", func(t *testing.T) {
-		_, err := s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
-		requireFunctionError(t, "unknown_field", err)
-	})
-	t.Run("for an unknown tenant", func(t *testing.T) {
-		_, err := s.direct(t, "resolve-by-key", `{"tenant":"nobody","key":"k","value":1,"holdSeconds":60}`)
-		requireFunctionError(t, "not_found", err)
 	})
 }
 

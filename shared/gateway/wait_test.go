@@ -149,8 +149,7 @@ func TestAWaitsCount(t *testing.T) {
 // An operation that does not wait names the operation that does.
 func TestOperationsThatDoNotWait(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ function, identifier, direct, route, other string }{
 		{"get-promise", "id:" + promiseID, payloadByID, "GET /promises/{identifier}/wait", "wait-promise"},
 		{"list-events", workflowID, `{"tenant":"demo","workflowExecutionId":"` + workflowID + `"`, "GET /workflows/{workflowExecutionId}/events/wait", "wait-events"},

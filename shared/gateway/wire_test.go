@@ -177,8 +177,7 @@ func TestABombCostsNothing(t *testing.T) {
 // The error for malformed JSON names the position of the fault, and nothing of the body's text.
 func TestMalformedSaysWhere(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for body, detail := range map[string]string{
 		``:                             "The JSON is missing. Send an object.",
 		" \n":                          "The JSON is missing. Send an object.",
@@ -214,8 +213,7 @@ func TestMalformedSaysWhere(t *testing.T) {
 // The error for an unknown field or parameter lists the known ones.
 func TestUnknownFieldListsTheKnown(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ function, identifier, body, fields string }{
 		{"resolve", "id:" + promiseID, `{"status":"paid"}`, "value, comment, holdSeconds"},
 		{"cancel-promise", "id:" + promiseID, `{"error":"x"}`, "reason, comment"},
@@ -244,8 +242,7 @@ func TestUnknownFieldListsTheKnown(t *testing.T) {
 // API Gateway caches the authorizer's answer for some seconds. If the key expired in that time, the error says so.
 func TestACredentialThatExpired(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	p := keyHolder(tenant, promise.ScopeSettle)
 	p.ExpiresAt = time.Now().Add(-time.Second)
 	got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))
