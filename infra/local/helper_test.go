@@ -254,7 +254,7 @@ func requireSecrets(t *testing.T, data, apiKey string) {
 	}
 	_, err := auth.ParseSigningKey(text[signingKeyFile])
 	require.NoError(t, err)
-	require.True(t, auth.CheckKey(apiKey))
+	require.True(t, auth.CheckAPIKey(apiKey))
 	require.Equal(t, apiKey, text[apiKeyFile])
 	temporary, err := filepath.Glob(filepath.Join(data, ".*"))
 	require.NoError(t, err)

@@ -1,26 +1,16 @@
 package gateway_test
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/gateway"
-	"github.com/flovyn/promises/shared/promise"
 )
-
-// settling is a store without a database, for measurements of everything else.
-type settling struct{ gateway.Store }
-
-func (settling) Settle(context.Context, string, promise.Identifier, promise.SettleRequest) (promise.SettleResult, error) {
-	return promise.SettleResult{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
-}
 
 func settlingHandler() *gateway.Handler {
 	return &gateway.Handler{

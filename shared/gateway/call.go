@@ -159,9 +159,9 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	ev, err := readEvent(payload)
 	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, answerBy: h.answerBy(ev.received)}
 	if c.principal.Kind == promise.KindUnverified {
-		p, away := h.authenticate(ctx, ev.authorization, true, c.answerBy)
-		if away != nil {
-			return c, away
+		p, lookupErr := h.authenticate(ctx, ev.authorization, true, c.answerBy)
+		if lookupErr != nil {
+			return c, lookupErr
 		}
 		c.principal = p
 	}
@@ -225,8 +225,8 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
 		if !slices.Contains(op.parameters, string(f.name)) {
-			if pointer, ok := op.redirects[string(f.name)]; ok {
-				return p, fieldError(string(f.name), promise.CodeInvalidParameter, pointer)
+			if detail, ok := op.redirects[string(f.name)]; ok {
+				return p, fieldError(string(f.name), promise.CodeInvalidParameter, detail)
 			}
 			detail := "There is no such query parameter. This call takes none."
 			if len(op.parameters) > 0 {

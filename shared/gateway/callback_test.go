@@ -312,8 +312,7 @@ func TestARawBodyIsTheValue(t *testing.T) {
 // If a token cannot be checked at the moment, the answer is 503, so that the sender repeats the call.
 func TestCallbackUnavailable(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	h := s.handler(t, "settle-callback")
 	event := callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t)
 	for _, failure := range []error{
@@ -331,8 +330,7 @@ func TestCallbackUnavailable(t *testing.T) {
 // A callback URL takes a token alone, and no other credential that the lookup may find.
 func TestCallbackTakesTokensAlone(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	h := s.handler(t, "settle-callback")
 	event := callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t)
 	for name, p := range map[string]promise.Principal{

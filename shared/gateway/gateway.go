@@ -55,10 +55,10 @@ type Store interface {
 // one operation.
 type Operation struct {
 	name            string
-	body            []string // the fields of the HTTP body; nil: the body is not read
-	bodyOptional    bool     // an absent body counts as an empty object
-	parameters      []string // query parameters in the HTTP form, fields in the direct form
-	checkIdentifier func(promise.Identifier) error
+	body            []string                       // the fields of the HTTP body; nil: the body is not read
+	bodyOptional    bool                           // an absent body counts as an empty object
+	parameters      []string                       // query parameters in the HTTP form, fields in the direct form
+	checkIdentifier func(promise.Identifier) error // refuses identifiers that the operation does not take; nil: it takes none
 	needs           promise.Need
 	callback        bool              // it serves callback URLs, and verifies their tokens itself
 	ofWorkflow      bool              // the call names a workflow execution, not a promise

@@ -69,6 +69,11 @@ func newService(t testing.TB) *service {
 	return &service{db: db, store: repository.New(db.Pool), log: new(bytes.Buffer), counts: counts{}}
 }
 
+// withoutDatabase returns a service for calls that must not reach the store. A call that does panics, and is answered with 500.
+func withoutDatabase() *service {
+	return &service{log: new(bytes.Buffer), counts: counts{}}
+}
+
 func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	t.Helper()
 	op, ok := operations[function]
@@ -343,6 +348,13 @@ type failing struct {
 
 func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promise, error) {
 	return promise.Promise{}, promise.Fail(f.code, "as the test wants it")
+}
+
+// settling is a store without a database. Every settlement succeeds.
+type settling struct{ gateway.Store }
+
+func (settling) Settle(context.Context, string, promise.Identifier, promise.SettleRequest) (promise.SettleResult, error) {
+	return promise.SettleResult{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
 }
 
 // A storeCall is a call that reached the store.

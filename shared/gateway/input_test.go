@@ -424,7 +424,7 @@ func TestLargestAnswerFitsLambda(t *testing.T) {
 // A body with very many fields is refused at the first unknown field.
 func TestManyFields(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
+	s := withoutDatabase()
 	var body strings.Builder
 	body.WriteString("{")
 	for i := range 400_000 {
@@ -488,7 +488,7 @@ func TestFaultIsInternal(t *testing.T) {
 
 func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
+	s := withoutDatabase()
 	text, err := os.ReadFile(filepath.Join("../..", reference))
 	require.NoError(t, err)
 	for _, code := range promise.Codes {

@@ -19,8 +19,8 @@ var byteOrderMark = []byte("\ufeff")
 
 // checkUTF8 fails with CodeInvalidUTF8 unless a JSON text is UTF-8. It recognizes
 // UTF-16 and UTF-32, which begin with a byte order mark or, like every JSON text,
-// with an ASCII character. skipped counts the bytes before the text that were
-// received, too. Positions count from 0.
+// with an ASCII character. skipped is the number of received bytes before the text.
+// Positions count from 0.
 func checkUTF8(text []byte, skipped int) error {
 	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) ||
 		bytes.IndexByte(text[:min(2, len(text))], 0) >= 0 {

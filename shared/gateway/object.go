@@ -254,7 +254,7 @@ func (o object) flag(name string) (bool, error) {
 	return true, nil
 }
 
-// identifier reads the direct form's "promiseId" or "key".
+// promiseIdentifier reads the direct form's "promiseId" or "key".
 func (o object) promiseIdentifier() (promise.Identifier, error) {
 	id, err := o.optionalText("promiseId")
 	if err != nil {

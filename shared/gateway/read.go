@@ -57,8 +57,8 @@ func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, erro
 	return f, err
 }
 
-// readFilter returns the workflow execution apart from the filter, because a text
-// of the engine's must first be looked up.
+// readFilter returns the workflow execution apart from the filter, because an
+// external id must first be looked up.
 func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err error) {
 	if workflow, err = optionalWorkflow(p.text); err != nil {
 		return f, workflow, err

@@ -14,7 +14,7 @@ var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz
 const secondAt = len("2006-01-02T15:04:")
 
 // parseTime reads an RFC 3339 time, and returns it in UTC. T and Z may be lower
-// case. Every field that holds a time is read by it.
+// case. Every time in a call is read this way.
 //
 // A leap second is second 60 of the last minute of a UTC day. parseTime accepts it
 // on any day, because the service has no table of the inserted ones. Postgres

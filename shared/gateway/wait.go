@@ -30,9 +30,9 @@ const (
 	endTimeout = time.Second
 
 	// pollAfter is the Retry-After, in seconds, of a wait beyond the tenant's
-	// bound. In that time a wait would read the promise thirty times, and such a
-	// caller reads it once. A place is usually available by then: while 20 calls wait
-	// for 25 s each, one ends every 1.25 s.
+	// bound. A caller that keeps to it reads the promise once in the time in which a
+	// waiting call reads it thirty times. By then, another wait has usually ended:
+	// while 20 calls wait for 25 s each, one ends every 1.25 s.
 	pollAfter = 5
 )
 

@@ -159,8 +159,7 @@ func TestAWaitsPlace(t *testing.T) {
 // An operation that does not wait refuses waitSeconds, and names the operation that does.
 func TestWaitingIsElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ function, identifier, direct, route, other string }{
 		{"get-promise", "id:" + promiseID, payloadByID, "GET /promises/{identifier}/wait", "wait-promise"},
 		{"list-events", workflowID, `{"tenant":"demo","workflowExecutionId":"` + workflowID + `"`, "GET /workflows/{workflowExecutionId}/events/wait", "wait-events"},

@@ -177,8 +177,7 @@ func TestDecompressionStopsAtTheLimit(t *testing.T) {
 // The error names the character that is not JSON and its byte, and quotes no text of the call, which may be a secret.
 func TestMalformedSaysWhere(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ name, code, body, detail string }{
 		{"empty", "malformed_json", ``,
 			"The JSON is missing. Send an object."},
@@ -223,8 +222,7 @@ func TestMalformedSaysWhere(t *testing.T) {
 
 func TestUnknownNamesWhatThereIs(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ name, function, identifier, body, fields string }{
 		{"resolve", "resolve", "id:" + promiseID, `{"status":"paid"}`, "value, comment, holdSeconds"},
 		{"cancel-promise", "cancel-promise", "id:" + promiseID, `{"error":"x"}`, "reason, comment"},
@@ -253,8 +251,7 @@ func TestUnknownNamesWhatThereIs(t *testing.T) {
 // API Gateway caches the authorizer's answer for some seconds. An API key may expire in that time, and the operation then refuses it.
 func TestErrorSaysWhenTheCredentialExpired(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	p := keyHolder(tenant, promise.ScopeSettle)
 	p.ExpiresAt = time.Now().Add(-time.Second)
 	got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))

@@ -154,7 +154,7 @@ func TestNoCallerIsCutOff(t *testing.T) {
 		t.Run("settles by "+c.name, func(t *testing.T) {
 			got, err := resolve(t, c.tenant, c.key)
 			require.NoError(t, err)
-			require.Equal(t, promise.Settled{
+			require.Equal(t, promise.SettleResult{
 				PromiseID: uuid.MustParse(newID(c.oldID)), State: promise.Resolved, Outcome: promise.OutcomeSettled,
 			}, got)
 		})

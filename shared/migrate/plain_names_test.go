@@ -26,12 +26,12 @@ func TestPlainNames(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), db.URL)
 	require.NoError(t, err)
 	defer conn.Close(context.Background()) //nolint:errcheck // the test has ended
-	rows, _ := conn.Query(t.Context(), before(t, "create_with_external_id"), "acme", uuid.NewString(), nil, "payment", "key", time.Hour,
+	rows, _ := conn.Query(t.Context(), previousSQL(t, "create_with_external_id"), "acme", uuid.NewString(), nil, "payment", "key", time.Hour,
 		nil, nil, nil, nil, nil, nil, false)
 	created, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 	require.NoError(t, err)
 	settle := func() (map[string]any, error) {
-		rows, _ := conn.Query(t.Context(), before(t, "settle"), "acme", created["id"], nil, "resolved", []byte("1"), nil, "direct", nil, nil)
+		rows, _ := conn.Query(t.Context(), previousSQL(t, "settle"), "acme", created["id"], nil, "resolved", []byte("1"), nil, "direct", nil, nil)
 		return pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 	}
 	attributes := func() []string {
