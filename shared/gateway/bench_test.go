@@ -1,36 +1,16 @@
 package gateway_test
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/gateway"
-	"github.com/flovyn/promises/shared/promise"
 )
-
-// failing fails every read; nothing else is asked of it.
-type failing struct {
-	gateway.Store
-	code promise.Code
-}
-
-func (f failing) Get(context.Context, string, promise.Identifier) (promise.Promise, error) {
-	return promise.Promise{}, promise.Fail(f.code, "as the test wants it")
-}
-
-// settling stands in for the database where its time is not what is measured.
-type settling struct{ gateway.Store }
-
-func (settling) Settle(context.Context, string, promise.Identifier, promise.SettleRequest) (promise.SettleResult, error) {
-	return promise.SettleResult{PromiseID: uuid.UUID{1}, State: promise.Resolved, Outcome: promise.OutcomeSettled}, nil
-}
 
 func settlingHandler() *gateway.Handler {
 	return &gateway.Handler{
@@ -39,25 +19,27 @@ func settlingHandler() *gateway.Handler {
 	}
 }
 
-// A settlement takes few allocations without the database. Not in parallel:
-// those of other tests would count.
+// A settlement takes few allocations without the database. The test does not run in
+// parallel, because the allocations of other tests would count.
 func TestResolveAllocations(t *testing.T) {
 	for form, most := range map[string]float64{"http": 60, "http-key": 60, "http-key64": 60, "direct": 30} {
-		payload, err := os.ReadFile("../../events/resolve." + form + ".json")
-		require.NoError(t, err)
-		h := settlingHandler()
-		got := testing.AllocsPerRun(100, func() {
-			if _, err := h.Invoke(t.Context(), payload); err != nil {
-				t.Error(err)
-			}
+		t.Run(form, func(t *testing.T) {
+			payload, err := os.ReadFile("../../events/resolve." + form + ".json")
+			require.NoError(t, err)
+			h := settlingHandler()
+			got := testing.AllocsPerRun(100, func() {
+				if _, err := h.Invoke(t.Context(), payload); err != nil {
+					t.Error(err)
+				}
+			})
+			require.LessOrEqual(t, got, most)
+			require.Positive(t, got)
+			t.Log(form, got)
 		})
-		require.LessOrEqual(t, got, most, form)
-		require.Positive(t, got)
-		t.Log(form, got)
 	}
 }
 
-// BenchmarkResolve is from the event's bytes to the answer's, without the database.
+// BenchmarkResolve measures a call from the event's bytes to the answer's bytes, without the database.
 func BenchmarkResolve(b *testing.B) {
 	for _, form := range []string{"http", "http-key", "http-key64", "direct"} {
 		b.Run(form, func(b *testing.B) {

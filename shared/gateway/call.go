@@ -14,7 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// isEvent says whether a payload is an API Gateway HTTP API event, payload
+// isEvent reports whether a payload is an API Gateway HTTP API event, payload
 // format 2.0. No direct payload has its fields.
 func isEvent(payload []byte) bool {
 	version, context := false, false
@@ -29,7 +29,7 @@ func isEvent(payload []byte) bool {
 	return version && context
 }
 
-// event is what is read of such an event.
+// An event holds the parts of such an event that a call uses.
 type event struct {
 	slug        string
 	principal   promise.Principal
@@ -46,11 +46,11 @@ type event struct {
 	routeKey      string
 	authorization string
 	rawQuery      string
-	token         string // of the path
+	token         string // in the path
 }
 
-// readEvent takes what API Gateway made as it is, and leaves the body to be
-// checked.
+// readEvent reads an event. It trusts the form that API Gateway gives it, and does
+// not check the body's contents.
 func readEvent(payload []byte) (event, error) {
 	var ev event
 	encoded := false
@@ -88,7 +88,7 @@ func readEvent(payload []byte) (event, error) {
 	if encoded {
 		body, err := base64.StdEncoding.DecodeString(string(ev.body))
 		if err != nil {
-			return ev, promise.Fail(promise.CodeMalformedJSON, "The body is not the base64 that it is said to be.")
+			return ev, promise.Fail(promise.CodeMalformedJSON, "isBase64Encoded is true but the body is not base64.")
 		}
 		ev.body = body
 	}
@@ -124,7 +124,7 @@ func (ev *event) readPath(variables json.RawMessage) {
 	}
 }
 
-// readPrincipal reads what the authorizer has found out.
+// readPrincipal reads the principal that the authorizer found.
 func readPrincipal(authorizer json.RawMessage) promise.Principal {
 	texts := map[string]string{}
 	for f := range fields(authorizer) {
@@ -140,42 +140,42 @@ func readPrincipal(authorizer json.RawMessage) promise.Principal {
 	return promise.ParsePrincipal(texts, time.Now())
 }
 
-// call is one call of either form, checked for what all operations share.
+// A call is one call of either form, after the checks that all operations share.
 type call struct {
 	tenant     string
 	principal  promise.Principal
-	domain     string // HTTP: the host name that was called
+	domain     string // HTTP form: the host name in the URL
 	identifier promise.Identifier
 	workflow   promise.Workflow
 	parameters parameters
 	body       object
-	deadline   time.Time             // see Handler.Timeout
-	settlement promise.SettleRequest // of a callback,
-	malformed  error                 // or why it cannot be read
+	answerBy   time.Time             // see Handler.Timeout
+	request    promise.SettleRequest // of a callback URL's body
+	malformed  error                 // why a callback URL's body is invalid; nil: it is valid
 }
 
 func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 	op := h.Operation
 	ev, err := readEvent(payload)
-	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, deadline: h.deadline(ev.received)}
+	c := &call{tenant: ev.slug, principal: ev.principal, domain: ev.domain, answerBy: h.answerBy(ev.received)}
 	if c.principal.Kind == promise.KindUnverified {
-		p, away := h.authenticate(ctx, ev.authorization, true, c.deadline)
-		if away != nil {
-			return c, away
+		p, lookupErr := h.authenticate(ctx, ev.authorization, true, c.answerBy)
+		if lookupErr != nil {
+			return c, lookupErr
 		}
 		c.principal = p
 	}
-	if err == nil && op.identifies != nil {
+	if err == nil && op.checkIdentifier != nil {
 		c.identifier, err = promise.ParseIdentifier(ev.identifier)
 	}
 	if err := c.principal.May(op.needs, c.tenant, c.identifier); err != nil {
-		return c, err // before anything that is wrong with the call itself is told
+		return c, err // authorization comes before every error about the call's form
 	}
 	if err != nil {
 		return c, err
 	}
-	if op.identifies != nil {
-		if err := op.identifies(c.identifier); err != nil {
+	if op.checkIdentifier != nil {
+		if err := op.checkIdentifier(c.identifier); err != nil {
 			return c, err
 		}
 	}
@@ -203,14 +203,14 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 }
 
 var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType,
-	"The content-type header must be application/json, with the charset utf-8 or none.")
+	"The content-type header must be application/json, with the charset utf-8 or without a charset.")
 
-// authenticate looks up a credential: the Authorization header where the
-// authorizer could not do so (API Gateway may have cached that failure from
-// before the database recovered), or the token of a callback URL. A failure of
-// the look-up is CodeUnavailable.
-func (h *Handler) authenticate(ctx context.Context, source string, inHeader bool, deadline time.Time) (promise.Principal, error) {
-	ctx, stop := context.WithDeadline(ctx, deadline)
+// authenticate looks up a credential: the token of a callback URL, or an
+// Authorization header whose lookup failed in the authorizer. API Gateway may have
+// cached that failure from before the database recovered. If the lookup fails,
+// authenticate returns CodeUnavailable.
+func (h *Handler) authenticate(ctx context.Context, source string, inHeader bool, answerBy time.Time) (promise.Principal, error) {
+	ctx, stop := context.WithDeadline(ctx, answerBy)
 	defer stop()
 	p, err := h.Authenticate(ctx, source, inHeader)
 	if err != nil && promise.AsError(err).Code == promise.CodeInternal {
@@ -225,14 +225,14 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 	p := parameters{quoted: true}
 	for f := range fields(query) {
 		if !slices.Contains(op.parameters, string(f.name)) {
-			if pointer, ok := op.elsewhere[string(f.name)]; ok {
-				return p, fail(promise.CodeInvalidParameter, string(f.name), pointer)
+			if detail, ok := op.redirects[string(f.name)]; ok {
+				return p, fieldError(string(f.name), promise.CodeInvalidParameter, detail)
 			}
-			detail := "There is no such query parameter, and this call has none."
+			detail := "There is no such query parameter. This call takes none."
 			if len(op.parameters) > 0 {
 				detail = "There is no such query parameter. The parameters are: " + strings.Join(op.parameters, ", ") + "."
 			}
-			return p, fail(promise.CodeInvalidParameter, string(f.name), detail)
+			return p, fieldError(string(f.name), promise.CodeInvalidParameter, detail)
 		}
 		p.object = append(p.object, f)
 	}
@@ -241,12 +241,12 @@ func (op Operation) readQuery(query json.RawMessage) (parameters, error) {
 
 func (op Operation) readDirect(payload []byte) (*call, error) {
 	if op.callback {
-		return nil, promise.Fail(promise.CodeForbidden, op.name+" takes calls of callback URLs alone. Invoke resolve-by-id or reject.")
+		return nil, promise.Fail(promise.CodeForbidden, op.name+" serves callback URLs alone. Invoke resolve-by-id or reject.")
 	}
 	body, err := parseObject(payload, op.directFields())
 	if err != nil {
-		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.elsewhere[e.Field] != "" {
-			err = fail(e.Code, e.Field, op.elsewhere[e.Field])
+		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.redirects[e.Field] != "" {
+			err = fieldError(e.Field, e.Code, op.redirects[e.Field])
 		}
 		return nil, err
 	}
@@ -254,11 +254,11 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}
-	if op.identifies != nil {
-		if c.identifier, err = c.body.identifier(); err != nil {
+	if op.checkIdentifier != nil {
+		if c.identifier, err = c.body.promiseIdentifier(); err != nil {
 			return nil, err
 		}
-		if err := op.identifies(c.identifier); err != nil {
+		if err := op.checkIdentifier(c.identifier); err != nil {
 			return nil, err
 		}
 	}
@@ -272,7 +272,7 @@ func (op Operation) readDirect(payload []byte) (*call, error) {
 
 func (op Operation) directFields() []string {
 	fields := slices.Concat([]string{"tenant"}, op.body, op.parameters)
-	if op.identifies != nil {
+	if op.checkIdentifier != nil {
 		fields = append(fields, "promiseId", "key")
 	}
 	if op.ofWorkflow {
@@ -281,8 +281,9 @@ func (op Operation) directFields() []string {
 	return fields
 }
 
-// parameters are those of a query, which are all text, or the direct form's
-// fields in their place, which have their types.
+// parameters holds the parameters of a query, or the direct form's fields of the
+// same names. A query's values are all strings (quoted); the direct form's values
+// have their JSON types.
 type parameters struct {
 	object
 	quoted bool
@@ -291,9 +292,9 @@ type parameters struct {
 // queryNumber matches a JSON number without a sign.
 var queryNumber = regexp.MustCompile(`^(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$`)
 
-// integer reads a whole number. In a query it may be written as in JSON, too, but
-// for a sign.
-func (p parameters) integer(name string, otherwise, low, high int64) (int64, error) {
+// integer reads a whole number, or returns fallback if it is absent. A query may
+// write the number in every form that JSON has, without a sign.
+func (p parameters) integer(name string, fallback, low, high int64) (int64, error) {
 	o := p.object
 	if raw, ok := o.get(name); ok && p.quoted {
 		number := unquote(raw)
@@ -302,13 +303,13 @@ func (p parameters) integer(name string, otherwise, low, high int64) (int64, err
 			_, whole, _ = parseWhole(number)
 		}
 		if !whole {
-			return 0, fail(promise.CodeInvalidParameter, name, "It must be a whole number.")
+			return 0, fieldError(name, promise.CodeInvalidParameter, name+" must be a whole number, without a sign.")
 		}
 		o = object{{[]byte(name), []byte(number)}}
 	}
 	n, err := o.optionalInteger(name, low, high)
 	if n == nil || err != nil {
-		return otherwise, err
+		return fallback, err
 	}
 	return *n, nil
 }
@@ -328,12 +329,12 @@ func (p parameters) flag(name string) (bool, error) {
 	}
 	s := unquote(raw)
 	if s != "true" && s != "false" {
-		return false, fail(promise.CodeInvalidParameter, name, "It must be true or false.")
+		return false, fieldError(name, promise.CodeInvalidParameter, name+" must be true or false.")
 	}
 	return s == "true", nil
 }
 
-// checkTenant spares the database a slug that it cannot even be asked for.
+// checkTenant rejects slugs that Postgres cannot encode, as unknown tenants.
 func checkTenant(slug string) error {
 	if strings.ContainsRune(slug, 0) || !utf8.ValidString(slug) {
 		return promise.ErrNotFound
@@ -341,7 +342,8 @@ func checkTenant(slug string) error {
 	return nil
 }
 
-// within adds the field at fault to an error, or the field that it is part of.
+// within adds the field to an error. If the error has a field, name is the field
+// that contains it.
 func within(name string, err error) error {
 	if err == nil {
 		return nil
@@ -354,6 +356,7 @@ func within(name string, err error) error {
 	return &e
 }
 
-func fail(code promise.Code, field, detail string) error {
+// fieldError returns an error about one field of the call.
+func fieldError(field string, code promise.Code, detail string) error {
 	return &promise.Error{Code: code, Field: field, Detail: detail}
 }

@@ -14,27 +14,26 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// SettleCallback settles a promise for the holder of a callback URL, whose
-// sender cannot be changed. It verifies the token of the URL itself: its routes
-// have no authorizer. It ignores every query parameter but the token. A token
-// that was issued with "body": "raw" makes the whole body the value or the error.
-// It has no direct form.
+// SettleCallback settles a promise through a callback URL, for senders that cannot
+// be changed. Its routes have no authorizer, so it verifies the URL's token itself.
+// It ignores every query parameter but the token. With a token that was issued with
+// "body": "raw", the whole body is the value or the error. It has no direct form.
 var SettleCallback = Operation{name: "settle-callback", callback: true, do: settleCallback}
 
 var (
 	errNoToken = promise.Fail(promise.CodeUnauthenticated,
-		"The URL has no token. Call the resolveUrl or rejectUrl exactly as create-promise answered it.")
-	errTwoTokens = promise.Fail(promise.CodeForbidden,
-		"The URL has more than one token. Call the resolveUrl or rejectUrl exactly as create-promise answered it.")
+		"The URL has no token. Call the resolveUrl or rejectUrl exactly as create-promise returned it.")
+	errSeveralTokens = promise.Fail(promise.CodeForbidden,
+		"The URL has more than one token. Call the resolveUrl or rejectUrl exactly as create-promise returned it.")
 	errInvalidToken = promise.Fail(promise.CodeForbidden,
-		"The token is invalid, expired or revoked. Ask for a new URL where this one came from.")
+		"The token is invalid, expired or revoked. Ask the system that gave you this URL for a new one.")
 )
 
 // readCallback reads a call of a callback URL. The route alone decides where the
-// token is and what the call does.
+// token is, and whether the call resolves or rejects.
 func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, error) {
 	ev, malformed := readEvent(payload)
-	c := &call{tenant: ev.slug, domain: ev.domain, deadline: h.deadline(ev.received)}
+	c := &call{tenant: ev.slug, domain: ev.domain, answerBy: h.answerBy(ev.received)}
 	path, inPath := strings.CutSuffix(ev.routeKey, "/{token}")
 	verb := promise.Verb(path[strings.LastIndexByte(path, '/')+1:])
 	token, err := ev.token, error(nil)
@@ -47,7 +46,7 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	case token == "":
 		return c, errNoToken
 	}
-	if c.principal, err = h.authenticate(ctx, token, false, c.deadline); err != nil {
+	if c.principal, err = h.authenticate(ctx, token, false, c.answerBy); err != nil {
 		return c, err
 	}
 	if c.principal.Kind != promise.KindToken {
@@ -55,7 +54,7 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	}
 	identifier, err := promise.ParseIdentifier(ev.identifier)
 	if err := c.principal.May(promise.Need{Verb: verb}, c.tenant, identifier); err != nil {
-		return c, err // before the caller learns anything about the call itself
+		return c, err // authorization comes before every error about the call's form
 	}
 	if err != nil {
 		return c, err
@@ -67,15 +66,16 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	return c, nil
 }
 
-// readCallbackBody reads the whole body of a raw token, or the JSON that resolve and
-// reject take, too.
+// readCallbackBody reads the settlement from the body. With a raw token the whole
+// body is the value or the error; otherwise it is the JSON that resolve and reject
+// take.
 func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err error) {
 	if err := ev.decompress(); err != nil {
 		return err
 	}
-	c.settlement.By = c.principal.By
+	c.request.By = c.principal.By
 	if c.principal.RawBody {
-		c.settlement.Result, err = h.rawResult(verb, ev.contentType, ev.body)
+		c.request.Result, err = h.rawResult(verb, ev.contentType, ev.body)
 		return err
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
@@ -89,22 +89,22 @@ func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err er
 	if c.body, err = parseObject(ev.body, known); err != nil {
 		return err
 	}
-	if c.settlement.Comment, err = readComment(c.body, "comment"); err != nil {
+	if c.request.Comment, err = readComment(c.body, "comment"); err != nil {
 		return err
 	}
 	if verb == promise.VerbReject {
 		message, err := h.readError(c.body, "error")
-		c.settlement.Result = promise.Result{State: promise.Rejected, Message: &message}
+		c.request.Result = promise.Result{State: promise.Rejected, Message: &message}
 		return err
 	}
 	value, err := h.readValue(c.body)
-	c.settlement.Result = promise.Result{State: promise.Resolved, Value: value}
+	c.request.Result = promise.Result{State: promise.Resolved, Value: value}
 	return err
 }
 
-// queryToken returns the token of a query string, or "" if it has none. A sender
-// that appends "?name=value" to a URL with a query makes that part of the token,
-// so the token ends at a question mark.
+// queryToken returns the token of a query string, or "" if it has none. The token
+// ends at a question mark: some senders append "?name=value" to a URL that has a
+// query already.
 func queryToken(query string) (token string, err error) {
 	found := false
 	for pair := range strings.SplitSeq(query, "&") {
@@ -113,7 +113,7 @@ func queryToken(query string) (token string, err error) {
 			continue
 		}
 		if found {
-			return "", errTwoTokens
+			return "", errSeveralTokens
 		}
 		found = true
 		token, _, _ = strings.Cut(unescapeForm(value), "?")
@@ -121,30 +121,30 @@ func queryToken(query string) (token string, err error) {
 	return token, nil
 }
 
-// settleCallback answers a call that settled the promise as resolve and reject
-// do. A later call, whatever settled the promise before it and whatever its body,
-// gets 200 and learns that alone: its sender stops repeating it.
+// settleCallback settles the promise and answers as resolve and reject do. If the
+// promise was settled before, by any means, it answers 200 with alreadyResolved
+// alone, even to an invalid body. The sender then stops repeating the call.
 func settleCallback(ctx context.Context, h *Handler, c *call) (answer, error) {
-	late := answer{status: http.StatusOK, body: []byte(`{"alreadyResolved":true}`)}
+	alreadyResolved := answer{status: http.StatusOK, body: []byte(`{"alreadyResolved":true}`)}
 	if c.malformed != nil {
 		p, err := h.Store.Get(ctx, c.tenant, c.identifier)
 		if err != nil || p.State == promise.Pending {
 			return answer{}, cmp.Or(err, c.malformed)
 		}
-		return late, nil
+		return alreadyResolved, nil
 	}
-	s, err := h.Store.Settle(ctx, c.tenant, c.identifier, c.settlement)
+	s, err := h.Store.Settle(ctx, c.tenant, c.identifier, c.request)
 	switch {
 	case err != nil:
 		return answer{}, err
 	case s.Outcome != promise.OutcomeSettled:
-		return late, nil
+		return alreadyResolved, nil
 	}
-	return answer{status: http.StatusOK, body: encode(toSettledJSON(s))}, nil
+	return answer{status: http.StatusOK, body: encode(toSettleResultJSON(s))}, nil
 }
 
-// rawResult makes a result of a whole body. A rejection's error is the body's
-// text, whatever its shape.
+// rawResult converts a whole body to a result. A rejection's error is always the
+// body's text.
 func (h *Handler) rawResult(verb promise.Verb, contentType *string, body []byte) (promise.Result, error) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if err := checkText(body); err != nil {
@@ -162,15 +162,16 @@ func (h *Handler) rawResult(verb promise.Verb, contentType *string, body []byte)
 	return promise.Result{State: promise.Resolved, Value: value}, h.checkValue("value", value)
 }
 
-// rawValue makes a value of a body: null of none, JSON as it is, an object of a
-// form, a JSON string of other text. A JSON object or array is JSON even if the
-// sender declares a form, as curl -d does: a form encodes their first character.
+// rawValue converts a body to a JSON value. An empty body becomes null, and JSON
+// stays as sent. A form becomes an object, and other text a JSON string. A JSON
+// object or array is JSON even if the sender declares a form, as curl -d does,
+// because a form would percent-encode its first character.
 func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
 	if len(body) == 0 {
 		return []byte("null"), nil
 	}
-	if first := body[min(space(body, 0), len(body)-1)]; first == '{' || first == '[' {
-		// json.Valid is false for what is nested too deep: that is not text.
+	if first := body[min(skipSpace(body, 0), len(body)-1)]; first == '{' || first == '[' {
+		// checkValue comes first: json.Valid is false for a value that is nested too deeply, which would make it text.
 		if err := h.checkValue("value", body); err != nil || json.Valid(body) {
 			return body, err
 		}
@@ -184,8 +185,8 @@ func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
 	return encode(string(body)), nil
 }
 
-// formValue makes a JSON object of a form, its fields in the order of their first
-// appearance. A field that is repeated becomes an array of its values.
+// formValue converts a form to a JSON object, with the fields in the order of their
+// first appearance. A repeated field becomes an array of its values.
 func formValue(body []byte) ([]byte, error) {
 	var names []string
 	values := map[string][]string{}
@@ -222,8 +223,8 @@ func formValue(body []byte) ([]byte, error) {
 
 var percent = regexp.MustCompile(`%([0-9A-Fa-f]{2})?`)
 
-// unescapeForm decodes a name or a value of a query or a form. A percent sign
-// that begins no escape stands for itself, as browsers read it.
+// unescapeForm decodes a name or a value of a query or a form. Like browsers, it
+// keeps a percent sign that begins no escape.
 func unescapeForm(s string) string {
 	text, err := url.QueryUnescape(s)
 	if err == nil {
@@ -238,14 +239,14 @@ func unescapeForm(s string) string {
 	return text
 }
 
-// checkText refuses bytes that are no text. It refuses NUL, too, which UTF-16
-// and binary data have and text does not.
+// checkText refuses a body that is not text in UTF-8. It also refuses NUL, which
+// UTF-16 and binary data contain and text does not.
 func checkText(body []byte) error {
 	switch {
 	case !utf8.Valid(body):
 		return promise.Fail(promise.CodeInvalidUTF8, "The body is neither JSON nor text in UTF-8. Send one of the two.")
 	case bytes.IndexByte(body, 0) >= 0:
-		return promise.Fail(promise.CodeNULCharacter, "The body holds a NUL character. Send JSON or text in UTF-8.")
+		return promise.Fail(promise.CodeNULCharacter, "The body contains a NUL character. Send JSON or text in UTF-8.")
 	}
 	return nil
 }

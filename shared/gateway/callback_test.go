@@ -2,9 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -22,43 +20,6 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// callback is a call of a callback URL.
-type callback struct {
-	verb        string
-	query, path string // path: a token behind the verb
-	contentType string
-	body        []byte
-	identifier  string // default: the sample promise's
-	slug        string // default: the sample tenant's
-}
-
-func (c callback) event(t testing.TB) []byte {
-	t.Helper()
-	if c.identifier == "" {
-		c.identifier = "id:" + promiseID
-	}
-	if c.slug == "" {
-		c.slug = tenant
-	}
-	headers, variables := map[string]string{}, map[string]string{"slug": c.slug, "identifier": c.identifier}
-	route := "POST /api/tenants/{slug}/callbacks/{identifier}/" + c.verb
-	if c.path != "" {
-		route, variables["token"] = route+"/{token}", c.path
-	}
-	if c.contentType != "" {
-		headers["content-type"] = c.contentType
-	}
-	payload, err := json.Marshal(map[string]any{
-		"version": "2.0", "routeKey": route, "rawQueryString": c.query, "headers": headers, "pathParameters": variables,
-		"body": base64.StdEncoding.EncodeToString(c.body), "isBase64Encoded": true,
-		"requestContext": map[string]any{ // whatever an event says of the caller, the token counts
-			"authorizer": map[string]any{"lambda": holder(tenant, promise.Scopes...).Texts()},
-		},
-	})
-	require.NoError(t, err)
-	return payload
-}
-
 // settle calls a callback URL on a store that only records, and returns the calls that write.
 func (c callback) settle(t testing.TB) (response, []storeCall) {
 	t.Helper()
@@ -72,7 +33,7 @@ func (c callback) settle(t testing.TB) (response, []storeCall) {
 	return decodeResponse(t, got), slices.DeleteFunc(store.calls, func(c storeCall) bool { return c.method == "Get" })
 }
 
-// The senders of callbacks append to URLs what they like. Only the token matters.
+// Senders of callbacks append parameters to the URL. Only the token matters.
 func TestCallbackURLs(t *testing.T) {
 	t.Parallel()
 	const one = `{"value": 1 ,"comment":"c"}`
@@ -91,89 +52,90 @@ func TestCallbackURLs(t *testing.T) {
 		{path: sampleToken, query: "utm_source=mail"},
 		{path: sampleToken, query: "token=x"},
 	} {
-		c.verb, c.body, c.contentType = "resolve", []byte(one), "application/json"
-		got, calls := c.settle(t)
-		require.Equal(t, 200, got.StatusCode, "%q: %s", c, got.Body)
-		require.Contains(t, got.Body, `"outcome":"settled"`)
-		require.Equal(t, []storeCall{{
-			method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.KindToken, ID: keyID},
-			args: []any{promise.SettleRequest{
-				Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, Comment: new("c"),
-			}},
-		}}, calls)
+		t.Run(caseName("path", c.path, "query", c.query), func(t *testing.T) {
+			c.verb, c.body, c.contentType = "resolve", []byte(one), "application/json"
+			got, calls := c.settle(t)
+			require.Equal(t, 200, got.StatusCode, got.Body)
+			require.Contains(t, got.Body, `"outcome":"settled"`)
+			require.Equal(t, []storeCall{{
+				method: "Settle", tenant: tenant, target: "id:" + promiseID, by: promise.By{Kind: promise.KindToken, ID: apiKeyID},
+				args: []any{promise.SettleRequest{
+					Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, Comment: new("c"),
+				}},
+			}}, calls)
+		})
 	}
 }
 
-// What is no token for this route and promise opens nothing.
+// A call is refused unless its token is valid for the route's verb and for the promise.
 func TestCallbackTokens(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
+		name string
 		callback
 		status int
 		code   string
 	}{
-		{callback{}, 401, "unauthenticated"},
-		{callback{query: "token="}, 401, "unauthenticated"},
-		{callback{query: "token"}, 401, "unauthenticated"},
-		{callback{query: "token=?"}, 401, "unauthenticated"},
-		{callback{query: "Token=" + sampleToken}, 401, "unauthenticated"},
-		{callback{query: "a=1?token=" + sampleToken}, 401, "unauthenticated"},
-		{callback{query: "token=garbage"}, 403, "forbidden"},
-		{callback{path: "garbage"}, 403, "forbidden"},
-		{callback{path: "garbage", query: "token=" + sampleToken}, 403, "forbidden"},
-		{callback{query: "token=Bearer " + sampleToken}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken + "&token=" + sampleToken}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken + "&token=x"}, 403, "forbidden"},
-		{callback{query: "token=x?&%74oken=" + sampleToken}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, identifier: "id:" + workflowID}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, identifier: "key:" + key}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, identifier: "x"}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, verb: "cancel"}, 403, "forbidden"},
-		{callback{query: "token=" + sampleToken, slug: "other"}, 404, "not_found"},
+		{"no token", callback{}, 401, "unauthenticated"},
+		{"an empty token", callback{query: "token="}, 401, "unauthenticated"},
+		{"a parameter without a value", callback{query: "token"}, 401, "unauthenticated"},
+		{"only a question mark", callback{query: "token=?"}, 401, "unauthenticated"},
+		{"the parameter's name in another case", callback{query: "Token=" + sampleToken}, 401, "unauthenticated"},
+		{"in the value of another parameter", callback{query: "a=1?token=" + sampleToken}, 401, "unauthenticated"},
+		{"an unknown token in the query", callback{query: "token=garbage"}, 403, "forbidden"},
+		{"an unknown token in the path", callback{path: "garbage"}, 403, "forbidden"},
+		{"an unknown token in the path, a valid one in the query", callback{path: "garbage", query: "token=" + sampleToken}, 403, "forbidden"},
+		{"with a scheme before it", callback{query: "token=Bearer " + sampleToken}, 403, "forbidden"},
+		{"the same token twice", callback{query: "token=" + sampleToken + "&token=" + sampleToken}, 403, "forbidden"},
+		{"two tokens", callback{query: "token=" + sampleToken + "&token=x"}, 403, "forbidden"},
+		{"two tokens, the second name escaped", callback{query: "token=x?&%74oken=" + sampleToken}, 403, "forbidden"},
+		{"another promise", callback{query: "token=" + sampleToken, identifier: "id:" + workflowID}, 403, "forbidden"},
+		{"the promise by its key", callback{query: "token=" + sampleToken, identifier: "key:" + idempotencyKey}, 403, "forbidden"},
+		{"an invalid identifier", callback{query: "token=" + sampleToken, identifier: "x"}, 403, "forbidden"},
+		{"a verb that no token has", callback{query: "token=" + sampleToken, verb: "cancel"}, 403, "forbidden"},
+		{"another tenant", callback{query: "token=" + sampleToken, slug: "other"}, 404, "not_found"},
 	} {
-		if c.verb == "" {
-			c.verb = "resolve"
-		}
-		c.body = []byte("{") // the caller does not learn that it is malformed
-		got, calls := c.settle(t)
-		requireProblem(t, c.status, c.code, got)
-		require.Empty(t, calls)
-		require.NotContains(t, got.Body, sampleToken)
+		t.Run(c.name, func(t *testing.T) {
+			if c.verb == "" {
+				c.verb = "resolve"
+			}
+			c.body = []byte("{") // the caller does not learn that the body is malformed
+			got, calls := c.settle(t)
+			requireProblem(t, c.status, c.code, got)
+			require.Empty(t, calls)
+			require.NotContains(t, got.Body, sampleToken)
+		})
 	}
 }
 
-// A token for JSON bodies takes what resolve and reject take, without what callbacks do not have.
+// With a token for JSON bodies, a callback takes the fields of resolve and reject, but not holdSeconds and strict.
 func TestCallbackBodies(t *testing.T) {
 	t.Parallel()
 	for body, code := range map[string]string{
 		``: "malformed_json", `{`: "malformed_json", `1`: "wrong_type", `{}`: "missing_field", `{"value":1,"holdSeconds":60}`: "unknown_field",
 		`{"value":1,"strict":true}`: "unknown_field", `{"error":"x"}`: "unknown_field", `{"value":1,"comment":""}`: "out_of_range",
 	} {
-		got, calls := callback{verb: "resolve", path: sampleToken, body: []byte(body)}.settle(t)
-		requireProblem(t, 400, code, got)
-		require.Empty(t, calls, body)
+		t.Run(caseName("resolve", body, code), func(t *testing.T) {
+			got, calls := callback{verb: "resolve", path: sampleToken, body: []byte(body)}.settle(t)
+			requireProblem(t, 400, code, got)
+			require.Empty(t, calls)
+		})
 	}
-	got, _ := callback{verb: "reject", path: sampleToken, body: []byte(`{"value":1}`)}.settle(t)
-	requireProblem(t, 400, "unknown_field", got)
-	got, _ = callback{verb: "resolve", path: sampleToken, contentType: "text/plain", body: []byte(`{"value":1}`)}.settle(t)
-	requireProblem(t, 415, "unsupported_media_type", got)
-	got, calls := callback{verb: "reject", path: sampleToken, body: []byte(`{"error":"no","comment":"c"}`)}.settle(t)
-	require.Equal(t, 200, got.StatusCode, got.Body)
-	require.Equal(t, []any{promise.SettleRequest{
-		Result: promise.Result{State: promise.Rejected, Message: new("no")}, Comment: new("c"),
-	}}, calls[0].args)
-}
-
-const form = "application/x-www-form-urlencoded"
-
-func compressed(t testing.TB, text string) string {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, err := w.Write([]byte(text))
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return b.String()
+	t.Run("reject takes no value", func(t *testing.T) {
+		got, _ := callback{verb: "reject", path: sampleToken, body: []byte(`{"value":1}`)}.settle(t)
+		requireProblem(t, 400, "unknown_field", got)
+	})
+	t.Run("the content type must be JSON", func(t *testing.T) {
+		got, _ := callback{verb: "resolve", path: sampleToken, contentType: "text/plain", body: []byte(`{"value":1}`)}.settle(t)
+		requireProblem(t, 415, "unsupported_media_type", got)
+	})
+	t.Run("reject takes an error and a comment", func(t *testing.T) {
+		got, calls := callback{verb: "reject", path: sampleToken, body: []byte(`{"error":"no","comment":"c"}`)}.settle(t)
+		require.Equal(t, 200, got.StatusCode, got.Body)
+		require.Equal(t, []any{promise.SettleRequest{
+			Result: promise.Result{State: promise.Rejected, Message: new("no")}, Comment: new("c"),
+		}}, calls[0].args)
+	})
 }
 
 func TestRawBodies(t *testing.T) {
@@ -207,8 +169,8 @@ func TestRawBodies(t *testing.T) {
 		{"application/json", "\"\xff\"", "", "invalid_utf8"},
 		{"image/png", "\x89PNG\r\n\x1a\n", "", "invalid_utf8"},
 		{"", "\x1f\x8b\x08\x00", "", "malformed_json"},
-		{"application/json", compressed(t, "[1 ]"), `[1 ]`, ""},
-		{"text/plain", compressed(t, "\xff"), "", "invalid_utf8"},
+		{"application/json", string(gzipped(t, "[1 ]")), `[1 ]`, ""},
+		{"text/plain", string(gzipped(t, "\xff")), "", "invalid_utf8"},
 		{"", "{\x00\"\x00a\x00", "", "nul_character"},
 		{form, "a=%00", "", "nul_character"},
 		{form, "%00=a", "", "nul_character"},
@@ -220,29 +182,30 @@ func TestRawBodies(t *testing.T) {
 		{form, "a=" + strings.Repeat("%41", 1<<19), `{"a":"` + strings.Repeat("A", 1<<19) + `"}`, ""},
 		{"", "[" + strings.Repeat(" ", 1<<20) + "]", "", "value_too_large"},
 	} {
-		name := c.contentType + " " + c.body[:min(40, len(c.body))]
-		got, calls := callback{verb: "resolve", path: sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
-		switch {
-		case c.code != "":
-			status := 400
-			if c.code == "value_too_large" {
-				status = 413
+		t.Run(caseName(c.contentType, c.body, c.code), func(t *testing.T) {
+			got, calls := callback{verb: "resolve", path: sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
+			switch {
+			case c.code != "":
+				status := 400
+				if c.code == "value_too_large" {
+					status = 413
+				}
+				requireProblem(t, status, c.code, got)
+				require.Empty(t, calls)
+			case c.value == "": // as deep as a value may be
+				require.Equal(t, 200, got.StatusCode, got.Body)
+			default:
+				require.Equal(t, 200, got.StatusCode, got.Body)
+				s := calls[0].args[0].(promise.SettleRequest)
+				require.Equal(t, promise.Resolved, s.State)
+				require.Equal(t, c.value, string(s.Value))
+				require.True(t, json.Valid(s.Value))
 			}
-			requireProblem(t, status, c.code, got)
-			require.Empty(t, calls, name)
-		case c.value == "": // as deep as a value may be
-			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
-		default:
-			require.Equal(t, 200, got.StatusCode, "%s: %s", name, got.Body)
-			s := calls[0].args[0].(promise.SettleRequest)
-			require.Equal(t, promise.Resolved, s.State)
-			require.Equal(t, c.value, string(s.Value), name)
-			require.True(t, json.Valid(s.Value), name)
-		}
+		})
 	}
 }
 
-// A rejection's error is the body's text as it is, whatever its shape.
+// A rejection's error is the body's text, unchanged.
 func TestRawErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ contentType, body, text, code string }{
@@ -255,25 +218,29 @@ func TestRawErrors(t *testing.T) {
 		{"text/plain", "\xff", "", "invalid_utf8"},
 		{"text/plain", "a\x00", "", "nul_character"},
 	} {
-		got, calls := callback{verb: "reject", query: "token=" + sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
-		if c.code != "" {
-			requireProblem(t, 400, c.code, got)
-			require.Empty(t, calls)
-			continue
-		}
-		require.Equal(t, 200, got.StatusCode, got.Body)
-		require.Equal(t, []any{promise.SettleRequest{Result: promise.Result{State: promise.Rejected, Message: &c.text}}}, calls[0].args)
+		t.Run(caseName(c.contentType, c.body, c.code), func(t *testing.T) {
+			got, calls := callback{verb: "reject", query: "token=" + sampleToken + "raw", contentType: c.contentType, body: []byte(c.body)}.settle(t)
+			if c.code != "" {
+				requireProblem(t, 400, c.code, got)
+				require.Empty(t, calls)
+				return
+			}
+			require.Equal(t, 200, got.StatusCode, got.Body)
+			require.Equal(t, []any{promise.SettleRequest{Result: promise.Result{State: promise.Rejected, Message: &c.text}}}, calls[0].args)
+		})
 	}
-	got, calls := callback{verb: "reject", path: sampleToken + "raw", body: bytes.Repeat([]byte("\""), 1<<19)}.settle(t)
-	requireProblem(t, 413, "value_too_large", got)
-	require.Empty(t, calls)
+	t.Run("the limit counts the escaped text", func(t *testing.T) {
+		got, calls := callback{verb: "reject", path: sampleToken + "raw", body: bytes.Repeat([]byte("\""), 1<<19)}.settle(t)
+		requireProblem(t, 413, "value_too_large", got)
+		require.Empty(t, calls)
+	})
 }
 
-// A late call gets the same answer, and writes nothing, whatever settled the promise.
+// However the promise was settled, a late call gets the same answer and writes nothing.
 func TestLateCallbacks(t *testing.T) {
 	t.Parallel()
 	by := func(r promise.Result) promise.SettleRequest {
-		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: keyID}}
+		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: apiKeyID}}
 	}
 	for name, settle := range map[string]func(s *service) error{
 		"another value": func(s *service) error {
@@ -307,7 +274,7 @@ func TestLateCallbacks(t *testing.T) {
 				{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)},
 				{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)},
 				{verb: "reject", path: sampleToken, body: []byte(`{"error":"x"}`)},
-				// A body that would be refused in time: the sender would repeat it.
+				// Before the settlement these bodies are refused. Now a refusal would only make the sender repeat the call.
 				{verb: "resolve", path: sampleToken, body: []byte("oops")},
 				{verb: "resolve", path: sampleToken, body: []byte(`{"v":1}`)},
 				{verb: "reject", path: sampleToken},
@@ -327,7 +294,7 @@ func TestLateCallbacks(t *testing.T) {
 
 func errOf[T any](_ T, err error) error { return err }
 
-// A raw body is kept byte for byte, and read back.
+// A raw body is stored byte for byte, and a later read returns it.
 func TestARawBodyIsTheValue(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -342,35 +309,45 @@ func TestARawBodyIsTheValue(t *testing.T) {
 	require.True(t, json.Valid([]byte(p)))
 }
 
-// A token that cannot be checked now is neither valid nor invalid: the sender repeats the call.
+// If a token cannot be checked at the moment, the answer is 503, so that the sender repeats the call.
 func TestCallbackUnavailable(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	h := s.handler(t, "settle-callback")
+	event := callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t)
 	for _, failure := range []error{
 		errors.New("the signing keys cannot be read"), context.DeadlineExceeded, promise.Fail(promise.CodeUnavailable, "away"),
 	} {
-		h.Authenticate = func(context.Context, string, bool) (promise.Principal, error) { return promise.Principal{}, failure }
-		got, err := h.Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
-		require.NoError(t, err)
-		a := decodeResponse(t, got)
-		requireProblem(t, 503, "unavailable", a)
-		require.Equal(t, "1", a.Headers["retry-after"])
-	}
-	for _, p := range []promise.Principal{holder(tenant, promise.Scopes...), {By: promise.By{Kind: promise.KindDirect}}, {}} { // a token alone
-		h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
-			require.Equal(t, sampleToken, source)
-			require.False(t, inHeader)
-			return p, nil
-		}
-		got, err := h.Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
-		require.NoError(t, err)
-		requireProblem(t, 403, "forbidden", decodeResponse(t, got))
+		t.Run(failure.Error(), func(t *testing.T) {
+			h.Authenticate = func(context.Context, string, bool) (promise.Principal, error) { return promise.Principal{}, failure }
+			a := respond(t, h, event)
+			requireProblem(t, 503, "unavailable", a)
+			require.Equal(t, "1", a.Headers["retry-after"])
+		})
 	}
 }
 
-// The token of a creation says which key asked for it and which revocation came before it.
+// A callback URL takes a token alone, and no other credential that the lookup may find.
+func TestCallbackTakesTokensAlone(t *testing.T) {
+	t.Parallel()
+	s := withoutDatabase()
+	h := s.handler(t, "settle-callback")
+	event := callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t)
+	for name, p := range map[string]promise.Principal{
+		"an API key": keyHolder(tenant, promise.Scopes...), "a direct invoke": {By: promise.By{Kind: promise.KindDirect}}, "no principal": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.Authenticate = func(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
+				require.Equal(t, sampleToken, source)
+				require.False(t, inHeader)
+				return p, nil
+			}
+			requireProblem(t, 403, "forbidden", respond(t, h, event))
+		})
+	}
+}
+
+// A token request names the API key that asked for the token, and the last revocation before it.
 func TestTokenRequests(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -382,17 +359,17 @@ func TestTokenRequests(t *testing.T) {
 	}
 	create := func(tokens string, p *promise.Principal) response {
 		t.Helper()
-		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + key + `","tokens":` + tokens + `}`
+		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + idempotencyKey + `","tokens":` + tokens + `}`
 		if p == nil {
 			got, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo",`+body))
 			require.NoError(t, err)
 			return response{StatusCode: 200, Body: string(got)}
 		}
-		got, err := h.Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "", "", "{"+body), p.Texts()))
+		got, err := h.Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "", "", "{"+body), p.Texts()))
 		require.NoError(t, err)
 		return decodeResponse(t, got)
 	}
-	owner := holder(tenant, promise.ScopeCreate, promise.ScopeSettle)
+	owner := keyHolder(tenant, promise.ScopeCreate, promise.ScopeSettle)
 	require.Equal(t, 200, create(`{"verbs":["resolve"],"ttlSeconds":60}`, &owner).StatusCode)
 	revoke := func(form func() (string, error)) time.Time {
 		t.Helper()
@@ -406,8 +383,8 @@ func TestTokenRequests(t *testing.T) {
 		require.Equal(t, promiseID, r.PromiseID)
 		return r.TokensRevokedAt
 	}
-	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+key, "", `{"x":1}`))
-	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+key, "", "").Body, nil })
+	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", `{"x":1}`))
+	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", "").Body, nil })
 	require.Equal(t, 200, create(`{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
 	second := revoke(func() (string, error) {
 		return s.direct(t, "revoke-tokens", `{"tenant":"demo","promiseId":"`+promiseID+`"}`)
@@ -415,7 +392,7 @@ func TestTokenRequests(t *testing.T) {
 	require.True(t, second.After(first))
 	create(`{"verbs":["resolve"],"ttlSeconds":60,"body":"json"}`, &owner)
 
-	id, of := uuid.MustParse(promiseID), uuid.MustParse(keyID)
+	id, of := uuid.MustParse(promiseID), uuid.MustParse(apiKeyID)
 	one, both := []promise.Verb{promise.VerbResolve}, []promise.Verb{promise.VerbReject, promise.VerbResolve}
 	for i := range asked {
 		if at := asked[i].RevokedAt; at != nil {
@@ -428,18 +405,21 @@ func TestTokenRequests(t *testing.T) {
 		{Tenant: tenant, PromiseID: id, Verbs: one, TTL: time.Minute, APIKeyID: of, RevokedAt: &second},
 	}, asked)
 
-	// A key that may not settle makes nobody else settle, and no promise is created.
 	before := s.snapshot(t)
-	creator := holder(tenant, promise.ScopeCreate, promise.ScopeRead)
-	require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
-	creator.Scopes, creator.ID = promise.Scopes, "no id"
-	requireProblem(t, 401, "unauthenticated", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))
-	require.Equal(t, before, s.snapshot(t))
+	creator := keyHolder(tenant, promise.ScopeCreate, promise.ScopeRead)
+	t.Run("a key without the scope settle gets no token", func(t *testing.T) {
+		require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
+	})
+	t.Run("a key without an id gets no token", func(t *testing.T) {
+		creator.Scopes, creator.ID = promise.Scopes, "no id"
+		requireProblem(t, 401, "unauthenticated", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))
+	})
+	require.Equal(t, before, s.snapshot(t), "refused calls create no promise")
 	require.Len(t, asked, 3)
 }
 
-// FuzzRawBody takes any body of any type. It is refused with a code, or becomes a JSON value that says the same: the body
-// itself, its text, or its form as net/url reads it.
+// FuzzRawBody sends any body of any content type. The call is refused with a code, or its value is the body, its text, or its
+// form as net/url reads it.
 func FuzzRawBody(f *testing.F) {
 	for _, body := range []string{
 		``, `{"a":1}`, ` [1]`, `text`, `"text"`, "a=1&a=2&b=%C3%A4+%26", "a=%zz&%", "\ufeff1", "\xff", "a\x00", `{`, "%00", "=&=&", "a;b=c", "{}=1", "\u2028<",

@@ -4,105 +4,28 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// clockwork is a store for tests whose clock is synctest's: of one promise, which somebody settles at a time.
-type clockwork struct {
-	gateway.Store
-	settledAt time.Time // zero: never
-	answers   int       // how many looks are answered; the later ones wait until they are given up
-	looks     int
-
-	full, away     bool // BeginWait counts no call, or fails
-	burst          bool // KeepWait ends each call
-	counted, ended int
-	longest        time.Duration // what BeginWait was asked for last
-}
-
-func (c *clockwork) BeginWait(_ context.Context, _ string, _ uuid.UUID, longest time.Duration, _ int) (bool, error) {
-	if c.away {
-		return false, &promise.Error{Code: promise.CodeUnavailable, Detail: "read-only"}
-	}
-	if !c.full {
-		c.counted++
-	}
-	c.longest = longest
-	return !c.full, nil
-}
-
-func (c *clockwork) KeepWait(context.Context, string, uuid.UUID, int) (bool, error) {
-	return !c.burst, nil
-}
-
-func (c *clockwork) EndWait(ctx context.Context, _ string, _ uuid.UUID) error {
-	c.ended++
-	return ctx.Err()
-}
-
-func (c *clockwork) look(ctx context.Context) (settled bool, err error) {
-	if c.looks++; c.looks > c.answers {
-		<-ctx.Done()
-		return false, &promise.Error{Code: promise.CodeUnavailable, Detail: "away", Cause: ctx.Err()}
-	}
-	return !c.settledAt.IsZero() && !time.Now().Before(c.settledAt), nil
-}
-
-func (c *clockwork) Get(ctx context.Context, _ string, _ promise.Identifier) (promise.Promise, error) {
-	settled, err := c.look(ctx)
-	p := promise.Promise{ID: uuid.MustParse(promiseID), Name: "payment", State: promise.Pending}
-	if settled {
-		p.State, p.Value = promise.Resolved, []byte("1")
-	}
-	return p, err
-}
-
-func (c *clockwork) Settle(ctx context.Context, _ string, _ promise.Identifier, _ promise.SettleRequest) (promise.SettleResult, error) {
-	_, err := c.look(ctx)
-	return promise.SettleResult{PromiseID: uuid.MustParse(promiseID), State: promise.Resolved, Outcome: promise.OutcomeSettled}, err
-}
-
-func (c *clockwork) ListEvents(ctx context.Context, _ string, _ uuid.UUID, after int32, _ int) ([]promise.Event, error) {
-	settled, err := c.look(ctx)
-	if !settled || after > 1 {
-		return nil, err
-	}
-	by := promise.SettleRequest{Result: promise.Result{State: promise.Resolved, Value: []byte("1")}, By: promise.By{Kind: promise.KindDirect}}
-	return []promise.Event{{SequenceNumber: 2, Type: promise.EventResolved, PromiseID: uuid.MustParse(promiseID), Settlement: &by}}, err
-}
-
-func (c *clockwork) handler(function string) *gateway.Handler {
-	return &gateway.Handler{
-		Operation: operations[function], Store: c, MaxValueBytes: 1 << 20, Timeout: 2 * time.Second,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: counts{},
-	}
-}
-
-const always = 1 << 30
-
-// A wait is answered at the look after the settlement, and what is settled is not waited for.
+// A wait is answered at the first poll after the settlement. For a settled promise, that is the first poll of all.
 func TestAWaitIsAnsweredSoon(t *testing.T) {
 	t.Parallel()
 	for function, payload := range map[string]string{
-		"wait-promise": named + `,"waitSeconds":25}`,
+		"wait-promise": payloadByID + `,"waitSeconds":25}`,
 		"wait-events":  `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`,
 	} {
 		for _, after := range []time.Duration{0, time.Millisecond, 1010 * time.Millisecond, 24900 * time.Millisecond} {
-			t.Run(fmt.Sprint(function, after), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, settled after %v", function, after), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					begun := time.Now()
-					c := &clockwork{settledAt: begun.Add(after), answers: always}
+					c := &timedStore{settledAt: begun.Add(after), answered: always}
 					got, err := c.handler(function).Invoke(t.Context(), []byte(payload))
 					require.NoError(t, err)
 					require.Contains(t, string(got), `"state":"resolved"`)
@@ -115,30 +38,30 @@ func TestAWaitIsAnsweredSoon(t *testing.T) {
 	}
 }
 
-// A wait ends, with what is so then, when its time is over, its function's, or that of the credential that began it.
+// A wait ends with the present state, when its time is up, before its function's end, or when its credential expires.
 func TestAWaitEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		functions, credentials, want time.Duration
 		answers                      int
 	}{
-		"with its own time":                    {time.Minute, time.Hour, 25 * time.Second, always},
-		"before the function":                  {3 * time.Second, time.Hour, 2 * time.Second, always},
-		"with the credential":                  {time.Minute, time.Second, time.Second, always},
-		"with a look that cannot end in time":  {3 * time.Second, time.Hour, 3*time.Second - time.Second/3, 1},
-		"with the first look, where none fits": {time.Second, time.Hour, 0, always},
+		"when its own time is up":                        {time.Minute, time.Hour, 25 * time.Second, always},
+		"before the function's end":                      {3 * time.Second, time.Hour, 2 * time.Second, always},
+		"when the credential expires":                    {time.Minute, time.Second, time.Second, always},
+		"when the function's end cuts off a poll":        {3 * time.Second, time.Hour, 3*time.Second - time.Second/3, 1},
+		"after the first poll, without time for another": {time.Second, time.Hour, 0, always},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := &clockwork{answers: c.answers}
+				store := &timedStore{answered: c.answers}
 				h := store.handler("wait-promise")
 				h.Timeout = time.Minute
 				ctx, cancel := context.WithTimeout(t.Context(), c.functions)
 				defer cancel()
-				p := holder(tenant, promise.ScopeRead)
+				p := keyHolder(tenant, promise.ScopeRead)
 				p.ExpiresAt = time.Now().Add(c.credentials)
-				event := as(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), p.Texts())
+				event := withAuthorizer(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), p.Texts())
 				begun := time.Now()
 				got, err := h.Invoke(ctx, event)
 				require.NoError(t, err)
@@ -149,13 +72,13 @@ func TestAWaitEnds(t *testing.T) {
 	}
 }
 
-// A call that was counted beside too many others ends about a second later, and is counted no more.
+// If too many calls were counted at the same time, a call among them ends about a second later, and its count ends.
 func TestABurstOfWaitsEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &clockwork{answers: always, burst: true}
+		store := &timedStore{answered: always, endsEarly: true}
 		begun := time.Now()
-		got, err := store.handler("wait-promise").Invoke(t.Context(), as(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), holder(tenant, promise.ScopeRead).Texts()))
+		got, err := store.handler("wait-promise").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "GET", tenant, "id:"+promiseID, "waitSeconds=25", ""), keyHolder(tenant, promise.ScopeRead).Texts()))
 		require.NoError(t, err)
 		require.Equal(t, "5", decodeResponse(t, got).Headers["retry-after"])
 		require.Contains(t, string(got), `\"state\":\"pending\"`)
@@ -164,7 +87,7 @@ func TestABurstOfWaitsEnds(t *testing.T) {
 	})
 }
 
-// A caller waits for the authorizer, too: what that took is not there for the operation any more.
+// The time that the authorizer took is part of the call's time, and the operation gets the rest.
 func TestACallsTime(t *testing.T) {
 	t.Parallel()
 	for _, of := range []struct{ function, query string }{{"resolve", ""}, {"get-promise", ""}, {"wait-promise", "waitSeconds=20"}} {
@@ -179,7 +102,7 @@ func TestACallsTime(t *testing.T) {
 					event = bytes.Replace(event, []byte(`"requestContext":{`),
 						fmt.Appendf(nil, `"requestContext":{"timeEpoch":%d,`, time.Now().Add(-spent).UnixMilli()), 1)
 					begun := time.Now()
-					got, err := (&clockwork{}).handler(of.function).Invoke(t.Context(), event)
+					got, err := (&timedStore{}).handler(of.function).Invoke(t.Context(), event)
 					require.NoError(t, err)
 					requireProblem(t, 503, "unavailable", decodeResponse(t, got))
 					require.Equal(t, want, time.Since(begun))

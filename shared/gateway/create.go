@@ -24,36 +24,36 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	var sign SignToken
-	if tokens != nil { // before anything is written
+	if tokens != nil { // before the write: if signing is unavailable, no promise is created
 		if sign, err = h.Signer(ctx); err != nil {
 			return answer{}, &promise.Error{
-				Code: promise.CodeUnavailable, Detail: "No token can be signed at the moment. Repeat the call.", Cause: err,
+				Code: promise.CodeUnavailable, Detail: "Tokens cannot be signed at the moment. Repeat the call.", Cause: err,
 			}
 		}
 	}
 	if d.WorkflowExecutionID, err = h.workflowExecutionID(ctx, c.tenant, workflow); err != nil {
 		return answer{}, err
 	}
-	made, err := h.Store.Create(ctx, c.tenant, d)
+	result, err := h.Store.Create(ctx, c.tenant, d)
 	if err != nil {
 		return answer{}, err
 	}
-	if made.EarlyExpired {
-		h.lostHold(ctx, c.tenant, *d.IdempotencyKey)
+	if result.EarlyExpired {
+		h.logExpiredEarly(ctx, c.tenant, *d.IdempotencyKey)
 	}
 	status := http.StatusOK
-	if made.New {
+	if result.New {
 		status = http.StatusCreated
 	}
-	text := encodePromise(c.principal, made.Promise, &made.New)
+	text := encodePromise(c.principal, result.Promise, &result.New)
 	if tokens != nil {
 		ttl := tokens.TTL
-		if over := c.principal.ExpiresAt; !over.IsZero() { // no token outlives the key that asked for it
-			ttl = min(ttl, max(time.Until(over), time.Second))
+		if expires := c.principal.ExpiresAt; !expires.IsZero() { // no token outlives the API key that asked for it
+			ttl = min(ttl, max(time.Until(expires), time.Second))
 		}
-		tokens.TTL, tokens.PromiseID, tokens.RevokedAt = ttl, made.Promise.ID, made.TokensRevokedAt
+		tokens.TTL, tokens.PromiseID, tokens.RevokedAt = ttl, result.Promise.ID, result.TokensRevokedAt
 		token, err := sign(*tokens)
-		if err != nil { // the promise is there: the same call again makes the token
+		if err != nil { // the promise exists: the repeated call gets its token
 			return answer{}, err
 		}
 		text = h.appendToken(text, c, *tokens, token)
@@ -61,8 +61,8 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: status, body: text}, nil
 }
 
-// readDraft leaves out the workflow execution's id if the caller has named it by
-// its external id.
+// readDraft reads the promise that a call creates. It returns the workflow execution
+// apart from the draft, because an external id must first be looked up.
 func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflow, err error) {
 	if workflow, err = requiredWorkflow(o); err != nil {
 		return d, workflow, err
@@ -76,7 +76,7 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 	if err := promise.CheckName(d.Name); err != nil {
 		return d, workflow, within("name", err)
 	}
-	if err := draftKey(o, &d); err != nil {
+	if err := readIdempotencyKey(o, &d); err != nil {
 		return d, workflow, err
 	}
 	deadline, err := readDeadline(o)
@@ -96,7 +96,7 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 	return d, workflow, nil
 }
 
-func draftKey(o object, d *promise.Draft) error {
+func readIdempotencyKey(o object, d *promise.Draft) error {
 	ttl, err := o.optionalInteger("idempotencyKeyTtlSeconds", 1, int64(promise.MaxIdempotencyKeyTTL/time.Second))
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func draftKey(o object, d *promise.Draft) error {
 	}
 	if d.IdempotencyKey == nil {
 		if ttl != nil {
-			return fail(promise.CodeMissingField, "idempotencyKey", "A time to live needs the key that it is for.")
+			return fieldError("idempotencyKey", promise.CodeMissingField, "idempotencyKeyTtlSeconds needs an idempotencyKey. Send both, or neither.")
 		}
 		return nil
 	}
@@ -117,7 +117,8 @@ func draftKey(o object, d *promise.Draft) error {
 	return within("idempotencyKey", promise.CheckIdempotencyKey(*d.IdempotencyKey))
 }
 
-// readDeadline reads timeoutMs or timeoutAt, or neither.
+// readDeadline reads timeoutMs or timeoutAt. It returns the zero Deadline if both are
+// absent.
 func readDeadline(o object) (promise.Deadline, error) {
 	var d promise.Deadline
 	ms, err := o.optionalInteger("timeoutMs", 0, promise.MaxTimeout.Milliseconds())
@@ -129,14 +130,14 @@ func readDeadline(o object) (promise.Deadline, error) {
 	case err != nil:
 		return d, err
 	case ms != nil && at != nil:
-		return d, fail(promise.CodeDuplicateField, "timeoutAt", "Give timeoutMs or timeoutAt, and not both.")
+		return d, fieldError("timeoutAt", promise.CodeDuplicateField, "Send timeoutMs or timeoutAt, not both.")
 	case ms != nil:
 		timeout := time.Duration(*ms) * time.Millisecond
 		d.Timeout = &timeout
 	case at != nil:
 		t, ok := parseTime(*at)
 		if !ok {
-			return d, fail(promise.CodeWrongType, "timeoutAt", "The field must be an RFC 3339 time.")
+			return d, fieldError("timeoutAt", promise.CodeWrongType, "timeoutAt must be an RFC 3339 time, such as 2030-01-31T12:00:00Z.")
 		}
 		d.At = &t
 		return d, within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
@@ -144,8 +145,8 @@ func readDeadline(o object) (promise.Deadline, error) {
 	return d, nil
 }
 
-// readOnTimeout reads {"resolve": any JSON} or {"reject": "text"}. A promise
-// without a deadline may have it, for a deadline that is set later.
+// readOnTimeout reads {"resolve": any JSON} or {"reject": "text"}. A promise without
+// a deadline may have onTimeout, because extend-promise can set the deadline later.
 func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	const name = "onTimeout"
 	raw, ok := o.get(name)
@@ -158,9 +159,9 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	}
 	switch len(outcome) {
 	case 2:
-		return nil, fail(promise.CodeDuplicateField, name, "Give resolve or reject, and not both.")
+		return nil, fieldError(name, promise.CodeDuplicateField, "Send resolve or reject in onTimeout, not both.")
 	case 0:
-		return nil, fail(promise.CodeMissingField, name, `The field must be {"resolve": any JSON} or {"reject": "text"}.`)
+		return nil, fieldError(name, promise.CodeMissingField, `onTimeout must be {"resolve": any JSON} or {"reject": "text"}.`)
 	}
 	if value, ok := outcome.get("resolve"); ok {
 		return &promise.Result{State: promise.Resolved, Value: value}, h.checkValue(name, value)
@@ -169,11 +170,11 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 	return &promise.Result{State: promise.Rejected, Message: &message}, within(name, err)
 }
 
-// maxTokenTTL is the longest that a promise token can be good for: a year.
+// maxTokenTTL bounds how long a promise token is valid: a year.
 const maxTokenTTL = 365 * 24 * time.Hour
 
-// readTokens reads {"verbs": ["resolve", "reject"], "ttlSeconds": n, "body": "raw" or "json"}. A token lets its holder settle, so an API
-// key needs the scope for that, too.
+// readTokens reads {"verbs": ["resolve", "reject"], "ttlSeconds": n, "body": "raw" or
+// "json"}. A token lets its holder settle, so the API key needs the scope settle.
 func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	const name = "tokens"
 	raw, ok := c.body.get(name)
@@ -183,11 +184,11 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	r := TokenRequest{Tenant: c.tenant}
 	if p := c.principal; p.Kind == promise.KindAPIKey {
 		if !slices.Contains(p.Scopes, promise.ScopeSettle) {
-			return nil, fail(promise.CodeForbidden, name, "The API key does not have the scope settle, which tokens need.")
+			return nil, fieldError(name, promise.CodeForbidden, "The API key does not have the scope settle, which tokens needs. Use a key that has it, or leave tokens out.")
 		}
 		var err error
 		if r.APIKeyID, err = promise.ParseID(p.ID); err != nil {
-			return nil, promise.Fail(promise.CodeUnauthenticated, "The API key has no id.")
+			return nil, promise.Fail(promise.CodeUnauthenticated, "The API key has no id. Use another API key.")
 		}
 	}
 	tokens, err := parseObject(raw, []string{"verbs", "ttlSeconds", "body"})
@@ -199,12 +200,12 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 		return nil, within(name, err)
 	}
 	if list[0] != '[' {
-		return nil, fail(promise.CodeWrongType, name, "verbs must be an array.")
+		return nil, fieldError(name, promise.CodeWrongType, `verbs must be an array of "resolve" and "reject".`)
 	}
 	for item := range elements(list) {
 		v := promise.Verb(unquote(item))
 		if !v.Valid() || slices.Contains(r.Verbs, v) {
-			return nil, fail(promise.CodeOutOfRange, name, "A verb is resolve or reject, each once.")
+			return nil, fieldError(name, promise.CodeOutOfRange, "Each verb must be resolve or reject, and may appear once.")
 		}
 		r.Verbs = append(r.Verbs, v)
 	}
@@ -213,9 +214,9 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	case err != nil:
 		return nil, within(name, err)
 	case seconds == nil || len(r.Verbs) == 0:
-		return nil, fail(promise.CodeMissingField, name, `The field must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
+		return nil, fieldError(name, promise.CodeMissingField, `tokens must be {"verbs": ["resolve", "reject"], "ttlSeconds": n}.`)
 	case h.Signer == nil:
-		return nil, errors.New("SIGNING_KEY is not set: there is nothing to sign a token with")
+		return nil, errors.New("SIGNING_KEY is not set, so no token can be signed")
 	}
 	r.TTL = time.Duration(*seconds) * time.Second
 	body, err := tokens.optionalText("body")
@@ -223,14 +224,14 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	case err != nil:
 		return nil, within(name, err)
 	case body != nil && *body != "raw" && *body != "json":
-		return nil, fail(promise.CodeOutOfRange, name, `body must be "raw" or "json".`)
+		return nil, fieldError(name, promise.CodeOutOfRange, `body must be "raw" or "json".`)
 	}
 	r.RawBody = body != nil && *body == "raw"
 	return &r, nil
 }
 
-// appendToken adds the token and, where the HTTP API's address is known, the
-// URLs that carry it.
+// appendToken adds the token to the answer. If the HTTP API's address is known, it
+// also adds the callback URLs that carry the token.
 func (h *Handler) appendToken(text []byte, c *call, r TokenRequest, token string) []byte {
 	text = appendField(text, "token", encode(token))
 	base := h.PublicURL
@@ -248,19 +249,19 @@ func (h *Handler) appendToken(text []byte, c *call, r TokenRequest, token string
 	return text
 }
 
-// What Postgres' NUMERIC and its stack hold, with room to spare.
+// The limits of metadata. Postgres' NUMERIC and its stack hold more.
 const (
 	maxMetadataDepth  = 100
 	maxMetadataNumber = 300 // digits, and the exponent either way
 )
 
-// checkMetadata refuses what JSONB cannot hold as it is: beyond its limits, or
-// with one name twice in an object. JSONB writes numbers out, so that 1e300
-// counts as the 301 digits that come back.
+// checkMetadata refuses JSON that JSONB cannot hold without loss: beyond the limits,
+// or with one name twice in an object. JSONB writes numbers out, so 1e300 counts as
+// the 301 digits that a later read returns.
 func checkMetadata(raw json.RawMessage) error {
 	const name = "metadata"
 	if raw[0] != '{' {
-		return fail(promise.CodeWrongType, name, "The field must be a JSON object.")
+		return fieldError(name, promise.CodeWrongType, "metadata must be a JSON object.")
 	}
 	if err := checkSize(name, len(raw), promise.MaxMetadataBytes); err != nil {
 		return err
@@ -268,15 +269,15 @@ func checkMetadata(raw json.RawMessage) error {
 	if err := checkEscapes(name, raw); err != nil {
 		return err
 	}
-	size, err := writtenOut(raw, 1)
+	size, err := expandedSize(raw, 1)
 	if err != nil {
 		return err
 	}
 	return checkSize(name, size, promise.MaxMetadataBytes)
 }
 
-// writtenOut is the size of a valid JSON value with its numbers written out.
-func writtenOut(raw []byte, depth int) (int, error) {
+// expandedSize returns the size of a valid JSON value with its numbers written out.
+func expandedSize(raw []byte, depth int) (int, error) {
 	const name = "metadata"
 	if depth > maxMetadataDepth {
 		return 0, tooDeep(name)
@@ -287,10 +288,10 @@ func writtenOut(raw []byte, depth int) (int, error) {
 		names := map[string]bool{}
 		for f := range fields(raw) {
 			if names[string(f.name)] {
-				return 0, fail(promise.CodeDuplicateField, name, "An object in the field has one name twice.")
+				return 0, fieldError(name, promise.CodeDuplicateField, "metadata has an object with one name twice. Send each name once.")
 			}
 			names[string(f.name)] = true
-			n, err := writtenOut(f.raw, depth+1)
+			n, err := expandedSize(f.raw, depth+1)
 			if err != nil {
 				return 0, err
 			}
@@ -298,7 +299,7 @@ func writtenOut(raw []byte, depth int) (int, error) {
 		}
 	case '[':
 		for item := range elements(raw) {
-			n, err := writtenOut(item, depth+1)
+			n, err := expandedSize(item, depth+1)
 			if err != nil {
 				return 0, err
 			}
@@ -307,15 +308,16 @@ func writtenOut(raw []byte, depth int) (int, error) {
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		exponent, ok := exponentOf(string(raw))
 		if !ok {
-			return 0, fail(promise.CodeInvalidMetadata, name, "The field holds a number with too many digits.")
+			return 0, fieldError(name, promise.CodeInvalidMetadata,
+				"metadata has a number with too many digits. Send at most "+strconv.Itoa(maxMetadataNumber)+" digits, and no larger exponent.")
 		}
 		size += exponent
 	}
 	return size, nil
 }
 
-// exponentOf is a number's exponent without its sign; ok says that the number
-// is within the limits.
+// exponentOf returns a number's exponent without its sign. ok reports whether the
+// number is within the limits.
 func exponentOf(number string) (exponent int, ok bool) {
 	i := strings.IndexAny(number, "eE")
 	if i < 0 {

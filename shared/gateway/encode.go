@@ -74,8 +74,8 @@ func toByJSON(by promise.By) *byJSON {
 	return &byJSON{by.Kind, by.ID}
 }
 
-// encodePromise encodes what the principal may see of a promise. It includes
-// onTimeout only while the promise is pending.
+// encodePromise encodes the parts of a promise that the principal may see. It
+// includes onTimeout only while the promise is pending.
 func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) []byte {
 	p = viewer.See(p)
 	j := promiseJSON{
@@ -110,9 +110,9 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) [
 	return text
 }
 
-// identifierOf returns the identifier that create-promise answers with: by the
-// promise's key while the key certainly belongs to it, by its id otherwise. A key
-// that is new belongs to its promise, and so does the key of a pending promise. The
+// identifierOf returns the identifier for create-promise's answer. It names the
+// promise by its key if the key certainly belongs to it, and by its id otherwise. The
+// key of a new promise belongs to it, and so does the key of a pending promise. The
 // key of a promise that was settled before the call may belong to another promise.
 func identifierOf(p promise.Promise, created bool) promise.Identifier {
 	if p.IdempotencyKey != nil && (created || p.State == promise.Pending) {
@@ -127,7 +127,8 @@ type onTimeoutJSON struct {
 	Reject *string `json:"reject,omitempty"`
 }
 
-// errorOrReason tells a rejection's error from a cancellation's reason.
+// errorOrReason returns a promise's text as a cancellation's reason, or as a
+// rejection's error.
 func errorOrReason(s promise.State, text *string) (message, reason *string) {
 	if s == promise.Cancelled {
 		return nil, text
@@ -135,9 +136,9 @@ func errorOrReason(s promise.State, text *string) (message, reason *string) {
 	return text, nil
 }
 
-// appendValue puts a promise's value into a JSON object as it is: encoding/json
-// would take the spaces out of it and escape what HTML needs escaped. A value of
-// before this service may be no JSON: it goes into a field for base64.
+// appendValue adds a promise's value to a JSON object byte for byte. encoding/json
+// would remove its spaces and escape its characters for HTML. A legacy value may not
+// be JSON; appendValue then adds its base64, with Base64 behind the field's name.
 func appendValue(object []byte, name string, value []byte) []byte {
 	switch {
 	case value == nil:
@@ -165,8 +166,8 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-// page joins the encoded items of a page, as many as fit an answer. The first
-// always does.
+// page joins as many encoded items as fit an answer, and always the first. It returns
+// their number as fit.
 func page(name string, n int, item func(int) []byte) (object []byte, fit int) {
 	object = append([]byte(`{"`), name...)
 	object = append(object, `":[`...)
@@ -184,8 +185,8 @@ func page(name string, n int, item func(int) []byte) (object []byte, fit int) {
 	return append(object, `]}`...), fit
 }
 
-// escapedSize is the most that a JSON text can take as the body of an HTTP
-// answer, a JSON string.
+// escapedSize returns an upper bound for the size of a JSON text as the body of an
+// HTTP answer, which is a JSON string.
 func escapedSize(text []byte) int {
 	size := len(text) + 1
 	for _, b := range text {
@@ -244,11 +245,11 @@ func encodeEvents(events []promise.Event, after int32) []byte {
 	return appendField(text, "nextAfter", strconv.AppendInt(nil, int64(after), 10))
 }
 
-// settledJSON answers a settle call. An answer about a held settlement names the
-// key, because there is no promise yet. Resolved says that this call settled the
-// promise, whatever with: State says whether it is resolved. So Outcome and State
-// come first.
-type settledJSON struct {
+// A settleResultJSON is the answer to a settle call. For an early settlement it names
+// the key, because no promise exists yet. Resolved reports whether this call settled
+// the promise, even if it rejected or cancelled it: only State says how. So Outcome
+// and State come first.
+type settleResultJSON struct {
 	Outcome         promise.Outcome `json:"outcome"`
 	State           promise.State   `json:"state,omitempty"`
 	PromiseID       *uuid.UUID      `json:"promiseId,omitempty"`
@@ -259,23 +260,23 @@ type settledJSON struct {
 	ExpiresAt       *time.Time      `json:"expiresAt,omitempty"`
 }
 
-func toSettledJSON(s promise.SettleResult) settledJSON {
+func toSettleResultJSON(s promise.SettleResult) settleResultJSON {
 	if s.EarlyExpiresAt != nil {
-		key, _ := s.EarlyKey.IdempotencyKey()
-		return settledJSON{Outcome: s.Outcome, IdempotencyKey: key, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
+		idempotencyKey, _ := s.EarlyKey.IdempotencyKey()
+		return settleResultJSON{Outcome: s.Outcome, IdempotencyKey: idempotencyKey, Identifier: s.EarlyKey.String(), ExpiresAt: utc(s.EarlyExpiresAt)}
 	}
-	now := s.Outcome == promise.OutcomeSettled
-	already := !now
-	return settledJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &now, AlreadyResolved: &already}
+	settledNow := s.Outcome == promise.OutcomeSettled
+	settledBefore := !settledNow
+	return settleResultJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &settledNow, AlreadyResolved: &settledBefore}
 }
 
-func encodeBatch(judgements []promise.ItemResult) []byte {
+func encodeBatch(items []promise.ItemResult) []byte {
 	var results []any
-	for _, j := range judgements {
-		if j.Err != nil {
-			results = append(results, toProblem(promise.AsError(j.Err)))
+	for _, item := range items {
+		if item.Err != nil {
+			results = append(results, toProblem(promise.AsError(item.Err)))
 		} else {
-			results = append(results, toSettledJSON(j.SettleResult))
+			results = append(results, toSettleResultJSON(item.SettleResult))
 		}
 	}
 	return encode(map[string]any{"results": results})
@@ -285,7 +286,8 @@ func encodeBatch(judgements []promise.ItemResult) []byte {
 // leads to the code's row in the API reference.
 const typeBase = "https://github.com/flovyn/promises/blob/main/functions/README.md#"
 
-// problemJSON is RFC 9457's problem details, with members of our own.
+// A problemJSON holds the problem details of RFC 9457, with extension members of this
+// service.
 type problemJSON struct {
 	Type              string       `json:"type"`
 	Title             string       `json:"title"`
@@ -296,7 +298,7 @@ type problemJSON struct {
 	ExistingPromiseID *uuid.UUID   `json:"existingPromiseId,omitempty"`
 	Quota             string       `json:"quota,omitempty"`
 	Limit             *int64       `json:"limit,omitempty"`
-	*settledJSON
+	*settleResultJSON
 }
 
 // statuses is the one table from code to HTTP status and title.
@@ -343,7 +345,7 @@ func toProblem(e *promise.Error) problemJSON {
 		Status: s.status,
 		Detail: e.Detail,
 		Code:   e.Code,
-		Field:  cut(e.Field),
+		Field:  truncate(e.Field),
 	}
 	if e.ExistingPromiseID != uuid.Nil {
 		p.ExistingPromiseID = &e.ExistingPromiseID
@@ -352,15 +354,15 @@ func toProblem(e *promise.Error) problemJSON {
 		p.Quota, p.Limit = e.Quota.Name, &e.Quota.Limit
 	}
 	if e.SettleResult != nil {
-		settled := toSettledJSON(*e.SettleResult)
-		p.settledJSON = &settled
+		result := toSettleResultJSON(*e.SettleResult)
+		p.settleResultJSON = &result
 	}
 	return p
 }
 
-// cut keeps a field's name, which may be the caller's own, from making an answer
-// as large as a call.
-func cut(name string) string {
+// truncate shortens a field name that may come from the request, so that the error
+// stays small.
+func truncate(name string) string {
 	n := 0
 	for i := range name {
 		if n++; n > promise.MaxLength {

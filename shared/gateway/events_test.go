@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What each sample event is answered with, by status (HTTP form) or error type (direct form; "" is none). Each is fed
-// to its function's handler, on a database where events' promise is pending.
+// samples has the expected answer to each sample event: a status in the HTTP form, an error type in the direct form ("" for
+// none). Each event goes to its function's handler, on a database in which the events' promise is pending.
 var samples = map[string]struct {
 	status  int
 	code    string
-	created bool // the promise is not there yet
-	settled bool // it is settled before
+	created bool // the promise does not exist before
+	settled bool // the promise is settled before
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -140,7 +140,7 @@ func TestSampleEvents(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
 		function, form, _ := strings.Cut(name, ".")
-		if _, ok := operations[function]; !ok { // no operation of the gateway's: others' tests invoke it
+		if _, ok := operations[function]; !ok { // not an operation of the gateway: tests of other packages invoke it
 			continue
 		}
 		want, ok := samples[name]
@@ -153,7 +153,7 @@ func TestSampleEvents(t *testing.T) {
 				s.promise(t)
 			}
 			if want.settled {
-				s.answer(t, "resolve-by-id", named+`,"value":1}`)
+				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)
 			}
 			before := s.snapshot(t)
 			payload, err := os.ReadFile(file)
@@ -174,10 +174,10 @@ func TestSampleEvents(t *testing.T) {
 				}
 			}
 			changes := want.code == "" && function != "get-promise" && !strings.HasPrefix(function, "list-") && !strings.HasPrefix(function, "wait-")
-			require.Equal(t, changes, before != s.snapshot(t), "what is refused or only read writes nothing")
-			require.Equal(t, want.code != "", strings.HasPrefix(form, "bad-"), "the name says what it is")
+			require.Equal(t, changes, before != s.snapshot(t), "a call writes unless it is refused or only reads")
+			require.Equal(t, want.code != "", strings.HasPrefix(form, "bad-"), "the names of refused events begin with bad-")
 			require.True(t, json.Valid(payload))
 		})
 	}
-	require.Equal(t, len(samples), seen, "a sample is expected that is not there")
+	require.Equal(t, len(samples), seen, "an expected sample does not exist")
 }

@@ -24,143 +24,15 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A fuzz target names a function by a byte.
+// functionNames lists the functions. A fuzz target names a function by its index, a byte.
 var functionNames = slices.Sorted(maps.Keys(functions))
 
-// fuzzLimit is small, so that mutation comes beyond it.
+// fuzzLimit is a small limit of values, so that mutated values exceed it.
 const fuzzLimit = 300
 
-// recorder is a store that does nothing but note what is asked of it: a database
-// would make a fuzz target slow. What it answers is never waited for.
-type recorder struct {
-	calls   []storeCall
-	pending bool // what Get returns
-}
-
-func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {
-	c := storeCall{method: method, tenant: tenant, by: by, args: args}
-	if i != nil {
-		if key, ok := i.IdempotencyKey(); ok {
-			c.target = "key:" + key
-		} else {
-			c.target = i.String()
-		}
-	}
-	r.calls = append(r.calls, c)
-}
-
-var settledPromise = promise.Promise{ID: uuid.UUID{1}, State: promise.Resolved, Value: []byte(`1`)}
-
-func (r *recorder) Create(_ context.Context, tenant string, d promise.Draft) (promise.CreateResult, error) {
-	r.note("Create", tenant, nil, promise.By{}, d)
-	return promise.CreateResult{Promise: settledPromise, New: true}, nil
-}
-
-// WorkflowExecutionID derives another id for each tenant and text.
-func (r *recorder) WorkflowExecutionID(_ context.Context, tenant, externalID string) (uuid.UUID, error) {
-	return derived(tenant, externalID), nil
-}
-
-func derived(tenant, externalID string) uuid.UUID {
-	return uuid.NewSHA1(uuid.NewSHA1(uuid.Nil, []byte(tenant)), []byte(externalID))
-}
-
-func (r *recorder) Get(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	r.note("Get", tenant, &i, promise.By{})
-	if r.pending {
-		return promise.Promise{ID: settledPromise.ID, State: promise.Pending}, nil
-	}
-	return settledPromise, nil
-}
-
-func (r *recorder) Settle(_ context.Context, tenant string, i promise.Identifier, s promise.SettleRequest) (promise.SettleResult, error) {
-	by := s.By
-	s.By = promise.By{}
-	r.note("Settle", tenant, &i, by, s)
-	return promise.SettleResult{PromiseID: settledPromise.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
-}
-
-func (r *recorder) SettleEarly(
-	_ context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration,
-) (promise.SettleResult, error) {
-	by, until := s.By, time.Now()
-	s.By = promise.By{}
-	i, err := promise.ByIdempotencyKey(key)
-	r.note("SettleEarly", tenant, &i, by, s, hold)
-	return promise.SettleResult{Outcome: promise.OutcomeHeld, EarlyExpiresAt: &until}, err
-}
-
-func (r *recorder) SettleBatch(_ context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.ItemResult, error) {
-	r.note("SettleBatch", tenant, nil, by, items)
-	return make([]promise.ItemResult, len(items)), nil
-}
-
-func (r *recorder) Extend(_ context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error) {
-	r.note("Extend", tenant, &i, promise.By{}, d)
-	return settledPromise, nil
-}
-
-func (r *recorder) RevokeTokens(_ context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error) {
-	r.note("RevokeTokens", tenant, &i, promise.By{})
-	return promise.TokensRevoked{PromiseID: settledPromise.ID}, nil
-}
-
-// FindTenant is asked only when nothing was found, which is never.
-func (r *recorder) FindTenant(_ context.Context, slug string) (promise.Tenant, error) {
-	r.note("FindTenant", slug, nil, promise.By{})
-	return promise.Tenant{Slug: slug}, nil
-}
-
-func (r *recorder) Erase(_ context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	r.note("Erase", tenant, &i, promise.By{})
-	return promise.Promise{ID: settledPromise.ID, State: promise.Resolved, ErasedAt: &time.Time{}}, nil
-}
-
-func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filter, limit int) ([]promise.Promise, bool, error) {
-	r.note("ListPromises", tenant, nil, promise.By{}, f, int64(limit))
-	return []promise.Promise{settledPromise}, true, nil
-}
-
-func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, after int32, limit int) ([]promise.Event, error) {
-	r.note("ListEvents", tenant, nil, promise.By{}, id, int64(after), int64(limit))
-	return []promise.Event{{SequenceNumber: after, PromiseID: settledPromise.ID}}, nil
-}
-
-func (r *recorder) KeepWait(_ context.Context, tenant string, _ uuid.UUID, _ int) (bool, error) {
-	r.note("KeepWait", tenant, nil, promise.By{})
-	return true, nil
-}
-
-func (r *recorder) BeginWait(_ context.Context, tenant string, _ uuid.UUID, longest time.Duration, _ int) (bool, error) {
-	r.note("BeginWait", tenant, nil, promise.By{}, longest)
-	return false, nil
-}
-
-func (r *recorder) EndWait(_ context.Context, tenant string, _ uuid.UUID) error {
-	r.note("EndWait", tenant, nil, promise.By{})
-	return nil
-}
-
-// sampleToken stands for a token in the sample events; with "raw" behind it, for one that takes the whole body.
-const sampleToken = "eyJ…"
-
-// authenticate looks up what the authorizer left to the operation.
-func authenticate(_ context.Context, source string, inHeader bool) (promise.Principal, error) {
-	switch {
-	case inHeader && source == "Bearer prk_…":
-		return holder(tenant, promise.Scopes...), nil
-	case !inHeader && (source == sampleToken || source == sampleToken+"raw"):
-		return promise.Principal{
-			By: promise.By{Kind: promise.KindToken, ID: keyID}, Tenant: tenant, PromiseID: uuid.MustParse(promiseID),
-			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject}, RawBody: source != sampleToken,
-		}, nil
-	}
-	return promise.Principal{By: promise.By{Kind: promise.KindAnonymous}}, nil
-}
-
-// invoke makes a call, and holds what must hold of every one: no panic and no
-// 500, a problem whose code is one of the closed set, and nothing that reaches
-// the store of what is refused.
+// invoke makes a call and checks the rules for every call. It never panics and never
+// answers 500, the code of a problem is one of the closed set, and a refused call does
+// not reach the store.
 func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, body []byte, refused bool) {
 	store := &recorder{}
 	h := &gateway.Handler{
@@ -172,7 +44,7 @@ func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, b
 	}
 	before := bytes.Clone(payload)
 	out, err := h.Invoke(t.Context(), payload)
-	require.True(t, bytes.Equal(before, payload), "what is shared is not written to")
+	require.True(t, bytes.Equal(before, payload), "the handler does not write to the payload")
 	problem := ""
 	if err != nil {
 		var e messages.InvokeResponse_Error
@@ -202,7 +74,7 @@ func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, b
 	return nil, nil, true
 }
 
-// check makes a call of either form and compares what it comes to with the oracle.
+// check makes a call of either form and compares its effect with the oracle's.
 func check(t *testing.T, function string, payload []byte) (o *oracle, calls []storeCall) {
 	calls, body, refused := invoke(t, function, payload)
 	o = &oracle{limit: fuzzLimit}
@@ -224,7 +96,7 @@ func check(t *testing.T, function string, payload []byte) (o *oracle, calls []st
 	return o, calls
 }
 
-// checkAnswer checks an answer's order and its URLs.
+// checkAnswer checks the order of a batch's results, and the callback URLs.
 func checkAnswer(t *testing.T, o *oracle, body []byte) {
 	var a struct {
 		Results    []struct{ Code string }
@@ -249,8 +121,8 @@ func checkAnswer(t *testing.T, o *oracle, body []byte) {
 	}
 }
 
-// sampleEvents gives each sample of a function, without the one that is large.
-func sampleEvents(f *testing.F, each func(function byte, payload []byte)) {
+// eachSampleEvent calls each with the sample events of the functions, except for the large one.
+func eachSampleEvent(f *testing.F, each func(function byte, payload []byte)) {
 	files, err := filepath.Glob("../../events/*.json")
 	require.NoError(f, err)
 	require.NotEmpty(f, files)
@@ -264,12 +136,12 @@ func sampleEvents(f *testing.F, each func(function byte, payload []byte)) {
 	}
 }
 
-// FuzzEvent takes any bytes for the event that API Gateway sends.
+// FuzzEvent sends any bytes as API Gateway's event.
 func FuzzEvent(f *testing.F) {
-	sampleEvents(f, func(function byte, payload []byte) {
+	eachSampleEvent(f, func(function byte, payload []byte) {
 		if is, _ := isHTTPEvent(payload); is {
 			f.Add(function, payload)
-			f.Add(function, bare(f, payload))
+			f.Add(function, minimalEvent(f, payload))
 		}
 	})
 	for _, payload := range []string{
@@ -284,9 +156,9 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// bare is an event without what is not read of it: a mutation is more likely to
-// meet something that matters.
-func bare(f *testing.F, payload []byte) []byte {
+// minimalEvent removes the fields of an event that a call ignores. A mutation is then
+// more likely to change a field that matters.
+func minimalEvent(f *testing.F, payload []byte) []byte {
 	ev := object(payload)
 	for name, keep := range map[string][]string{"headers": {"authorization", "content-type", "content-encoding"}, "requestContext": {"authorizer"}} {
 		part := object(ev[name])
@@ -301,7 +173,7 @@ func bare(f *testing.F, payload []byte) []byte {
 	return text.Bytes()
 }
 
-// request is an HTTP request to the service, as far as a call is made of it.
+// A request holds the parts of an HTTP request to the service that a call uses.
 type request struct {
 	slug, identifier, query string // percent-encoded
 	contentType             string
@@ -316,12 +188,12 @@ const (
 	byToken
 	ofAnother
 	fewScopes
-	over
+	expired
 	unverified
 )
 
-// event is what API Gateway makes of the request; ok is false where it refuses
-// the request itself.
+// event returns API Gateway's event for the request. ok is false if API Gateway
+// refuses the request itself.
 func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	slug, err1 := url.PathUnescape(r.slug)
 	identifier, err2 := url.PathUnescape(r.identifier)
@@ -329,10 +201,10 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	if err1 != nil || err2 != nil || err3 != nil || !utf8.ValidString(r.contentType) {
 		return nil, false
 	}
-	p := holder(slug, promise.Scopes...)
+	p := keyHolder(slug, promise.Scopes...)
 	if r.how&byToken != 0 {
 		p = promise.Principal{
-			By: promise.By{Kind: promise.KindToken, ID: keyID}, Tenant: slug, PromiseID: uuid.MustParse(promiseID),
+			By: promise.By{Kind: promise.KindToken, ID: apiKeyID}, Tenant: slug, PromiseID: uuid.MustParse(promiseID),
 			Verbs: []promise.Verb{promise.VerbResolve, promise.VerbReject},
 		}
 	}
@@ -342,7 +214,7 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	if r.how&fewScopes != 0 {
 		p.Scopes, p.Verbs = p.Scopes[:min(1, len(p.Scopes))], p.Verbs[:min(1, len(p.Verbs))]
 	}
-	if r.how&over != 0 {
+	if r.how&expired != 0 {
 		p.ExpiresAt = time.Now().Add(-time.Second)
 	}
 	if r.how&unverified != 0 {
@@ -368,8 +240,8 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	return payload, true
 }
 
-// FuzzRequest goes in as an HTTP request does, and then as the direct invoke
-// that says the same: the same reaches the store.
+// FuzzRequest sends an HTTP request, and then the equal direct invoke. Both must reach
+// the store as the same call.
 func FuzzRequest(f *testing.F) {
 	metadata := func(text string) []byte {
 		return []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","metadata":` + text + `}`)
@@ -412,13 +284,13 @@ func FuzzRequest(f *testing.F) {
 			{"demo", "", "workflowId=w&name=a&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "limit=01", "", nil, 0},
 			{"demo", "id:" + promiseID, "strict=TRUE", "application/json", []byte(`{"value":1}`), 0},
-			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":12}`), over},
+			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":12}`), expired},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":1}`), inBase64},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"timeoutAt":"2026-01-31T2:00:00Z"}`), 0},
 			{"demo", "", "", "application/json", metadata(`{"a":[` + strings.Repeat("1e300,", 220) + `1]}`), 0},
 			{"demo", "", "", "application/json", metadata(`{"a":` + strings.Repeat("[", 99) + strings.Repeat("]", 99) + `}`), 0},
 			{"demo", "", "", "application/json", metadata(`{"a":` + strings.Repeat("[", 99) + "1" + strings.Repeat("]", 99) + `}`), 0},
-			{"demo%00", "ID:" + promiseID, "cursor=" + strings.Repeat("_", 32), "application/json", []byte("{\"value\":1}\n\x00"), over},
+			{"demo%00", "ID:" + promiseID, "cursor=" + strings.Repeat("_", 32), "application/json", []byte("{\"value\":1}\n\x00"), expired},
 			{"a%2Fb", "", "", "application/json", []byte(`{"items":[{"identifier":"id:` + promiseID + `","value":[]},{"identifier":"key:k","error":"e"},` +
 				`{"identifier":"k"},7,{"identifier":"key:a","value":1,"error":"x"},{"identifier":"key:\ufffd","value":1}]}`), 0},
 			{"d m%3F", "", "", "application/json", []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","idempotencyKey":"k","timeoutMs":1,` +
@@ -445,19 +317,19 @@ func FuzzRequest(f *testing.F) {
 		}
 		again, same := check(t, function, o.direct(t, function))
 		require.False(t, again.refused)
-		require.Equal(t, anybody(calls), anybody(same), "%q", payload)
+		require.Equal(t, withoutCaller(calls), withoutCaller(same), "%q", payload)
 	})
 }
 
-// anybody leaves out who has called.
-func anybody(calls []storeCall) []storeCall {
+// withoutCaller removes the callers' principals from the calls.
+func withoutCaller(calls []storeCall) []storeCall {
 	for i := range calls {
 		calls[i].by = promise.By{}
 	}
 	return calls
 }
 
-// direct is the direct form of a call that was read in the HTTP form.
+// direct returns the direct form of a call that was read in the HTTP form.
 func (o *oracle) direct(t testing.TB, function string) []byte {
 	quote := func(s string) json.RawMessage {
 		text, err := json.Marshal(s)
@@ -486,7 +358,7 @@ func (o *oracle) direct(t testing.TB, function string) []byte {
 	return join(all)
 }
 
-// join writes an object whose values are kept byte for byte.
+// join writes an object, with its values byte for byte.
 func join(all map[string]json.RawMessage) []byte {
 	text := []byte("{")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -498,10 +370,10 @@ func join(all map[string]json.RawMessage) []byte {
 	return append(text, '}')
 }
 
-// FuzzDirect takes any bytes for the payload of a direct invoke, and goes in
-// again as the HTTP event that says the same.
+// FuzzDirect sends any bytes as the payload of a direct invoke, and then the equal HTTP
+// event.
 func FuzzDirect(f *testing.F) {
-	sampleEvents(f, func(function byte, payload []byte) {
+	eachSampleEvent(f, func(function byte, payload []byte) {
 		if is, _ := isHTTPEvent(payload); !is {
 			f.Add(function, payload)
 		}
@@ -526,7 +398,7 @@ func FuzzDirect(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, number byte, payload []byte) {
-		if bytes.Contains(payload, []byte("requestContext")) { // FuzzEvent's
+		if bytes.Contains(payload, []byte("requestContext")) { // FuzzEvent covers events
 			return
 		}
 		function := functionNames[int(number)%len(functionNames)]
@@ -536,11 +408,11 @@ func FuzzDirect(f *testing.F) {
 		}
 		again, same := check(t, function, o.http(t, function))
 		require.False(t, again.refused, "%q", payload)
-		require.Equal(t, anybody(calls), anybody(same), "%q", payload)
+		require.Equal(t, withoutCaller(calls), withoutCaller(same), "%q", payload)
 	})
 }
 
-// http is the HTTP form of a call that was read in the direct form.
+// http returns the HTTP form of a call that was read in the direct form.
 func (o *oracle) http(t testing.TB, function string) []byte {
 	body, query := map[string]json.RawMessage{}, url.Values{}
 	for _, name := range functions[function].body {

@@ -2,15 +2,15 @@
 // both forms of call:
 //
 //   - an API Gateway HTTP API event (payload format 2.0), answered with status,
-//     headers and body; only API Gateway may send it (Handler.HTTPAlias), and a
-//     function without a route takes none;
+//     headers and body. Only API Gateway may send it (Handler.HTTPAlias). A
+//     function without a route refuses every event;
 //   - a direct invoke, {"tenant": slug, "promiseId" or "key", ...the body's
 //     fields}, answered with the HTTP body alone. Its errors are Lambda function
 //     errors: errorType is the problem's code, errorMessage the problem's JSON.
 //
-// Input is taken literally or refused: a field that is unknown, doubled,
-// missing, null, of another type or spelt in another case is an error, and
-// nothing is written.
+// Input is strict. A field that is unknown, repeated, missing, null, of another
+// type or spelt in another case is an error, and the call then writes nothing.
+// Only the fields that take any JSON, such as value, may be null.
 package gateway
 
 import (
@@ -29,12 +29,13 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// Store keeps the promises. Its errors are *promise.Error, or faults.
+// A Store stores the promises. It returns a *promise.Error for an expected failure.
+// Every other error is a fault of the service.
 type Store interface {
 	Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error)
 	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
 	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest) (promise.SettleResult, error)
-	SettleEarly(ctx context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration) (promise.SettleResult, error)
+	SettleEarly(ctx context.Context, tenant, idempotencyKey string, s promise.SettleRequest, ttl time.Duration) (promise.SettleResult, error)
 	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.ItemResult, error)
 	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
 	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
@@ -50,87 +51,89 @@ type Store interface {
 	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
 }
 
-// Operation is one thing that can be asked of the service.
+// An Operation is one operation of the API, such as resolve. Each function serves
+// one operation.
 type Operation struct {
-	name         string
-	body         []string // the fields of the HTTP body; nil: none is read
-	bodyOptional bool     // no body is an empty one
-	parameters   []string // of the query; fields of the direct form
-	identifies   func(promise.Identifier) error
-	needs        promise.Need
-	callback     bool              // it takes calls of callback URLs, and verifies their tokens
-	ofWorkflow   bool              // it is about a workflow execution, not a promise
-	unrouted     bool              // no route leads to it: it takes direct invokes alone
-	elsewhere    map[string]string // parameters of another operation, with a detail that points to it
-	do           func(ctx context.Context, h *Handler, c *call) (answer, error)
+	name            string
+	body            []string                       // the fields of the HTTP body; nil: the body is not read
+	bodyOptional    bool                           // an absent body counts as an empty object
+	parameters      []string                       // query parameters in the HTTP form, fields in the direct form
+	checkIdentifier func(promise.Identifier) error // refuses identifiers that the operation does not take; nil: it takes none
+	needs           promise.Need
+	callback        bool              // it serves callback URLs, and verifies their tokens itself
+	ofWorkflow      bool              // the call names a workflow execution, not a promise
+	directOnly      bool              // it has no route, and takes direct invokes alone
+	redirects       map[string]string // parameters of another operation, each with a detail that names that operation
+	do              func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
-// answer is what a call is answered with, in either form.
+// An answer is the result of a successful call, in either form.
 type answer struct {
 	status     int
 	body       []byte
-	retryAfter int // HTTP form: when the caller may repeat the call, in seconds; 0: the answer does not say
+	retryAfter int // HTTP form: seconds until the caller may repeat the call; 0: no such header
 }
 
-// SignToken makes a promise token.
+// A SignToken signs a promise token.
 type SignToken func(TokenRequest) (string, error)
 
-// TokenRequest describes a promise token that is to be signed.
+// A TokenRequest describes a promise token to sign.
 type TokenRequest struct {
 	Tenant    string
 	PromiseID uuid.UUID
 	Verbs     []promise.Verb
 	TTL       time.Duration
-	APIKeyID  uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke did
-	RevokedAt *time.Time // promise.Created's TokensRevokedAt
+	APIKeyID  uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke asked
+	RevokedAt *time.Time // promise.CreateResult's TokensRevokedAt
 	RawBody   bool       // see promise.Principal
 }
 
-// Handler answers the calls of one operation. It implements lambda.Handler, and
+// A Handler answers the calls of one operation. It implements lambda.Handler, and
 // is safe for concurrent use.
 type Handler struct {
 	Operation     Operation
 	Store         Store
 	MaxValueBytes int // limit of a value or an error, as JSON text
-	// Signer gives what makes promise tokens; nil: none are made. Its error says
-	// that it cannot at the moment.
+	// Signer returns the function that signs promise tokens. Its error means that
+	// signing is unavailable at the moment. Nil: a create with tokens fails.
 	Signer func(context.Context) (SignToken, error)
 
-	// Authenticate looks up a credential: the Authorization header where the
-	// authorizer could not, or the token of a callback URL.
+	// Authenticate looks up a credential: the token of a callback URL, or an
+	// Authorization header whose lookup failed in the authorizer.
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
 
-	// HTTPAlias is the alias through which API Gateway invokes the function. The caller of any other invocation has
-	// written its payload itself, so that an event in it is refused. Empty: every event is believed.
+	// HTTPAlias is the alias through which API Gateway invokes the function. An event that arrives through any other ARN
+	// was written by its caller, and is refused. Empty: every event is accepted.
 	HTTPAlias string
 
-	// MaxWaits bounds the calls of one tenant that wait at once, over all processes, if the tenant has no limit of its own.
+	// MaxWaits bounds the calls of one tenant that wait at the same time, over all processes. A tenant's own limit overrides it.
 	MaxWaits int
 
-	PublicURL string // where the HTTP API is reached from outside, without a slash at the end; may be empty
+	PublicURL string // the HTTP API's address from outside, without a slash at the end; may be empty
 
-	// Timeout is after how long a call that the database still keeps waiting is answered with CodeUnavailable: of the HTTP
-	// form counted from when API Gateway took it, so that the authorizer's time is in it.
+	// Timeout bounds a call's wait for the database; then the call fails with CodeUnavailable. An HTTP call's time starts
+	// when API Gateway received it, so it includes the authorizer.
 	Timeout time.Duration
 
-	// Stopping is closed when the process is about to end: a call that waits then looks once more and answers. Nil: never.
+	// Stopping is closed when the process is about to end. A waiting call then polls once more and answers. Nil: never.
 	Stopping <-chan struct{}
 
 	Log     *slog.Logger
 	Metrics Metrics
 }
 
-// Metrics counts what happens.
+// Metrics counts events by name, such as HoldsExpired.
 type Metrics interface {
 	Count(name string, n int64)
 }
 
 // Invoke answers one call of either form. Its error is a
-// messages.InvokeResponse_Error, and comes with the direct form alone.
+// messages.InvokeResponse_Error. The HTTP form returns one only if the event is
+// not API Gateway's.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	isHTTP := isEvent(payload)
-	if isHTTP && !h.believes(ctx) {
-		e := h.Operation.refuseEvent()
+	if isHTTP && !h.sentByGateway(ctx) {
+		e := h.Operation.eventRefused()
 		h.log(ctx, nil, e)
 		return nil, functionError(e)
 	}
@@ -149,8 +152,8 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	return encodeResponse(a, "application/json"), nil
 }
 
-// refuseEvent returns the error for an event that API Gateway did not send.
-func (op Operation) refuseEvent() *promise.Error {
+// eventRefused returns the error for an event that API Gateway did not send.
+func (op Operation) eventRefused() *promise.Error {
 	instead := "Send an object of these fields: " + strings.Join(op.directFields(), ", ") + "."
 	if op.callback {
 		instead = "Invoke resolve-by-id or reject."
@@ -158,17 +161,19 @@ func (op Operation) refuseEvent() *promise.Error {
 	return promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. "+instead)
 }
 
-// believes reports whether an event that the function was invoked with is API
-// Gateway's: the operation has a route, and the invoked ARN ends in the alias.
-func (h *Handler) believes(ctx context.Context) bool {
-	if h.Operation.unrouted || h.HTTPAlias == "" {
-		return !h.Operation.unrouted
+// sentByGateway reports whether an event is API Gateway's: the operation has a
+// route, and the invoked ARN ends in the alias. Without an alias, the route is
+// enough.
+func (h *Handler) sentByGateway(ctx context.Context) bool {
+	if h.Operation.directOnly || h.HTTPAlias == "" {
+		return !h.Operation.directOnly
 	}
 	lc, ok := lambdacontext.FromContext(ctx)
 	return ok && strings.HasSuffix(lc.InvokedFunctionArn, ":"+h.HTTPAlias) && strings.Count(lc.InvokedFunctionArn, ":") == 7
 }
 
-// run keeps a panic, and the stack that Lambda would tell of, from the caller.
+// run reads a call and executes the operation. It turns a panic into an internal
+// error, so that the caller never sees the stack.
 func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call, a answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -187,11 +192,11 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 		return c, answer{}, err
 	}
 	if !isHTTP {
-		c.deadline = h.deadline(time.Time{})
+		c.answerBy = h.answerBy(time.Time{})
 	}
-	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // what waits bounds each of its looks
+	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // a call that waits bounds each of its polls
 		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, c.deadline)
+		ctx, stop = context.WithDeadline(ctx, c.answerBy)
 		defer stop()
 	}
 	a, err = h.Operation.do(ctx, h, c)
@@ -203,14 +208,14 @@ func (h *Handler) run(ctx context.Context, payload []byte, isHTTP bool) (c *call
 	return c, a, err
 }
 
-// suspended returns an error if a direct invoke found nothing because its tenant is
-// suspended: no statement finds such a tenant. The other forms of call have a
-// credential, which was refused before.
+// suspended returns CodeForbidden if a direct invoke found nothing because its
+// tenant is suspended: statements find nothing of such a tenant. Other calls carry
+// a credential, and a suspended tenant's credential is refused earlier.
 func (h *Handler) suspended(ctx context.Context, c *call) error {
 	if c.principal.Kind != promise.KindDirect {
 		return nil
 	}
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{})) // a wait may have taken longer than the call's own
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{})) // a wait may have used up the call's own time
 	defer stop()
 	t, err := h.Store.FindTenant(ctx, c.tenant)
 	switch {
@@ -219,16 +224,16 @@ func (h *Handler) suspended(ctx context.Context, c *call) error {
 	case err != nil:
 		return err
 	case t.SuspendedAt != nil:
-		return promise.Fail(promise.CodeForbidden, "The tenant is suspended.")
+		return promise.Fail(promise.CodeForbidden, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.")
 	}
 	return nil
 }
 
-// deadline is when a call is over that was received then; the zero time: now.
-// The work itself gets a quarter of Timeout however long everything before it
-// has taken. A time that cannot be is none: of an event that is sent again, or by
-// a clock that differs.
-func (h *Handler) deadline(received time.Time) time.Time {
+// answerBy returns when a call received at that time must be answered; the zero
+// time means now. The operation gets at least a quarter of Timeout, even if the
+// authorizer used more than the rest. answerBy ignores a time in the future or
+// more than gatewayTimeout ago: the event was replayed, or a clock is wrong.
+func (h *Handler) answerBy(received time.Time) time.Time {
 	now := time.Now()
 	spent := now.Sub(received)
 	if spent < 0 || spent > gatewayTimeout {
@@ -237,14 +242,14 @@ func (h *Handler) deadline(received time.Time) time.Time {
 	return now.Add(max(h.Timeout-spent, h.Timeout/4))
 }
 
-// gatewayTimeout is how long API Gateway waits for a function.
+// gatewayTimeout is API Gateway's limit for a function's answer.
 const gatewayTimeout = 30 * time.Second
 
-// log tells of a failed call; c is nil where the call could not be read.
+// log logs a failed call. c is nil if the call could not be read.
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
-		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // or it is whatever the caller has written
+		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // any other slug is the caller's unverified text
 			attrs = append(attrs, slog.String("tenant", c.tenant))
 		}
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {

@@ -149,31 +149,27 @@ func TestBadBodies(t *testing.T) {
 		{"batch-resolve", `{"items":[` + strings.Repeat("1,", 100) + `1]}`, "out_of_range", "items"},
 		{"batch-resolve", `{"items":[1,]}`, "malformed_json", ""},
 	} {
-		identifier := id
-		switch c.function {
-		case "resolve by key":
-			c.function, identifier = "resolve", "key:"+key
-		case "batch-resolve":
-			identifier = ""
-		}
-		if c.function == "create-promise" {
-			identifier = ""
-		}
-		a := s.post(t, c.function, identifier, "", c.body)
-		p := requireProblem(t, 400, c.code, a)
-		if c.field != "" {
-			require.Equal(t, c.field, p["field"], c.body)
-		}
+		t.Run(caseName(c.function, strings.ReplaceAll(c.body, workflowID, "UUID"), c.code), func(t *testing.T) {
+			identifier := id
+			switch c.function {
+			case "resolve by key":
+				c.function, identifier = "resolve", "key:"+idempotencyKey
+			case "batch-resolve", "create-promise":
+				identifier = ""
+			}
+			a := s.post(t, c.function, identifier, "", c.body)
+			p := requireProblem(t, 400, c.code, a)
+			if c.field != "" {
+				require.Equal(t, c.field, p["field"])
+			}
 
-		// Base64 of the same is the same.
-		e := httpEvent(t, "POST", tenant, identifier, "", "")
-		e = bytes.Replace(e, []byte(`"body":""`), []byte(`"body":"`+base64.StdEncoding.EncodeToString([]byte(c.body))+`"`), 1)
-		e = bytes.Replace(e, []byte(`"isBase64Encoded":false`), []byte(`"isBase64Encoded":true`), 1)
-		got, err := s.handler(t, c.function).Invoke(t.Context(), e)
-		require.NoError(t, err)
-		require.Equal(t, a, decodeResponse(t, got), c.body)
+			e := httpEvent(t, "POST", tenant, identifier, "", "")
+			e = bytes.Replace(e, []byte(`"body":""`), []byte(`"body":"`+base64.StdEncoding.EncodeToString([]byte(c.body))+`"`), 1)
+			e = bytes.Replace(e, []byte(`"isBase64Encoded":false`), []byte(`"isBase64Encoded":true`), 1)
+			require.Equal(t, a, respond(t, s.handler(t, c.function), e), "the same body in base64 has the same answer")
+		})
 	}
-	require.Equal(t, before, s.snapshot(t))
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
 }
 
 func TestInvalidUTF8(t *testing.T) {
@@ -184,13 +180,17 @@ func TestInvalidUTF8(t *testing.T) {
 	e := httpEvent(t, "POST", tenant, "id:"+promiseID, "", "")
 	e = bytes.Replace(e, []byte(`"body":""`), []byte(`"body":"`+base64.StdEncoding.EncodeToString([]byte("{\"value\":\"\xff\"}"))+`"`), 1)
 	e = bytes.Replace(e, []byte(`"isBase64Encoded":false`), []byte(`"isBase64Encoded":true`), 1)
-	got, err := s.handler(t, "resolve").Invoke(t.Context(), e)
-	require.NoError(t, err)
-	requireProblem(t, 400, "invalid_utf8", decodeResponse(t, got))
-	_, err = s.direct(t, "resolve", "{\"tenant\":\"demo\",\"key\":\""+key+"\",\"value\":\"\xff\"}")
-	requireFunctionError(t, "invalid_utf8", err)
-	requireProblem(t, 400, "invalid_utf8", s.post(t, "resolve", "key:\xff", "", `{"value":1}`))
-	require.Equal(t, before, s.snapshot(t))
+	t.Run("in a body", func(t *testing.T) {
+		requireProblem(t, 400, "invalid_utf8", respond(t, s.handler(t, "resolve"), e))
+	})
+	t.Run("in a direct payload", func(t *testing.T) {
+		_, err := s.direct(t, "resolve", "{\"tenant\":\"demo\",\"key\":\""+idempotencyKey+"\",\"value\":\"\xff\"}")
+		requireFunctionError(t, "invalid_utf8", err)
+	})
+	t.Run("in a path", func(t *testing.T) {
+		requireProblem(t, 400, "invalid_utf8", s.post(t, "resolve", "key:\xff", "", `{"value":1}`))
+	})
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
 }
 
 func TestBadIdentifiers(t *testing.T) {
@@ -204,7 +204,7 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", promiseID, "invalid_identifier", prefix},
 		{"resolve", "", "invalid_identifier", prefix},
 		{"resolve", "Id:" + promiseID, "invalid_identifier", prefix},
-		{"resolve", "KEY:" + key, "invalid_identifier", prefix},
+		{"resolve", "KEY:" + idempotencyKey, "invalid_identifier", prefix},
 		{"resolve", " id:" + promiseID, "invalid_identifier", prefix},
 		{"resolve", "id:", "invalid_uuid", format},
 		{"resolve", "id: " + promiseID, "invalid_uuid", format},
@@ -227,20 +227,40 @@ func TestBadIdentifiers(t *testing.T) {
 		{"resolve", "key64:AA", "nul_character", ""},
 		{"resolve", "Key64:YQ", "invalid_identifier", prefix},
 	} {
-		p := requireProblem(t, 400, c.code, s.post(t, c.function, c.identifier, "", `{"value":1}`))
-		if c.detail != "" {
-			require.Equal(t, c.detail, p["detail"], c.identifier)
-		}
+		t.Run(caseName(c.identifier, c.code), func(t *testing.T) {
+			p := requireProblem(t, 400, c.code, s.post(t, c.function, c.identifier, "", `{"value":1}`))
+			if c.detail != "" {
+				require.Equal(t, c.detail, p["detail"])
+			}
+		})
 	}
-	for function, payload := range map[string]string{
-		"resolve-by-id":  `{"tenant":"demo","key":"` + key + `","value":1}`,
-		"resolve-by-key": `{"tenant":"demo","promiseId":"` + promiseID + `","value":1}`,
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
+
+	t.Run("the digits of a UUID have no case, and null is a value", func(t *testing.T) {
+		got := s.post(t, "resolve", "id:"+strings.ToUpper(promiseID), "", `{"value":null}`)
+		require.Equal(t, 200, got.StatusCode)
+	})
+}
+
+func TestBadDirectCalls(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	before := s.snapshot(t)
+	for _, c := range []struct{ function, payload, code string }{
+		{"resolve-by-id", `{"tenant":"demo","key":"` + idempotencyKey + `","value":1}`, "invalid_identifier"},
+		{"resolve-by-key", `{"tenant":"demo","promiseId":"` + promiseID + `","value":1}`, "invalid_identifier"},
+		{"resolve-by-id", `{"tenant":"demo","promiseId":"` + promiseID + `","value":1,"holdSeconds":60}`, "unknown_field"},
+		{"wait-promise", payloadByID + `,"waitSeconds":"1"}`, "wrong_type"},
+		{"list-promises", `{"tenant":"demo","limit":"10"}`, "wrong_type"},
+		{"list-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1.5}`, "wrong_type"},
+		{"list-events", `{"tenant":"demo"}`, "missing_field"},
 	} {
-		_, err := s.direct(t, function, payload)
-		requireFunctionError(t, "invalid_identifier", err)
+		t.Run(caseName(c.function, c.payload, c.code), func(t *testing.T) {
+			_, err := s.direct(t, c.function, c.payload)
+			requireFunctionError(t, c.code, err)
+		})
 	}
-	_, err := s.direct(t, "resolve-by-id", `{"tenant":"demo","promiseId":"`+promiseID+`","value":1,"holdSeconds":60}`)
-	requireFunctionError(t, "unknown_field", err)
 	for payload, code := range map[string]string{
 		`{"tenant":"demo","value":1}`:                                            "invalid_identifier",
 		`{"tenant":"demo","promiseId":"` + promiseID + `","key":"k","value":1}`:  "invalid_identifier",
@@ -254,11 +274,23 @@ func TestBadIdentifiers(t *testing.T) {
 		`[]`: "wrong_type",
 		``:   "malformed_json",
 	} {
-		_, err := s.direct(t, "resolve", payload)
-		requireFunctionError(t, code, err)
+		t.Run(caseName("resolve", payload, code), func(t *testing.T) {
+			_, err := s.direct(t, "resolve", payload)
+			requireFunctionError(t, code, err)
+		})
 	}
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
+}
+
+func TestBadParameters(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.promise(t)
+	before := s.snapshot(t)
 	for _, query := range []string{"strict=1", "strict=", "strict=TRUE", "strict=true&strict=false", "Strict=true", "x=1"} {
-		requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, query, `{"value":1}`))
+		t.Run(caseName("resolve", query), func(t *testing.T) {
+			requireProblem(t, 400, "invalid_parameter", s.post(t, "resolve", "id:"+promiseID, query, `{"value":1}`))
+		})
 	}
 	byDeadline := promise.Cursor{TimeoutAt: new(time.Now()), ID: uuid.New()}.String()
 	newestFirst := promise.Cursor{CreatedAt: time.Now(), ID: uuid.New()}.String()
@@ -305,20 +337,14 @@ func TestBadIdentifiers(t *testing.T) {
 		{"list-events", "limit=0", "out_of_range"},
 		{"list-events", "from=1", "invalid_parameter"},
 	} {
-		identifier := "id:" + promiseID
-		if c.function == "list-events" {
-			identifier = workflowID
-		}
-		got, err := s.handler(t, c.function).Invoke(t.Context(), httpEvent(t, "GET", tenant, identifier, c.query, ""))
-		require.NoError(t, err)
-		require.NotEmpty(t, requireProblem(t, 400, c.code, decodeResponse(t, got))["field"], c.query)
-	}
-	for function, payload := range map[string]string{
-		"wait-promise": named + `,"waitSeconds":"1"}`, "list-promises": `{"tenant":"demo","limit":"10"}`,
-		"list-events": `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1.5}`,
-	} {
-		_, err := s.direct(t, function, payload)
-		requireFunctionError(t, "wrong_type", err)
+		t.Run(caseName(c.function, c.query, c.code), func(t *testing.T) {
+			identifier := "id:" + promiseID
+			if c.function == "list-events" {
+				identifier = workflowID
+			}
+			got := respond(t, s.handler(t, c.function), httpEvent(t, "GET", tenant, identifier, c.query, ""))
+			require.NotEmpty(t, requireProblem(t, 400, c.code, got)["field"])
+		})
 	}
 	for payload, field := range map[string]string{
 		`"name":"a"`: "name", `"name":"a","state":"pending"`: "name",
@@ -327,17 +353,16 @@ func TestBadIdentifiers(t *testing.T) {
 		`"timeoutBefore":"2030-01-01T00:00:00Z","state":"pending","cursor":"` + newestFirst + `"`:    "cursor",
 		`"workflowExecutionId":"` + workflowID + `","state":"pending","cursor":"` + byDeadline + `"`: "cursor",
 	} {
-		_, err := s.direct(t, "list-promises", `{"tenant":"demo",`+payload+`}`)
-		requireFunctionError(t, "invalid_parameter", err)
-		require.ErrorContains(t, err, field, payload)
+		t.Run(caseName("list-promises, direct", payload, field), func(t *testing.T) {
+			_, err := s.direct(t, "list-promises", `{"tenant":"demo",`+payload+`}`)
+			requireFunctionError(t, "invalid_parameter", err)
+			require.ErrorContains(t, err, field)
+		})
 	}
-	_, err = s.direct(t, "list-events", `{"tenant":"demo"}`)
-	requireFunctionError(t, "missing_field", err)
-	requireProblem(t, 400, "invalid_uuid", s.post(t, "list-events", "x", "", ""))
-	require.Equal(t, before, s.snapshot(t))
-
-	got := s.post(t, "resolve", "id:"+strings.ToUpper(promiseID), "", `{"value":null}`)
-	require.Equal(t, 200, got.StatusCode, "a UUID's digits have no case, and null is a value")
+	t.Run("list-events: a workflow execution that is not a UUID", func(t *testing.T) {
+		requireProblem(t, 400, "invalid_uuid", s.post(t, "list-events", "x", "", ""))
+	})
+	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
 }
 
 func TestSizeLimits(t *testing.T) {
@@ -352,17 +377,27 @@ func TestSizeLimits(t *testing.T) {
 		return decodeResponse(t, got)
 	}
 	nineteen := `"` + strings.Repeat("x", 17) + `"`
-	requireProblem(t, 413, "value_too_large", post("resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
-	requireProblem(t, 413, "value_too_large", post("reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
+	t.Run("a value above the limit", func(t *testing.T) {
+		requireProblem(t, 413, "value_too_large", post("resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
+	})
+	t.Run("an error above the limit, with its quotes", func(t *testing.T) {
+		requireProblem(t, 413, "value_too_large", post("reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
+	})
 	metadata := func(text string) response {
 		return post("create-promise", "", `{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":`+text+`}`)
 	}
-	requireProblem(t, 413, "value_too_large", metadata(`{"a":"`+strings.Repeat("x", 64<<10)+`"}`))
-	requireProblem(t, 413, "value_too_large", metadata(`{"a":[`+strings.Repeat("1e300,", 300)+`1]}`))
-	require.Equal(t, 200, post("resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
+	t.Run("metadata above its limit", func(t *testing.T) {
+		requireProblem(t, 413, "value_too_large", metadata(`{"a":"`+strings.Repeat("x", 64<<10)+`"}`))
+	})
+	t.Run("metadata above its limit once its numbers are written out", func(t *testing.T) {
+		requireProblem(t, 413, "value_too_large", metadata(`{"a":[`+strings.Repeat("1e300,", 300)+`1]}`))
+	})
+	t.Run("the spaces around a value do not count", func(t *testing.T) {
+		require.Equal(t, 200, post("resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
+	})
 }
 
-// The largest value and metadata that may be come back whole within Lambda's 6 MB, however much of them needs escaping.
+// An answer with the largest value and metadata fits Lambda's 6 MB, even if all of their characters need escaping.
 func TestLargestAnswerFitsLambda(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -386,10 +421,10 @@ func TestLargestAnswerFitsLambda(t *testing.T) {
 	require.Contains(t, decodeResponse(t, got).Body, value)
 }
 
-// A body of a great many fields is refused at the first that is unknown.
+// A body with very many fields is refused at the first unknown field.
 func TestManyFields(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
+	s := withoutDatabase()
 	var body strings.Builder
 	body.WriteString("{")
 	for i := range 400_000 {
@@ -405,26 +440,26 @@ func TestManyFields(t *testing.T) {
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	for name, listen := range map[string]bool{"refuses connections": false, "never answers": true} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		if listen {
-			defer func() { require.NoError(t, l.Close()) }()
-		} else {
-			require.NoError(t, l.Close())
-		}
-		pool, err := pgxpool.New(t.Context(), "postgres://someone:secret-password@"+l.Addr().String()+"/promises?sslmode=disable")
-		require.NoError(t, err)
-		defer pool.Close()
-		away := &service{store: repository.New(pool), log: new(bytes.Buffer)}
-		h := away.handler(t, "resolve")
-		h.Timeout = time.Second
-		got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":"secret-value"}`))
-		require.NoError(t, err, name)
-		a := decodeResponse(t, got)
-		requireProblem(t, 503, "unavailable", a)
-		require.Equal(t, "1", a.Headers["retry-after"])
-		require.Contains(t, away.log.String(), "cause=", "the cause is in the log")
-		require.NotContains(t, away.log.String()+a.Body, "secret-")
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			if listen {
+				defer func() { require.NoError(t, l.Close()) }()
+			} else {
+				require.NoError(t, l.Close())
+			}
+			pool, err := pgxpool.New(t.Context(), "postgres://someone:secret-password@"+l.Addr().String()+"/promises?sslmode=disable")
+			require.NoError(t, err)
+			defer pool.Close()
+			away := &service{store: repository.New(pool), log: new(bytes.Buffer)}
+			h := away.handler(t, "resolve")
+			h.Timeout = time.Second
+			a := respond(t, h, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":"secret-value"}`))
+			requireProblem(t, 503, "unavailable", a)
+			require.Equal(t, "1", a.Headers["retry-after"])
+			require.Contains(t, away.log.String(), "cause=", "the cause is in the log")
+			require.NotContains(t, away.log.String()+a.Body, "secret-")
+		})
 	}
 }
 
@@ -432,41 +467,40 @@ func TestFaultIsInternal(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	s.db.Exec(t, "DROP FUNCTION promise_settle")
-	a := s.post(t, "resolve", "id:"+promiseID, "", `{"value":1}`)
-	p := requireProblem(t, 500, "internal", a)
-	require.Equal(t, "The service failed. The cause is in its log.", p["detail"])
-	require.NotContains(t, a.Body, "promise_settle")
-	require.Contains(t, s.log.String(), "function promise_settle(")
-
-	h := s.handler(t, "resolve")
-	h.Store = nil
-	got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`))
-	require.NoError(t, err, "a panic is an internal error, too")
-	a = decodeResponse(t, got)
-	requireProblem(t, 500, "internal", a)
-	require.NotContains(t, a.Body, "goroutine")
-	require.Contains(t, s.log.String(), "goroutine")
+	event := httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`)
+	t.Run("an error of the database", func(t *testing.T) {
+		s.db.Exec(t, "DROP FUNCTION promise_settle")
+		a := respond(t, s.handler(t, "resolve"), event)
+		p := requireProblem(t, 500, "internal", a)
+		require.Equal(t, "The service failed. The cause is in its log.", p["detail"])
+		require.NotContains(t, a.Body, "promise_settle")
+		require.Contains(t, s.log.String(), "function promise_settle(")
+	})
+	t.Run("a panic", func(t *testing.T) {
+		h := s.handler(t, "resolve")
+		h.Store = nil
+		a := respond(t, h, event)
+		requireProblem(t, 500, "internal", a)
+		require.NotContains(t, a.Body, "goroutine")
+		require.Contains(t, s.log.String(), "goroutine")
+	})
 }
-
-// reference is the file that documents the codes. checkProblem compares the path of each problem's type with it.
-const reference = "functions/README.md"
 
 func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
+	s := withoutDatabase()
 	text, err := os.ReadFile(filepath.Join("../..", reference))
 	require.NoError(t, err)
 	for _, code := range promise.Codes {
-		require.Contains(t, string(text), `<a id="`+string(code)+`"></a>`, "a problem's type leads there")
-		h := s.handler(t, "get-promise")
-		h.Store = failing{code: code}
-		got, err := h.Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
-		require.NoError(t, err)
-		a := decodeResponse(t, got)
-		require.GreaterOrEqual(t, a.StatusCode, 400, code)
-		requireProblem(t, a.StatusCode, string(code), a)
-		_, err = h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
-		requireFunctionError(t, string(code), err)
+		t.Run(string(code), func(t *testing.T) {
+			require.Contains(t, string(text), `<a id="`+string(code)+`"></a>`, "the type of a problem links to this anchor")
+			h := s.handler(t, "get-promise")
+			h.Store = failing{code: code}
+			a := respond(t, h, httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+			require.GreaterOrEqual(t, a.StatusCode, 400)
+			requireProblem(t, a.StatusCode, string(code), a)
+			_, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
+			requireFunctionError(t, string(code), err)
+		})
 	}
 }

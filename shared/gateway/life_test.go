@@ -21,18 +21,6 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// answer calls a function directly and decodes its answer.
-func (s *service) answer(t testing.TB, function, payload string) map[string]any {
-	t.Helper()
-	got, err := s.direct(t, function, payload)
-	require.NoError(t, err, payload)
-	var fields map[string]any
-	require.NoError(t, json.Unmarshal([]byte(got), &fields), got)
-	return fields
-}
-
-const named = `{"tenant":"demo","promiseId":"` + promiseID + `"`
-
 // feed returns a workflow's event log without times and ids, which differ from run to run.
 func (s *service) feed(t testing.TB) []string {
 	t.Helper()
@@ -58,11 +46,11 @@ func TestSettlementKeepsItsCallerAndComment(t *testing.T) {
 		t.Parallel()
 		s := newService(t)
 		s.promise(t)
-		require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
+		require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"by telephone"}`)["outcome"])
 		t.Run("another comment makes no other settlement", func(t *testing.T) {
-			require.Equal(t, "duplicate", s.answer(t, "resolve", named+`,"value": {"a" : 1},"comment":"another"}`)["outcome"])
+			require.Equal(t, "duplicate", s.answer(t, "resolve", payloadByID+`,"value": {"a" : 1},"comment":"another"}`)["outcome"])
 		})
-		p := s.answer(t, "get-promise", named+"}")
+		p := s.answer(t, "get-promise", payloadByID+"}")
 		t.Run("get-promise shows the first comment", func(t *testing.T) {
 			require.Equal(t, "by telephone", p["comment"])
 		})
@@ -82,7 +70,7 @@ func TestSettlementKeepsItsCallerAndComment(t *testing.T) {
 		s := newService(t)
 		s.promise(t)
 		require.Equal(t, 200, s.post(t, "reject", "id:"+promiseID, "", `{"error":"no"}`).StatusCode)
-		require.Equal(t, map[string]any{"kind": "key", "id": keyID}, s.answer(t, "get-promise", named+"}")["settledBy"])
+		require.Equal(t, map[string]any{"kind": "key", "id": apiKeyID}, s.answer(t, "get-promise", payloadByID+"}")["settledBy"])
 	})
 }
 
@@ -96,31 +84,31 @@ func TestCancel(t *testing.T) {
 		require.Contains(t, a.Body, `{"outcome":"settled","state":"cancelled","promiseId":"`+promiseID+`","resolved":true,"alreadyResolved":false}`)
 	})
 	t.Run("the same reason again is a duplicate", func(t *testing.T) {
-		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`,"reason":"withdrawn"}`)["outcome"])
+		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`,"reason":"withdrawn"}`)["outcome"])
 	})
 	t.Run("another reason finds it cancelled", func(t *testing.T) {
-		require.Equal(t, "cancelled", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+		require.Equal(t, "cancelled", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"])
 	})
 	t.Run("a resolve finds it cancelled", func(t *testing.T) {
-		require.Equal(t, "cancelled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+		require.Equal(t, "cancelled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
 	})
 	t.Run("strict with another reason is an error", func(t *testing.T) {
 		requireProblem(t, 409, "cancelled", s.post(t, "cancel-promise", "id:"+promiseID, "strict=true", ``))
 	})
 	t.Run("get-promise shows the reason, and no error", func(t *testing.T) {
-		p := s.answer(t, "get-promise", named+"}")
+		p := s.answer(t, "get-promise", payloadByID+"}")
 		require.Equal(t, "withdrawn", p["reason"])
 		require.NotContains(t, p, "error")
 	})
 	t.Run("the event log shows the reason and the caller", func(t *testing.T) {
 		require.Equal(t, `{"eventType":"PROMISE_CANCELLED","promiseName":"payment","reason":"withdrawn","sequenceNumber":2,`+
-			`"settledBy":{"id":"`+keyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
+			`"settledBy":{"id":"`+apiKeyID+`","kind":"key"},"state":"cancelled"}`, s.feed(t)[1])
 	})
 	t.Run("by key and without a body, and again without a reason", func(t *testing.T) {
 		s := newService(t)
 		s.promise(t)
-		require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+key, "", ``).StatusCode)
-		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", named+`}`)["outcome"])
+		require.Equal(t, 200, s.post(t, "cancel-promise", "key:"+idempotencyKey, "", ``).StatusCode)
+		require.Equal(t, "duplicate", s.answer(t, "cancel-promise", payloadByID+`}`)["outcome"])
 	})
 }
 
@@ -128,21 +116,21 @@ func TestExtend(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	p := s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
+	p := s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T04:05:06.789+02:00"}`)
 	t.Run("sets the deadline of a pending promise", func(t *testing.T) {
 		require.Equal(t, "2031-02-03T02:05:06.789Z", p["timeoutAt"])
 		require.Equal(t, "pending", p["state"])
 	})
 	t.Run("the same deadline again changes nothing", func(t *testing.T) {
 		before := s.snapshot(t)
-		s.answer(t, "extend-promise", named+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
+		s.answer(t, "extend-promise", payloadByID+`,"timeoutAt":"2031-02-03T02:05:06.789Z"}`)
 		require.Equal(t, before, s.snapshot(t))
 	})
 	t.Run("the event log shows it", func(t *testing.T) {
 		require.Equal(t, `{"eventType":"PROMISE_EXTENDED","promiseName":"payment","sequenceNumber":2,"timeoutAt":"there"}`, s.feed(t)[1])
 	})
 
-	p = s.answer(t, "extend-promise", named+`,"timeoutMs":0}`)
+	p = s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":0}`)
 	t.Run("timeoutMs 0 times the promise out at once", func(t *testing.T) {
 		require.Equal(t, "timed_out", p["state"])
 	})
@@ -151,7 +139,7 @@ func TestExtend(t *testing.T) {
 		require.Equal(t, "timed_out", problem["state"])
 	})
 	t.Run("a promise that timed out is refused in a direct invoke", func(t *testing.T) {
-		_, err := s.direct(t, "extend-promise", named+`,"timeoutMs":1}`)
+		_, err := s.direct(t, "extend-promise", payloadByID+`,"timeoutMs":1}`)
 		requireFunctionError(t, "timed_out", err)
 	})
 	for outcome, code := range map[string]string{"resolved": "conflict", "rejected": "conflict", "cancelled": "cancelled"} {
@@ -187,7 +175,7 @@ func TestOnTimeout(t *testing.T) {
 			require.Equal(t, "resolved", p["state"])
 			require.Equal(t, map[string]any{"approved": false}, p["value"])
 		})
-		t.Run("is named as the caller", func(t *testing.T) {
+		t.Run("is payloadByID as the caller", func(t *testing.T) {
 			require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
 		})
 		t.Run("leaves no onTimeout to show", func(t *testing.T) {
@@ -227,20 +215,20 @@ func TestEarlySettlement(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	begun := time.Now().Truncate(time.Millisecond) // answers give times to the millisecond
-	resolve := `{"tenant":"demo","key":"` + key + `","value":{"a" :1},"comment":"early","holdSeconds":60}`
-	reject := `{"tenant":"demo","key":"` + key + `","error":"no","holdSeconds":60`
-	a := s.post(t, "resolve", "key:"+key, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
+	resolve := `{"tenant":"demo","key":"` + idempotencyKey + `","value":{"a" :1},"comment":"early","holdSeconds":60}`
+	reject := `{"tenant":"demo","key":"` + idempotencyKey + `","error":"no","holdSeconds":60`
+	a := s.post(t, "resolve", "key:"+idempotencyKey, "strict=true", `{"value":{"a" :1},"comment":"early","holdSeconds":60}`)
 	require.Equal(t, 202, a.StatusCode)
 	var held map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &held))
 	answerWith := func(outcome string) map[string]any {
-		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": key, "identifier": "key:" + key}
+		return map[string]any{"outcome": outcome, "expiresAt": held["expiresAt"], "idempotencyKey": idempotencyKey, "identifier": "key:" + idempotencyKey}
 	}
 	t.Run("is held under its key", func(t *testing.T) {
 		require.Len(t, held, 4)
 		require.Equal(t, "held", held["outcome"])
-		require.Equal(t, key, held["idempotencyKey"])
-		require.Equal(t, "key:"+key, held["identifier"])
+		require.Equal(t, idempotencyKey, held["idempotencyKey"])
+		require.Equal(t, "key:"+idempotencyKey, held["identifier"])
 	})
 	t.Run("expires after holdSeconds", func(t *testing.T) {
 		at, err := time.Parse(time.RFC3339, held["expiresAt"].(string))
@@ -264,16 +252,16 @@ func TestEarlySettlement(t *testing.T) {
 	})
 	for function, body := range map[string]string{"resolve": `{"value":1}`, "reject": `{"error":"x"}`} {
 		t.Run(function+" without holdSeconds finds no promise", func(t *testing.T) {
-			requireProblem(t, 404, "not_found", s.post(t, function, "key:"+key, "", body))
+			requireProblem(t, 404, "not_found", s.post(t, function, "key:"+idempotencyKey, "", body))
 		})
 	}
 	t.Run("get-promise finds no promise", func(t *testing.T) {
-		got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+key, "", ""))
+		got, err := s.handler(t, "get-promise").Invoke(t.Context(), httpEvent(t, "GET", tenant, "key:"+idempotencyKey, "", ""))
 		require.NoError(t, err)
 		requireProblem(t, 404, "not_found", decodeResponse(t, got))
 	})
 
-	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+key+`"}`)
+	a = s.post(t, "create-promise", "", "", `{"workflowExecutionId":"`+workflowID+`","name":"payment","idempotencyKey":"`+idempotencyKey+`"}`)
 	t.Run("settles the promise that is created with the key", func(t *testing.T) {
 		require.Equal(t, 201, a.StatusCode)
 		require.Contains(t, a.Body, `"value":{"a" :1}`)
@@ -310,7 +298,7 @@ func TestEarlySettlement(t *testing.T) {
 		require.Equal(t, counts{"HoldsExpired": 2}, s.counts)
 	})
 	t.Run("by id is refused: holdSeconds is an unknown field", func(t *testing.T) {
-		_, err := s.direct(t, "resolve", named+`,"value":1,"holdSeconds":60}`)
+		_, err := s.direct(t, "resolve", payloadByID+`,"value":1,"holdSeconds":60}`)
 		requireFunctionError(t, "unknown_field", err)
 	})
 	t.Run("for an unknown tenant is not found", func(t *testing.T) {
@@ -341,7 +329,7 @@ func TestWaitReturnsTheSettlement(t *testing.T) {
 		for range 4 {
 			get, events := s.handler(t, "wait-promise"), s.handler(t, "wait-events")
 			go func() {
-				a, err := get.Invoke(t.Context(), []byte(named+`,"waitSeconds":25}`))
+				a, err := get.Invoke(t.Context(), []byte(payloadByID+`,"waitSeconds":25}`))
 				waiters <- woken{string(a), err}
 			}()
 			go func() {
@@ -350,7 +338,7 @@ func TestWaitReturnsTheSettlement(t *testing.T) {
 			}()
 		}
 		require.Eventually(t, func() bool { return s.waiting(t) == 8 }, time.Minute, time.Millisecond, "all calls have polled once and wait")
-		require.Equal(t, "settled", s.answer(t, "resolve", named+`,"value":1}`)["outcome"])
+		require.Equal(t, "settled", s.answer(t, "resolve", payloadByID+`,"value":1}`)["outcome"])
 		for range 8 {
 			w := <-waiters
 			require.NoError(t, w.err)
@@ -374,7 +362,7 @@ func TestWaitEndsBeforeTheProcess(t *testing.T) {
 	s := newService(t)
 	s.promise(t)
 	for _, c := range []struct{ function, payload, want string }{
-		{"wait-promise", named + `,"waitSeconds":25}`, `"state":"pending"`},
+		{"wait-promise", payloadByID + `,"waitSeconds":25}`, `"state":"pending"`},
 		{"wait-events", `{"tenant":"demo","workflowExecutionId":"` + workflowID + `","after":1,"waitSeconds":25}`, `{"events":[],"nextAfter":1}`},
 	} {
 		h := s.handler(t, c.function)
@@ -425,7 +413,7 @@ func TestListPromises(t *testing.T) {
 	for i := range 5 {
 		s.answer(t, "create-promise", fmt.Sprintf(`{"tenant":"demo","workflowExecutionId":"%s","name":"n%d","timeoutMs":60000}`, workflowID, i))
 	}
-	s.answer(t, "resolve", named+`,"value":1}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
 	list := func(t *testing.T, query string) (names string, cursor string) {
 		t.Helper()
 		got, err := s.handler(t, "list-promises").Invoke(t.Context(), httpEvent(t, "GET", tenant, "", query, ""))
@@ -544,7 +532,7 @@ func TestBatch(t *testing.T) {
 	s.promise(t)
 	longComment := strings.Repeat("x", promise.MaxCommentLength+1)
 	items := []struct{ name, item, outcome string }{
-		{"the first settlement", `{"identifier":"key:` + key + `","value": {"a" :1},"comment":"first"}`, "settled"},
+		{"the first settlement", `{"identifier":"key:` + idempotencyKey + `","value": {"a" :1},"comment":"first"}`, "settled"},
 		{"the same value", `{"identifier":"id:` + promiseID + `","value": {"a" :1}}`, "duplicate"},
 		{"the same value in other bytes", `{"identifier":"id:` + promiseID + `","value": {"a":1}}`, "conflict"},
 		{"an error for a resolved promise", `{"identifier":"id:` + promiseID + `","error": "x"}`, "conflict"},
@@ -582,7 +570,7 @@ func TestBatch(t *testing.T) {
 		})
 	}
 	t.Run("the promise keeps the first item's comment and the caller", func(t *testing.T) {
-		p := s.answer(t, "get-promise", named+"}")
+		p := s.answer(t, "get-promise", payloadByID+"}")
 		require.Equal(t, "first", p["comment"])
 		require.Equal(t, map[string]any{"kind": "direct"}, p["settledBy"])
 	})
@@ -625,12 +613,12 @@ func TestWaitByAnExpiredKey(t *testing.T) {
 	get.Store = polls
 	woken := make(chan string, 1)
 	go func() {
-		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+key+`","waitSeconds":25}`))
+		a, err := get.Invoke(t.Context(), []byte(`{"tenant":"demo","key":"`+idempotencyKey+`","waitSeconds":25}`))
 		woken <- fmt.Sprint(string(a), err)
 	}()
 	require.Eventually(t, func() bool { return polls.returned.Load() > 0 }, time.Minute, time.Millisecond)
-	s.answer(t, "resolve", named+`,"value":1}`)
-	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+key+`"}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
+	s.answer(t, "create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflowID+`","name":"next","idempotencyKey":"`+idempotencyKey+`"}`)
 	a := <-woken
 	require.Contains(t, a, promiseID)
 	require.Contains(t, a, `"state":"resolved"`)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,8 +18,8 @@ var limitNames = func() (names []string) {
 	return names
 }()
 
-// setLimits reads a number for each limit that is to change, or null for the
-// default.
+// setLimits changes the limits that the call gives: a number sets a limit, and null
+// restores its default.
 func setLimits(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	slug, err := o.requiredText("slug")
 	if err != nil {
@@ -39,16 +40,17 @@ func setLimits(ctx context.Context, h *TenantHandler, o object) (any, error) {
 		}
 	}
 	if len(limits) == 0 {
-		return nil, fail(promise.CodeMissingField, promise.Limits[0].Name, "Give a limit: a number, or null for the default.")
+		return nil, fieldError(promise.Limits[0].Name, promise.CodeMissingField,
+			"No limit is given. Send a number, or null for the default, in one or more of: "+strings.Join(limitNames, ", ")+".")
 	}
 	t, err := h.Store.SetLimits(ctx, slug, limits)
 	return toTenantJSON(t), unknownTenant("slug", err)
 }
 
 const (
-	contentsBound = 100_000 // a dry run counts no further
-	deleteBatch   = 2_000
-	deletePause   = 50 * time.Millisecond // while others have locked what is left
+	maxCounted  = 100_000 // a dry run counts no further
+	deleteBatch = 2_000
+	deletePause = 50 * time.Millisecond // before the next batch, if other transactions have locked the rows that are left
 )
 
 type contentsJSON struct {
@@ -63,8 +65,8 @@ func toContentsJSON(c promise.Contents) contentsJSON {
 	return contentsJSON{c.Promises, c.Keys, c.Events, c.Executions, c.APIKeys}
 }
 
-// dryRunJSON tells what a tenant has. AtLeast names the counts that stopped at
-// contentsBound.
+// A dryRunJSON counts a tenant's contents. AtLeast names the counts that stopped at
+// maxCounted.
 type dryRunJSON struct {
 	TenantID uuid.UUID    `json:"tenantId"`
 	Slug     string       `json:"slug"`
@@ -81,8 +83,8 @@ type deletionJSON struct {
 	SlugFreeAt *time.Time   `json:"slugFreeAt,omitempty"`
 }
 
-// deleteTenant tells what a tenant has, or with confirm deletes as much of it as
-// half the call's time allows.
+// deleteTenant counts a tenant's contents. With confirm, it deletes as much of them
+// as half the call's time allows.
 func deleteTenant(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	begin := time.Now()
 	slug, err := o.requiredText("slug")
@@ -125,7 +127,7 @@ func dryRun(ctx context.Context, h *TenantHandler, slug string) (any, error) {
 	if err != nil {
 		return nil, unknownTenant("slug", err)
 	}
-	c, err := h.Store.TenantContents(ctx, slug, contentsBound)
+	c, err := h.Store.TenantContents(ctx, slug, maxCounted)
 	if err != nil {
 		return nil, unknownTenant("slug", err)
 	}
@@ -140,8 +142,8 @@ func dryRun(ctx context.Context, h *TenantHandler, slug string) (any, error) {
 		{"workflowExecutions", &j.Contains.WorkflowExecutions},
 		{"apiKeys", &j.Contains.APIKeys},
 	} {
-		if *count.n > contentsBound {
-			*count.n = contentsBound
+		if *count.n > maxCounted {
+			*count.n = maxCounted
 			j.AtLeast = append(j.AtLeast, count.name)
 		}
 	}

@@ -29,17 +29,17 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	payloads := map[string][]string{
 		"create-promise": {
 			`"workflowExecutionId":"` + workflowID + `","name":"another"`,
-			`"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + key + `"`,
+			`"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + idempotencyKey + `"`,
 			`"workflowId":"order-1","name":"payment"`,
 		},
-		"get-promise":    {`"promiseId":"` + promiseID + `"`, `"key":"` + key + `"`},
-		"wait-promise":   {`"promiseId":"` + promiseID + `"`, `"key":"` + key + `","waitSeconds":25`},
+		"get-promise":    {`"promiseId":"` + promiseID + `"`, `"key":"` + idempotencyKey + `"`},
+		"wait-promise":   {`"promiseId":"` + promiseID + `"`, `"key":"` + idempotencyKey + `","waitSeconds":25`},
 		"resolve":        {`"promiseId":"` + promiseID + `","value":1`},
 		"resolve-by-id":  {`"promiseId":"` + promiseID + `","value":1`},
-		"resolve-by-key": {`"key":"` + key + `","value":1`, `"key":"new","value":1,"holdSeconds":60`},
+		"resolve-by-key": {`"key":"` + idempotencyKey + `","value":1`, `"key":"new","value":1,"holdSeconds":60`},
 		"reject":         {`"promiseId":"` + promiseID + `","error":"no"`},
-		"cancel-promise": {`"key":"` + key + `"`},
-		"extend-promise": {`"key":"` + key + `","timeoutMs":60000`},
+		"cancel-promise": {`"key":"` + idempotencyKey + `"`},
+		"extend-promise": {`"key":"` + idempotencyKey + `","timeoutMs":60000`},
 		"list-promises":  {``, `"workflowExecutionId":"` + workflowID + `"`, `"workflowId":"order-1"`},
 		"list-events":    {`"workflowExecutionId":"` + workflowID + `"`, `"workflowId":"order-1"`},
 		"wait-events":    {`"workflowExecutionId":"` + workflowID + `","waitSeconds":25`, `"workflowId":"order-1"`},
@@ -64,7 +64,7 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 			t.Run(function+" {"+fields+"} is forbidden for a suspended tenant", func(t *testing.T) {
 				_, err := h.Invoke(t.Context(), direct(tenant, fields))
 				p := requireFunctionError(t, "forbidden", err)
-				require.Equal(t, "The tenant is suspended.", p["detail"])
+				require.Equal(t, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.", p["detail"])
 			})
 			t.Run(function+" {"+fields+"} does not find an unknown tenant", func(t *testing.T) {
 				out, err := h.Invoke(t.Context(), direct("nobody", fields))

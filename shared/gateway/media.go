@@ -13,17 +13,16 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// maxBody is the most that a compressed body may decompress to: what Lambda takes
-// of a plain one.
+// maxBody bounds a decompressed body. It is Lambda's limit for a plain body, too.
 const maxBody = 6 << 20
 
-// charsets are the encodings of JSON, and ASCII, which is a part of UTF-8.
+// charsets lists the charsets that JSON may declare. ASCII is a part of UTF-8.
 var charsets = []string{"", "utf-8", "utf8", "us-ascii", "ascii"}
 
 // isJSON reports whether a Content-Type header declares JSON in UTF-8: application/json
-// or a type that ends in +json, with any parameters. Where a client or a proxy has
-// sent the header twice, API Gateway joins the two by a comma: each of them must
-// declare it. An empty header declares nothing and is accepted, as a missing one is.
+// or a type that ends in +json, with any parameters. API Gateway joins repeated
+// headers by a comma; then each of them must declare JSON. An empty header is
+// accepted, like a missing one.
 func isJSON(contentType string) bool {
 	if contentType == "application/json" {
 		return true
@@ -34,18 +33,19 @@ func isJSON(contentType string) bool {
 	})
 }
 
-// isForm reports whether a Content-Type header declares a form, however sent twice.
+// isForm reports whether a Content-Type header declares a form. If API Gateway joined
+// several headers, each of them must declare it.
 func isForm(contentType string) bool {
 	return strings.Trim(contentType, ", ") != "" && declares(contentType, func(media string, _ map[string]string) bool {
 		return media == "application/x-www-form-urlencoded"
 	})
 }
 
-// declares reports whether each type that a Content-Type header declares is one of
-// those asked for.
-func declares(contentType string, is func(media string, params map[string]string) bool) bool {
+// declares reports whether accept accepts each type that a Content-Type header
+// declares.
+func declares(contentType string, accept func(media string, params map[string]string) bool) bool {
 	types := []string{contentType}
-	if !strings.Contains(contentType, `"`) { // where a comma may be part of a parameter
+	if !strings.Contains(contentType, `"`) { // a quoted parameter may contain a comma
 		types = strings.Split(contentType, ",")
 	}
 	for _, one := range types {
@@ -53,21 +53,20 @@ func declares(contentType string, is func(media string, params map[string]string
 			continue
 		}
 		media, params, err := mime.ParseMediaType(one)
-		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || !is(media, params) {
+		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || !accept(media, params) {
 			return false
 		}
 	}
 	return true
 }
 
-// decompress replaces a body that is compressed with gzip by what it decompresses
-// to. The bytes decide, not the header: proxies decompress a body and leave the
-// header, or the reverse. Every other compression is refused with
-// CodeUnsupportedMediaType.
+// decompress decompresses a gzip body. The body's first bytes decide, not the header:
+// proxies decompress a body and leave the header, or the reverse. If the header
+// declares another compression, decompress returns CodeUnsupportedMediaType.
 //
-// It stops at maxBody with CodeValueTooLarge, so that a small body which
-// decompresses to gigabytes costs no more than a large plain one. Its caller first
-// checks who calls.
+// It stops at maxBody with CodeValueTooLarge, so that a small body that would
+// decompress to gigabytes costs no more than a large plain body. The call must be
+// authorized before.
 func (ev *event) decompress() error {
 	if !bytes.HasPrefix(ev.body, []byte{0x1f, 0x8b}) { // no JSON text, and no UTF-8, begins like this
 		switch strings.ToLower(strings.TrimSpace(ev.contentEncoding)) {
@@ -78,7 +77,7 @@ func (ev *event) decompress() error {
 			return nil
 		}
 		return promise.Fail(promise.CodeUnsupportedMediaType,
-			"The content-encoding header says that the body is compressed. Send it uncompressed, or compressed with gzip.")
+			"The content-encoding header declares a compressed body. Send the body uncompressed, or compressed with gzip.")
 	}
 	r, err := gzip.NewReader(bytes.NewReader(ev.body))
 	if err == nil {
@@ -90,7 +89,7 @@ func (ev *event) decompress() error {
 			"The compressed body may have at most "+strconv.Itoa(maxBody)+" bytes once it is decompressed.")
 	case err != nil:
 		return promise.Fail(promise.CodeMalformedJSON,
-			"The body begins like one that is compressed with gzip, and cannot be decompressed. Send it again, or uncompressed.")
+			"The body begins like gzip and cannot be decompressed. Send it again, or send it uncompressed.")
 	}
 	return nil
 }

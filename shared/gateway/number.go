@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// parseWhole reads a JSON value that is a whole number, however it is written:
-// 60000, 60000.0, 6e4 and 600000e-1 are the same. The arithmetic is decimal and
-// exact. It takes time in the length of the text, not in the number's size.
+// parseWhole reads a JSON value that is a whole number, in any spelling: 60000,
+// 60000.0, 6e4 and 600000e-1 are the same. The arithmetic is decimal and exact. Its
+// time depends on the length of the text, not on the number's size.
 //
-// whole is false for a number with a fraction, and for a value that is no number.
+// whole is false for a number with a fraction, and for a value that is not a number.
 // fits is false for a whole number beyond int64.
 func parseWhole(raw string) (n int64, whole, fits bool) {
 	if n, err := strconv.ParseInt(raw, 10, 64); err == nil {
@@ -31,7 +31,7 @@ func parseWhole(raw string) (n int64, whole, fits bool) {
 		return 0, true, true
 	}
 	if exponent != "" {
-		const beyond = 1 << 40 // every count of digits: the exponent's sign alone decides
+		const beyond = 1 << 40 // more than any text has digits, so that the exponent's sign alone decides
 		e, err := strconv.ParseInt(exponent, 10, 64)
 		if err != nil || e > beyond || e < -beyond {
 			return 0, exponent[0] != '-', false

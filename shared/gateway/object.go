@@ -13,9 +13,10 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// object is a JSON object as it was sent: field names are exact, values are
-// untouched text. encoding/json alone would match names of any case, keep the
-// last of two equal ones, ignore unknown ones, and replace what is not Unicode.
+// An object is a JSON object as it was sent: with exact field names, and with the
+// untouched text of the values. encoding/json alone would match names in any case,
+// keep the last of two equal names, ignore unknown names, and replace invalid
+// Unicode.
 type object []field
 
 type field struct {
@@ -24,7 +25,7 @@ type field struct {
 }
 
 // parseObject reads a JSON text that must be an object of known fields. It skips
-// a byte order mark before the text. What it returns shares the text's memory.
+// a byte order mark before the text. The returned object shares the text's memory.
 func parseObject(text []byte, known []string) (object, error) {
 	skipped := 0
 	if bytes.HasPrefix(text, byteOrderMark) {
@@ -35,40 +36,41 @@ func parseObject(text []byte, known []string) (object, error) {
 		return nil, err
 	}
 	if !json.Valid(text) {
-		return nil, explain(text, skipped)
+		return nil, syntaxError(text, skipped)
 	}
-	if text[space(text, 0)] != '{' {
+	if text[skipSpace(text, 0)] != '{' {
 		return nil, promise.Fail(promise.CodeWrongType, "The JSON must be an object.")
 	}
 	o := make(object, 0, 8)
 	for f := range fields(text) {
 		if !slices.Contains(known, string(f.name)) {
-			detail := "There is no such field, and this object has none."
+			detail := "There is no such field. This object takes none."
 			if len(known) > 0 {
 				detail = "There is no such field. The fields are: " + strings.Join(known, ", ") + "."
 			}
-			return nil, fail(promise.CodeUnknownField, string(f.name), detail)
+			return nil, fieldError(string(f.name), promise.CodeUnknownField, detail)
 		}
 		if _, twice := o.get(string(f.name)); twice {
-			return nil, fail(promise.CodeDuplicateField, string(f.name), "The field is there twice.")
+			return nil, fieldError(string(f.name), promise.CodeDuplicateField, "The field appears twice. Send it once.")
 		}
 		o = append(o, f)
 	}
 	return o, nil
 }
 
-// fields walks through the fields of a JSON object. It checks nothing: of a
-// text that is not valid JSON it may find anything, of another value nothing.
+// fields yields the fields of a JSON object, in their order. It checks nothing: it may
+// yield anything for a text that is not JSON, and yields nothing for another JSON
+// value.
 func fields(text []byte) iter.Seq[field] {
 	return func(yield func(field) bool) {
-		i := space(text, 0)
-		if at(text, i) != '{' {
+		i := skipSpace(text, 0)
+		if byteAt(text, i) != '{' {
 			return
 		}
-		for i = space(text, i+1); at(text, i) == '"'; i = space(text, i+1) {
+		for i = skipSpace(text, i+1); byteAt(text, i) == '"'; i = skipSpace(text, i+1) {
 			quoted := text[i:valueEnd(text, i)]
-			i = space(text, i+len(quoted)) + 1 // past the colon
-			i = space(text, i)
+			i = skipSpace(text, i+len(quoted)) + 1 // past the colon
+			i = skipSpace(text, i)
 			if i >= len(text) {
 				return
 			}
@@ -79,44 +81,45 @@ func fields(text []byte) iter.Seq[field] {
 			if !yield(f) {
 				return
 			}
-			if i = space(text, i+len(f.raw)); at(text, i) != ',' {
+			if i = skipSpace(text, i+len(f.raw)); byteAt(text, i) != ',' {
 				return
 			}
 		}
 	}
 }
 
-// elements walks through the items of a valid JSON array.
+// elements yields the items of a valid JSON array.
 func elements(text []byte) iter.Seq[json.RawMessage] {
 	return func(yield func(json.RawMessage) bool) {
-		for i := space(text, 1); text[i] != ']'; {
+		for i := skipSpace(text, 1); text[i] != ']'; {
 			item := text[i:valueEnd(text, i)]
 			if !yield(item) {
 				return
 			}
-			if i = space(text, i+len(item)); text[i] == ',' {
-				i = space(text, i+1)
+			if i = skipSpace(text, i+len(item)); text[i] == ',' {
+				i = skipSpace(text, i+1)
 			}
 		}
 	}
 }
 
-func at(text []byte, i int) byte {
+// byteAt returns 0 beyond the end of the text.
+func byteAt(text []byte, i int) byte {
 	if i < len(text) {
 		return text[i]
 	}
 	return 0
 }
 
-// space is where the space at i ends.
-func space(text []byte, i int) int {
+// skipSpace returns the index of the first byte from i on that is not white space.
+func skipSpace(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r') {
 		i++
 	}
 	return i
 }
 
-// valueEnd is where the value at i ends.
+// valueEnd returns the index after the JSON value that begins at i.
 func valueEnd(text []byte, i int) int {
 	for depth := 0; i < len(text); i++ {
 		switch text[i] {
@@ -128,7 +131,7 @@ func valueEnd(text []byte, i int) int {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth <= 1 { // its own end, or that of what encloses a number or a literal
+			if depth <= 1 { // the end of this value, or of the object or array around a number or a literal
 				return i + depth
 			}
 			depth--
@@ -141,9 +144,9 @@ func valueEnd(text []byte, i int) int {
 	return len(text)
 }
 
-// quoteEnd is where the string that begins at i has its closing quote: the next
-// one before which an even number of backslashes stands. Most of an event is
-// strings without any.
+// quoteEnd returns the index of the closing quote of the JSON string that begins at
+// i: the first quote after an even number of backslashes. It is fast for strings
+// without a backslash, which make up most of an event.
 func quoteEnd(text []byte, i int) int {
 	begin := i + 1
 	for i = begin; i < len(text); i++ {
@@ -163,8 +166,7 @@ func quoteEnd(text []byte, i int) int {
 	return len(text)
 }
 
-// depth is how many objects and arrays of a valid JSON value stand in each
-// other.
+// depth returns how deeply the objects and arrays of a valid JSON value are nested.
 func depth(text []byte) (most int) {
 	for i, now := 0, 0; i < len(text); i++ {
 		switch text[i] {
@@ -180,7 +182,7 @@ func depth(text []byte) (most int) {
 	return most
 }
 
-// unquote decodes a valid JSON string. It is "" for any other JSON value.
+// unquote decodes a valid JSON string. It returns "" for any other JSON value.
 func unquote(raw []byte) string {
 	if len(raw) > 1 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1])
@@ -201,7 +203,7 @@ func (o object) get(name string) (json.RawMessage, bool) {
 func (o object) required(name string) (json.RawMessage, error) {
 	raw, ok := o.get(name)
 	if !ok {
-		return nil, fail(promise.CodeMissingField, name, "The field must be there.")
+		return nil, fieldError(name, promise.CodeMissingField, name+" is required.")
 	}
 	return raw, nil
 }
@@ -214,8 +216,8 @@ func (o object) requiredText(name string) (string, error) {
 	return text(name, raw)
 }
 
-// optionalText is nil where the field is absent. An explicit null is refused:
-// it is more likely a lost value than a wish.
+// optionalText returns nil if the field is absent. It refuses null, which is more
+// likely a lost value than a choice.
 func (o object) optionalText(name string) (*string, error) {
 	raw, ok := o.get(name)
 	if !ok {
@@ -232,11 +234,11 @@ func (o object) optionalInteger(name string, low, high int64) (*int64, error) {
 	}
 	n, whole, fits := parseWhole(string(raw))
 	if !whole {
-		return nil, fail(promise.CodeWrongType, name, "The field must be a whole number.")
+		return nil, fieldError(name, promise.CodeWrongType, name+" must be a whole number.")
 	}
 	if !fits || n < low || n > high {
-		return nil, fail(promise.CodeOutOfRange, name,
-			"The field must be from "+strconv.FormatInt(low, 10)+" to "+strconv.FormatInt(high, 10)+".")
+		return nil, fieldError(name, promise.CodeOutOfRange,
+			name+" must be from "+strconv.FormatInt(low, 10)+" to "+strconv.FormatInt(high, 10)+".")
 	}
 	return &n, nil
 }
@@ -247,13 +249,13 @@ func (o object) flag(name string) (bool, error) {
 		return false, nil
 	}
 	if string(raw) != "true" {
-		return false, fail(promise.CodeWrongType, name, "The field must be true or false.")
+		return false, fieldError(name, promise.CodeWrongType, name+" must be true or false.")
 	}
 	return true, nil
 }
 
-// identifier reads the direct form's "promiseId" or "key".
-func (o object) identifier() (promise.Identifier, error) {
+// promiseIdentifier reads the direct form's "promiseId" or "key".
+func (o object) promiseIdentifier() (promise.Identifier, error) {
 	id, err := o.optionalText("promiseId")
 	if err != nil {
 		return promise.Identifier{}, err
@@ -263,7 +265,7 @@ func (o object) identifier() (promise.Identifier, error) {
 	case err != nil:
 		return promise.Identifier{}, err
 	case (id == nil) == (key == nil):
-		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Give promiseId or key, and not both.")
+		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Send either promiseId or key.")
 	case key != nil:
 		return promise.ByIdempotencyKey(*key)
 	}
@@ -274,10 +276,10 @@ func (o object) identifier() (promise.Identifier, error) {
 	return promise.ByID(u), nil
 }
 
-// text decodes a JSON string for a TEXT column.
+// text decodes a JSON string that Postgres can store as TEXT.
 func text(name string, raw json.RawMessage) (string, error) {
 	if raw[0] != '"' {
-		return "", fail(promise.CodeWrongType, name, "The field must be a string.")
+		return "", fieldError(name, promise.CodeWrongType, name+" must be a string.")
 	}
 	if err := checkEscapes(name, raw); err != nil {
 		return "", err
@@ -285,9 +287,9 @@ func text(name string, raw json.RawMessage) (string, error) {
 	return unquote(raw), nil
 }
 
-// checkEscapes refuses the two escapes in a JSON text that Postgres' TEXT and
-// JSONB cannot hold: NUL, and half of a surrogate pair, in whose place
-// encoding/json would put U+FFFD.
+// checkEscapes refuses the two escapes in a JSON text that Postgres' TEXT and JSONB
+// cannot store: NUL, and half of a surrogate pair, which encoding/json would replace
+// by U+FFFD.
 func checkEscapes(name string, raw []byte) error {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
@@ -301,19 +303,19 @@ func checkEscapes(name string, raw []byte) error {
 		i += 4
 		switch {
 		case unit == 0:
-			return fail(promise.CodeNULCharacter, name, "The field must not hold a NUL character.")
+			return fieldError(name, promise.CodeNULCharacter, name+" must not contain a NUL character.")
 		case unit >= 0xD800 && unit < 0xDC00 && i+6 < len(raw) && raw[i+1] == '\\' && raw[i+2] == 'u' &&
 			hex4(raw[i+3:])&0xFC00 == 0xDC00:
 			i += 6
 		case unit >= 0xD800 && unit < 0xE000:
-			return fail(promise.CodeInvalidUTF8, name, "The field must not hold half of a surrogate pair.")
+			return fieldError(name, promise.CodeInvalidUTF8, name+" must not contain half of a surrogate pair.")
 		}
 	}
 	return nil
 }
 
-// hex4 reads the four digits of an escape; the JSON parser has seen that they
-// are there.
+// hex4 reads the four hexadecimal digits of an escape. In valid JSON, they are always
+// present.
 func hex4(s []byte) uint64 {
 	n, _ := strconv.ParseUint(string(s[:4]), 16, 64)
 	return n

@@ -18,15 +18,15 @@ var CreatePromise = Operation{
 
 // GetPromise reads a promise.
 var GetPromise = Operation{
-	name: "get-promise", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeRead}, do: get,
-	elsewhere: map[string]string{
+	name: "get-promise", checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeRead}, do: get,
+	redirects: map[string]string{
 		"waitSeconds": "get-promise does not wait. Send waitSeconds to GET /promises/{identifier}/wait, or invoke wait-promise.",
 	},
 }
 
-// WaitPromise reads a promise once it is settled, or when the time is up.
+// WaitPromise reads a promise as soon as it is settled, or when the time is up.
 var WaitPromise = Operation{
-	name: "wait-promise", parameters: []string{"waitSeconds"}, identifies: anyIdentifier,
+	name: "wait-promise", parameters: []string{"waitSeconds"}, checkIdentifier: anyIdentifier,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: waitPromise,
 }
 
@@ -43,23 +43,23 @@ var ListPromises = Operation{
 var ListEvents = Operation{
 	name: "list-events", parameters: []string{"after", "limit"}, ofWorkflow: true,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: listEvents,
-	elsewhere: map[string]string{
+	redirects: map[string]string{
 		"waitSeconds": "list-events does not wait. Send waitSeconds to GET /workflows/{workflowExecutionId}/events/wait, or invoke wait-events.",
 	},
 }
 
-// WaitEvents reads a workflow execution's log once it has an event, or when the
-// time is up.
+// WaitEvents reads a workflow execution's log as soon as it has an event after the
+// given number, or when the time is up.
 var WaitEvents = Operation{
 	name: "wait-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: waitEvents,
 }
 
-// Resolve resolves a promise by either identifier: it hands over to
-// ResolveByID or ResolveByKey. API Gateway cannot route on the part of a path
-// segment that tells them apart.
+// Resolve resolves a promise by id or by key, through ResolveByID or ResolveByKey.
+// One route serves both, because API Gateway cannot route on a prefix within a path
+// segment.
 var Resolve = Operation{
-	name: "resolve", body: resolveFields, parameters: settleParameters, identifies: anyIdentifier, needs: toResolve,
+	name: "resolve", body: resolveFields, parameters: settleParameters, checkIdentifier: anyIdentifier, needs: toResolve,
 	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if _, ok := c.identifier.ID(); ok {
 			return ResolveByID.do(ctx, h, c)
@@ -68,23 +68,23 @@ var Resolve = Operation{
 	},
 }
 
-// ResolveByID resolves a promise by its id, and by nothing else.
+// ResolveByID resolves a promise by its id, and refuses keys.
 var ResolveByID = Operation{
-	name: "resolve-by-id", unrouted: true, body: []string{"value", "comment"}, parameters: settleParameters, needs: toResolve, do: resolve,
-	identifies: func(i promise.Identifier) error {
+	name: "resolve-by-id", directOnly: true, body: []string{"value", "comment"}, parameters: settleParameters, needs: toResolve, do: resolve,
+	checkIdentifier: func(i promise.Identifier) error {
 		if _, ok := i.ID(); !ok {
-			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key.")
+			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-id takes an id, not a key. Send promiseId, or invoke resolve-by-key.")
 		}
 		return nil
 	},
 }
 
-// ResolveByKey resolves a promise by its idempotency key, and by nothing else.
+// ResolveByKey resolves a promise by its idempotency key, and refuses ids.
 var ResolveByKey = Operation{
-	name: "resolve-by-key", unrouted: true, body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
-	identifies: func(i promise.Identifier) error {
+	name: "resolve-by-key", directOnly: true, body: resolveFields, parameters: settleParameters, needs: toResolve, do: resolve,
+	checkIdentifier: func(i promise.Identifier) error {
 		if _, ok := i.IdempotencyKey(); !ok {
-			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id.")
+			return promise.Fail(promise.CodeInvalidIdentifier, "resolve-by-key takes a key, not an id. Send key, or invoke resolve-by-id.")
 		}
 		return nil
 	},
@@ -93,36 +93,36 @@ var ResolveByKey = Operation{
 // Reject rejects a promise by either identifier.
 var Reject = Operation{
 	name: "reject", body: []string{"error", "comment", "holdSeconds"}, parameters: settleParameters,
-	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbReject}, do: reject,
+	checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbReject}, do: reject,
 }
 
 // CancelPromise cancels a promise, for the workflow that owns it.
 var CancelPromise = Operation{
 	name: "cancel-promise", body: []string{"reason", "comment"}, bodyOptional: true, parameters: settleParameters,
-	identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: cancel,
+	checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: cancel,
 }
 
-// BatchResolve resolves and rejects many promises, each by itself.
+// BatchResolve resolves and rejects many promises, each independently of the others.
 var BatchResolve = Operation{
 	name: "batch-resolve", body: []string{"items"}, needs: promise.Need{Scope: promise.ScopeSettle}, do: batchResolve,
 }
 
 // ExtendPromise moves a pending promise's deadline.
 var ExtendPromise = Operation{
-	name: "extend-promise", body: []string{"timeoutMs", "timeoutAt"}, identifies: anyIdentifier,
+	name: "extend-promise", body: []string{"timeoutMs", "timeoutAt"}, checkIdentifier: anyIdentifier,
 	needs: promise.Need{Scope: promise.ScopeCreate}, do: extend,
 }
 
-// RevokeTokens ends all tokens of a promise that were issued until then. A later
+// RevokeTokens revokes all tokens that were issued for a promise so far. A later
 // create with tokens makes valid ones.
 var RevokeTokens = Operation{
-	name: "revoke-tokens", body: []string{}, bodyOptional: true, identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
+	name: "revoke-tokens", body: []string{}, bodyOptional: true, checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeCreate}, do: revokeTokens,
 }
 
 // DeletePromise erases the contents of a settled promise. Its name, key, state,
-// times and numbers stay, and who settled it.
+// times, sequence numbers and settledBy stay.
 var DeletePromise = Operation{
-	name: "delete-promise", identifies: anyIdentifier, needs: promise.Need{Scope: promise.ScopeManage}, do: deletePromise,
+	name: "delete-promise", checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeManage}, do: deletePromise,
 }
 
 var (

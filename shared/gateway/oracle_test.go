@@ -21,13 +21,6 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A storeCall is one call of a method of the store, as a test recorded or expects it.
-type storeCall struct {
-	method, tenant, target string // target: "id:..." or "key:..."
-	by                     promise.By
-	args                   []any
-}
-
 // An oracle is a second reader of a call. It uses encoding/json and regular expressions
 // in place of package gateway, and follows the rules in functions/README.md. It computes
 // the store calls that must follow, or that the call must be refused, but no error code.

@@ -13,8 +13,8 @@ import (
 const (
 	maxPage = 100
 
-	// maxAnswer bounds a page in its HTTP form, with room for what is around it:
-	// Lambda answers with at most 6 MB.
+	// maxAnswer bounds a page in its HTTP form. Lambda's limit for a whole answer is
+	// 6 MB; the rest is for the headers and the fields around the items.
 	maxAnswer = 5_500_000
 )
 
@@ -57,7 +57,8 @@ func (h *Handler) readFilter(ctx context.Context, c *call) (promise.Filter, erro
 	return f, err
 }
 
-// readFilter leaves out the workflow execution, which it returns by itself.
+// readFilter returns the workflow execution apart from the filter, because an
+// external id must first be looked up.
 func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err error) {
 	if workflow, err = optionalWorkflow(p.text); err != nil {
 		return f, workflow, err
@@ -84,13 +85,13 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 		case promise.Pending, promise.Resolved, promise.Rejected, promise.Cancelled, promise.TimedOut:
 			f.State = &state
 		default:
-			return f, workflow, fail(promise.CodeInvalidParameter, "state", "It must be pending, resolved, rejected, cancelled or timed_out.")
+			return f, workflow, fieldError("state", promise.CodeInvalidParameter, "state must be pending, resolved, rejected, cancelled or timed_out.")
 		}
 	}
 	if s, ok := texts["timeoutBefore"]; ok {
 		t, valid := parseTime(s)
 		if !valid {
-			return f, workflow, fail(promise.CodeInvalidParameter, "timeoutBefore", "It must be an RFC 3339 time.")
+			return f, workflow, fieldError("timeoutBefore", promise.CodeInvalidParameter, "timeoutBefore must be an RFC 3339 time, such as 2030-01-31T12:00:00Z.")
 		}
 		f.TimeoutBefore = &t
 	}
@@ -101,11 +102,11 @@ func readFilter(p parameters) (f promise.Filter, workflow *promise.Workflow, err
 		}
 		f.After = &cursor
 	}
-	whole := f
+	complete := f
 	if workflow != nil {
-		whole.WorkflowExecutionID = &uuid.Nil // any one: Check asks whether there is one
+		complete.WorkflowExecutionID = &uuid.Nil // Check only needs to know that one is given
 	}
-	return f, workflow, whole.Check()
+	return f, workflow, complete.Check()
 }
 
 func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -120,7 +121,7 @@ func listEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: encodeEvents(events, p.after)}, nil
 }
 
-// eventPage is the part of a log that a call asks for.
+// An eventPage is the part of a workflow execution's log that a call asks for.
 type eventPage struct {
 	read  func(context.Context) ([]promise.Event, error)
 	after int32

@@ -35,7 +35,7 @@ func TestContentsNeedTheScopeRead(t *testing.T) {
 			}
 			call := func(t *testing.T, scopes ...promise.Scope) string {
 				t.Helper()
-				event := as(t, httpEvent(t, "POST", tenant, c.identifier, "", c.body), holder(tenant, scopes...).Texts())
+				event := withAuthorizer(t, httpEvent(t, "POST", tenant, c.identifier, "", c.body), keyHolder(tenant, scopes...).Texts())
 				got, err := s.handler(t, c.function).Invoke(t.Context(), event)
 				require.NoError(t, err)
 				require.True(t, bytes.Contains(got, []byte(`"statusCode":20`)), "%s", got)

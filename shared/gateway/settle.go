@@ -14,7 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// maxItems is the most that a batch may hold.
+// maxItems bounds a batch.
 const maxItems = 100
 
 func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -41,10 +41,10 @@ func cancel(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return h.settle(ctx, c, promise.Result{State: promise.Cancelled, Message: reason})
 }
 
-// settle settles the call's promise, or holds the settlement if that is asked
-// for. Whoever asked to be strict gets an error where the promise is not what
-// the call wanted it to be.
-func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer, error) {
+// settle settles the call's promise. With holdSeconds, it may store the request as
+// an early settlement. With strict, it returns an error if the promise, or the key's
+// early settlement, has another outcome than the call asked for.
+func (h *Handler) settle(ctx context.Context, c *call, result promise.Result) (answer, error) {
 	strict, err := c.parameters.flag("strict")
 	if err != nil {
 		return answer{}, err
@@ -53,29 +53,29 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	hold, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxEarlyTTL/time.Second))
+	holdSeconds, err := c.body.optionalInteger("holdSeconds", 1, int64(promise.MaxEarlyTTL/time.Second))
 	if err != nil {
 		return answer{}, err
 	}
-	settlement := promise.SettleRequest{Result: r, By: c.principal.By, Comment: comment}
+	request := promise.SettleRequest{Result: result, By: c.principal.By, Comment: comment}
 	var s promise.SettleResult
-	if hold == nil {
-		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, settlement)
+	if holdSeconds == nil {
+		s, err = h.Store.Settle(ctx, c.tenant, c.identifier, request)
 	} else {
-		key, ok := c.identifier.IdempotencyKey()
+		idempotencyKey, ok := c.identifier.IdempotencyKey()
 		if !ok {
-			return answer{}, fail(promise.CodeUnknownField, "holdSeconds", "A settlement is held under a key, not under an id.")
+			return answer{}, fieldError("holdSeconds", promise.CodeUnknownField, "holdSeconds needs a key. Name the promise by its key, or leave holdSeconds out.")
 		}
-		s, err = h.Store.SettleEarly(ctx, c.tenant, key, settlement, time.Duration(*hold)*time.Second)
+		s, err = h.Store.SettleEarly(ctx, c.tenant, idempotencyKey, request, time.Duration(*holdSeconds)*time.Second)
 		s.EarlyKey = c.identifier
 		if s.EarlyExpired {
-			h.lostHold(ctx, c.tenant, key)
+			h.logExpiredEarly(ctx, c.tenant, idempotencyKey)
 		}
 	}
 	if err != nil {
 		return answer{}, err
 	}
-	if err := h.ownOutcome(ctx, c, s); err != nil {
+	if err := h.checkOutcomeVisible(ctx, c, s); err != nil {
 		return answer{}, err
 	}
 	if strict && s.Outcome != promise.OutcomeSettled && s.Outcome != promise.OutcomeDuplicate && s.Outcome != promise.OutcomeHeld {
@@ -85,12 +85,12 @@ func (h *Handler) settle(ctx context.Context, c *call, r promise.Result) (answer
 	if s.Outcome == promise.OutcomeHeld {
 		status = http.StatusAccepted
 	}
-	return answer{status: status, body: encode(toSettledJSON(s))}, nil
+	return answer{status: status, body: encode(toSettleResultJSON(s))}, nil
 }
 
-// ownOutcome fails with CodeForbidden if the principal may not see the outcome of
-// its call. It asks the database only for a token that found the promise settled.
-func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.SettleResult) error {
+// checkOutcomeVisible returns CodeForbidden if the principal may not see the outcome
+// of its call. It reads the promise only for a token that found it settled.
+func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.SettleResult) error {
 	if c.principal.SeesOutcome(nil) || s.Outcome == promise.OutcomeSettled {
 		return nil
 	}
@@ -98,12 +98,13 @@ func (h *Handler) ownOutcome(ctx context.Context, c *call, s promise.SettleResul
 	if err != nil || c.principal.SeesOutcome(p.SettledBy) {
 		return err
 	}
-	return promise.Fail(promise.CodeForbidden, "The promise is settled, and not by this token: it opens nothing any more.")
+	return promise.Fail(promise.CodeForbidden, "This token can no longer be used: another caller settled the promise.")
 }
 
-// lostHold tells of a held settlement that nobody will ever get.
-func (h *Handler) lostHold(ctx context.Context, tenant, key string) {
-	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", key))
+// logExpiredEarly logs and counts an early settlement that expired before a promise
+// used it.
+func (h *Handler) logExpiredEarly(ctx context.Context, tenant, idempotencyKey string) {
+	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", idempotencyKey))
 	h.Metrics.Count("HoldsExpired", 1)
 }
 
@@ -113,7 +114,7 @@ func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	if deadline == (promise.Deadline{}) {
-		return answer{}, fail(promise.CodeMissingField, "timeoutMs", "Give timeoutMs or timeoutAt.")
+		return answer{}, fieldError("timeoutMs", promise.CodeMissingField, "The new deadline is missing. Send timeoutMs or timeoutAt.")
 	}
 	p, err := h.Store.Extend(ctx, c.tenant, c.identifier, deadline)
 	if err != nil {
@@ -143,42 +144,42 @@ func deletePromise(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: encodePromise(c.principal, p, nil)}, nil
 }
 
-// batchResolve answers for each item by itself: one that cannot even be read
-// has its problem, and does not reach the database.
+// batchResolve settles each item independently of the others. An item that cannot
+// be read gets its own problem, and is not sent to the database.
 func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	raw, err := c.body.required("items")
 	if err != nil {
 		return answer{}, err
 	}
 	if raw[0] != '[' {
-		return answer{}, fail(promise.CodeWrongType, "items", "The field must be an array.")
+		return answer{}, fieldError("items", promise.CodeWrongType, "items must be an array.")
 	}
-	var judgements []promise.ItemResult
+	var results []promise.ItemResult
 	var items []promise.Item
-	var places []int // of the items among the judgements
+	var positions []int // of items in results
 	for text := range elements(raw) {
-		if len(judgements) == maxItems {
-			return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+		if len(results) == maxItems {
+			return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
 		}
 		item, err := h.readItem(text)
 		if err == nil {
 			items = append(items, item)
-			places = append(places, len(judgements))
+			positions = append(positions, len(results))
 		}
-		judgements = append(judgements, promise.ItemResult{Err: err})
+		results = append(results, promise.ItemResult{Err: err})
 	}
-	if len(judgements) == 0 {
-		return answer{}, fail(promise.CodeOutOfRange, "items", "A batch has 1 to "+strconv.Itoa(maxItems)+" items.")
+	if len(results) == 0 {
+		return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
 	}
 	if len(items) > 0 {
-		settled, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
+		answers, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)
 		if err != nil {
 			return answer{}, err
 		}
 		found := false
-		for i, j := range settled {
-			judgements[places[i]] = j
-			found = found || !errors.Is(j.Err, promise.ErrNotFound)
+		for i, r := range answers {
+			results[positions[i]] = r
+			found = found || !errors.Is(r.Err, promise.ErrNotFound)
 		}
 		if !found {
 			if err := h.suspended(ctx, c); err != nil {
@@ -186,7 +187,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 			}
 		}
 	}
-	return answer{status: http.StatusOK, body: encodeBatch(judgements)}, nil
+	return answer{status: http.StatusOK, body: encodeBatch(results)}, nil
 }
 
 func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
@@ -211,7 +212,7 @@ func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
 		return item, err
 	}
 	if _, ok := o.get("value"); ok {
-		return item, fail(promise.CodeDuplicateField, "error", "Give value or error, and not both.")
+		return item, fieldError("error", promise.CodeDuplicateField, "Send value or error, not both.")
 	}
 	message, err := h.readError(o, "error")
 	item.Result = promise.Result{State: promise.Rejected, Message: &message}
@@ -245,9 +246,9 @@ func readComment(o object, name string) (*string, error) {
 	return comment, within(name, promise.CheckComment(*comment))
 }
 
-// maxValueDepth leaves room for what is around a value in an answer, at most
-// four levels: encoding/json, for one, reads no more than 10,000, and a page
-// with a deeper value would be lost to it, with all that is in it.
+// maxValueDepth bounds the nesting of a value. An answer adds up to four levels
+// around it, and readers such as encoding/json refuse a text of more than 10,000
+// levels: one deeper value would make a whole page unreadable.
 const maxValueDepth = 9_990
 
 func (h *Handler) checkValue(name string, value json.RawMessage) error {
@@ -262,7 +263,7 @@ func (h *Handler) checkValue(name string, value json.RawMessage) error {
 
 func checkSize(name string, size, limit int) error {
 	if size > limit {
-		return fail(promise.CodeValueTooLarge, name, "The field may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
+		return fieldError(name, promise.CodeValueTooLarge, name+" may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
 	}
 	return nil
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// TenantStore keeps tenants and their API keys. Its errors are *promise.Error,
-// or faults.
+// A TenantStore stores tenants and their API keys. It returns a *promise.Error for
+// an expected failure. Every other error is a fault of the service.
 type TenantStore interface {
 	CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error)
 	ListTenants(ctx context.Context) ([]promise.Tenant, error)
@@ -34,12 +34,13 @@ type TenantStore interface {
 	) (revokedAt time.Time, tokensRevokedAt *time.Time, err error)
 }
 
-// TenantHandler manages tenants and their API keys, by direct invoke alone: IAM
-// is its authorization. It takes {"action": ...} with that action's fields and
-// answers with JSON; errors are as a Handler's. It implements lambda.Handler.
+// A TenantHandler manages tenants and their API keys, by direct invoke alone: IAM
+// authorizes its callers. It takes {"action": ...} with the fields of that action
+// and answers with JSON. Its errors have the form of a Handler's. It implements
+// lambda.Handler.
 //
-// A key's secret is in the answer to create-key and nowhere else, ever. That
-// call makes another key each time; all others can be repeated safely.
+// An API key's secret is only in the answer to create-key. Each create-key makes
+// another key. Every other action can be repeated safely.
 type TenantHandler struct {
 	Store     TenantStore
 	NewAPIKey func() (secret string, hash []byte)
@@ -47,7 +48,7 @@ type TenantHandler struct {
 	Log       *slog.Logger
 }
 
-// tenantAction is what can be done, with the fields that it must and may have.
+// A tenantAction is one action of manage-tenants, with the fields that it takes.
 type tenantAction struct {
 	fields []string
 	do     func(ctx context.Context, h *TenantHandler, o object) (any, error)
@@ -60,9 +61,9 @@ var tenantActions = map[string]tenantAction{
 	"resume-tenant":  {[]string{"slug"}, suspendTenant(false)},
 	"set-limits":     {append([]string{"slug"}, limitNames...), setLimits},
 	"delete-tenant":  {[]string{"slug", "confirm"}, deleteTenant},
-	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createKey},
-	"list-keys":      {[]string{"tenant"}, listKeys},
-	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeKey},
+	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createAPIKey},
+	"list-keys":      {[]string{"tenant"}, listAPIKeys},
+	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeAPIKey},
 }
 
 // Invoke answers one call.
@@ -97,7 +98,7 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	}
 	action, ok := tenantActions[name]
 	if !ok {
-		return nil, fail(promise.CodeOutOfRange, "action", "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
+		return nil, fieldError("action", promise.CodeOutOfRange, "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
 	}
 	o, err := parseObject(payload, append([]string{"action"}, action.fields...))
 	if err != nil {
@@ -106,8 +107,8 @@ func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
 	return action.do(ctx, h, o)
 }
 
-// tenantFields returns the fields of all actions, each once and in order: an error
-// lists them.
+// tenantFields returns the fields of all actions, sorted and each once. The error
+// for an unknown field lists them.
 func tenantFields() []string {
 	all := []string{"action"}
 	for _, action := range tenantActions {
@@ -177,7 +178,7 @@ func suspendTenant(suspended bool) func(context.Context, *TenantHandler, object)
 	}
 }
 
-type keyJSON struct {
+type apiKeyJSON struct {
 	KeyID     uuid.UUID       `json:"keyId"`
 	APIKey    string          `json:"apiKey,omitempty"`
 	Tenant    string          `json:"tenant"`
@@ -190,14 +191,14 @@ type keyJSON struct {
 	TokensRevokedAt *time.Time `json:"tokensRevokedAt,omitempty"`
 }
 
-func toKeyJSON(k promise.APIKey) keyJSON {
-	return keyJSON{
+func toAPIKeyJSON(k promise.APIKey) apiKeyJSON {
+	return apiKeyJSON{
 		KeyID: k.ID, Tenant: k.Tenant, Name: k.Name, Scopes: k.Scopes, CreatedAt: k.CreatedAt.UTC(),
 		ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), TokensRevokedAt: utc(k.TokensRevokedAt),
 	}
 }
 
-func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func createAPIKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	var k promise.APIKey
 	var err error
 	if k.Tenant, err = o.requiredText("tenant"); err != nil {
@@ -219,10 +220,10 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if at != nil {
 		t, ok := parseTime(*at)
 		if !ok {
-			return nil, fail(promise.CodeWrongType, "expiresAt", "The field must be an RFC 3339 time.")
+			return nil, fieldError("expiresAt", promise.CodeWrongType, "expiresAt must be an RFC 3339 time, such as 2030-01-31T12:00:00Z.")
 		}
 		if !t.After(time.Now()) || t.UTC().Year() > 9999 {
-			return nil, fail(promise.CodeOutOfRange, "expiresAt", "The time must lie ahead, and before the year 10000.")
+			return nil, fieldError("expiresAt", promise.CodeOutOfRange, "expiresAt must be in the future and before the year 10000.")
 		}
 		k.ExpiresAt = &t
 	}
@@ -231,7 +232,7 @@ func createKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	if k, err = h.Store.CreateAPIKey(ctx, k); err != nil {
 		return nil, unknownTenant("tenant", err)
 	}
-	j := toKeyJSON(k)
+	j := toAPIKeyJSON(k)
 	j.APIKey = secret
 	return j, nil
 }
@@ -243,36 +244,36 @@ func readScopes(o object) ([]promise.Scope, error) {
 	}
 	var texts []string
 	if json.Unmarshal(raw, &texts) != nil || texts == nil {
-		return nil, fail(promise.CodeWrongType, "scopes", "The field must be an array of strings.")
+		return nil, fieldError("scopes", promise.CodeWrongType, "scopes must be an array of strings.")
 	}
 	var scopes []promise.Scope
 	for _, text := range texts {
 		s := promise.Scope(text)
 		if !slices.Contains(promise.Scopes, s) || slices.Contains(scopes, s) {
-			return nil, fail(promise.CodeOutOfRange, "scopes", "A scope is create, settle, read or manage, each once.")
+			return nil, fieldError("scopes", promise.CodeOutOfRange, "Each scope must be create, settle, read or manage, and may appear once.")
 		}
 		scopes = append(scopes, s)
 	}
 	if len(scopes) == 0 {
-		return nil, fail(promise.CodeOutOfRange, "scopes", "A key needs a scope: create, settle, read or manage.")
+		return nil, fieldError("scopes", promise.CodeOutOfRange, "scopes is empty. Send one or more of create, settle, read and manage.")
 	}
 	return scopes, nil
 }
 
-func listKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func listAPIKeys(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	tenant, err := o.requiredText("tenant")
 	if err != nil {
 		return nil, err
 	}
 	keys, err := h.Store.ListAPIKeys(ctx, tenant)
-	list := make([]keyJSON, len(keys))
+	list := make([]apiKeyJSON, len(keys))
 	for i, k := range keys {
-		list[i] = toKeyJSON(k)
+		list[i] = toAPIKeyJSON(k)
 	}
 	return map[string]any{"keys": list}, unknownTenant("tenant", err)
 }
 
-func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
+func revokeAPIKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	tenant, err := o.requiredText("tenant")
 	if err != nil {
 		return nil, err
@@ -283,16 +284,16 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	}
 	id, err := uuid.Parse(text)
 	if err != nil || id.String() != text {
-		return nil, fail(promise.CodeInvalidUUID, "keyId", "Invalid UUID format for key ID")
+		return nil, fieldError("keyId", promise.CodeInvalidUUID, "keyId must be a UUID in lower case. List the tenant's keys to see their ids.")
 	}
 	tokens, err := o.flag("tokens")
 	if err != nil {
 		return nil, err
 	}
 	at, tokensAt, err := h.Store.RevokeAPIKey(ctx, tenant, id, tokens)
-	if errors.Is(err, promise.ErrNotFound) { // the tenant, or its key
+	if errors.Is(err, promise.ErrNotFound) { // either the tenant or the key is unknown
 		if _, err = h.Store.ListAPIKeys(ctx, tenant); err == nil {
-			err = fail(promise.CodeNotFound, "keyId", "The tenant has no such key. List its keys to see their ids.")
+			err = fieldError("keyId", promise.CodeNotFound, "The tenant has no such key. List its keys to see their ids.")
 		}
 	}
 	answer := map[string]any{"keyId": id, "revokedAt": at.UTC()}
@@ -302,11 +303,11 @@ func revokeKey(ctx context.Context, h *TenantHandler, o object) (any, error) {
 	return answer, unknownTenant("tenant", err)
 }
 
-// unknownTenant names what promise.ErrNotFound leaves open. The operator may
-// know it.
+// unknownTenant turns promise.ErrNotFound into an error that names the tenant's
+// field. The operator may learn which tenants exist; a tenant's callers may not.
 func unknownTenant(field string, err error) error {
 	if errors.Is(err, promise.ErrNotFound) {
-		return fail(promise.CodeNotFound, field, "There is no such tenant. List the tenants, or create this one first.")
+		return fieldError(field, promise.CodeNotFound, "There is no such tenant. List the tenants, or create this one first.")
 	}
 	return err
 }

@@ -179,11 +179,11 @@ func FuzzManageTenants(f *testing.F) {
 		`{}`, `{"action":"drop"}`, `{"action":"list-tenants","slug":"demo"}`, `{"action":"create-tenant","slug":"-a"}`,
 		`{"action":"create-tenant","slug":"` + strings.Repeat("a", 63) + `"}`, `{"action":"create-tenant","slug":"` + strings.Repeat("a", 64) + `"}`,
 		`{"action":"create-tenant","slug":"a\n"}`, `{"action":"create-tenant","slug":"A"}`, `{"action":"list-tenants","action":"list-keys"}`,
-		`{"action":"revoke-key","tenant":"demo","keyId":"` + strings.ToUpper(keyID) + `"}`, `{"action":"revoke-key","tenant":"\u0000","keyId":"` + keyID + `"}`,
+		`{"action":"revoke-key","tenant":"demo","keyId":"` + strings.ToUpper(apiKeyID) + `"}`, `{"action":"revoke-key","tenant":"\u0000","keyId":"` + apiKeyID + `"}`,
 		createKey + `[]}`, createKey + `null}`, createKey + `["read","read"]}`, createKey + `["Read"]}`, createKey + `[null]}`, createKey + `["\u0072ead"]}`,
 		createKey + `["read"],"expiresAt":"2020-01-01T00:00:00Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59-00:01"}`,
 		createKey + `["read"],"expiresAt":"2098-12-31t23:59:60.5z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:60Z"}`,
-		createKey + `["read"],"expiresAt":"2098-12-31T22:59:60Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59,5Z"}`, createKey + `["create"],"keyId":"` + keyID + `"}`,
+		createKey + `["read"],"expiresAt":"2098-12-31T22:59:60Z"}`, createKey + `["read"],"expiresAt":"9999-12-31T23:59:59,5Z"}`, createKey + `["create"],"keyId":"` + apiKeyID + `"}`,
 	} {
 		f.Add([]byte(payload))
 	}

@@ -6,23 +6,21 @@ import (
 	"time"
 )
 
-// rfc3339 is stricter than time.Parse, which takes a comma for the point, one
-// digit for an hour, and offsets of a day and more.
+// rfc3339 is stricter than time.Parse, which accepts a comma as the decimal point,
+// an hour of one digit, and offsets of a day and more.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-// secondAt is where rfc3339's seconds stand.
+// secondAt is the index of the seconds in a text that rfc3339 matches.
 const secondAt = len("2006-01-02T15:04:")
 
-// parseTime reads a time of RFC 3339, in every place where a call may give one.
-// T and Z may be lower case.
+// parseTime reads an RFC 3339 time, and returns it in UTC. T and Z may be lower
+// case. Every time in a call is read this way.
 //
-// A leap second is the second 60 of the last minute of a day in UTC, on any day:
-// the service has no table of those that were inserted. Postgres counts no leap
-// seconds, so that 23:59:60 is the second that follows, 00:00:00 of the next day,
-// with its fraction kept. A deadline at a leap second therefore never passes
-// early. In every other minute the second 60 does not exist.
-//
-// The time is in UTC.
+// A leap second is second 60 of the last minute of a UTC day. parseTime accepts it
+// on any day, because the service has no table of the inserted ones. Postgres
+// counts no leap seconds, so 23:59:60 becomes the following second, 00:00:00 of the
+// next day, with its fraction kept. A deadline at a leap second therefore never
+// passes early. In every other minute, second 60 is invalid.
 func parseTime(s string) (t time.Time, ok bool) {
 	if !rfc3339.MatchString(s) {
 		return time.Time{}, false

@@ -51,7 +51,7 @@ func TestADirectAnswerHasNoHeaders(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	got, err := s.direct(t, "get-promise", named+`}`)
+	got, err := s.direct(t, "get-promise", payloadByID+`}`)
 	require.NoError(t, err)
 	require.NotContains(t, got, gateway.Version)
 }

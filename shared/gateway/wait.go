@@ -13,24 +13,26 @@ import (
 
 const (
 	defaultWait = 20 // seconds
-	maxWait     = 25 // seconds, so that a call is answered before API Gateway's 30 are over
+	maxWait     = 25 // seconds; API Gateway gives up after 30
 	pollEvery   = 150 * time.Millisecond
 
-	// secondCount is the look, about a second after the first, before which a call
-	// asks whether it was counted beside too many others.
-	secondCount = 7
+	// recountAt is the poll, about a second after the first, at which a call asks
+	// whether too many calls are counted. Calls that begin at the same time do not
+	// see each other in the first count.
+	recountAt = 7
 
-	// lastLook is what a call that waits leaves of the function's own time.
-	lastLook = time.Second
+	// lastPoll is the part of the function's own time that a waiting call leaves for
+	// its last poll.
+	lastPoll = time.Second
 
-	// endTimeout bounds the removal of a call from those that are counted. Its
-	// caller waits for that, and the row expires in any case.
+	// endTimeout bounds the statement that ends a call's count. The caller waits for
+	// it, and the row expires in any case.
 	endTimeout = time.Second
 
 	// pollAfter is the Retry-After, in seconds, of a wait beyond the tenant's
-	// bound. A caller who keeps to it reads the promise once where a wait reads it
-	// thirty times, and a place is free by then more often than not: while 20 calls
-	// wait for 25 s each, one ends every 1.25 s.
+	// bound. A caller that keeps to it reads the promise once in the time in which a
+	// waiting call reads it thirty times. By then, another wait has usually ended:
+	// while 20 calls wait for 25 s each, one ends every 1.25 s.
 	pollAfter = 5
 )
 
@@ -46,7 +48,7 @@ func waitPromise(ctx context.Context, h *Handler, c *call) (answer, error) {
 			return false, err
 		}
 		p = q
-		c.identifier = promise.ByID(p.ID) // its key may be free as soon as it is settled
+		c.identifier = promise.ByID(p.ID) // its key may be reassigned once it is settled
 		return p.State != promise.Pending, nil
 	})
 	if err != nil {
@@ -75,49 +77,49 @@ func waitEvents(ctx context.Context, h *Handler, c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: encodeEvents(events, page.after), retryAfter: retryAfter}, nil
 }
 
-// await looks until something is done, an error ends it, or its time is over.
-// No connection to the database is used in between. A later look that the
-// function's own end cuts off is no error: the one before it stands.
+// await polls until a poll is done, a poll fails, or the time is up. It uses no
+// database connection between two polls. If the function's own end cuts off a later
+// poll, await returns no error, and the answer is the result of the poll before.
 //
-// A call whose first look finds nothing is counted until await returns. Beyond
-// the tenant's bound it looks no more, and retryAfter is not zero.
+// A call whose first poll is not done is counted until await returns. Beyond the
+// tenant's bound await stops polling, and retryAfter is not zero.
 func (h *Handler) await(
-	ctx context.Context, c *call, seconds int64, look func(context.Context) (done bool, err error),
+	ctx context.Context, c *call, seconds int64, poll func(context.Context) (done bool, err error),
 ) (retryAfter int, err error) {
-	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	if over := c.principal.ExpiresAt; !over.IsZero() && end.After(over) {
-		end = over
+	until := time.Now().Add(time.Duration(seconds) * time.Second)
+	if expires := c.principal.ExpiresAt; !expires.IsZero() && until.After(expires) {
+		until = expires
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		if end.After(deadline.Add(-lastLook)) {
-			end = deadline.Add(-lastLook)
+		if until.After(deadline.Add(-lastPoll)) {
+			until = deadline.Add(-lastPoll)
 		}
 		var stop context.CancelFunc
-		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastLook/3))
+		ctx, stop = context.WithDeadline(ctx, deadline.Add(-lastPoll/3))
 		defer stop()
 	}
 	id := uuid.New()
-	latest := c.deadline // of one look
-	for looks := 0; ; looks++ {
-		looking, stop := context.WithDeadline(ctx, latest)
-		done, err := look(looking)
+	answerBy := c.answerBy // bounds one poll
+	for polls := 0; ; polls++ {
+		pollCtx, stop := context.WithDeadline(ctx, answerBy)
+		done, err := poll(pollCtx)
 		stop()
-		left := time.Until(end)
-		if err != nil && looks > 0 && ctx.Err() != nil {
+		left := time.Until(until)
+		if err != nil && polls > 0 && ctx.Err() != nil {
 			return 0, nil
 		}
 		if err != nil || done || left <= 0 {
 			return 0, err
 		}
-		switch looks {
+		switch polls {
 		case 0:
-			uncount, counted := h.count(ctx, c.tenant, id, left)
+			uncount, counted := h.countWait(ctx, c.tenant, id, left)
 			if !counted {
 				return pollAfter, nil
 			}
 			defer uncount()
-		case secondCount:
-			if !h.keep(ctx, c.tenant, id) {
+		case recountAt:
+			if !h.keepWait(ctx, c.tenant, id) {
 				return pollAfter, nil
 			}
 		}
@@ -125,48 +127,48 @@ func (h *Handler) await(
 		case <-ctx.Done():
 			return 0, nil
 		case <-h.Stopping:
-			end = time.Now()
+			until = time.Now()
 		case <-time.After(min(pollEvery, left)):
 		}
-		latest = h.deadline(time.Time{})
+		answerBy = h.answerBy(time.Time{})
 	}
 }
 
-// count counts a call that waits for left, and then for a last look, among
-// those of its tenant. counted is false beyond the tenant's bound. It is also
-// false if the database could not say: a call that is not counted does not wait.
-func (h *Handler) count(ctx context.Context, tenant string, id uuid.UUID, left time.Duration) (uncount func(), counted bool) {
+// countWait counts a call among the waiting calls of its tenant, for the time left
+// and one last poll. counted is false beyond the tenant's bound. It is also false if
+// the statement fails: a call that is not counted does not wait.
+func (h *Handler) countWait(ctx context.Context, tenant string, id uuid.UUID, left time.Duration) (uncount func(), counted bool) {
 	function := ctx
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{}))
 	defer stop()
 	counted, err := h.Store.BeginWait(ctx, tenant, id, left+h.Timeout, h.MaxWaits)
 	switch {
 	case err != nil:
-		h.Log.LogAttrs(ctx, slog.LevelError, "wait not counted", slog.String("tenant", tenant), slog.String("cause", err.Error()))
+		h.Log.LogAttrs(ctx, slog.LevelError, "wait could not be counted", slog.String("tenant", tenant), slog.String("cause", err.Error()))
 	case !counted:
-		h.Log.LogAttrs(ctx, slog.LevelInfo, "too many waits", slog.String("tenant", tenant))
+		h.Log.LogAttrs(ctx, slog.LevelInfo, "tenant has too many waits", slog.String("tenant", tenant))
 	}
 	return func() {
 		ctx, stop := context.WithTimeout(context.WithoutCancel(function), endTimeout)
 		defer stop()
-		if deadline, ok := function.Deadline(); ok { // which leaves some of the function's own time
-			ctx, stop = context.WithDeadline(ctx, deadline.Add(lastLook/6))
+		if deadline, ok := function.Deadline(); ok { // await stops earlier, which leaves time for this
+			ctx, stop = context.WithDeadline(ctx, deadline.Add(lastPoll/6))
 			defer stop()
 		}
 		if err := h.Store.EndWait(ctx, tenant, id); err != nil {
-			h.Log.LogAttrs(ctx, slog.LevelWarn, "wait counted until it expires", slog.String("tenant", tenant), slog.String("cause", err.Error()))
+			h.Log.LogAttrs(ctx, slog.LevelWarn, "wait stays counted until it expires", slog.String("tenant", tenant), slog.String("cause", err.Error()))
 		}
 	}, counted
 }
 
-// keep reports whether a call that was counted may wait on. If the database cannot
-// say, it may: its first count stands.
-func (h *Handler) keep(ctx context.Context, tenant string, id uuid.UUID) bool {
-	ctx, stop := context.WithDeadline(ctx, h.deadline(time.Time{}))
+// keepWait reports whether a counted call may keep waiting. If the statement fails,
+// the call may: it passed the first count.
+func (h *Handler) keepWait(ctx context.Context, tenant string, id uuid.UUID) bool {
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{}))
 	defer stop()
 	kept, err := h.Store.KeepWait(ctx, tenant, id, h.MaxWaits)
 	if err == nil && !kept {
-		h.Log.LogAttrs(ctx, slog.LevelInfo, "too many waits", slog.String("tenant", tenant))
+		h.Log.LogAttrs(ctx, slog.LevelInfo, "tenant has too many waits", slog.String("tenant", tenant))
 	}
 	return err != nil || kept
 }

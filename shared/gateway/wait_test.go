@@ -49,15 +49,15 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 		})
 	}
 	t.Run("a direct invoke returns the same body", func(t *testing.T) {
-		direct, err := s.direct(t, "wait-promise", named+`,"waitSeconds":25}`)
+		direct, err := s.direct(t, "wait-promise", payloadByID+`,"waitSeconds":25}`)
 		require.NoError(t, err)
 		require.Equal(t, bodies["wait-promise"], direct)
 	})
 	t.Run("the log names the tenant", func(t *testing.T) {
-		require.Contains(t, s.log.String(), `msg="too many waits" tenant=demo`)
+		require.Contains(t, s.log.String(), `msg="tenant has too many waits" tenant=demo`)
 	})
 
-	s.answer(t, "resolve", named+`,"value":1}`)
+	s.answer(t, "resolve", payloadByID+`,"value":1}`)
 	for function, event := range waitCalls(t, "waitSeconds=25") {
 		t.Run(function+" of a settled promise does not wait and needs no place", func(t *testing.T) {
 			got, err := s.handler(t, function).Invoke(t.Context(), event)
@@ -75,7 +75,7 @@ func TestAWaitBeyondTheBound(t *testing.T) {
 // get returns the answer of get-promise for the sample promise.
 func (s *service) get(t testing.TB) string {
 	t.Helper()
-	text, err := s.direct(t, "get-promise", named+"}")
+	text, err := s.direct(t, "get-promise", payloadByID+"}")
 	require.NoError(t, err)
 	return text
 }
@@ -123,16 +123,16 @@ func TestAWaitIsCounted(t *testing.T) {
 func TestAWaitsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		store                   clockwork
+		store                   timedStore
 		function                time.Duration // until the function's own end
 		took, longest           time.Duration
 		polls, counted, retries int
 	}{
-		"a settled promise takes no place":               {clockwork{answers: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
-		"a wait to its end is counted and removed":       {clockwork{answers: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
-		"a wait that the function's end cuts is removed": {clockwork{answers: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
-		"a call beyond the tenant's limit does not wait": {clockwork{answers: always, full: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
-		"a call that cannot be counted does not wait":    {clockwork{answers: always, away: true}, time.Minute, 0, 0, 1, 0, 5},
+		"a settled promise takes no place":               {timedStore{answered: always, settledAt: time.Unix(1, 0)}, time.Minute, 0, 0, 1, 0, 0},
+		"a wait to its end is counted and removed":       {timedStore{answered: always}, time.Minute, 20 * time.Second, 80 * time.Second, 135, 1, 0},
+		"a wait that the function's end cuts is removed": {timedStore{answered: 1}, 3 * time.Second, 3*time.Second - time.Second/3, 62 * time.Second, 2, 1, 0},
+		"a call beyond the tenant's limit does not wait": {timedStore{answered: always, beyondBound: true}, time.Minute, 0, 80 * time.Second, 1, 0, 5},
+		"a call that cannot be counted does not wait":    {timedStore{answered: always, unavailable: true}, time.Minute, 0, 0, 1, 0, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -150,7 +150,7 @@ func TestAWaitsPlace(t *testing.T) {
 				require.Equal(t, c.retries > 0, a.Headers["retry-after"] == "5")
 				require.Equal(t, c.took, time.Since(begun), "duration of the call")
 				require.Equal(t, c.longest, store.longest, "time for which the place is reserved")
-				require.Equal(t, []int{c.polls, c.counted, c.counted}, []int{store.looks, store.counted, store.ended}, "polls, rows added, rows removed")
+				require.Equal(t, []int{c.polls, c.counted, c.counted}, []int{store.polls, store.counted, store.ended}, "polls, rows added, rows removed")
 			})
 		})
 	}
@@ -159,10 +159,9 @@ func TestAWaitsPlace(t *testing.T) {
 // An operation that does not wait refuses waitSeconds, and names the operation that does.
 func TestWaitingIsElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ function, identifier, direct, route, other string }{
-		{"get-promise", "id:" + promiseID, named, "GET /promises/{identifier}/wait", "wait-promise"},
+		{"get-promise", "id:" + promiseID, payloadByID, "GET /promises/{identifier}/wait", "wait-promise"},
 		{"list-events", workflowID, `{"tenant":"demo","workflowExecutionId":"` + workflowID + `"`, "GET /workflows/{workflowExecutionId}/events/wait", "wait-events"},
 	} {
 		t.Run(c.function+" by HTTP names the route of "+c.other, func(t *testing.T) {

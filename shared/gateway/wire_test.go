@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -31,16 +30,6 @@ func (s *service) send(t testing.TB, function, identifier string, body []byte, h
 	got, err := s.handler(t, function).Invoke(t.Context(), payload)
 	require.NoError(t, err)
 	return decodeResponse(t, got)
-}
-
-func gzipped(t testing.TB, text string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, err := w.Write([]byte(text))
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return b.Bytes()
 }
 
 // utf16Bytes returns a text in UTF-16, little endian.
@@ -122,7 +111,7 @@ func TestEncodings(t *testing.T) {
 	})
 	t.Run("counts the bytes of a syntax error after decompression", func(t *testing.T) {
 		p := requireProblem(t, 400, "malformed_json", s.send(t, "resolve", id, gzipped(t, `{"value":}`), nil))
-		require.Contains(t, p["detail"], "the } at byte 9 ")
+		require.Contains(t, p["detail"], "unexpected } at byte 9.")
 	})
 	t.Run("a refused body changes nothing", func(t *testing.T) {
 		require.Equal(t, before, s.snapshot(t))
@@ -150,7 +139,7 @@ func TestEncodings(t *testing.T) {
 		})
 	}
 	t.Run("accepts a byte order mark in a direct invoke", func(t *testing.T) {
-		got, err := s.direct(t, "resolve", "\ufeff"+named+`,"value":[1]}`)
+		got, err := s.direct(t, "resolve", "\ufeff"+payloadByID+`,"value":[1]}`)
 		require.NoError(t, err)
 		require.Contains(t, got, `"outcome":"duplicate"`)
 	})
@@ -172,7 +161,7 @@ func TestDecompressionStopsAtTheLimit(t *testing.T) {
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(200<<20))
 	})
 	t.Run("a caller without a credential is refused before its body is read", func(t *testing.T) {
-		got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", string(gzipped(t, "{"))), nil))
+		got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", string(gzipped(t, "{"))), nil))
 		require.NoError(t, err)
 		requireProblem(t, 401, "unauthenticated", decodeResponse(t, got))
 	})
@@ -188,37 +177,36 @@ func TestDecompressionStopsAtTheLimit(t *testing.T) {
 // The error names the character that is not JSON and its byte, and quotes no text of the call, which may be a secret.
 func TestMalformedSaysWhere(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ name, code, body, detail string }{
 		{"empty", "malformed_json", ``,
-			"There is no JSON: send an object."},
+			"The JSON is missing. Send an object."},
 		{"only space", "malformed_json", " \n",
-			"There is no JSON: send an object."},
+			"The JSON is missing. Send an object."},
 		{"cut off before a value", "malformed_json", `{"value":`,
 			"The text must be JSON: it ends too early, at byte 9."},
 		{"cut off in a string", "malformed_json", `{"value":"planted-secret`,
 			"The text must be JSON: it ends too early, at byte 24."},
 		{"a comma before the end", "malformed_json", `{"value":1,}`,
-			"The text must be JSON: the } at byte 11 cannot stand there."},
+			"The text must be JSON: unexpected } at byte 11."},
 		{"a word without quotation marks", "malformed_json", `{"value":planted-secret}`,
-			"The text must be JSON: the letter at byte 9 cannot stand there."},
+			"The text must be JSON: unexpected letter at byte 9."},
 		{"single quotation marks", "malformed_json", `{"value":'planted-secret'}`,
-			"The text must be JSON: the single quotation mark at byte 9 cannot stand there."},
+			"The text must be JSON: unexpected single quotation mark at byte 9."},
 		{"a leading zero", "malformed_json", `{"value":01}`,
-			"The text must be JSON: the digit at byte 10 cannot stand there."},
+			"The text must be JSON: unexpected digit at byte 10."},
 		{"no colon", "malformed_json", `{"value" "planted-secret"}`,
-			"The text must be JSON: the quotation mark at byte 9 cannot stand there."},
+			"The text must be JSON: unexpected quotation mark at byte 9."},
 		{"a line break in a string", "malformed_json", "{\"value\":\"\n\"}",
-			"The text must be JSON: the control character at byte 10 cannot stand there."},
+			"The text must be JSON: unexpected control character at byte 10."},
 		{"a second value", "trailing_data", `{"value":1} "planted-secret"`,
-			"The JSON must end where its value ends: the quotation mark at byte 12 cannot stand there."},
+			"The JSON must end where its value ends: unexpected quotation mark at byte 12."},
 		{"a second byte order mark", "malformed_json", "\ufeff\ufeff{}",
-			"The text must be JSON: the byte order mark at byte 3 cannot stand there."},
+			"The text must be JSON: unexpected byte order mark at byte 3."},
 		{"a letter outside ASCII", "malformed_json", "\ufeff{\"value\":ä}",
-			"The text must be JSON: the character outside ASCII at byte 12 cannot stand there."},
+			"The text must be JSON: unexpected character outside ASCII at byte 12."},
 		{"a plus sign", "malformed_json", `{"value":+1}`,
-			"The text must be JSON: the character at byte 9 cannot stand there."},
+			"The text must be JSON: unexpected character at byte 9."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := s.post(t, "resolve", "id:"+promiseID, "", c.body)
@@ -227,15 +215,14 @@ func TestMalformedSaysWhere(t *testing.T) {
 		})
 	}
 	t.Run("a direct invoke", func(t *testing.T) {
-		_, err := s.direct(t, "resolve", named+`,"value":}`)
-		require.Contains(t, requireFunctionError(t, "malformed_json", err)["detail"], "the } at byte ")
+		_, err := s.direct(t, "resolve", payloadByID+`,"value":}`)
+		require.Contains(t, requireFunctionError(t, "malformed_json", err)["detail"], "unexpected } at byte ")
 	})
 }
 
 func TestUnknownNamesWhatThereIs(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
+	s := withoutDatabase()
 	for _, c := range []struct{ name, function, identifier, body, fields string }{
 		{"resolve", "resolve", "id:" + promiseID, `{"status":"paid"}`, "value, comment, holdSeconds"},
 		{"cancel-promise", "cancel-promise", "id:" + promiseID, `{"error":"x"}`, "reason, comment"},
@@ -257,18 +244,17 @@ func TestUnknownNamesWhatThereIs(t *testing.T) {
 	})
 	t.Run("the error for a parameter says that the operation has none", func(t *testing.T) {
 		p := requireProblem(t, 400, "invalid_parameter", s.post(t, "extend-promise", "id:"+promiseID, "timeoutMs=1", `{"timeoutMs":1}`))
-		require.Contains(t, p["detail"], "this call has none")
+		require.Contains(t, p["detail"], "This call takes none.")
 	})
 }
 
 // API Gateway caches the authorizer's answer for some seconds. An API key may expire in that time, and the operation then refuses it.
 func TestErrorSaysWhenTheCredentialExpired(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	s.promise(t)
-	p := holder(tenant, promise.ScopeSettle)
+	s := withoutDatabase()
+	p := keyHolder(tenant, promise.ScopeSettle)
 	p.ExpiresAt = time.Now().Add(-time.Second)
-	got, err := s.handler(t, "resolve").Invoke(t.Context(), as(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))
+	got, err := s.handler(t, "resolve").Invoke(t.Context(), withAuthorizer(t, httpEvent(t, "POST", tenant, "id:"+promiseID, "", `{"value":1}`), p.Texts()))
 	require.NoError(t, err)
 	require.Contains(t, requireProblem(t, 401, "unauthenticated", decodeResponse(t, got))["detail"],
 		"expired at "+p.ExpiresAt.UTC().Format(time.RFC3339))
@@ -417,7 +403,7 @@ func TestDeepValues(t *testing.T) {
 	for _, depth := range []int{100, 200} { // the metadata's own object is one more
 		t.Run(fmt.Sprintf("metadata %d deep is refused", depth), func(t *testing.T) {
 			p := requireProblem(t, 413, "value_too_large", s.post(t, "create-promise", "", "", "{"+create("metadata", `{"a":`+nested(depth)+`}`)+"}"))
-			require.Equal(t, "The field may be nested at most 100 deep.", p["detail"])
+			require.Equal(t, "The field may be nested at most 100 levels deep.", p["detail"])
 		})
 	}
 	t.Run("a refused value changes nothing", func(t *testing.T) {
@@ -445,12 +431,12 @@ func TestTimesAndNumbersInCalls(t *testing.T) {
 		"a leap second":      {`"timeoutAt":"2030-12-31T15:59:60-08:00"`, "2031-01-01T00:00:00Z"},
 	} {
 		t.Run("timeoutAt with "+name, func(t *testing.T) {
-			require.Equal(t, c.want, s.answer(t, "extend-promise", named+`,`+c.fields+`}`)["timeoutAt"])
+			require.Equal(t, c.want, s.answer(t, "extend-promise", payloadByID+`,`+c.fields+`}`)["timeoutAt"])
 		})
 	}
 	for _, ms := range []string{"6e7", "60000000.0", "6.0E+7", "600000000e-1"} {
 		t.Run("timeoutMs "+ms+" is 60000 seconds", func(t *testing.T) {
-			p := s.answer(t, "extend-promise", named+`,"timeoutMs":`+ms+`}`)
+			p := s.answer(t, "extend-promise", payloadByID+`,"timeoutMs":`+ms+`}`)
 			at, err := time.Parse(time.RFC3339, p["timeoutAt"].(string))
 			require.NoError(t, err)
 			require.WithinDuration(t, time.Now().Add(60_000*time.Second), at, 10_000*time.Second)

@@ -8,21 +8,22 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// requiredWorkflow reads workflowExecutionId or workflowId, of which one must be
-// there.
+// requiredWorkflow reads workflowExecutionId or workflowId, and requires one of
+// them.
 func requiredWorkflow(o object) (promise.Workflow, error) {
 	w, err := optionalWorkflow(o.optionalText)
 	switch {
 	case err != nil:
 		return promise.Workflow{}, err
 	case w == nil:
-		return promise.Workflow{}, fail(promise.CodeMissingField, "workflowExecutionId",
-			"Give workflowExecutionId, a UUID, or workflowId, the engine's own id.")
+		return promise.Workflow{}, fieldError("workflowExecutionId", promise.CodeMissingField,
+			"The workflow execution is missing. Send workflowExecutionId, a UUID, or workflowId, the engine's own id.")
 	}
 	return *w, nil
 }
 
-// optionalWorkflow returns nil if neither field is there.
+// optionalWorkflow reads workflowExecutionId or workflowId. It returns nil if both
+// are absent.
 func optionalWorkflow(text func(name string) (*string, error)) (*promise.Workflow, error) {
 	id, err := text("workflowExecutionId")
 	if err != nil {
@@ -33,7 +34,7 @@ func optionalWorkflow(text func(name string) (*string, error)) (*promise.Workflo
 	case err != nil:
 		return nil, err
 	case id != nil && externalID != nil:
-		return nil, fail(promise.CodeDuplicateField, "workflowId", "Give workflowExecutionId or workflowId, and not both.")
+		return nil, fieldError("workflowId", promise.CodeDuplicateField, "Send workflowExecutionId or workflowId, not both.")
 	case id != nil:
 		u, err := promise.ParseWorkflowExecutionID(*id)
 		return &promise.Workflow{ID: u}, within("workflowExecutionId", err)
