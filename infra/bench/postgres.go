@@ -129,6 +129,20 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 			return nil, err
 		}
 	}
+	if err := fill(ctx, conn, promises, perWorkflow, screen); err != nil {
+		return nil, err
+	}
+	screen.say("VACUUM ANALYZE")
+	for _, sql := range []string{"VACUUM ANALYZE", "CHECKPOINT"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, err
+		}
+	}
+	return db, nil
+}
+
+// fill inserts the promises with their workflow executions, events and keys.
+func fill(ctx context.Context, conn *pgx.Conn, promises, perWorkflow int, screen *progress) error {
 	const part = 50_000
 	for from := 0; from < promises; from += part {
 		screen.say("load %d of %d promises, %d in a workflow", from, promises, perWorkflow)
@@ -149,17 +163,11 @@ func (c *cluster) load(ctx context.Context, promises, perWorkflow int, screen *p
 			FROM generate_series($1::INT, $2::INT) n`,
 		} {
 			if _, err := conn.Exec(ctx, sql, from, to, perWorkflow); err != nil {
-				return nil, fmt.Errorf("load: %w", err)
+				return fmt.Errorf("load: %w", err)
 			}
 		}
 	}
-	screen.say("VACUUM ANALYZE")
-	for _, sql := range []string{"VACUUM ANALYZE", "CHECKPOINT"} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return nil, err
-		}
-	}
-	return db, nil
+	return nil
 }
 
 // pool connects to the database. If tracer is not nil, it sees each statement.
