@@ -15,13 +15,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-var byDirect = promise.By{Kind: promise.KindDirect, ID: "importer"}
-
-func item(i promise.Identifier, s promise.SettleRequest) promise.Item {
-	return promise.Item{Promise: i, Result: s.Result, Comment: s.Comment}
-}
-
-// A hundred items of every kind: each is answered as if it had come alone, after those before it.
+// Each of a hundred items of every kind gets the result of a single call that came after the items before it.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -34,7 +28,7 @@ func TestBatch(t *testing.T) {
 	}
 	var items []promise.Item
 	var want []promise.ItemResult
-	var order []uuid.UUID // of what this batch settles
+	var order []uuid.UUID // the promises that this batch settles
 	workflows := map[uuid.UUID]bool{}
 	for group := range 5 {
 		w := uuid.New()
@@ -105,65 +99,76 @@ func TestBatch(t *testing.T) {
 	before := count(t, db, "SELECT COUNT(*) FROM workflow_event")
 	got, err := r.SettleBatch(ctx, tenant, byDirect, items)
 	require.NoError(t, err)
-	require.Equal(t, want, got)
-	require.Equal(t, before+len(order), count(t, db, "SELECT COUNT(*) FROM workflow_event"))
-	requireDense(t, db)
-
-	var logged []uuid.UUID
-	for w := range workflows {
-		log, err := r.ListEvents(ctx, tenant, w, 0, 100)
+	t.Run("each item has its result", func(t *testing.T) {
+		require.Equal(t, want, got)
+	})
+	t.Run("each settlement adds one event", func(t *testing.T) {
+		require.Equal(t, before+len(order), count(t, db, "SELECT COUNT(*) FROM workflow_event"))
+		requireDense(t, db)
+	})
+	t.Run("each log has the events in the order of the batch", func(t *testing.T) {
+		var logged []uuid.UUID
+		for w := range workflows {
+			log, err := r.ListEvents(ctx, tenant, w, 0, 100)
+			require.NoError(t, err)
+			for _, e := range log[len(log)-3:] {
+				logged = append(logged, e.PromiseID)
+				require.Equal(t, byDirect, e.Settlement.By)
+			}
+			at := slices.Index(order, logged[len(logged)-3])
+			require.Equal(t, order[at:at+3], logged[len(logged)-3:])
+		}
+		require.ElementsMatch(t, order, logged)
+	})
+	t.Run("each settled promise has its item's result", func(t *testing.T) {
+		for n, i := range items {
+			if got[n].SettleResult.Outcome != promise.OutcomeSettled {
+				continue
+			}
+			p, err := r.Get(ctx, tenant, promise.ByID(got[n].SettleResult.PromiseID))
+			require.NoError(t, err)
+			require.Equal(t, i.Result, promise.Result{State: p.State, Value: p.Value, Message: p.Message})
+			require.Equal(t, i.Comment, p.Comment)
+			require.Equal(t, &byDirect, p.SettledBy)
+		}
+	})
+	t.Run("a repeated batch settles nothing", func(t *testing.T) {
+		again, err := r.SettleBatch(ctx, tenant, byDirect, items)
 		require.NoError(t, err)
-		for _, e := range log[len(log)-3:] {
-			logged = append(logged, e.PromiseID)
-			require.Equal(t, byDirect, e.Settlement.By)
+		for n := range again {
+			if want[n].SettleResult.Outcome == promise.OutcomeSettled {
+				want[n].SettleResult.Outcome = promise.OutcomeDuplicate
+			}
 		}
-		at := slices.Index(order, logged[len(logged)-3])
-		require.Equal(t, order[at:at+3], logged[len(logged)-3:], "the log has them in the batch's order")
-	}
-	require.ElementsMatch(t, order, logged)
-	for n, i := range items {
-		if got[n].SettleResult.Outcome != promise.OutcomeSettled {
-			continue
-		}
-		p, err := r.Get(ctx, tenant, promise.ByID(got[n].SettleResult.PromiseID))
-		require.NoError(t, err)
-		require.Equal(t, i.Result, promise.Result{State: p.State, Value: p.Value, Message: p.Message})
-		require.Equal(t, i.Comment, p.Comment)
-		require.Equal(t, &byDirect, p.SettledBy)
-	}
-
-	// Once more, it is all retries.
-	again, err := r.SettleBatch(ctx, tenant, byDirect, items)
-	require.NoError(t, err)
-	for n := range again {
-		if want[n].SettleResult.Outcome == promise.OutcomeSettled {
-			want[n].SettleResult.Outcome = promise.OutcomeDuplicate
-		}
-	}
-	require.Equal(t, want, again)
+		require.Equal(t, want, again)
+	})
 }
 
-func TestBatchOfNothing(t *testing.T) {
+func TestBatchOfUnknownPromises(t *testing.T) {
 	t.Parallel()
 	r, _ := setUp(t)
 	key := byKey(t, "k")
-	nothing := []promise.Item{item(promise.ByID(uuid.New()), resolved([]byte("1"))), item(key, rejected("no"))}
-	for _, slug := range []string{tenant, "nobody"} {
-		got, err := r.SettleBatch(t.Context(), slug, byDirect, nothing)
-		require.NoError(t, err)
-		require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound}}, got)
-		got, err = r.SettleBatch(t.Context(), slug, byDirect, nil)
-		require.NoError(t, err)
-		require.Empty(t, got)
+	unknown := []promise.Item{item(promise.ByID(uuid.New()), resolved([]byte("1"))), item(key, rejected("no"))}
+	for name, slug := range map[string]string{"of a tenant": tenant, "of an unknown tenant": "nobody"} {
+		t.Run(name, func(t *testing.T) {
+			got, err := r.SettleBatch(t.Context(), slug, byDirect, unknown)
+			require.NoError(t, err)
+			require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}, {Err: promise.ErrNotFound}}, got)
+			got, err = r.SettleBatch(t.Context(), slug, byDirect, nil)
+			require.NoError(t, err)
+			require.Empty(t, got)
+		})
 	}
-	hold(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
-	got, err := r.SettleBatch(t.Context(), tenant, byDirect, nothing[1:])
-	require.NoError(t, err)
-	require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}}, got, "a batch holds nothing")
+	t.Run("by a key with an early settlement", func(t *testing.T) {
+		settleEarly(t, r, "k", resolved([]byte("1")), promise.OutcomeHeld)
+		got, err := r.SettleBatch(t.Context(), tenant, byDirect, unknown[1:])
+		require.NoError(t, err)
+		require.Equal(t, []promise.ItemResult{{Err: promise.ErrNotFound}}, got)
+	})
 }
 
-// Batches that name the same promises in opposite order, and single calls in between: none waits in a circle, and each
-// promise is settled by one of them.
+// Batches that name the same promises in opposite order, and concurrent single calls, do not deadlock. Exactly one of the calls
+// settles each promise.
 func TestBatchesInOppositeOrder(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -188,13 +193,13 @@ func TestBatchesInOppositeOrder(t *testing.T) {
 				for i := range items {
 					items[i] = item(promise.ByID([][]uuid.UUID{ids, upside}[n%2][i]), resolved(fmt.Append(nil, n)))
 				}
-				judgements, err := r.SettleBatch(ctx, tenant, byDirect, items)
+				results, err := r.SettleBatch(ctx, tenant, byDirect, items)
 				errs[n] = err
-				for _, j := range judgements {
-					if j.Err != nil {
-						errs[n] = j.Err
+				for _, result := range results {
+					if result.Err != nil {
+						errs[n] = result.Err
 					}
-					answers[n] = append(answers[n], j.SettleResult)
+					answers[n] = append(answers[n], result.SettleResult)
 				}
 			})
 			wg.Go(func() {
@@ -206,16 +211,16 @@ func TestBatchesInOppositeOrder(t *testing.T) {
 			require.NoError(t, err)
 		}
 		settled := map[uuid.UUID]promise.State{}
-		told := append(slices.Concat(answers...), singles[:]...)
-		for _, s := range told {
+		all := append(slices.Concat(answers...), singles[:]...)
+		for _, s := range all {
 			if s.Outcome == promise.OutcomeSettled {
 				require.NotContains(t, settled, s.PromiseID, "settled twice")
 				settled[s.PromiseID] = s.State
 			}
 		}
 		require.Len(t, settled, promises)
-		for _, s := range told {
-			require.Equal(t, settled[s.PromiseID], s.State, "everybody is told the same truth")
+		for _, s := range all {
+			require.Equal(t, settled[s.PromiseID], s.State, "every call returns the stored state")
 		}
 	}
 	requireDense(t, db)
@@ -223,9 +228,9 @@ func TestBatchesInOppositeOrder(t *testing.T) {
 	require.Zero(t, count(t, db, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
 }
 
-// A batch that waited answers by what it then found, not by what it had seen: a promise that somebody else settled, that
-// the sweep recorded, or whose deadline was moved or passed meanwhile takes nothing from the others.
-func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
+// A batch that waited for a lock decides by the rows that it has locked, not by its snapshot. While it waits, another
+// transaction settles a promise, records a deadline or moves one, or a deadline passes. The other items are settled.
+func TestABatchDecidesByTheRowsThatItHasLocked(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
@@ -261,7 +266,7 @@ func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
 		}
 		got, batchErr = r.SettleBatch(ctx, tenant, byDirect, items)
 	})
-	waitFor(t, db, 1, "-- Settles many%")
+	waitForLocks(t, db, 1, "promise", "settle_batch")
 	_, err = tx.Exec(ctx, "SELECT pg_sleep(1.01)")
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(ctx))
@@ -272,9 +277,9 @@ func TestABatchDecidesByWhatItHasLocked(t *testing.T) {
 		outcome promise.Outcome
 	}
 	var answers []answer
-	for _, j := range got {
-		require.NoError(t, j.Err)
-		answers = append(answers, answer{j.SettleResult.State, j.SettleResult.Outcome})
+	for _, result := range got {
+		require.NoError(t, result.Err)
+		answers = append(answers, answer{result.SettleResult.State, result.SettleResult.Outcome})
 	}
 	require.Equal(t, []answer{
 		{promise.Resolved, promise.OutcomeTimedOut},

@@ -11,9 +11,9 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// BenchmarkNotFound settles what is not there for the caller, in turns: an id that nobody has, and one of another tenant's
-// promise; the same by key, and a tenant that is none. Whoever measures the time must not learn which it was: of-unknown
-// is each one's time divided by the unknown id's.
+// BenchmarkNotFound settles promises that the caller cannot see: an unknown id, the id of another tenant's promise, both by key,
+// and an unknown tenant. Their times must not differ, or a caller could find out which ids exist. It reports each case's time
+// divided by the unknown id's.
 //
 //	go test -run '^$' -bench NotFound -benchtime 20000x ./shared/repository
 func BenchmarkNotFound(b *testing.B) {
@@ -21,7 +21,7 @@ func BenchmarkNotFound(b *testing.B) {
 	db.Tenant(b, "other")
 	foreign, err := r.Create(b.Context(), "other", withKey(draft("foreign"), "foreign", time.Hour))
 	require.NoError(b, err)
-	for i := range 1000 { // so that indexes are worth using
+	for i := range 1000 { // so that the planner uses the indexes
 		create(b, r, withKey(draft("own"), strconv.Itoa(i), time.Hour))
 	}
 	db.Exec(b, "VACUUM ANALYZE")

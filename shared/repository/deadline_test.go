@@ -12,22 +12,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// overdue creates a promise whose deadline passed before its creation.
-func overdue(t testing.TB, r *repository.Repository, slug string, d promise.Draft, ago time.Duration) promise.Promise {
-	t.Helper()
-	d.TimeoutAt = new(time.Now().Add(-ago))
-	created, err := r.Create(t.Context(), slug, d)
-	require.NoError(t, err)
-	return created.Promise
-}
-
-// A batch of deadlines writes no more than a few pages for each promise, whatever its deadline brings, and every call reads the value
-// byte for byte: from the row as this release leaves it, and from one that an earlier release has left.
+// A batch of deadlines writes a few pages for each promise, however large the value of its default outcome is. Every call returns
+// the value byte for byte, from a row of this release and from one that an earlier release has written.
 func TestADeadlinesValueIsNotCopied(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -37,7 +27,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 	drafts, want := make([]promise.Draft, n), make([]promise.Result, n)
 	var ids []uuid.UUID
 	for i := range n {
-		var value strings.Builder // which does not compress
+		var value strings.Builder // random, so that it does not compress
 		for value.Len() < size {
 			value.WriteString(rand.Text())
 		}
@@ -46,33 +36,32 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 			want[i] = promise.Result{State: promise.Rejected, Message: &message}
 		}
 		drafts[i] = promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i), OnTimeout: &want[i]}
-		p := overdue(t, r, tenant, drafts[i], time.Hour)
+		p := createOverdue(t, r, tenant, drafts[i], time.Hour)
 		drafts[i].TimeoutAt = p.TimeoutAt
 		ids = append(ids, p.ID)
 	}
 	conn, err := db.Pool.Acquire(ctx)
 	require.NoError(t, err)
 	prepare(t, conn, "expire")
-	plan := explained(t, conn, "EXECUTE expire (1000)")
+	plan := explain(t, conn, "EXECUTE expire (1000)")
 	conn.Release()
 	require.Positive(t, plan.WALBytes)
 	require.Less(t, plan.WALBytes, n*100_000, "of %d bytes of values", n*size)
 	require.Equal(t, n, count(t, db, "SELECT COUNT(*) FROM promise WHERE settled_by_kind = 'deadline' AND value IS NULL AND error IS NULL"))
 
-	for _, release := range []string{"this", "an earlier"} {
-		if release == "an earlier" {
-			db.Rewrite(t, "UPDATE promise SET value = timeout_value, error = timeout_error")
-		}
+	readAll := func(t *testing.T) {
+		ctx := t.Context()
 		same := func(how string, i int, p promise.Promise) {
 			t.Helper()
 			require.Equal(t, ids[i], p.ID)
-			require.True(t, want[i].Same(promise.Result{State: p.State, Value: p.Value, Message: p.Message}), "%s release, %s", release, how)
+			require.True(t, want[i].Same(promise.Result{State: p.State, Value: p.Value, Message: p.Message}), how)
 			require.Equal(t, &promise.By{Kind: promise.KindDeadline}, p.SettledBy)
 		}
 		var pages []int
 		var listed []promise.Promise
 		for f, more := (promise.Filter{WorkflowExecutionID: &workflow}), true; more; {
 			var page []promise.Promise
+			var err error
 			page, more, err = r.ListPromises(ctx, tenant, f, 100)
 			require.NoError(t, err)
 			pages, listed = append(pages, len(page)), append(listed, page...)
@@ -87,7 +76,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 		log = append(log, rest...)
 		for at, i := range []int{0, 1, 2, n - 1} {
 			require.Equal(t, promise.EventTimeout, log[at].Type)
-			require.True(t, want[i].Same(log[at].Settlement.Result), "%s release, event %d", release, i)
+			require.True(t, want[i].Same(log[at].Settlement.Result), "event %d", i)
 		}
 		tenants, _, err := r.ListPromises(ctx, tenant, promise.Filter{State: new(promise.Rejected)}, 1)
 		require.NoError(t, err)
@@ -99,7 +88,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 			p, err = r.GetByWorkflowAndName(ctx, tenant, workflow, d.Name)
 			require.NoError(t, err)
 			same("get by name", i, p)
-			p, created, err := made(r.Create(ctx, tenant, d))
+			p, created, err := unpack(r.Create(ctx, tenant, d))
 			require.NoError(t, err)
 			require.False(t, created)
 			same("create again", i, p)
@@ -108,15 +97,18 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 			settlement := promise.SettleRequest{Result: want[i], By: byDirect}
 			settled, err := r.Settle(ctx, tenant, promise.ByID(ids[i]), settlement)
 			require.NoError(t, err)
-			require.Equal(t, late, settled, "%s release", release)
-			judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(ids[i]), settlement)})
+			require.Equal(t, late, settled)
+			batch, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(ids[i]), settlement)})
 			require.NoError(t, err)
-			require.Equal(t, []promise.ItemResult{{SettleResult: late}}, judged, "%s release", release)
+			require.Equal(t, []promise.ItemResult{{SettleResult: late}}, batch)
 		}
 	}
+	t.Run("rows of this release", readAll)
+	db.Rewrite(t, "UPDATE promise SET value = timeout_value, error = timeout_error")
+	t.Run("rows of an earlier release", readAll)
 }
 
-// In a backlog the tenants take turns, however early one sets its deadlines.
+// If more deadlines are due than a batch takes, the tenants take turns, however early one tenant sets its deadlines.
 func TestTenantsTakeTurns(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -129,7 +121,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for i := range 3 {
-		overdue(t, r, tenant, promise.Draft{WorkflowExecutionID: ours, Name: fmt.Sprint(i)}, time.Duration(3-i)*time.Millisecond)
+		createOverdue(t, r, tenant, promise.Draft{WorkflowExecutionID: ours, Name: fmt.Sprint(i)}, time.Duration(3-i)*time.Millisecond)
 	}
 	of := func(workflow uuid.UUID) int {
 		return count(t, db, "SELECT COUNT(*) FROM promise WHERE resolved AND workflow_execution_id = $1", workflow)
@@ -152,15 +144,15 @@ func TestTenantsTakeTurns(t *testing.T) {
 		WHERE p.timeout_at < q.timeout_at AND p.resolved_by_sequence > q.resolved_by_sequence`))
 }
 
-// If more tenants wait than a batch takes, a deadline before its promise's creation counts from the creation.
-func TestADeadlineInTheYearOneGoesAheadOfNobody(t *testing.T) {
+// If more tenants have due deadlines than a batch takes, a deadline before its promise's creation counts from the creation.
+func TestADeadlineInTheYearOneHasNoPrecedence(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	const honest = 5
 	for i := range honest {
 		slug := fmt.Sprint("honest-", i)
 		db.Tenant(t, slug)
-		overdue(t, r, slug, draft("p"), time.Hour)
+		createOverdue(t, r, slug, draft("p"), time.Hour)
 	}
 	db.Exec(t, "UPDATE promise SET created_at = NOW() - INTERVAL '1 day'")
 	for i := range honest {
@@ -177,9 +169,9 @@ func TestADeadlineInTheYearOneGoesAheadOfNobody(t *testing.T) {
 	require.Equal(t, honest, count(t, db, "SELECT COUNT(*) FROM promise WHERE resolved AND name = 'p'"))
 }
 
-// A deadline that the sweep is recording stands: no call waits for the sweep's transaction to end, and each is answered
-// as it is after that, whether the sweep commits or fails.
-func TestNobodyWaitsForTheSweep(t *testing.T) {
+// No call waits for a sweep that is recording a deadline. Each call returns the same result before the sweep ends and after it,
+// whether the sweep commits or rolls back.
+func TestNoCallWaitsForTheSweep(t *testing.T) {
 	t.Parallel()
 	for name, sweep := range map[string]func(*repository.Repository, promise.Promise) (promise.ExpireResult, error){
 		"all": func(r *repository.Repository, _ promise.Promise) (promise.ExpireResult, error) {
@@ -190,17 +182,17 @@ func TestNobodyWaitsForTheSweep(t *testing.T) {
 		},
 	} {
 		for _, commits := range []bool{true, false} {
-			t.Run(fmt.Sprint(name, " ", commits), func(t *testing.T) {
+			t.Run(fmt.Sprint(name, ", commits: ", commits), func(t *testing.T) {
 				t.Parallel()
 				r, db := setUp(t)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				d := draft("overdue")
 				d.OnTimeout = &promise.Result{State: promise.Resolved, Value: []byte(` "by default"`)}
-				p := overdue(t, r, tenant, d, time.Hour)
+				p := createOverdue(t, r, tenant, d, time.Hour)
 				tx, err := db.Pool.Begin(ctx)
 				require.NoError(t, err)
-				defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // where it is over already
+				defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // the test has ended it by then
 				got, err := sweep(repository.New(tx), p)
 				require.NoError(t, err)
 				require.Equal(t, 1, got.Expired)
@@ -215,7 +207,7 @@ func TestNobodyWaitsForTheSweep(t *testing.T) {
 					require.Equal(t, read.Value, page[0].Value)
 					again := d
 					again.TimeoutAt = p.TimeoutAt
-					known, _, err := made(r.Create(ctx, tenant, again))
+					known, _, err := unpack(r.Create(ctx, tenant, again))
 					require.NoError(t, err)
 					require.Equal(t, promise.Resolved, known.State)
 					late, err := r.Settle(ctx, tenant, promise.ByID(p.ID), rejected("late"))
@@ -236,13 +228,13 @@ func TestNobodyWaitsForTheSweep(t *testing.T) {
 	}
 }
 
-// A call that waits for a settlement keeps no lock on the promise that it asks about: the sweep and a deletion need it.
-func TestWhoWaitsHoldsNothing(t *testing.T) {
+// A call that waits for a settlement has no lock on the promise that it reads, because the sweep and deletions lock it.
+func TestAWaitingReadLocksNoPromise(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
 	d := draft("overdue")
-	p := overdue(t, r, tenant, d, time.Hour)
+	p := createOverdue(t, r, tenant, d, time.Hour)
 	q := create(t, r, promise.Draft{WorkflowExecutionID: d.WorkflowExecutionID, Name: "settled meanwhile"})
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
@@ -252,7 +244,7 @@ func TestWhoWaitsHoldsNothing(t *testing.T) {
 	var read promise.Promise
 	var readErr error
 	wg.Go(func() { read, readErr = r.Get(ctx, tenant, promise.ByID(p.ID)) })
-	waitForReaders(t, db, 1)
+	waitForLocks(t, db, 1, "workflow_execution", "await_settlements")
 	_, err = tx.Exec(ctx, "SELECT FROM promise WHERE id = $1 FOR UPDATE NOWAIT", p.ID)
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(ctx))
@@ -261,26 +253,16 @@ func TestWhoWaitsHoldsNothing(t *testing.T) {
 	require.Equal(t, promise.TimedOut, read.State)
 }
 
-// waitForReaders waits until n calls wait for settlements.
-func waitForReaders(t *testing.T, db *dbtest.DB, n int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%promise_await_settlements%'
-			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == n
-	}, time.Minute, 5*time.Millisecond)
-}
-
-// The sweep that waited for a workflow goes by what was committed meanwhile: promises that were settled or extended in time are left, and
-// the numbers go on from those that were handed out.
-func TestTheSweepGoesByWhatItHasLocked(t *testing.T) {
+// A sweep that waited for a workflow uses the rows that were committed meanwhile. It leaves promises that were settled or extended in
+// time, and continues the sequence numbers.
+func TestTheSweepUsesTheRowsThatItHasLocked(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
 	workflow := uuid.New()
 	var ps []promise.Promise
 	for i := range 3 {
-		ps = append(ps, overdue(t, r, tenant, promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i)}, time.Hour))
+		ps = append(ps, createOverdue(t, r, tenant, promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(i)}, time.Hour))
 	}
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
@@ -301,17 +283,14 @@ func TestTheSweepGoesByWhatItHasLocked(t *testing.T) {
 		got, _ := r.ExpireWorkflow(context.WithoutCancel(ctx), workflow, 10)
 		done <- got
 	}()
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '-- Records at most $2%'
-			AND pid = ANY(SELECT pid FROM pg_locks WHERE relation = 'workflow_execution'::REGCLASS)`) == 1
-	}, time.Minute, 5*time.Millisecond)
+	waitForLocks(t, db, 1, "workflow_execution", "expire_workflow")
 	require.NoError(t, tx.Commit(ctx))
 	require.Equal(t, 1, (<-done).Expired)
 	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_CREATED\n3 PROMISE_CREATED\n4 PROMISE_RESOLVED\n5 PROMISE_TIMEOUT", events(t, db, workflow))
 	requireDense(t, db)
 }
 
-// However many deadlines wait behind a workflow that is locked, a batch looks at a few times its limit.
+// However many deadlines a locked workflow has, a batch reads only a few times its limit.
 func TestABatchIsBoundedBehindALockedWorkflow(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -320,7 +299,7 @@ func TestABatchIsBoundedBehindALockedWorkflow(t *testing.T) {
 		SELECT id, tenant_id, n::TEXT, 1, NOW() - INTERVAL '1 hour' + n * INTERVAL '1 ms', NOW() - INTERVAL '1 day'
 		FROM workflow_execution CROSS JOIN generate_series(1, 5000) n`)
 	db.Tenant(t, "honest")
-	free := overdue(t, r, "honest", draft("free"), time.Second)
+	free := createOverdue(t, r, "honest", draft("free"), time.Second)
 	db.Exec(t, "ANALYZE")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -331,7 +310,7 @@ func TestABatchIsBoundedBehindALockedWorkflow(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Release()
 	prepare(t, conn, "expire")
-	plan := explained(t, conn, "EXECUTE expire (10)")
+	plan := explain(t, conn, "EXECUTE expire (10)")
 	rows := map[string]int{}
 	plan.indexRows(rows)
 	for index, n := range rows {

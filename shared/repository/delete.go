@@ -23,23 +23,23 @@ var findDeletedTenantSQL string
 //go:embed queries/tenant_contents.sql
 var tenantContentsSQL string
 
-// TenantContents counts what a tenant has: each kind up to bound, or bound + 1 if
-// there is more.
+// TenantContents counts a tenant's rows of each kind, up to bound. A count of
+// bound + 1 means that there are more.
 func (r *Repository) TenantContents(ctx context.Context, slug string, bound int) (promise.Contents, error) {
 	row, err := run[contentsRow](ctx, r, statement{op: "tenant contents", sql: tenantContentsSQL, args: []any{slug, bound}})
 	return row.Contents, err
 }
 
 type contentsRow struct {
-	never
+	noDeadline
 	promise.Contents
 }
 
-// DeleteTenant deletes one batch of at most limit rows of a kind of what a
-// suspended tenant has, and the tenant itself at last. From the first call on
-// the tenant is being deleted: it cannot be resumed. Calls at the same time, and
-// calls after one that was cut off, go on with what is left; a call for a tenant
-// that is gone is done. CodeForbidden: the tenant is not suspended.
+// DeleteTenant deletes at most limit rows of each kind of a suspended tenant, and
+// the tenant itself once no other row is left. From the first call on, the tenant
+// cannot be resumed. A concurrent call, or one after a call that was cut off,
+// continues with the rows that are left. If the tenant is already deleted, Done is
+// true. If the tenant is not suspended, the error is CodeForbidden.
 func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (promise.Deletion, error) {
 	for range attempts {
 		row, err := run[deletionRow](ctx, r, statement{op: "delete tenant", sql: deleteTenantSQL, args: []any{slug, limit}})
@@ -53,7 +53,7 @@ func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (
 			}
 			return r.deletedTenant(ctx, slug, d)
 		}
-		marked, err := run[markedRow](ctx, r, statement{op: "mark deleted", sql: markDeletedSQL, args: []any{slug}})
+		marked, err := run[markedRow](ctx, r, statement{op: "mark tenant deleted", sql: markDeletedSQL, args: []any{slug}})
 		switch {
 		case errors.Is(err, promise.ErrNotFound):
 			return r.deletedTenant(ctx, slug, promise.Deletion{})
@@ -66,7 +66,7 @@ func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (
 	return promise.Deletion{}, contention(nil)
 }
 
-// deletedTenant completes the answer about a tenant that is gone.
+// deletedTenant completes the result for a tenant that is deleted.
 func (r *Repository) deletedTenant(ctx context.Context, slug string, d promise.Deletion) (promise.Deletion, error) {
 	row, err := run[deletedTenantRow](ctx, r, statement{op: "find deleted tenant", sql: findDeletedTenantSQL, args: []any{slug}})
 	d.TenantID, d.Done, d.FreeAt = row.ID, err == nil, row.DeletedAt.Add(promise.SlugReuseDelay)
@@ -74,7 +74,7 @@ func (r *Repository) deletedTenant(ctx context.Context, slug string, d promise.D
 }
 
 type deletionRow struct {
-	never
+	noDeadline
 	Promises, Keys, Events, Executions, APIKeys *int64
 	Done                                        *bool
 }
@@ -84,13 +84,13 @@ func (r deletionRow) deleted() promise.Contents {
 }
 
 type markedRow struct {
-	never
+	noDeadline
 	ID        uuid.UUID
 	DeletedAt *time.Time
 }
 
 type deletedTenantRow struct {
-	never
+	noDeadline
 	ID        uuid.UUID
 	DeletedAt time.Time
 }

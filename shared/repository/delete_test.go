@@ -15,8 +15,8 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// fill gives a tenant some of everything: promises of each state in workflows of several, keys with and without early
-// settlements, API keys, deadlines that were moved and that have passed.
+// fill gives a tenant rows of every kind: workflows with promises in each state, moved and passed deadlines, idempotency keys with and
+// without early settlements, and an API key.
 func fill(t testing.TB, r *repository.Repository, slug string, workflows int) {
 	t.Helper()
 	ctx := t.Context()
@@ -24,7 +24,7 @@ func fill(t testing.TB, r *repository.Repository, slug string, workflows int) {
 		first := draft("p0")
 		for i := range 5 {
 			d := promise.Draft{WorkflowExecutionID: first.WorkflowExecutionID, Name: fmt.Sprint("p", i), Timeout: new(time.Hour)}
-			p, _, err := made(r.Create(ctx, slug, withKey(d, fmt.Sprint(n, "-", i), time.Hour)))
+			p, _, err := unpack(r.Create(ctx, slug, withKey(d, fmt.Sprint(n, "-", i), time.Hour)))
 			require.NoError(t, err)
 			switch i {
 			case 1:
@@ -46,7 +46,7 @@ func fill(t testing.TB, r *repository.Repository, slug string, workflows int) {
 	countAll(t, r, 100)
 }
 
-// rowsOf counts what a database holds of everything, for all tenants but those that are deleted.
+// rowsOf returns the number of rows in each table.
 func rowsOf(t testing.TB, db *dbtest.DB) (rows []int) {
 	t.Helper()
 	for _, table := range []string{"promise", "workflow_execution", "workflow_event_row", "idempotency_key", "api_key", "tenant_usage", "tenant"} {
@@ -76,39 +76,45 @@ func TestDeleteTenant(t *testing.T) {
 	fill(t, r, tenant, 3)
 	before := rowsOf(t, db)
 	for _, batch := range []int{1, 7, 1000} {
-		const slug = "gone"
-		db.Exec(t, "DELETE FROM deleted_tenant")
-		made, created, err := r.CreateTenant(t.Context(), slug)
-		require.NoError(t, err)
-		require.True(t, created)
-		fill(t, r, slug, 4)
-		want := promise.Contents{Promises: 20, Keys: 24, Events: 36, Executions: 4, APIKeys: 1}
-		got, err := r.TenantContents(t.Context(), slug, 100)
-		require.NoError(t, err)
-		require.Equal(t, want, got)
-		got, err = r.TenantContents(t.Context(), slug, 10)
-		require.NoError(t, err)
-		require.Equal(t, promise.Contents{Promises: 11, Keys: 11, Events: 11, Executions: 4, APIKeys: 1}, got)
+		t.Run(fmt.Sprintf("in batches of %d", batch), func(t *testing.T) {
+			const slug = "gone"
+			db.Exec(t, "DELETE FROM deleted_tenant")
+			made, created, err := r.CreateTenant(t.Context(), slug)
+			require.NoError(t, err)
+			require.True(t, created)
+			fill(t, r, slug, 4)
+			want := promise.Contents{Promises: 20, Keys: 24, Events: 36, Executions: 4, APIKeys: 1}
+			got, err := r.TenantContents(t.Context(), slug, 100)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+			got, err = r.TenantContents(t.Context(), slug, 10)
+			require.NoError(t, err)
+			require.Equal(t, promise.Contents{Promises: 11, Keys: 11, Events: 11, Executions: 4, APIKeys: 1}, got, "each count ends after 10")
 
-		_, err = r.DeleteTenant(t.Context(), slug, batch)
-		requireCode(t, promise.CodeForbidden, err)
-		_, err = r.SuspendTenant(t.Context(), slug, true)
-		require.NoError(t, err)
-		deleted, last := deleteAll(t, r, slug, batch)
-		require.Equal(t, want, deleted, "batches of %d", batch)
-		require.Equal(t, made.ID, last.TenantID)
-		require.Equal(t, before, rowsOf(t, db))
+			_, err = r.DeleteTenant(t.Context(), slug, batch)
+			requireCode(t, promise.CodeForbidden, err)
+			_, err = r.SuspendTenant(t.Context(), slug, true)
+			require.NoError(t, err)
+			deleted, last := deleteAll(t, r, slug, batch)
+			require.Equal(t, want, deleted)
+			require.Equal(t, made.ID, last.TenantID)
+			require.Equal(t, before, rowsOf(t, db), "other tenants keep their rows")
+		})
 	}
-	_, err := r.DeleteTenant(t.Context(), "nobody", 10)
-	require.ErrorIs(t, err, promise.ErrNotFound)
-	_, err = r.TenantContents(t.Context(), "nobody", 10)
-	require.ErrorIs(t, err, promise.ErrNotFound)
-	again, err := r.DeleteTenant(t.Context(), "gone", 10)
-	require.NoError(t, err)
-	require.True(t, again.Done, "a repeated call")
+	t.Run("an unknown tenant", func(t *testing.T) {
+		_, err := r.DeleteTenant(t.Context(), "nobody", 10)
+		require.ErrorIs(t, err, promise.ErrNotFound)
+		_, err = r.TenantContents(t.Context(), "nobody", 10)
+		require.ErrorIs(t, err, promise.ErrNotFound)
+	})
+	t.Run("a deleted tenant", func(t *testing.T) {
+		again, err := r.DeleteTenant(t.Context(), "gone", 10)
+		require.NoError(t, err)
+		require.True(t, again.Done)
+	})
 }
 
-// The slug of a deleted tenant belongs to nobody for a while, and then to a tenant with another id.
+// The slug of a deleted tenant is unavailable for promise.SlugReuseDelay. Then a tenant with another id can get it.
 func TestTheSlugOfADeletedTenant(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -118,30 +124,43 @@ func TestTheSlugOfADeletedTenant(t *testing.T) {
 	d, err := r.DeleteTenant(t.Context(), tenant, 5)
 	require.NoError(t, err)
 	require.False(t, d.Done)
-	for _, call := range []func() error{
-		func() error { return errOf(r.SuspendTenant(t.Context(), tenant, false)) },
-		func() error { _, _, err := r.CreateTenant(t.Context(), tenant); return err },
+	for name, call := range map[string]func(context.Context) error{
+		"a tenant that is being deleted cannot be resumed": func(ctx context.Context) error {
+			return errOf(r.SuspendTenant(ctx, tenant, false))
+		},
+		"a tenant that is being deleted cannot be created": func(ctx context.Context) error {
+			_, _, err := r.CreateTenant(ctx, tenant)
+			return err
+		},
 	} {
-		e := requireCode(t, promise.CodeForbidden, call())
-		require.Contains(t, e.Detail, "is being deleted")
+		t.Run(name, func(t *testing.T) {
+			e := requireCode(t, promise.CodeForbidden, call(t.Context()))
+			require.Contains(t, e.Detail, "is being deleted")
+		})
 	}
-	_, err = r.CreateAPIKey(t.Context(), promise.APIKey{Tenant: tenant, Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
-	require.ErrorIs(t, err, promise.ErrNotFound)
+	t.Run("a tenant that is being deleted gets no API key", func(t *testing.T) {
+		_, err := r.CreateAPIKey(t.Context(), promise.APIKey{Tenant: tenant, Name: "n", Hash: make([]byte, 32), Scopes: promise.Scopes})
+		require.ErrorIs(t, err, promise.ErrNotFound)
+	})
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM tenant WHERE suspended_at IS NOT NULL AND deleted_at IS NOT NULL"))
 	_, last := deleteAll(t, r, tenant, 1000)
-	_, _, err = r.CreateTenant(t.Context(), tenant)
-	e := requireCode(t, promise.CodeForbidden, err)
-	require.Contains(t, e.Detail, last.FreeAt.UTC().Format(time.RFC3339))
-	db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugReuseDelay)
-	fresh, created, err := r.CreateTenant(t.Context(), tenant)
-	require.NoError(t, err)
-	require.True(t, created)
-	require.NotEqual(t, old.ID, fresh.ID)
-	create(t, r, draft("a"))
+	t.Run("the slug is unavailable at first", func(t *testing.T) {
+		_, _, err := r.CreateTenant(t.Context(), tenant)
+		e := requireCode(t, promise.CodeForbidden, err)
+		require.Contains(t, e.Detail, last.FreeAt.UTC().Format(time.RFC3339))
+	})
+	t.Run("later the slug gets a new tenant", func(t *testing.T) {
+		db.Exec(t, "UPDATE deleted_tenant SET deleted_at = deleted_at - $1::INTERVAL", promise.SlugReuseDelay)
+		fresh, created, err := r.CreateTenant(t.Context(), tenant)
+		require.NoError(t, err)
+		require.True(t, created)
+		require.NotEqual(t, old.ID, fresh.ID)
+		create(t, r, draft("a"))
+	})
 }
 
-// Deletions that are cut off anywhere, several at once, are finished by the next ones, while another tenant works and the
-// sweep goes on. A create that began before the suspension leaves nothing either.
+// Concurrent deletions that are cut off anywhere are completed by the next calls, while another tenant works and the sweep
+// runs.
 func TestDeletionsThatAreCutOff(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -160,7 +179,7 @@ func TestDeletionsThatAreCutOff(t *testing.T) {
 				return
 			default:
 			}
-			p, _, err := made(r.Create(context.Background(), tenant, withKey(draft("a"), fmt.Sprint("k", n), time.Hour)))
+			p, _, err := unpack(r.Create(context.Background(), tenant, withKey(draft("a"), fmt.Sprint("k", n), time.Hour)))
 			if err == nil {
 				_, err = r.Settle(context.Background(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
 			}
@@ -227,9 +246,8 @@ func TestDeletionsThatAreCutOff(t *testing.T) {
 	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM deleted_tenant"))
 }
 
-// A create that passed the look at its tenant before the suspension, and commits while the tenant goes, is deleted with it or
-// finds no tenant.
-func TestACreateBesideTheLastBatch(t *testing.T) {
+// A create that found its tenant before the suspension, and commits while the last batch deletes the tenant, leaves no rows.
+func TestACreateDuringTheLastBatchLeavesNoRows(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	tx, err := db.Pool.Begin(t.Context())
@@ -248,9 +266,7 @@ func TestACreateBesideTheLastBatch(t *testing.T) {
 			}
 		}
 	}()
-	require.Eventually(t, func() bool {
-		return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%tenant_delete%'") > 0
-	}, time.Minute, 5*time.Millisecond)
+	waitForLocks(t, db, 1, "tenant", "delete_tenant")
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, <-done)
 	require.Equal(t, []int{0, 0, 0, 0, 0, 0, 0}, rowsOf(t, db))

@@ -14,11 +14,12 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// codeRaceLost is promise_race_lost's, in migrations/.
+// codeRaceLost is the SQLSTATE that promise_race_lost raises, in migrations/.
 const codeRaceLost = "PR001"
 
-// lostRace says whether err is how a statement learns that the world has
-// changed since its snapshot, and of which promise, where that is known.
+// lostRace reports whether err means that another transaction changed rows after
+// the statement's snapshot. promiseID is the promise that it changed, or empty if
+// err does not name one.
 func lostRace(err error) (promiseID string, lost bool) {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -29,41 +30,42 @@ func lostRace(err error) (promiseID string, lost bool) {
 		return pg.Detail, true
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return "", true
-	case "23505": // unique_violation: promise_workflow_execution_id_name_key, whatever an adopted database calls it
+	case "23505": // unique_violation: two promises of one name; an adopted database may have another name for the constraint
 		return "", pg.TableName == "promise"
 	case "23503": // foreign_key_violation
-		// A workflow execution's tenant was deleted, or got an execution while it was.
+		// A key's promise was deleted meanwhile; a workflow execution's tenant was; or
+		// the tenant got a workflow execution while it was being deleted.
 		return "", pg.ConstraintName == "idempotency_key_promise_id_fkey" || pg.TableName == "workflow_execution"
 	}
 	return "", false
 }
 
-// interpret translates what Postgres and pgx say into the domain's errors.
+// interpret translates an error of Postgres or pgx into one of the domain.
 func interpret(op string, err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return promise.ErrNotFound
 	}
 	cause := fmt.Errorf("repository: %s: %w", op, err)
-	if away(err) {
+	if unavailable(err) {
 		return &promise.Error{
 			Code:   promise.CodeUnavailable,
-			Detail: "The database cannot be reached at the moment. Repeat the call.",
+			Detail: "The database is unavailable. Repeat the call.",
 			Cause:  cause,
 		}
 	}
 	return cause
 }
 
-// away says whether err tells of the database's state and not of the statement:
-// the same call may succeed later.
-func away(err error) bool {
+// unavailable reports whether err is due to the database's state and not to the
+// statement, so that the same call may succeed later.
+func unavailable(err error) bool {
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) { // whatever Postgres says of it: the statement was not even asked
+	if errors.As(err, &connect) { // there was no connection, so the statement did not run
 		return true
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		if pg.SeverityUnlocalized == "FATAL" || pg.SeverityUnlocalized == "PANIC" { // the session's end, not the statement's
+		if pg.SeverityUnlocalized == "FATAL" || pg.SeverityUnlocalized == "PANIC" { // the session ended, not only the statement
 			return true
 		}
 		switch pg.Code[:2] {
@@ -85,9 +87,9 @@ func keyConflict(holder uuid.UUID) error {
 	}
 }
 
-// contention is for a call that lost every one of its attempts.
+// contention returns the error for a call that lost a race in each of its attempts.
 func contention(cause error) error {
 	return &promise.Error{
-		Code: promise.CodeUnavailable, Detail: "Too many calls for this promise at once. Repeat the call.", Cause: cause,
+		Code: promise.CodeUnavailable, Detail: "Too many concurrent calls use this promise. Repeat the call.", Cause: cause,
 	}
 }

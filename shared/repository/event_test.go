@@ -55,36 +55,49 @@ func TestListEvents(t *testing.T) {
 	last := int32(len(want))
 	all, err := r.ListEvents(ctx, tenant, w, 0, 100)
 	require.NoError(t, err)
-	require.Len(t, all, len(want))
-	for n, got := range all {
-		require.False(t, got.CreatedAt.Before(all[max(n-1, 0)].CreatedAt))
-		want[n].SequenceNumber, want[n].CreatedAt = int32(n+1), got.CreatedAt
-		if got.TimeoutAt != nil {
-			require.True(t, deadline.Equal(*got.TimeoutAt))
-			want[n].TimeoutAt = got.TimeoutAt
+	t.Run("the log has every event in order", func(t *testing.T) {
+		require.Len(t, all, len(want))
+		for n, got := range all {
+			require.False(t, got.CreatedAt.Before(all[max(n-1, 0)].CreatedAt))
+			want[n].SequenceNumber, want[n].CreatedAt = int32(n+1), got.CreatedAt
+			if got.TimeoutAt != nil {
+				require.True(t, deadline.Equal(*got.TimeoutAt))
+				want[n].TimeoutAt = got.TimeoutAt
+			}
+			require.Equal(t, want[n], got)
 		}
-		require.Equal(t, want[n], got)
-	}
-	for after := range last + 1 {
-		for limit := 1; limit <= len(want)+1; limit++ {
-			page, err := r.ListEvents(ctx, tenant, w, after, limit)
-			require.NoError(t, err)
-			require.Equal(t, all[after:min(int(after)+limit, len(all))], append([]promise.Event{}, page...))
+	})
+	t.Run("a page starts after any number and has at most limit events", func(t *testing.T) {
+		for after := range last + 1 {
+			for limit := 1; limit <= len(want)+1; limit++ {
+				page, err := r.ListEvents(t.Context(), tenant, w, after, limit)
+				require.NoError(t, err)
+				require.Equal(t, all[after:min(int(after)+limit, len(all))], append([]promise.Event{}, page...))
+			}
 		}
-	}
-
-	_, err = r.ListEvents(ctx, tenant, w, last+1, 10)
-	requireCode(t, promise.CodeOutOfRange, err)
-	for _, err := range []error{
-		errOf(r.ListEvents(ctx, tenant, uuid.New(), 0, 10)), errOf(r.ListEvents(ctx, tenant, uuid.New(), 1000, 10)),
-		errOf(r.ListEvents(ctx, "other", w, 0, 10)), errOf(r.ListEvents(ctx, "other", w, 1000, 10)),
-		errOf(r.ListEvents(ctx, "nobody", w, 0, 10)),
+	})
+	t.Run("a number beyond the log", func(t *testing.T) {
+		_, err := r.ListEvents(t.Context(), tenant, w, last+1, 10)
+		requireCode(t, promise.CodeOutOfRange, err)
+	})
+	for _, c := range []struct {
+		name, tenant string
+		workflow     uuid.UUID
+		after        int32
+	}{
+		{"an unknown workflow", tenant, uuid.New(), 0},
+		{"an unknown workflow, a number beyond the log", tenant, uuid.New(), 1000},
+		{"another tenant's workflow", "other", w, 0},
+		{"another tenant's workflow, a number beyond the log", "other", w, 1000},
+		{"an unknown tenant", "nobody", w, 0},
 	} {
-		require.Equal(t, error(promise.ErrNotFound), err)
+		t.Run(c.name, func(t *testing.T) {
+			requireNotFound(t, errOf(r.ListEvents(t.Context(), c.tenant, c.workflow, c.after, 10)))
+		})
 	}
 }
 
-// A page of events ends at three MiB of values, but never before its first, and counts each value once.
+// A page of events ends after three MiB of values, but has at least one event. It counts each value once.
 func TestListEventsBytes(t *testing.T) {
 	t.Parallel()
 	r, _ := setUp(t)
@@ -104,9 +117,9 @@ func TestListEventsBytes(t *testing.T) {
 	require.Equal(t, []int{7, 2, 1, 2}, pages)
 }
 
-// While eight writers change a workflow, somebody follows its log: crashing now and then in the middle of a page, and
-// going on after the last number that was dealt with. Every event comes once, in order, with what it tells.
-func TestAConsumerThatCrashes(t *testing.T) {
+// While eight writers change a workflow, a consumer reads its log. It crashes at times in the middle of a page, and continues after
+// the last number that it has processed. It reads every event once, in order, with its contents.
+func TestAConsumerThatCrashesReadsEveryEventOnce(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := context.Background()
@@ -143,10 +156,10 @@ func TestAConsumerThatCrashes(t *testing.T) {
 	want := int32(1 + writers*promises*5/2)
 	seen := map[uuid.UUID][]promise.EventType{}
 	pages, crashes := 0, 0
-	for last, over := int32(0), false; !over || last < want; {
+	for last, written := int32(0), false; !written || last < want; {
 		select {
 		case <-done:
-			over = true
+			written = true
 			for _, err := range errs {
 				require.NoError(t, err)
 			}
@@ -155,7 +168,7 @@ func TestAConsumerThatCrashes(t *testing.T) {
 		}
 		page, err := r.ListEvents(ctx, tenant, w, last, 1+rand.IntN(20))
 		require.NoError(t, err)
-		require.True(t, len(page) > 0 || !over || last == want, "the log ends at %d", last)
+		require.True(t, len(page) > 0 || !written || last == want, "the log ends at %d", last)
 		pages++
 		for _, e := range page {
 			require.Equal(t, last+1, e.SequenceNumber)
@@ -184,8 +197,8 @@ func TestAConsumerThatCrashes(t *testing.T) {
 	requireDense(t, db)
 }
 
-// The functions of the release before write each event into workflow_event, and delete it there.
-func TestEventsOfTheReleaseBefore(t *testing.T) {
+// The functions of the previous release insert each event into the view workflow_event, and delete it there.
+func TestEventsOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	p := create(t, r, draft("payment"))
@@ -213,5 +226,5 @@ func TestEventsOfTheReleaseBefore(t *testing.T) {
 	require.Equal(t, []promise.EventType{promise.EventCreated, promise.EventExtended, promise.EventResolved}, types())
 	require.Equal(t, 3, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
 	db.Exec(t, "DELETE FROM workflow_event WHERE sequence_number < 3")
-	require.Equal(t, []promise.EventType{promise.EventResolved}, types(), "which goes with its promise")
+	require.Equal(t, []promise.EventType{promise.EventResolved}, types(), "a settlement is part of its promise's row")
 }

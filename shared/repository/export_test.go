@@ -2,5 +2,6 @@ package repository
 
 import "time"
 
-// SetClock gives the repository another clock.
+// SetClock replaces the clock that bounds how long the repository remembers a
+// tenant's id.
 func (r *Repository) SetClock(now func() time.Time) { r.now = now }

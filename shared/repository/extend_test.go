@@ -2,31 +2,18 @@ package repository_test
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
-
-// extend moves a deadline, and wants the promise to have it then and ever after.
-func extend(t testing.TB, r *repository.Repository, i promise.Identifier, d promise.Deadline) promise.Promise {
-	t.Helper()
-	p, err := r.Extend(t.Context(), tenant, i, d)
-	require.NoError(t, err)
-	stored, err := r.Get(t.Context(), tenant, i)
-	require.NoError(t, err)
-	require.Equal(t, p, stored)
-	return p
-}
 
 func TestExtend(t *testing.T) {
 	t.Parallel()
@@ -35,120 +22,126 @@ func TestExtend(t *testing.T) {
 	d.Timeout = new(time.Hour)
 	d.OnTimeout = &promise.Result{State: promise.Resolved, Value: []byte(`"nobody came"`)}
 	p := create(t, r, d)
-	later := p.TimeoutAt.Add(time.Hour)
+	later, past := p.TimeoutAt.Add(time.Hour), time.Now().Add(-time.Minute)
 	for _, c := range []struct {
 		name string
 		to   promise.Deadline
 		want time.Time
 	}{
-		{"later", promise.Deadline{At: &later}, later},
-		{"the same", promise.Deadline{At: &later}, later},
-		{"sooner", promise.Deadline{At: p.TimeoutAt}, *p.TimeoutAt},
-		{"from now", promise.Deadline{Timeout: new(90 * time.Minute)}, time.Time{}},
+		{"a later deadline", promise.Deadline{At: &later}, later},
+		{"the same deadline", promise.Deadline{At: &later}, later},
+		{"a sooner deadline", promise.Deadline{At: p.TimeoutAt}, *p.TimeoutAt},
+		{"a deadline from now", promise.Deadline{Timeout: new(90 * time.Minute)}, time.Time{}},
 	} {
-		want := p
-		got := extend(t, r, byKey(t, "k"), c.to)
-		want.TimeoutAt = got.TimeoutAt
-		require.Equal(t, want, got, c.name)
-		if !c.want.IsZero() {
-			require.True(t, c.want.Equal(*got.TimeoutAt), c.name)
+		t.Run(c.name, func(t *testing.T) {
+			want := p
+			got := extend(t, r, byKey(t, "k"), c.to)
+			want.TimeoutAt = got.TimeoutAt
+			require.Equal(t, want, got)
+			if !c.want.IsZero() {
+				require.True(t, c.want.Equal(*got.TimeoutAt))
+			}
+		})
+	}
+	t.Run("each change adds one event, the same deadline none", func(t *testing.T) {
+		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_EXTENDED\n3 PROMISE_EXTENDED\n4 PROMISE_EXTENDED",
+			events(t, db, p.WorkflowExecutionID))
+		log, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 1, 10)
+		require.NoError(t, err)
+		require.True(t, later.Equal(*log[0].TimeoutAt))
+		require.True(t, p.TimeoutAt.Equal(*log[1].TimeoutAt))
+		require.Equal(t, 90*time.Minute, log[2].TimeoutAt.Sub(log[2].CreatedAt))
+		for _, e := range log {
+			require.Equal(t, p.ID, e.PromiseID)
+			require.Nil(t, e.Settlement)
 		}
-	}
-	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_EXTENDED\n3 PROMISE_EXTENDED\n4 PROMISE_EXTENDED",
-		events(t, db, p.WorkflowExecutionID), "the same deadline is no event")
-	log, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 1, 10)
-	require.NoError(t, err)
-	require.True(t, later.Equal(*log[0].TimeoutAt))
-	require.True(t, p.TimeoutAt.Equal(*log[1].TimeoutAt))
-	require.Equal(t, 90*time.Minute, log[2].TimeoutAt.Sub(log[2].CreatedAt))
-	for _, e := range log {
-		require.Equal(t, p.ID, e.PromiseID)
-		require.Nil(t, e.Settlement)
-	}
-
-	past := time.Now().Add(-time.Minute)
-	over := extend(t, r, promise.ByID(p.ID), promise.Deadline{At: &past})
-	require.Equal(t, promise.Resolved, over.State)
-	require.Equal(t, `"nobody came"`, string(over.Value))
-	require.Equal(t, over.TimeoutAt, over.ResolvedAt)
-	_, err = r.Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{At: &later})
-	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeTimedOut},
-		*requireCode(t, promise.CodeTimedOut, err).SettleResult)
-	requireDense(t, db)
+	})
+	t.Run("a deadline in the past settles the promise", func(t *testing.T) {
+		ended := extend(t, r, promise.ByID(p.ID), promise.Deadline{At: &past})
+		require.Equal(t, promise.Resolved, ended.State)
+		require.Equal(t, `"nobody came"`, string(ended.Value))
+		require.Equal(t, ended.TimeoutAt, ended.ResolvedAt)
+		_, err := r.Extend(t.Context(), tenant, promise.ByID(p.ID), promise.Deadline{At: &later})
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeTimedOut},
+			*requireCode(t, promise.CodeTimedOut, err).SettleResult)
+		requireDense(t, db)
+	})
 }
 
-func TestTheFirstDeadline(t *testing.T) {
+func TestExtendSetsTheFirstDeadline(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	at := time.Now().Add(time.Hour)
-	for n, d := range []promise.Deadline{{At: &at}, {Timeout: new(time.Hour)}, {Timeout: new(time.Duration(0))}} {
-		p := create(t, r, draft(fmt.Sprint(n)))
-		require.Nil(t, p.TimeoutAt)
-		require.NotNil(t, extend(t, r, promise.ByID(p.ID), d).TimeoutAt)
-		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_EXTENDED", events(t, db, p.WorkflowExecutionID))
+	for name, d := range map[string]promise.Deadline{
+		"a moment": {At: &at}, "from now": {Timeout: new(time.Hour)}, "at once": {Timeout: new(time.Duration(0))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := create(t, r, draft(name))
+			require.Nil(t, p.TimeoutAt)
+			require.NotNil(t, extend(t, r, promise.ByID(p.ID), d).TimeoutAt)
+			require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_EXTENDED", events(t, db, p.WorkflowExecutionID))
+		})
 	}
 }
 
-func TestNothingThatIsSettledIsExtended(t *testing.T) {
+func TestASettledPromiseIsNotExtended(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	ctx := t.Context()
-	overdue := func(name string) promise.Promise {
-		d := draft(name)
-		d.TimeoutAt = new(time.Now().Add(-time.Hour))
-		return create(t, r, d)
-	}
-	recorded := overdue("recorded")
-	_, err := r.Expire(ctx, 10)
+	recorded := createOverdue(t, r, tenant, draft("recorded"), time.Hour)
+	_, err := r.Expire(t.Context(), 10)
 	require.NoError(t, err)
 	settled := func(name string, s promise.SettleRequest) promise.Promise {
 		p := create(t, r, draft(name))
-		_, err := r.Settle(ctx, tenant, promise.ByID(p.ID), s)
+		_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), s)
 		require.NoError(t, err)
 		return p
 	}
 	for _, c := range []struct {
+		name  string
 		p     promise.Promise
 		code  promise.Code
 		state promise.State
 	}{
-		{settled("resolved", resolved([]byte("1"))), promise.CodeConflict, promise.Resolved},
-		{settled("rejected", rejected("no")), promise.CodeConflict, promise.Rejected},
-		{settled("cancelled", cancelled("")), promise.CodeCancelled, promise.Cancelled},
-		{overdue("overdue"), promise.CodeTimedOut, promise.TimedOut},
-		{recorded, promise.CodeTimedOut, promise.TimedOut},
+		{"resolved", settled("resolved", resolved([]byte("1"))), promise.CodeConflict, promise.Resolved},
+		{"rejected", settled("rejected", rejected("no")), promise.CodeConflict, promise.Rejected},
+		{"cancelled", settled("cancelled", cancelled("")), promise.CodeCancelled, promise.Cancelled},
+		{"its deadline has passed", createOverdue(t, r, tenant, draft("overdue"), time.Hour), promise.CodeTimedOut, promise.TimedOut},
+		{"its deadline is recorded", recorded, promise.CodeTimedOut, promise.TimedOut},
 	} {
-		before := events(t, db, c.p.WorkflowExecutionID)
-		for _, d := range []promise.Deadline{{Timeout: new(time.Hour)}, {At: new(time.Now().Add(time.Hour))}, {At: c.p.TimeoutAt, Timeout: new(time.Hour)}} {
-			_, err := r.Extend(ctx, tenant, promise.ByID(c.p.ID), d)
-			stands := requireCode(t, c.code, err).SettleResult
-			require.Equal(t, c.p.ID, stands.PromiseID)
-			require.Equal(t, c.state, stands.State)
-		}
-		require.Equal(t, before, events(t, db, c.p.WorkflowExecutionID))
+		t.Run(c.name, func(t *testing.T) {
+			before := events(t, db, c.p.WorkflowExecutionID)
+			for _, d := range []promise.Deadline{{Timeout: new(time.Hour)}, {At: new(time.Now().Add(time.Hour))}, {At: c.p.TimeoutAt, Timeout: new(time.Hour)}} {
+				_, err := r.Extend(t.Context(), tenant, promise.ByID(c.p.ID), d)
+				result := requireCode(t, c.code, err).SettleResult
+				require.Equal(t, c.p.ID, result.PromiseID)
+				require.Equal(t, c.state, result.State)
+			}
+			require.Equal(t, before, events(t, db, c.p.WorkflowExecutionID))
+		})
 	}
+}
 
+func TestExtendOfAnUnknownPromise(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
 	db.Tenant(t, "other")
 	p := create(t, r, draft("pending"))
-	for _, slug := range []string{"other", "nobody"} {
-		_, err := r.Extend(ctx, slug, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)})
-		require.Equal(t, error(promise.ErrNotFound), err)
+	for _, c := range []struct {
+		name, tenant string
+		id           uuid.UUID
+	}{
+		{"another tenant's promise", "other", p.ID}, {"an unknown tenant", "nobody", p.ID}, {"an unknown promise", tenant, uuid.New()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := r.Extend(t.Context(), c.tenant, promise.ByID(c.id), promise.Deadline{Timeout: new(time.Hour)})
+			requireNotFound(t, err)
+		})
 	}
-	_, err = r.Extend(ctx, tenant, promise.ByID(uuid.New()), promise.Deadline{Timeout: new(time.Hour)})
-	require.Equal(t, error(promise.ErrNotFound), err)
 }
 
-func cancelled(reason string) promise.SettleRequest {
-	s := promise.SettleRequest{Result: promise.Result{State: promise.Cancelled}, By: promise.By{Kind: promise.KindDirect}}
-	if reason != "" {
-		s.Message = &reason
-	}
-	return s
-}
-
-// The same deadline asked for by many at once is one event; different ones are one each. Who comes after a settlement
-// is told of it.
-func TestManyExtend(t *testing.T) {
+// Concurrent calls that set the same deadline add one event. Calls that set different deadlines add one event each. A call that
+// comes after a settlement returns it.
+func TestConcurrentExtensions(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	const extenders = 8
@@ -198,8 +191,8 @@ func TestManyExtend(t *testing.T) {
 	requireDense(t, db)
 }
 
-// Whoever waited for the deadline to pass, while it was being moved, finds the promise pending.
-func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
+// A deadline passes while the transaction that moved it in time is still running. Every call then returns a pending promise.
+func TestNoTimeoutIsReturnedBeforeAnExtensionInTime(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
@@ -213,7 +206,7 @@ func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
 	wg.Go(func() {
 		_, errs[2] = r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(2 * time.Hour)})
 	})
-	waitForReaders(t, db, 3)
+	waitForLocks(t, db, 3, "workflow_execution", "await_settlements")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	for _, err := range errs {
@@ -224,45 +217,26 @@ func TestNobodyIsToldOfATimeoutBeforeAnExtensionInTime(t *testing.T) {
 	require.Equal(t, promise.Pending, page[0].State)
 }
 
-// settledInTime settles a promise that has a deadline soon, in a transaction that it leaves open.
+// settledInTime returns an open transaction that has settled a promise shortly before its deadline.
 func settledInTime(t *testing.T, db *dbtest.DB, id uuid.UUID) pgx.Tx {
 	t.Helper()
 	return inTime(t, db, func(tx pgx.Tx, timeout time.Duration) bool {
 		settled, err := repository.New(tx).Settle(t.Context(), tenant, promise.ByID(id), resolved([]byte("1")))
 		require.NoError(t, err)
-		if settled.Outcome != promise.OutcomeSettled { // once more, with another deadline
+		if settled.Outcome != promise.OutcomeSettled { // the next try gets a later deadline
 			db.Exec(t, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + 2 * $2::INTERVAL WHERE id = $1", id, timeout)
 		}
 		return settled.Outcome == promise.OutcomeSettled
 	})
 }
 
-// beforeWaiting is a database in which something happens each time that a call is about to wait for others.
-type beforeWaiting struct {
-	repository.DB
-	waits []func() // what happens, for each time, and what after it
-}
-
-func (b *beforeWaiting) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	b.waits[0]()
-	tag, err := b.DB.Exec(ctx, sql, args...)
-	b.waits[1]()
-	b.waits = b.waits[2:]
-	return tag, err
-}
-
-// A call that waits for an extension finds the new deadline passed, too: a settlement may have been in time for that one.
-func TestNobodyIsToldOfATimeoutBeforeASettlementInTimeForAnExtension(t *testing.T) {
+// A call waits for an extension, and the new deadline has passed too. A settlement may have been in time for the new deadline, so the
+// call waits again.
+func TestNoTimeoutIsReturnedBeforeASettlementInTimeForAnExtension(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
-	exec := func(tx interface {
-		Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
-	}, sql string, args ...any) {
-		_, err := tx.Exec(ctx, sql, args...)
-		require.NoError(t, err)
-	}
-	for name, look := range map[string]func(*repository.Repository, promise.Promise) (promise.State, error){
+	for name, read := range map[string]func(*repository.Repository, promise.Promise) (promise.State, error){
 		"get": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
 			p, err := r.Get(ctx, tenant, promise.ByID(p.ID))
 			return p.State, err
@@ -276,22 +250,26 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTimeForAnExtension(t *testing.
 			return page[0].State, err
 		},
 	} {
-		d := draft(name)
-		d.TimeoutAt = new(time.Now().Add(-time.Hour))
-		p := create(t, r, d)
-		var settling pgx.Tx
-		state, err := look(repository.New(&beforeWaiting{db.Pool, []func(){
-			func() { // the extension that is waited for
-				exec(db.Pool, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + INTERVAL '1 s' WHERE id = $1", p.ID)
-			},
-			func() { // the settlement is in time, and not committed when its deadline passes
-				settling = settledInTime(t, db, p.ID)
-				exec(db.Pool, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
-			},
-			func() { require.NoError(t, settling.Commit(ctx)) },
-			func() {},
-		}}), p)
-		require.NoError(t, err)
-		require.Equal(t, promise.Resolved, state, name)
+		t.Run(name, func(t *testing.T) {
+			p := createOverdue(t, r, tenant, draft(name), time.Hour)
+			var settling pgx.Tx
+			staged := &stagedDB{DB: db.Pool, beforeWait: func(n int) {
+				switch n {
+				case 1: // the extension that the call waits for
+					db.Exec(t, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + INTERVAL '1 s' WHERE id = $1", p.ID)
+				case 2:
+					require.NoError(t, settling.Commit(t.Context()))
+				}
+			}, afterWait: func(n int) {
+				if n == 1 { // the settlement is in time, and not committed when the new deadline passes
+					settling = settledInTime(t, db, p.ID)
+					db.Exec(t, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
+				}
+			}}
+			state, err := read(repository.New(staged), p)
+			require.NoError(t, err)
+			require.Equal(t, promise.Resolved, state)
+			require.Equal(t, 2, staged.waits)
+		})
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
@@ -18,14 +17,14 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// other is another value for a column of each type, as an expression over the column.
-var other = map[string]string{
+// otherValue has, for each column type, an expression of the column that gives another value.
+var otherValue = map[string]string{
 	"uuid": "gen_random_uuid()", "character varying": "COALESCE(%[1]s, '') || 'x'", "text": "COALESCE(%[1]s, '') || 'x'",
 	"boolean": "NOT %[1]s", "bytea": `'\x00'`, "jsonb": `'{"other": 1}'`, "integer": "COALESCE(%[1]s, 0) + 100",
 	"timestamp with time zone": "NOW() + INTERVAL '1 hour'",
 }
 
-// mayChange are the columns of a settled promise that a statement may set.
+// mayChange lists the columns of a settled promise that a statement may set.
 var mayChange = map[string]bool{"tokens_revoked_at": true}
 
 func rowOf(t *testing.T, db *dbtest.DB, id uuid.UUID) (row string) {
@@ -43,7 +42,7 @@ func requireFinal(t *testing.T, trigger string, err error, what string) {
 	require.Equal(t, "promise", pg.TableName, what)
 }
 
-// settledEach makes a promise in each final state, with everything that a promise can have.
+// settledEach creates a promise in each final state, with a value in every column that it can have.
 func settledEach(t *testing.T, r *repository.Repository, db *dbtest.DB) map[promise.State]promise.Promise {
 	t.Helper()
 	comment, reason := "secret comment", "secret reason"
@@ -78,8 +77,8 @@ func settledEach(t *testing.T, r *repository.Repository, db *dbtest.DB) map[prom
 	return made
 }
 
-// No statement changes a settled promise, whoever sends it: each column, set to another value and to NULL, by the superuser and by the
-// owner. A column that a later migration adds fails the test until promise_final knows it, or mayChange.
+// No statement changes a settled promise, sent by the superuser or by the owner. The test sets each column to another value and to
+// NULL. A column that a later migration adds fails the test until promise_final or mayChange has it.
 func TestASettledPromiseNeverChanges(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
@@ -94,7 +93,7 @@ func TestASettledPromiseNeverChanges(t *testing.T) {
 	_, err = pgx.ForEachRow(rows, []any{&name, &kind}, func() error { columns[name] = kind; return nil })
 	require.NoError(t, err)
 	require.Greater(t, len(columns), 20)
-	for _, role := range []string{"", "promises_owner"} {
+	for name, role := range map[string]string{"superuser": "", "owner": "promises_owner"} {
 		conn, err := db.Pool.Acquire(t.Context())
 		require.NoError(t, err)
 		if role != "" {
@@ -105,31 +104,31 @@ func TestASettledPromiseNeverChanges(t *testing.T) {
 		for state, p := range promises {
 			before := rowOf(t, db, p.ID)
 			for column, kind := range columns {
-				require.Contains(t, other, kind, column)
-				for _, value := range []string{fmt.Sprintf(other[kind]+"%.0[1]s", column), "NULL"} {
-					sql := "UPDATE promise SET " + column + " = " + value + " WHERE id = $1"
-					what := fmt.Sprintf("%s, %s, as %q", sql, state, role)
-					_, err := conn.Exec(t.Context(), sql, p.ID.String())
-					switch {
-					case mayChange[column] && value != "NULL":
-						require.NoError(t, err, what)
-						before = rowOf(t, db, p.ID)
-					case err == nil:
-						require.Equal(t, before, rowOf(t, db, p.ID), "%s: it was NULL", what)
-					default:
-						var pg *pgconn.PgError
-						require.True(t, errors.As(err, &pg), "%s: %v", what, err)
-						require.Equal(t, "23", pg.Code[:2], "%s: %v", what, err) // a CHECK comes before the trigger
-						if pg.ConstraintName == "promise_final" {
-							require.Contains(t, pg.Message, p.ID.String())
-							final++
+				require.Contains(t, otherValue, kind, column)
+				for as, value := range map[string]string{"another value": fmt.Sprintf(otherValue[kind]+"%.0[1]s", column), "NULL": "NULL"} {
+					t.Run(fmt.Sprintf("%s, %s, %s to %s", name, state, column, as), func(t *testing.T) {
+						_, err := conn.Exec(t.Context(), "UPDATE promise SET "+column+" = "+value+" WHERE id = $1", p.ID.String())
+						switch {
+						case mayChange[column] && value != "NULL":
+							require.NoError(t, err)
+							before = rowOf(t, db, p.ID)
+						case err == nil:
+							require.Equal(t, before, rowOf(t, db, p.ID), "it was NULL")
+						default:
+							var pg *pgconn.PgError
+							require.True(t, errors.As(err, &pg), "%v", err)
+							require.Equal(t, "23", pg.Code[:2], "%v", err) // Postgres evaluates a CHECK before the trigger
+							if pg.ConstraintName == "promise_final" {
+								require.Contains(t, pg.Message, p.ID.String())
+								final++
+							}
 						}
-					}
+					})
 				}
 			}
 			require.Equal(t, before, rowOf(t, db, p.ID))
 			for _, sql := range []string{
-				// One after the other, the CHECKs would refuse these.
+				// A CHECK would refuse each column of these alone.
 				`UPDATE promise SET resolved = FALSE, outcome = NULL, settled_by_kind = NULL, settled_by_id = NULL, comment = NULL WHERE id = $1`,
 				`UPDATE promise SET timeout_outcome = 'rejected', timeout_value = NULL, timeout_error = 'x' WHERE id = $1`,
 				`UPDATE promise SET metadata = '{"secret": 1}' WHERE id = $1`, // equal as JSONB
@@ -143,46 +142,51 @@ func TestASettledPromiseNeverChanges(t *testing.T) {
 					SELECT id, workflow_execution_id, tenant_id, name, 1 FROM promise WHERE id = $1
 					ON CONFLICT (id) DO UPDATE SET error = 'other'`,
 			} {
-				_, err := conn.Exec(t.Context(), sql, p.ID.String())
-				requireFinal(t, "promise_final", err, sql)
+				t.Run(fmt.Sprintf("%s, %s, %s", name, state, sql), func(t *testing.T) {
+					_, err := conn.Exec(t.Context(), sql, p.ID.String())
+					requireFinal(t, "promise_final", err, sql)
+				})
 			}
 			require.Equal(t, before, rowOf(t, db, p.ID))
 		}
-		require.Greater(t, final, 60, "the trigger refuses, not the CHECKs alone")
+		require.Greater(t, final, 60, "the trigger refuses updates that the CHECKs allow")
 		_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
 		require.NoError(t, err)
 		conn.Release()
 	}
 }
 
-// A number that is missing is filled in once. A column that an adopted table has besides is its owner's. Retention deletes.
-func TestASettledPromiseMayStill(t *testing.T) {
+func TestAllowedChangesOfASettledPromise(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	p := settledEach(t, r, db)[promise.Resolved]
-	set := func(sql string) error {
+	set := func(t *testing.T, sql string) error {
 		_, err := db.Pool.Exec(t.Context(), "UPDATE promise SET "+sql+" WHERE id = $1", p.ID.String())
 		return err
 	}
-	db.Exec(t, "ALTER TABLE promise DISABLE TRIGGER promise_final")
-	require.NoError(t, set("resolved_by_sequence = NULL"), "as an adopted one is")
-	db.Exec(t, "ALTER TABLE promise ENABLE TRIGGER promise_final")
-	require.NoError(t, set("resolved_by_sequence = 77"))
-	requireFinal(t, "promise_final", set("resolved_by_sequence = 78"), "again")
-	requireFinal(t, "promise_final", set("resolved_by_sequence = NULL"), "again")
-
-	require.NoError(t, set("tokens_revoked_at = '2026-01-02'"))
-	require.NoError(t, set("tokens_revoked_at = '2026-01-03'"))
-	requireFinal(t, "promise_final", set("tokens_revoked_at = '2026-01-02'"), "tokens that were revoked are valid again")
-	requireFinal(t, "promise_final", set("tokens_revoked_at = NULL"), "tokens that were revoked are valid again")
-
-	db.Exec(t, "ALTER TABLE promise ADD COLUMN their_own TEXT")
-	require.NoError(t, set("their_own = 'x'"))
-	require.NoError(t, set("name = name"))
-	db.Exec(t, "DELETE FROM promise WHERE id = $1", p.ID.String())
+	t.Run("a missing sequence number is set once", func(t *testing.T) {
+		db.Exec(t, "ALTER TABLE promise DISABLE TRIGGER promise_final")
+		require.NoError(t, set(t, "resolved_by_sequence = NULL"), "as in an adopted table")
+		db.Exec(t, "ALTER TABLE promise ENABLE TRIGGER promise_final")
+		require.NoError(t, set(t, "resolved_by_sequence = 77"))
+		requireFinal(t, "promise_final", set(t, "resolved_by_sequence = 78"), "another number")
+		requireFinal(t, "promise_final", set(t, "resolved_by_sequence = NULL"), "no number")
+	})
+	t.Run("a revocation moves forward only", func(t *testing.T) {
+		require.NoError(t, set(t, "tokens_revoked_at = '2026-01-02'"))
+		require.NoError(t, set(t, "tokens_revoked_at = '2026-01-03'"))
+		requireFinal(t, "promise_final", set(t, "tokens_revoked_at = '2026-01-02'"), "revoked tokens would be valid again")
+		requireFinal(t, "promise_final", set(t, "tokens_revoked_at = NULL"), "revoked tokens would be valid again")
+	})
+	t.Run("an adopted table's own column", func(t *testing.T) {
+		db.Exec(t, "ALTER TABLE promise ADD COLUMN their_own TEXT")
+		require.NoError(t, set(t, "their_own = 'x'"))
+	})
+	t.Run("an equal value", func(t *testing.T) { require.NoError(t, set(t, "name = name")) })
+	t.Run("a deletion", func(t *testing.T) { db.Exec(t, "DELETE FROM promise WHERE id = $1", p.ID.String()) })
 }
 
-// A pending promise is settled, extended and revoked, and stays who it is.
+// A pending promise can be settled, extended and revoked, but its identity does not change.
 func TestAPendingPromiseKeepsItsIdentity(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -193,13 +197,15 @@ func TestAPendingPromiseKeepsItsIdentity(t *testing.T) {
 		"id": "gen_random_uuid()", "workflow_execution_id": "'" + q.WorkflowExecutionID.String() + "'", "name": "'x'",
 		"tenant_id": "(SELECT id FROM tenant WHERE slug = 'stranger')", "idempotency_key": "NULL", "created_by_sequence": "7",
 	} {
-		sql := "UPDATE promise SET " + column + " = " + value + ", timeout_at = NOW() WHERE id = $1"
-		if column == "id" {
-			db.Exec(t, "DELETE FROM idempotency_key") // whose foreign key would refuse it as well
-		}
-		_, err := db.Pool.Exec(t.Context(), sql, p.ID.String())
-		requireFinal(t, "promise_identity", err, sql)
-		require.Equal(t, before, rowOf(t, db, p.ID))
+		t.Run(column, func(t *testing.T) {
+			sql := "UPDATE promise SET " + column + " = " + value + ", timeout_at = NOW() WHERE id = $1"
+			if column == "id" {
+				db.Exec(t, "DELETE FROM idempotency_key") // its foreign key would refuse the update too
+			}
+			_, err := db.Pool.Exec(t.Context(), sql, p.ID.String())
+			requireFinal(t, "promise_identity", err, sql)
+			require.Equal(t, before, rowOf(t, db, p.ID))
+		})
 	}
 	db.Exec(t, "UPDATE promise SET name = name, created_at = created_at WHERE id = $1", p.ID.String())
 	_, err := db.Pool.Exec(t.Context(), "UPDATE promise SET erased_at = NOW() WHERE id = $1", p.ID.String())
@@ -209,7 +215,8 @@ func TestAPendingPromiseKeepsItsIdentity(t *testing.T) {
 	require.Equal(t, before, rowOf(t, db, p.ID))
 }
 
-// A call that the rule refuses is the service's fault: the caller is not told, and the log says which promise and which rule.
+// If the trigger refuses a call, the service is at fault. The error for the log names the promise and the rule, the detail for the
+// caller names neither.
 func TestTheLogNamesTheRule(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -223,7 +230,7 @@ func TestTheLogNamesTheRule(t *testing.T) {
 	require.NotContains(t, promise.AsError(err).Detail, p.ID.String())
 }
 
-// erased is what remains of a promise.
+// erased returns the promise as Erase must leave it.
 func erased(p promise.Promise, at *time.Time) promise.Promise {
 	p.Value, p.Message, p.Metadata, p.Comment, p.OnTimeout, p.ErasedAt = nil, nil, nil, nil, nil, at
 	return p
@@ -233,32 +240,46 @@ func TestErase(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	for state, p := range settledEach(t, r, db) {
-		log, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 0, 100)
-		require.NoError(t, err)
-		i := promise.ByID(p.ID)
-		if state == promise.Rejected {
-			i = byKey(t, string(state))
-		}
-		got, err := r.Erase(t.Context(), tenant, i)
-		require.NoError(t, err)
-		require.NotNil(t, got.ErasedAt)
-		require.Equal(t, erased(p, got.ErasedAt), got, state)
+		t.Run(string(state), func(t *testing.T) { requireErased(t, r, db, p) })
+	}
+	require.Equal(t, 8, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "Erase adds no event")
+}
+
+// requireErased erases a promise, and requires that no call returns its contents afterwards.
+func requireErased(t *testing.T, r *repository.Repository, db *dbtest.DB, p promise.Promise) {
+	log, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 0, 100)
+	require.NoError(t, err)
+	i := promise.ByID(p.ID)
+	if p.State == promise.Rejected {
+		i = byKey(t, string(p.State))
+	}
+	got, err := r.Erase(t.Context(), tenant, i)
+	require.NoError(t, err)
+	require.NotNil(t, got.ErasedAt)
+	require.Equal(t, erased(p, got.ErasedAt), got)
+	t.Run("a second erase changes nothing", func(t *testing.T) {
 		for range 2 {
 			again, err := r.Erase(t.Context(), tenant, i)
 			require.NoError(t, err)
 			require.Equal(t, got, again)
 		}
+	})
+	t.Run("get", func(t *testing.T) {
 		stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
 		require.NoError(t, err)
 		require.Equal(t, got, stored)
 		stored, err = r.GetByWorkflowAndName(t.Context(), tenant, p.WorkflowExecutionID, p.Name)
 		require.NoError(t, err)
 		require.Equal(t, got, stored)
-		for _, f := range []promise.Filter{{State: &state}, {WorkflowExecutionID: &p.WorkflowExecutionID, State: &state}} {
+	})
+	t.Run("list", func(t *testing.T) {
+		for _, f := range []promise.Filter{{State: &p.State}, {WorkflowExecutionID: &p.WorkflowExecutionID, State: &p.State}} {
 			listed, _, err := r.ListPromises(t.Context(), tenant, f, 10)
 			require.NoError(t, err)
 			require.Equal(t, []promise.Promise{got}, listed)
 		}
+	})
+	t.Run("events", func(t *testing.T) {
 		events, err := r.ListEvents(t.Context(), tenant, p.WorkflowExecutionID, 0, 100)
 		require.NoError(t, err)
 		require.Len(t, events, len(log))
@@ -266,22 +287,25 @@ func TestErase(t *testing.T) {
 			if e.PromiseID == p.ID && e.Settlement != nil {
 				e.Settlement.Value, e.Settlement.Message, e.Settlement.Comment, e.ErasedAt = nil, nil, nil, got.ErasedAt
 			}
-			require.Equal(t, e, events[n], state)
+			require.Equal(t, e, events[n])
 		}
-		row := rowOf(t, db, p.ID)
+	})
+	row := rowOf(t, db, p.ID)
+	t.Run("the row has no contents", func(t *testing.T) {
 		require.NotContains(t, row, "secret")
 		require.NotContains(t, row, `\\x22736563726574`, "nor as bytea")
-
-		// It stays erased as it is final.
+	})
+	t.Run("the row never changes", func(t *testing.T) {
 		for _, sql := range []string{"erased_at = NULL", "erased_at = NOW()", "value = 'x'", "comment = 'x'", "metadata = '{}'", "resolved = FALSE"} {
 			_, err := db.Pool.Exec(t.Context(), "UPDATE promise SET "+sql+" WHERE id = $1", p.ID.String())
 			require.Error(t, err, sql)
 		}
 		require.Equal(t, row, rowOf(t, db, p.ID))
+	})
+	t.Run("its tokens can be revoked", func(t *testing.T) {
 		_, err = r.RevokeTokens(t.Context(), tenant, promise.ByID(p.ID))
 		require.NoError(t, err)
-	}
-	require.Equal(t, 8, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "erasing is no event")
+	})
 }
 
 func TestEraseRefuses(t *testing.T) {
@@ -290,28 +314,36 @@ func TestEraseRefuses(t *testing.T) {
 	db.Tenant(t, "stranger")
 	p := settledEach(t, r, db)[promise.Resolved]
 	pending := create(t, r, withKey(draft("pending"), "pending", time.Hour))
-	for _, id := range []uuid.UUID{p.ID, pending.ID} {
-		before := rowOf(t, db, id)
-		for _, slug := range []string{"stranger", "nobody"} {
-			_, err := r.Erase(t.Context(), slug, promise.ByID(id))
-			requireCode(t, promise.CodeNotFound, err)
-			_, err = r.Erase(t.Context(), slug, byKey(t, "pending"))
-			requireCode(t, promise.CodeNotFound, err)
-		}
-		require.Equal(t, before, rowOf(t, db, id))
+	for name, slug := range map[string]string{"another tenant's promise": "stranger", "an unknown tenant": "nobody"} {
+		t.Run(name, func(t *testing.T) {
+			for _, id := range []uuid.UUID{p.ID, pending.ID} {
+				before := rowOf(t, db, id)
+				_, err := r.Erase(t.Context(), slug, promise.ByID(id))
+				requireCode(t, promise.CodeNotFound, err)
+				_, err = r.Erase(t.Context(), slug, byKey(t, "pending"))
+				requireCode(t, promise.CodeNotFound, err)
+				require.Equal(t, before, rowOf(t, db, id))
+			}
+		})
 	}
-	_, err := r.Erase(t.Context(), tenant, promise.ByID(uuid.New()))
-	requireCode(t, promise.CodeNotFound, err)
-	before := rowOf(t, db, pending.ID)
-	for _, i := range []promise.Identifier{promise.ByID(pending.ID), byKey(t, "pending")} {
-		_, err = r.Erase(t.Context(), tenant, i)
-		requireCode(t, promise.CodeConflict, err)
-		require.Contains(t, promise.AsError(err).Detail, "pending")
+	t.Run("an unknown promise", func(t *testing.T) {
+		_, err := r.Erase(t.Context(), tenant, promise.ByID(uuid.New()))
+		requireCode(t, promise.CodeNotFound, err)
+	})
+	for name, i := range map[string]promise.Identifier{
+		"a pending promise by id": promise.ByID(pending.ID), "a pending promise by key": byKey(t, "pending"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := rowOf(t, db, pending.ID)
+			_, err := r.Erase(t.Context(), tenant, i)
+			requireCode(t, promise.CodeConflict, err)
+			require.Contains(t, promise.AsError(err).Detail, "pending")
+			require.Equal(t, before, rowOf(t, db, pending.ID))
+		})
 	}
-	require.Equal(t, before, rowOf(t, db, pending.ID))
 }
 
-// Nothing pretends to know what an erased promise was settled with: a repeated settlement is no duplicate.
+// The contents of an erased promise are unknown, so a repeated settlement is a conflict and no duplicate.
 func TestSettleAnErasedPromise(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -320,26 +352,27 @@ func TestSettleAnErasedPromise(t *testing.T) {
 	withoutReason := promise.SettleRequest{Result: promise.Result{State: promise.Cancelled}, By: byDirect}
 	_, err := r.Settle(t.Context(), tenant, promise.ByID(bare.ID), withoutReason)
 	require.NoError(t, err)
-	settle := func(p promise.Promise, s promise.SettleRequest) promise.Outcome {
+	settle := func(t *testing.T, p promise.Promise, s promise.SettleRequest) promise.Outcome {
 		got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), s)
 		require.NoError(t, err)
 		return got.Outcome
 	}
 	cases := []struct {
+		name string
 		p    promise.Promise
 		s    promise.SettleRequest
 		want promise.Outcome
 	}{
-		{promises[promise.Resolved], resolved([]byte(`"secret value"`)), promise.OutcomeConflict},
-		{promises[promise.Rejected], rejected("secret error"), promise.OutcomeConflict},
-		{promises[promise.Cancelled], cancelled("secret reason"), promise.OutcomeCancelled},
-		{promises[promise.Cancelled], withoutReason, promise.OutcomeCancelled},
-		{bare, withoutReason, promise.OutcomeCancelled},
-		{promises[promise.TimedOut], resolved([]byte("1")), promise.OutcomeTimedOut},
+		{"resolved", promises[promise.Resolved], resolved([]byte(`"secret value"`)), promise.OutcomeConflict},
+		{"rejected", promises[promise.Rejected], rejected("secret error"), promise.OutcomeConflict},
+		{"cancelled, with its reason", promises[promise.Cancelled], cancelled("secret reason"), promise.OutcomeCancelled},
+		{"cancelled, without its reason", promises[promise.Cancelled], withoutReason, promise.OutcomeCancelled},
+		{"cancelled without a reason", bare, withoutReason, promise.OutcomeCancelled},
+		{"timed out", promises[promise.TimedOut], resolved([]byte("1")), promise.OutcomeTimedOut},
 	}
 	for _, c := range cases {
 		if c.p.State == promise.Resolved || c.p.State == promise.Rejected || c.p.ID == bare.ID {
-			require.Equal(t, promise.OutcomeDuplicate, settle(c.p, c.s), "before")
+			require.Equal(t, promise.OutcomeDuplicate, settle(t, c.p, c.s), "%s, before it is erased", c.name)
 		}
 	}
 	for _, p := range append([]promise.Promise{bare}, promises[promise.Resolved], promises[promise.Rejected], promises[promise.Cancelled], promises[promise.TimedOut]) {
@@ -347,19 +380,21 @@ func TestSettleAnErasedPromise(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for _, c := range cases {
-		require.Equal(t, c.want, settle(c.p, c.s), "%s", c.p.State)
-		if c.s.State != promise.Cancelled {
-			batch, err := r.SettleBatch(t.Context(), tenant, byDirect, []promise.Item{item(promise.ByID(c.p.ID), c.s)})
-			require.NoError(t, err)
-			require.Equal(t, c.want, batch[0].SettleResult.Outcome)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.want, settle(t, c.p, c.s))
+			if c.s.State != promise.Cancelled {
+				batch, err := r.SettleBatch(t.Context(), tenant, byDirect, []promise.Item{item(promise.ByID(c.p.ID), c.s)})
+				require.NoError(t, err)
+				require.Equal(t, c.want, batch[0].SettleResult.Outcome)
+			}
+		})
 	}
-	held, err := r.SettleEarly(t.Context(), tenant, "resolved", resolved([]byte(`"secret value"`)), time.Hour)
-	require.NoError(t, err)
-	require.Equal(t, promise.OutcomeConflict, held.Outcome)
+	t.Run("by an early settlement", func(t *testing.T) {
+		settleEarly(t, r, "resolved", resolved([]byte(`"secret value"`)), promise.OutcomeConflict)
+	})
 }
 
-// A repeated create finds an erased promise by what is left of it: an engine that repeats its history goes on.
+// A repeated create finds an erased promise by its name and key, so that an engine can replay its history.
 func TestCreateAnErasedPromiseAgain(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -376,7 +411,7 @@ func TestCreateAnErasedPromiseAgain(t *testing.T) {
 	requireCode(t, promise.CodeCreateConflict, err)
 }
 
-// A deadline that has passed and is not recorded yet is recorded first: the promise is not pending.
+// Erase first records a deadline that has passed.
 func TestEraseAnOverduePromise(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -398,7 +433,7 @@ func TestEraseAnOverduePromise(t *testing.T) {
 	require.Zero(t, expired.Expired)
 }
 
-// A settlement that was in time and has not committed yet wins over the deadline that erasing would record.
+// Before Erase records a deadline, it waits for a transaction that may have settled the promise in time.
 func TestEraseWaitsForASettlement(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -418,14 +453,11 @@ func TestEraseWaitsForASettlement(t *testing.T) {
 		err error
 	}
 	done := make(chan answer, 1)
-	pool := poolWith(t, db.URL, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["application_name"] = "eraser" })
 	go func() {
-		erased, err := repository.New(pool).Erase(context.Background(), tenant, promise.ByID(p.ID))
+		erased, err := r.Erase(context.Background(), tenant, promise.ByID(p.ID))
 		done <- answer{erased, err}
 	}()
-	require.Eventually(t, func() bool {
-		return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'eraser' AND wait_event_type = 'Lock'") == 1
-	}, time.Minute, 5*time.Millisecond)
+	waitForLocks(t, db, 1, "workflow_execution", "erase")
 	require.NoError(t, tx.Commit(t.Context()))
 	a := <-done
 	require.NoError(t, a.err)
@@ -445,8 +477,8 @@ func TestPlansOfErase(t *testing.T) {
 	q := create(t, r, late)
 	_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
 	require.NoError(t, err)
-	manyPromises(t, db)
-	require.Subset(t, readBy(t, db, func(r *repository.Repository) {
+	addManyPromises(t, db)
+	require.Subset(t, relationsReadBy(t, db, func(r *repository.Repository) {
 		for _, i := range []promise.Identifier{byKey(t, "k"), promise.ByID(q.ID)} {
 			_, err := r.Erase(t.Context(), tenant, i)
 			require.NoError(t, err)

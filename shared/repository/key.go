@@ -11,31 +11,33 @@ import (
 )
 
 //go:embed queries/create_for_promise.sql
-var createForPromiseSQL string
+var addIdempotencyKeySQL string
 
 //go:embed queries/find_promise_by_key.sql
-var findPromiseByKeySQL string
+var findPromiseByIdempotencyKeySQL string
 
 //go:embed queries/expire_keys.sql
-var expireKeysSQL string
+var expireIdempotencyKeysSQL string
 
-// AddIdempotencyKey registers one more idempotency key for a promise that
-// exists. The key lives for ttl and for as long as the promise is pending. The
-// same key for the same promise again changes nothing. A key that belongs to
-// another promise is CodeKeyConflict, with ExistingPromiseID; one that holds a
-// settlement is CodeKeyConflict without.
+// AddIdempotencyKey registers one more idempotency key for an existing promise.
+// The key lives for ttl and, in any case, while the promise is pending. If the
+// promise already has the key, nothing changes. If the key belongs to another
+// promise, the error is CodeKeyConflict with ExistingPromiseID. If the key has an
+// early settlement, the error is CodeKeyConflict without ExistingPromiseID.
 func (r *Repository) AddIdempotencyKey(
 	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
 ) error {
 	for range attempts {
 		row, err := run[registrationRow](ctx, r, statement{
-			op: "create key", sql: createForPromiseSQL, confirms: true, args: []any{tenant, key, promiseID.String(), ttl, false},
+			op: "add idempotency key", sql: addIdempotencyKeySQL, takesConfirmation: true,
+			args: []any{tenant, key, promiseID.String(), ttl, false},
 		})
 		switch {
 		case err != nil:
 			return err
-		case row.Held:
-			return promise.Fail(promise.CodeKeyConflict, "The idempotency key holds a settlement for the promise that is created with it.")
+		case row.HasEarly:
+			return promise.Fail(promise.CodeKeyConflict,
+				"The idempotency key has an early settlement for a promise that is created with it. Choose another key.")
 		case row.HolderID == nil:
 			continue
 		case *row.HolderID != promiseID:
@@ -47,34 +49,37 @@ func (r *Repository) AddIdempotencyKey(
 }
 
 type registrationRow struct {
-	doubt
+	uncertainKey
 	HolderID *uuid.UUID
-	Held     bool
+	HasEarly bool `db:"held"`
 }
 
-// doubt is for rows that may tell of a key which is free if its promise's
-// deadline stands.
-type doubt struct {
-	Doubtful            bool
+// An uncertainKey is embedded in rows about an idempotency key. If Uncertain, the
+// key has expired and its promise's deadline has passed, but a running extension
+// may still keep the promise pending, and the key with it.
+type uncertainKey struct {
+	Uncertain           bool `db:"doubtful"`
 	WorkflowExecutionID *uuid.UUID
 }
 
-func (d doubt) overdue() (passed, bool) {
-	if !d.Doubtful {
-		return passed{}, false
+func (k uncertainKey) unrecordedDeadline() (unrecordedDeadline, bool) {
+	if !k.Uncertain {
+		return unrecordedDeadline{}, false
 	}
-	return passed{workflowExecutionID: *d.WorkflowExecutionID}, true
+	return unrecordedDeadline{workflowExecutionID: *k.WorkflowExecutionID}, true
 }
 
-type keyRow struct {
-	never
+type keyHolderRow struct {
+	noDeadline
 	HolderID uuid.UUID
 }
 
-// FindPromiseByIdempotencyKey returns the promise that a key names. A key that names none
-// is promise.ErrNotFound.
+// FindPromiseByIdempotencyKey returns the id of the promise that a key names. If it
+// names none, the error is promise.ErrNotFound.
 func (r *Repository) FindPromiseByIdempotencyKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
-	row, err := run[keyRow](ctx, r, statement{op: "find promise by key", sql: findPromiseByKeySQL, args: []any{tenant, key}})
+	row, err := run[keyHolderRow](ctx, r, statement{
+		op: "find promise by idempotency key", sql: findPromiseByIdempotencyKeySQL, args: []any{tenant, key},
+	})
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -82,30 +87,32 @@ func (r *Repository) FindPromiseByIdempotencyKey(ctx context.Context, tenant, ke
 }
 
 type expiredKeyRow struct {
-	Tenant *string
-	Key    *string // an early settlement under it has expired
-	Freed  bool
+	Tenant   *string // Tenant and Key are set if the key's early settlement has expired
+	Key      *string
+	Released bool `db:"freed"` // the key no longer names its promise
 }
 
-// ExpireIdempotencyKeys looks at no more than limit idempotency keys that are due for it,
-// of all tenants, the oldest first. It frees the keys that no longer name their
-// promise, and deletes the early settlements that have expired. Looked is less
-// than limit if no other key is due, or other transactions have locked the
+// ExpireIdempotencyKeys examines at most limit idempotency keys whose check is
+// due, of all tenants, the oldest first. It releases the keys that no longer name
+// their promise, and deletes the early settlements that have expired. Examined is
+// less than limit if no other key is due or other transactions have locked the
 // rest.
 func (r *Repository) ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error) {
-	rows, err := runAll[expiredKeyRow](ctx, r, statement{op: "expire keys", sql: expireKeysSQL, args: []any{limit}})
-	e := promise.ExpireKeysResult{Examined: len(rows)}
+	rows, err := runAll[expiredKeyRow](ctx, r, statement{
+		op: "expire idempotency keys", sql: expireIdempotencyKeysSQL, args: []any{limit},
+	})
+	result := promise.ExpireKeysResult{Examined: len(rows)}
 	for _, row := range rows {
-		if row.Freed {
-			e.Released++
+		if row.Released {
+			result.Released++
 		}
 		if row.Key != nil {
-			h := promise.ExpiredEarly{Key: *row.Key}
+			early := promise.ExpiredEarly{Key: *row.Key}
 			if row.Tenant != nil {
-				h.Tenant = *row.Tenant
+				early.Tenant = *row.Tenant
 			}
-			e.ExpiredEarly = append(e.ExpiredEarly, h)
+			result.ExpiredEarly = append(result.ExpiredEarly, early)
 		}
 	}
-	return e, err
+	return result, err
 }

@@ -28,24 +28,25 @@ var uncountedTenantsSQL string
 var countPendingSQL string
 
 //go:embed queries/count_held.sql
-var countHeldSQL string
+var countEarlySQL string
 
 //go:embed queries/store_counts.sql
 var storeCountsSQL string
 
-// defaultOf returns the limit of tenants that have none of their own.
+// defaultOf returns the limit that applies to tenants without a limit of their own.
 func defaultOf(name string) int64 {
 	l, _ := promise.LimitOf(name)
 	return l.Default
 }
 
 type idRow struct {
-	never
+	noDeadline
 	ID uuid.UUID
 }
 
-// SetLimits sets limits of a tenant, by their names; nil is the default. The
-// others stay. A tenant that has more than a limit keeps it, and gets no more.
+// SetLimits sets limits of a tenant by name; nil restores the default. It does not
+// change the limits that it is not given. A tenant that already has more than a
+// limit allows keeps what it has, and gets no more.
 func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[string]*int64) (promise.Tenant, error) {
 	wanted, err := json.Marshal(limits)
 	if err != nil {
@@ -60,8 +61,8 @@ func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[stri
 	return r.FindTenant(ctx, slug)
 }
 
-// quotaExceeded returns the error of a call that has met a limit. LimitEarly
-// stands for LimitEarlyBytes too: the last count decides between the two.
+// quotaExceeded returns the error for a call that has met a limit. For LimitEarly
+// the last count decides whether the error names LimitEarly or LimitEarlyBytes.
 func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) error {
 	t, err := r.FindTenant(ctx, tenant)
 	if err != nil {
@@ -77,14 +78,15 @@ func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) err
 }
 
 type leftRow struct {
-	never
+	noDeadline
 	PromisesLeft *int32
 }
 
-// recounted recounts the promises of a workflow execution that is full, once a
-// minute at most, and reports whether it may have more: retention deletes
-// promises without a change of their execution, and a limit may be another now.
-// If it cannot recount, the execution is as full as it was.
+// recounted counts the promises of a full workflow execution again, at most once
+// a minute, and reports whether the execution may have more. The execution may
+// have room again, because retention deletes promises without changing its row,
+// and because the limit may have changed. If recounted cannot count, it returns
+// false.
 func (r *Repository) recounted(ctx context.Context, workflowExecutionID uuid.UUID) bool {
 	id := workflowExecutionID.String()
 	if _, err := run[idRow](ctx, r, statement{op: "claim recount", sql: claimRecountSQL, args: []any{id}}); err != nil {
@@ -101,7 +103,7 @@ type uncountedRow struct {
 	CountedAt time.Time
 }
 
-// Uncounted begins a count of what each tenant has.
+// Uncounted starts a count for each tenant.
 func (r *Repository) Uncounted(ctx context.Context) ([]promise.Count, error) {
 	rows, err := runAll[uncountedRow](ctx, r, statement{op: "uncounted tenants", sql: uncountedTenantsSQL})
 	counts := make([]promise.Count, len(rows))
@@ -111,25 +113,25 @@ func (r *Repository) Uncounted(ctx context.Context) ([]promise.Count, error) {
 	return counts, err
 }
 
-type pendingRow struct {
+type pendingCountRow struct {
 	Counted   int64
 	CreatedAt *time.Time
 	ID        *uuid.UUID
 }
 
-type heldRow struct {
+type earlyCountRow struct {
 	Counted int64
 	Bytes   int64
 	Key     *string
 }
 
-// CountMore goes on with counts that are not done: with at most limit promises
-// and limit early settlements of each tenant.
+// CountMore continues the counts that are not done. It counts at most limit
+// promises and limit early settlements of each tenant.
 func (r *Repository) CountMore(ctx context.Context, counts []promise.Count, limit int) error {
 	if err := r.countPending(ctx, counts, limit); err != nil {
 		return err
 	}
-	return r.countHeld(ctx, counts, limit)
+	return r.countEarly(ctx, counts, limit)
 }
 
 func (r *Repository) countPending(ctx context.Context, counts []promise.Count, limit int) error {
@@ -146,14 +148,16 @@ func (r *Repository) countPending(ctx context.Context, counts []promise.Count, l
 		var at *time.Time
 		var id *string
 		if after := c.PendingAfter; after != nil {
-			at, id = &after.CreatedAt, orNull(after.ID.String())
+			at, id = &after.CreatedAt, nullIfEmpty(after.ID.String())
 		}
 		ats, ids = append(ats, at), append(ids, id)
 	}
 	if len(open) == 0 {
 		return nil
 	}
-	rows, err := runAll[pendingRow](ctx, r, statement{op: "count pending", sql: countPendingSQL, args: []any{tenants, ats, ids, limit}})
+	rows, err := runAll[pendingCountRow](ctx, r, statement{
+		op: "count pending promises", sql: countPendingSQL, args: []any{tenants, ats, ids, limit},
+	})
 	for i, row := range rows {
 		c := open[i]
 		c.Pending += row.Counted
@@ -165,7 +169,7 @@ func (r *Repository) countPending(ctx context.Context, counts []promise.Count, l
 	return err
 }
 
-func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limit int) error {
+func (r *Repository) countEarly(ctx context.Context, counts []promise.Count, limit int) error {
 	var open []*promise.Count
 	var tenants []string
 	var keys []*string
@@ -177,7 +181,9 @@ func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limi
 	if len(open) == 0 {
 		return nil
 	}
-	rows, err := runAll[heldRow](ctx, r, statement{op: "count held", sql: countHeldSQL, args: []any{tenants, keys, limit}})
+	rows, err := runAll[earlyCountRow](ctx, r, statement{
+		op: "count early settlements", sql: countEarlySQL, args: []any{tenants, keys, limit},
+	})
 	for i, row := range rows {
 		c := open[i]
 		c.Early += row.Counted
@@ -188,17 +194,17 @@ func (r *Repository) countHeld(ctx context.Context, counts []promise.Count, limi
 	return err
 }
 
-// StoreCounts stores counts that are done, and returns the tenants that are full
-// now and were not, or the other way round.
+// StoreCounts stores counts that are done. It returns the tenants that have become
+// full, or are no longer full.
 func (r *Repository) StoreCounts(ctx context.Context, counts []promise.Count) ([]promise.Full, error) {
 	n := len(counts)
 	tenants, ats := make([]string, n), make([]time.Time, n)
-	pending, held, bytes := make([]int64, n), make([]int64, n), make([]int64, n)
+	pending, early, bytes := make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, c := range counts {
-		tenants[i], ats[i], pending[i], held[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Early, c.EarlyBytes
+		tenants[i], ats[i], pending[i], early[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Early, c.EarlyBytes
 	}
 	return runAll[promise.Full](ctx, r, statement{op: "store counts", sql: storeCountsSQL, args: []any{
-		tenants, ats, pending, held, bytes,
+		tenants, ats, pending, early, bytes,
 		defaultOf(promise.LimitPending), defaultOf(promise.LimitEarly), defaultOf(promise.LimitEarlyBytes),
 	}})
 }

@@ -30,23 +30,6 @@ func setLimits(t testing.TB, r *repository.Repository, limits map[string]int64) 
 	require.NoError(t, err)
 }
 
-// countAll counts as the sweep does, with slices of that many rows.
-func countAll(t testing.TB, r *repository.Repository, limit int) (changed []promise.Full) {
-	t.Helper()
-	counts, err := r.Uncounted(t.Context())
-	require.NoError(t, err)
-	for open := true; open; {
-		require.NoError(t, r.CountMore(t.Context(), counts, limit))
-		open = false
-		for _, c := range counts {
-			open = open || !c.PendingDone || !c.EarlyDone
-		}
-	}
-	changed, err = r.StoreCounts(t.Context(), counts)
-	require.NoError(t, err)
-	return changed
-}
-
 func requireQuota(t testing.TB, name string, limit int64, err error) {
 	t.Helper()
 	e := requireCode(t, promise.CodeQuotaExceeded, err)
@@ -64,81 +47,99 @@ func TestPendingQuota(t *testing.T) {
 	p := create(t, r, b)
 	require.Empty(t, countAll(t, r, 10))
 	create(t, r, draft("c"))
-	late := create(t, r, draft("d")) // exceeded until the next count
-	require.Equal(t, []promise.Full{{Tenant: tenant, PendingFull: true}}, countAll(t, r, 10))
-	require.Empty(t, countAll(t, r, 10), "no change")
-
-	for _, d := range []promise.Draft{draft("e"), withKey(draft("e"), "e", time.Hour), {WorkflowExecutionID: p.WorkflowExecutionID, Name: "e"}} {
-		_, _, err := made(r.Create(t.Context(), tenant, d))
-		requireQuota(t, promise.LimitPending, 3, err)
+	late := create(t, r, draft("d")) // a tenant can exceed its limit until the next count
+	t.Run("a count reports the change once", func(t *testing.T) {
+		require.Equal(t, []promise.Full{{Tenant: tenant, PendingFull: true}}, countAll(t, r, 10))
+		require.Empty(t, countAll(t, r, 10))
+	})
+	for name, d := range map[string]promise.Draft{
+		"a new promise": draft("e"), "a new promise with a key": withKey(draft("e"), "e", time.Hour),
+		"a new promise of an existing workflow": {WorkflowExecutionID: p.WorkflowExecutionID, Name: "e"},
+	} {
+		t.Run("a full tenant does not get "+name, func(t *testing.T) {
+			requireQuota(t, promise.LimitPending, 3, errOf(r.Create(t.Context(), tenant, d)))
+			require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM promise"))
+			require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
+			require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+		})
 	}
-	require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM promise"))
-	require.Equal(t, 4, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
-	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
-	for _, d := range []promise.Draft{a, b} {
-		_, created, err := made(r.Create(t.Context(), tenant, d))
+	t.Run("a repeated create returns the promise", func(t *testing.T) {
+		for _, d := range []promise.Draft{a, b} {
+			_, created, err := unpack(r.Create(t.Context(), tenant, d))
+			require.NoError(t, err)
+			require.False(t, created)
+		}
+	})
+	t.Run("another promise's key is a key conflict", func(t *testing.T) {
+		requireCode(t, promise.CodeKeyConflict, errOf(r.Create(t.Context(), tenant, withKey(draft("taken"), "a", time.Hour))))
+	})
+	t.Run("another tenant gets a promise", func(t *testing.T) {
+		require.NoError(t, errOf(r.Create(t.Context(), "other", draft("a"))))
+	})
+	t.Run("a promise that is created settled does not count", func(t *testing.T) {
+		settleEarly(t, r, "early", resolved([]byte("1")), promise.OutcomeHeld)
+		require.Equal(t, promise.Resolved, create(t, r, withKey(draft("early"), "early", time.Hour)).State)
+	})
+	t.Run("settled promises make room", func(t *testing.T) {
+		for _, id := range []uuid.UUID{p.ID, late.ID} {
+			_, err := r.Settle(t.Context(), tenant, promise.ByID(id), resolved([]byte("1")))
+			require.NoError(t, err)
+		}
+		require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 1))
+		create(t, r, draft("e"))
+		countAll(t, r, 10)
+		requireQuota(t, promise.LimitPending, 3, errOf(r.Create(t.Context(), tenant, draft("f"))))
+	})
+	t.Run("a new limit is in force at once", func(t *testing.T) {
+		setLimits(t, r, map[string]int64{promise.LimitPending: 4})
+		create(t, r, draft("f"))
+		setLimits(t, r, map[string]int64{promise.LimitPending: 0})
+		requireQuota(t, promise.LimitPending, 0, errOf(r.Create(t.Context(), tenant, draft("g"))))
+	})
+	t.Run("nil restores the default limit", func(t *testing.T) {
+		found, err := r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitPending: nil})
 		require.NoError(t, err)
-		require.False(t, created, "a retry")
-	}
-	taken := withKey(draft("taken"), "a", time.Hour)
-	_, err := r.Create(t.Context(), tenant, taken)
-	requireCode(t, promise.CodeKeyConflict, err)
-	_, err = r.Create(t.Context(), "other", draft("a"))
-	require.NoError(t, err, "another tenant")
-	hold(t, r, "early", resolved([]byte("1")), promise.OutcomeHeld)
-	born := create(t, r, withKey(draft("early"), "early", time.Hour))
-	require.Equal(t, promise.Resolved, born.State, "it was never pending")
-
-	for _, id := range []uuid.UUID{p.ID, late.ID} {
-		_, err = r.Settle(t.Context(), tenant, promise.ByID(id), resolved([]byte("1")))
-		require.NoError(t, err)
-	}
-	require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 1))
-	create(t, r, draft("e"))
-	countAll(t, r, 10)
-	_, err = r.Create(t.Context(), tenant, draft("f"))
-	requireQuota(t, promise.LimitPending, 3, err)
-	setLimits(t, r, map[string]int64{promise.LimitPending: 4})
-	create(t, r, draft("f")) // a limit that is raised is so at once
-	setLimits(t, r, map[string]int64{promise.LimitPending: 0})
-	_, err = r.Create(t.Context(), tenant, draft("g"))
-	requireQuota(t, promise.LimitPending, 0, err)
-	found, err := r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitPending: nil})
-	require.NoError(t, err)
-	require.Equal(t, promise.LimitsInForce(nil), found.Limits)
-	create(t, r, draft("g"))
+		require.Equal(t, promise.LimitsInForce(nil), found.Limits)
+		create(t, r, draft("g"))
+	})
 }
 
-func TestHeldQuota(t *testing.T) {
+func TestEarlySettlementQuota(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	db.Tenant(t, "other")
 	setLimits(t, r, map[string]int64{promise.LimitEarly: 2, promise.LimitEarlyBytes: 1000})
 	value := []byte(`"` + strings.Repeat("x", 40) + `"`)
-	hold(t, r, "a", resolved(value), promise.OutcomeHeld)
+	settleEarly(t, r, "a", resolved(value), promise.OutcomeHeld)
 	require.Empty(t, countAll(t, r, 10))
-	hold(t, r, "b", rejected("ä"), promise.OutcomeHeld)
+	settleEarly(t, r, "b", rejected("ä"), promise.OutcomeHeld)
 	require.Equal(t, []promise.Full{{Tenant: tenant, EarlyFull: true}}, countAll(t, r, 1))
 	tenants, err := r.ListTenants(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1+42+1+2, tenants[0].Usage.EarlyBytes)
 
-	_, err = r.SettleEarly(t.Context(), tenant, "c", resolved(value), time.Hour)
-	requireQuota(t, promise.LimitEarly, 2, err)
-	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
-	hold(t, r, "a", resolved(value), promise.OutcomeDuplicate)
-	hold(t, r, "a", rejected("no"), promise.OutcomeConflict)
-	_, err = r.SettleEarly(t.Context(), "other", "c", resolved(value), time.Hour)
-	require.NoError(t, err, "another tenant")
-	p := create(t, r, withKey(draft("p"), "p", time.Hour))
-	settled, err := r.SettleEarly(t.Context(), tenant, "p", resolved(value), time.Hour)
-	require.NoError(t, err)
-	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, settled)
+	t.Run("a full tenant stores no early settlement", func(t *testing.T) {
+		_, err := r.SettleEarly(t.Context(), tenant, "c", resolved(value), time.Hour)
+		requireQuota(t, promise.LimitEarly, 2, err)
+		require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+	})
+	t.Run("a stored one is still compared", func(t *testing.T) {
+		settleEarly(t, r, "a", resolved(value), promise.OutcomeDuplicate)
+		settleEarly(t, r, "a", rejected("no"), promise.OutcomeConflict)
+	})
+	t.Run("another tenant stores one", func(t *testing.T) {
+		require.NoError(t, errOf(r.SettleEarly(t.Context(), "other", "c", resolved(value), time.Hour)))
+	})
+	t.Run("an existing promise is settled", func(t *testing.T) {
+		p := create(t, r, withKey(draft("p"), "p", time.Hour))
+		settled := settleEarly(t, r, "p", resolved(value), promise.OutcomeSettled)
+		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeSettled}, settled)
+	})
 
 	create(t, r, withKey(draft("a"), "a", time.Hour))
 	require.Equal(t, []promise.Full{{Tenant: tenant}}, countAll(t, r, 10))
 	large := resolved([]byte(`"` + strings.Repeat("x", 1000) + `"`))
-	hold(t, r, "c", large, promise.OutcomeHeld) // exceeded until the next count
+	settleEarly(t, r, "c", large, promise.OutcomeHeld) // a tenant can exceed its limit until the next count
 	setLimits(t, r, map[string]int64{promise.LimitEarly: 100})
 	countAll(t, r, 10)
 	_, err = r.SettleEarly(t.Context(), tenant, "d", resolved(value), time.Hour)
@@ -147,11 +148,12 @@ func TestHeldQuota(t *testing.T) {
 	_, err = r.ExpireIdempotencyKeys(t.Context(), 10)
 	require.NoError(t, err)
 	countAll(t, r, 10)
-	hold(t, r, "d", resolved(value), promise.OutcomeHeld)
+	settleEarly(t, r, "d", resolved(value), promise.OutcomeHeld)
 }
 
-// A settle-only key invents keys and holds a settlement under each: it is bounded by the first count that sees it.
-func TestAFloodOfHoldsIsBounded(t *testing.T) {
+// A caller with the settle scope invents keys and stores an early settlement under each. The first count that sees the limit exceeded
+// stops it.
+func TestAFloodOfEarlySettlementsIsBounded(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	const limit = 200
@@ -184,7 +186,7 @@ func TestAFloodOfHoldsIsBounded(t *testing.T) {
 	for refused.Load() == 0 && held.Load() < 50*limit {
 		countAll(t, r, 50)
 	}
-	bound, at := held.Load()+6, sent.Load() // a hold that began before the flag was set may still be stored
+	bound, at := held.Load()+6, sent.Load() // calls that began before the count was stored may still store one each
 	for sent.Load() < at+100 {
 		countAll(t, r, 50)
 	}
@@ -196,7 +198,7 @@ func TestAFloodOfHoldsIsBounded(t *testing.T) {
 	require.EqualValues(t, held.Load(), count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
 }
 
-// Counts are those of a reference after random work, whatever the slices.
+// After random calls the counts equal the rows, in slices of any size.
 func TestCountsAreRight(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -214,7 +216,7 @@ func TestCountsAreRight(t *testing.T) {
 			if random.IntN(2) == 0 {
 				d = withKey(d, key, time.Hour)
 			}
-			if p, _, err := made(r.Create(ctx, who, d)); err == nil && who == tenant {
+			if p, _, err := unpack(r.Create(ctx, who, d)); err == nil && who == tenant {
 				ids = append(ids, p.ID)
 			}
 		case 2:
@@ -229,19 +231,21 @@ func TestCountsAreRight(t *testing.T) {
 			}
 		}
 	}
-	db.Rewrite(t, `UPDATE promise SET created_at = '2026-01-01' WHERE name LIKE 'p1%'`) // the same moment for many
+	db.Rewrite(t, `UPDATE promise SET created_at = '2026-01-01' WHERE name LIKE 'p1%'`) // many promises have equal creation times
 	for _, slice := range []int{1, 7, 1000} {
-		db.Exec(t, "DELETE FROM tenant_usage")
-		countAll(t, r, slice)
-		tenants, err := r.ListTenants(ctx)
-		require.NoError(t, err)
-		require.Len(t, tenants, 3)
-		for _, found := range tenants {
-			require.EqualValues(t, count(t, db, "SELECT COUNT(*) FROM promise WHERE tenant_id = $1 AND NOT resolved", found.ID), found.Usage.Pending)
-			require.EqualValues(t, count(t, db, "SELECT COUNT(held_at) FROM idempotency_key WHERE tenant_id = $1", found.ID), found.Usage.Early)
-			require.EqualValues(t, count(t, db, `SELECT COALESCE(SUM(LENGTH(key) + OCTET_LENGTH(held_error) + LENGTH(held_comment)), 0)
-				FROM idempotency_key WHERE tenant_id = $1`, found.ID), found.Usage.EarlyBytes)
-		}
+		t.Run(fmt.Sprintf("in slices of %d", slice), func(t *testing.T) {
+			db.Exec(t, "DELETE FROM tenant_usage")
+			countAll(t, r, slice)
+			tenants, err := r.ListTenants(t.Context())
+			require.NoError(t, err)
+			require.Len(t, tenants, 3)
+			for _, found := range tenants {
+				require.EqualValues(t, count(t, db, "SELECT COUNT(*) FROM promise WHERE tenant_id = $1 AND NOT resolved", found.ID), found.Usage.Pending)
+				require.EqualValues(t, count(t, db, "SELECT COUNT(held_at) FROM idempotency_key WHERE tenant_id = $1", found.ID), found.Usage.Early)
+				require.EqualValues(t, count(t, db, `SELECT COALESCE(SUM(LENGTH(key) + OCTET_LENGTH(held_error) + LENGTH(held_comment)), 0)
+					FROM idempotency_key WHERE tenant_id = $1`, found.ID), found.Usage.EarlyBytes)
+			}
+		})
 	}
 	require.NotZero(t, count(t, db, "SELECT MIN(held) FROM tenant_usage WHERE held > 0"))
 }
@@ -271,7 +275,7 @@ func TestWorkflowQuota(t *testing.T) {
 	minuteLater := func() {
 		db.Exec(t, "UPDATE workflow_execution SET promises_counted_at = promises_counted_at - INTERVAL '1 minute'")
 	}
-	refused := func(d promise.Draft) {
+	refused := func(t *testing.T, d promise.Draft) {
 		t.Helper()
 		_, err := r.Create(t.Context(), tenant, d)
 		requireQuota(t, promise.LimitWorkflowPromises, 3, err)
@@ -279,52 +283,62 @@ func TestWorkflowQuota(t *testing.T) {
 	a := create(t, r, in("a"))
 	create(t, r, withKey(in("b"), "b", time.Hour))
 	create(t, r, in("c"))
-	last := count(t, db, "SELECT last_sequence_number FROM workflow_execution")
-	refused(in("d"))
-	refused(withKey(in("d"), "d", time.Hour))
-	require.Equal(t, 3, count(t, db, "SELECT COUNT(*) FROM promise"))
-	require.Equal(t, last, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "no number is lost")
-	_, created, err := made(r.Create(t.Context(), tenant, in("a")))
-	require.NoError(t, err)
-	require.False(t, created, "a retry")
-	create(t, r, draft("in another workflow"))
-
-	// Retention deletes one; the next recount is a minute after the last one.
-	_, err = r.Settle(t.Context(), tenant, promise.ByID(a.ID), resolved([]byte("1")))
-	require.NoError(t, err)
-	_, err = r.DeleteSettled(t.Context(), 0, 10)
-	require.NoError(t, err)
-	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM promise WHERE workflow_execution_id = $1", workflow))
-	refused(in("d"))
-	minuteLater()
-	create(t, r, in("d"))
-	refused(in("e"))
-	minuteLater()
-	refused(in("e"))
-
-	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 5})
-	minuteLater()
-	create(t, r, in("e"))
-	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
-	minuteLater()
-	for n := 0; ; n++ { // a limit that is lowered lets no more than itself through
-		_, err := r.Create(t.Context(), tenant, in(fmt.Sprint("f", n)))
-		if err != nil {
-			requireQuota(t, promise.LimitWorkflowPromises, 3, err)
-			break
+	t.Run("a full workflow gets no promise, and loses no number", func(t *testing.T) {
+		last := count(t, db, "SELECT last_sequence_number FROM workflow_execution")
+		refused(t, in("d"))
+		refused(t, withKey(in("d"), "d", time.Hour))
+		require.Equal(t, 3, count(t, db, "SELECT COUNT(*) FROM promise"))
+		require.Equal(t, last, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+	})
+	t.Run("a repeated create returns the promise", func(t *testing.T) {
+		_, created, err := unpack(r.Create(t.Context(), tenant, in("a")))
+		require.NoError(t, err)
+		require.False(t, created)
+	})
+	t.Run("another workflow gets a promise", func(t *testing.T) { create(t, r, draft("in another workflow")) })
+	t.Run("a deleted promise makes room at the next recount, a minute after the last", func(t *testing.T) {
+		_, err := r.Settle(t.Context(), tenant, promise.ByID(a.ID), resolved([]byte("1")))
+		require.NoError(t, err)
+		_, err = r.DeleteSettled(t.Context(), 0, 10)
+		require.NoError(t, err)
+		require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM promise WHERE workflow_execution_id = $1", workflow))
+		refused(t, in("d"))
+		minuteLater()
+		create(t, r, in("d"))
+		refused(t, in("e"))
+		minuteLater()
+		refused(t, in("e"))
+	})
+	t.Run("a higher limit makes room", func(t *testing.T) {
+		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 5})
+		minuteLater()
+		create(t, r, in("e"))
+	})
+	t.Run("a lower limit admits at most its own number of promises", func(t *testing.T) {
+		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
+		minuteLater()
+		for n := 0; ; n++ {
+			_, err := r.Create(t.Context(), tenant, in(fmt.Sprint("f", n)))
+			if err != nil {
+				requireQuota(t, promise.LimitWorkflowPromises, 3, err)
+				break
+			}
+			require.Less(t, n, 3)
 		}
-		require.Less(t, n, 3)
-	}
-	_, err = r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitWorkflowPromises: nil})
-	require.NoError(t, err)
-	minuteLater()
-	create(t, r, in("g"))
-	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
-	refused(in("h")) // far more than the limit is left: it is recounted
+	})
+	t.Run("a workflow with more room than a new limit is recounted", func(t *testing.T) {
+		_, err := r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitWorkflowPromises: nil})
+		require.NoError(t, err)
+		minuteLater()
+		create(t, r, in("g"))
+		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
+		refused(t, in("h"))
+	})
 }
 
-// An execution from before the quota goes on with its last number in place of a count, and is counted when that is too much.
-func TestWorkflowQuotaOfAnOldExecution(t *testing.T) {
+// An execution that is older than the quota has no count. Its last sequence number is used as the count until that number reaches the
+// limit. Then the promises are counted.
+func TestWorkflowQuotaOfAnExecutionWithoutACount(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 4})
@@ -346,7 +360,7 @@ func TestWorkflowQuotaOfAnOldExecution(t *testing.T) {
 	requireQuota(t, promise.LimitWorkflowPromises, 4, err)
 }
 
-// Concurrent creates in one execution get exactly as many promises as it may have.
+// Concurrent creates in one execution create exactly as many promises as its limit.
 func TestWorkflowQuotaAtOnce(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -370,7 +384,7 @@ func TestWorkflowQuotaAtOnce(t *testing.T) {
 	require.Equal(t, limit, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
 }
 
-// A process forgets a tenant's id after some minutes, long before another tenant may have the slug.
+// A process forgets a tenant's id long before another tenant can get the slug.
 func TestATenantsIDIsForgotten(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -404,7 +418,7 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"create":       func() error { return errOf(r.Create(ctx, tenant, draft("b"))) },
 		"create again": func() error { return errOf(r.Create(ctx, tenant, withKey(draft("a"), "a", time.Hour))) },
-		"in its workflow": func() error {
+		"create in its workflow": func() error {
 			return errOf(r.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: "a"}))
 		},
 		"get":           func() error { return errOf(r.Get(ctx, tenant, promise.ByID(p.ID))) },
@@ -414,35 +428,45 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 		"find by key":   func() error { return errOf(r.FindPromiseByIdempotencyKey(ctx, tenant, "a")) },
 		"settle":        func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))) },
 		"settle by key": func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "a"), resolved([]byte("1")))) },
-		"hold":          func() error { return errOf(r.SettleEarly(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
+		"settle early":  func() error { return errOf(r.SettleEarly(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
 		"extend": func() error {
 			return errOf(r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)}))
 		},
 		"extend by key": func() error {
 			return errOf(r.Extend(ctx, tenant, byKey(t, "a"), promise.Deadline{Timeout: new(time.Hour)}))
 		},
-		"revoke tokens":  func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) },
-		"register a key": func() error { return r.AddIdempotencyKey(ctx, tenant, "c", p.ID, time.Hour) },
-		"list events":    func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) },
-		"workflow id":    func() error { return errOf(r.WorkflowExecutionID(ctx, tenant, "order-1")) },
-		"list":           func() error { return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) },
+		"revoke tokens": func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) },
+		"add a key":     func() error { return r.AddIdempotencyKey(ctx, tenant, "c", p.ID, time.Hour) },
+		"list events":   func() error { return errOf(r.ListEvents(ctx, tenant, p.WorkflowExecutionID, 0, 10)) },
+		"workflow id":   func() error { return errOf(r.WorkflowExecutionID(ctx, tenant, "order-1")) },
+		"list":          func() error { return errOf(pageOnly(r.ListPromises(ctx, tenant, promise.Filter{}, 10))) },
 		"list a workflow": func() error {
-			return errOf(page(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)))
+			return errOf(pageOnly(r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)))
 		},
 	} {
-		require.ErrorIs(t, call(), promise.ErrNotFound, name)
+		t.Run(name, func(t *testing.T) { require.ErrorIs(t, call(), promise.ErrNotFound) })
 	}
-	judged, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(p.ID), resolved([]byte("1")))})
-	require.NoError(t, err)
-	require.ErrorIs(t, judged[0].Err, promise.ErrNotFound)
-	require.Equal(t, before, snapshot(t, db))
-	e, err := r.Expire(ctx, 10)
-	require.NoError(t, err)
-	require.Equal(t, 1, e.Expired, "the sweep goes on")
-	_, err = r.SuspendTenant(ctx, tenant, false)
-	require.NoError(t, err)
-	require.NoError(t, errOf(r.Get(ctx, tenant, promise.ByID(p.ID))))
+	t.Run("settle batch", func(t *testing.T) {
+		results, err := r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(promise.ByID(p.ID), resolved([]byte("1")))})
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, promise.ErrNotFound)
+	})
+	t.Run("none of the calls changes a row", func(t *testing.T) {
+		require.Equal(t, before, snapshot(t, db))
+	})
+	t.Run("the sweep records its deadlines", func(t *testing.T) {
+		e, err := r.Expire(ctx, 10)
+		require.NoError(t, err)
+		require.Equal(t, 1, e.Expired)
+	})
+	t.Run("every call finds it once it is resumed", func(t *testing.T) {
+		_, err := r.SuspendTenant(ctx, tenant, false)
+		require.NoError(t, err)
+		require.NoError(t, errOf(r.Get(ctx, tenant, promise.ByID(p.ID))))
+	})
 }
+
+// snapshot returns the contents of the tables that calls change.
 
 func snapshot(t testing.TB, db *dbtest.DB) string {
 	t.Helper()

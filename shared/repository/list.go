@@ -23,17 +23,18 @@ var listPromisesDueSQL string
 //go:embed queries/list_events.sql
 var listEventsSQL string
 
-// pageBytes bounds the values and metadata of a page.
+// pageBytes bounds the bytes of values and metadata on a page.
 const pageBytes = 3 << 20
 
-// ListPromises lists the promises that the filter chooses, newest first, or, with
-// TimeoutBefore, the soonest deadline first. A page ends after limit promises or
-// about 3 MiB of values and metadata, but never before its first; more says that
-// others follow. A workflow execution that is not known, or another tenant's, has
-// none. A filter that Filter does not allow is an error.
+// ListPromises lists the promises that match the filter: newest first, or soonest
+// deadline first if TimeoutBefore is set. A page ends after limit promises, or
+// about 3 MiB of values and metadata, but has at least one promise if any match.
+// more reports whether others follow. A workflow execution that is unknown, or
+// belongs to another tenant, has no promises. If the filter is invalid,
+// ListPromises returns the error of its Check.
 //
-// A page reads no more promises than it shows, and besides those of the tenant
-// whose deadlines have passed and are not recorded yet.
+// A page reads only the promises that it shows, and the tenant's promises with an
+// unrecorded deadline.
 func (r *Repository) ListPromises(
 	ctx context.Context, tenant string, f promise.Filter, limit int,
 ) (promises []promise.Promise, more bool, err error) {
@@ -79,7 +80,8 @@ func listStatement(tenant string, f promise.Filter, limit int) statement {
 	return statement{op: "list promises", sql: listPromisesSQL, args: append([]any{tenant, f.State}, page...)}
 }
 
-// listByName lists the one promise that may have a name in a workflow execution.
+// listByName lists the promise of a name in a workflow execution, if the filter
+// matches it.
 func (r *Repository) listByName(ctx context.Context, tenant string, f promise.Filter) ([]promise.Promise, error) {
 	p, err := r.GetByWorkflowAndName(ctx, tenant, *f.WorkflowExecutionID, *f.Name)
 	if errors.Is(err, promise.ErrNotFound) {
@@ -97,8 +99,8 @@ type listRow struct {
 	Matching int
 }
 
-// listConfirmed runs a list until every deadline in it that nothing has recorded
-// stands, as run does for one promise.
+// listConfirmed repeats a list until it has waited for every unrecorded deadline in
+// it, as run does for one promise.
 func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow, error) {
 	confirmed := map[uuid.UUID]time.Time{}
 	for range attempts {
@@ -106,9 +108,9 @@ func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow,
 		if err != nil {
 			return nil, err
 		}
-		var unconfirmed []passed
+		var unconfirmed []unrecordedDeadline
 		for _, row := range rows {
-			if deadline, overdue := row.overdue(); overdue && !confirmed[deadline.promiseID].Equal(deadline.at) {
+			if deadline, unrecorded := row.unrecordedDeadline(); unrecorded && !confirmed[deadline.promiseID].Equal(deadline.at) {
 				confirmed[deadline.promiseID] = deadline.at
 				unconfirmed = append(unconfirmed, deadline)
 			}
@@ -123,13 +125,13 @@ func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow,
 	return nil, contention(nil)
 }
 
-// ListEvents reads a workflow execution's log after a sequence number, in
-// order: at most limit events, or about 3 MiB of values. Numbers are dense and
-// become visible in their order, so whoever goes on after the last one that it
-// has seen sees each event once. Events are deleted with their promises.
+// ListEvents reads a workflow execution's log after a sequence number, in order:
+// at most limit events, or about 3 MiB of values. Numbers have no gaps and become
+// visible in order. A reader that continues after the last number it has seen
+// reads each event exactly once. Events are deleted with their promises.
 //
-// A number beyond the log's last one is CodeOutOfRange: it is from another log,
-// or this one was deleted and has begun anew.
+// If after is beyond the log's last number, the error is CodeOutOfRange: the number
+// is from another log, or this log was deleted and has started again.
 func (r *Repository) ListEvents(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
 ) ([]promise.Event, error) {
@@ -144,7 +146,7 @@ func (r *Repository) ListEvents(
 	case rows[0].LastSequenceNumber < after:
 		return nil, &promise.Error{
 			Code: promise.CodeOutOfRange, Field: "after",
-			Detail: "The log does not reach that number: it is from another log, or this one has begun anew.",
+			Detail: "after is beyond the log's last event: it is from another log, or this log has started again. Read from 0.",
 		}
 	}
 	var events []promise.Event

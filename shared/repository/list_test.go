@@ -19,7 +19,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// walk reads a list page by page, and calls between after each but the last.
+// walk reads a list page by page. It calls between after each page but the last.
 func walk(
 	t testing.TB, r *repository.Repository, slug string, f promise.Filter, limit int, between func(),
 ) []promise.Promise {
@@ -33,7 +33,7 @@ func walk(
 		if !more {
 			return all
 		}
-		require.NotEmpty(t, page, "whoever goes on gets on")
+		require.NotEmpty(t, page, "each page has a promise")
 		f.After = new(f.CursorAfter(page[len(page)-1]))
 		between()
 	}
@@ -47,8 +47,8 @@ func idsOf(promises []promise.Promise) []uuid.UUID {
 	return ids
 }
 
-// randomPromises makes promises of every kind in a tenant's workflows, among them some of one moment, and returns them
-// as Get has them, newest first.
+// randomPromises creates promises of every kind in a tenant's workflows, some of them with equal creation times. It returns them as Get
+// does, newest first.
 func randomPromises(
 	t testing.TB, r *repository.Repository, db *dbtest.DB, slug string, workflows []uuid.UUID, names []string,
 ) []promise.Promise {
@@ -107,14 +107,7 @@ func soonestFirst(a, b promise.Promise) int {
 	return cmp.Or(a.TimeoutAt.Compare(*b.TimeoutAt), bytes.Compare(a.ID[:], b.ID[:]))
 }
 
-func chosen(f promise.Filter, p promise.Promise) bool {
-	return (f.WorkflowExecutionID == nil || *f.WorkflowExecutionID == p.WorkflowExecutionID) &&
-		(f.Name == nil || *f.Name == p.Name) &&
-		(f.State == nil || *f.State == p.State) &&
-		(f.TimeoutBefore == nil || p.TimeoutAt != nil && p.TimeoutAt.Before(*f.TimeoutBefore))
-}
-
-// Every combination of filters that there is, on random promises, gives what a loop over all of them gives. The others are refused.
+// Every valid combination of filters lists the same of random promises as a loop over all of them. The invalid combinations are errors.
 func TestListFilters(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -140,26 +133,46 @@ func TestListFilters(t *testing.T) {
 			for _, name := range []*string{nil, new("b"), new("unknown")} {
 				for _, before := range []*time.Time{nil, new(time.Now()), new(time.Now().Add(30 * time.Minute)), all[0].TimeoutAt} {
 					f := promise.Filter{WorkflowExecutionID: workflow, Name: name, State: state, TimeoutBefore: before}
-					if refused := f.Check(); refused != nil {
-						_, _, err := r.ListPromises(t.Context(), tenant, f, 10)
-						require.Equal(t, refused, err)
-						continue
-					}
-					var want []promise.Promise
-					for _, p := range all {
-						if chosen(f, p) {
-							want = append(want, p)
+					t.Run(filterName(f), func(t *testing.T) {
+						if invalid := f.Check(); invalid != nil {
+							_, _, err := r.ListPromises(t.Context(), tenant, f, 10)
+							require.Equal(t, invalid, err)
+							return
 						}
-					}
-					if before != nil {
-						slices.SortFunc(want, soonestFirst)
-					}
-					limit := 1 + len(want)/2
-					require.Equal(t, want, walk(t, r, tenant, f, limit, func() {}), "%+v", f)
+						var want []promise.Promise
+						for _, p := range all {
+							if matches(f, p) {
+								want = append(want, p)
+							}
+						}
+						if before != nil {
+							slices.SortFunc(want, soonestFirst)
+						}
+						limit := 1 + len(want)/2
+						require.Equal(t, want, walk(t, r, tenant, f, limit, func() {}))
+					})
 				}
 			}
 		}
 	}
+}
+
+// filterName names the fields that a filter has.
+func filterName(f promise.Filter) string {
+	name := "all"
+	if f.State != nil {
+		name = string(*f.State)
+	}
+	if f.WorkflowExecutionID != nil {
+		name += " of workflow " + f.WorkflowExecutionID.String()
+	}
+	if f.Name != nil {
+		name += " named " + *f.Name
+	}
+	if f.TimeoutBefore != nil {
+		name += " due by " + f.TimeoutBefore.Format(time.RFC3339Nano)
+	}
+	return name
 }
 
 func TestListLimits(t *testing.T) {
@@ -167,27 +180,31 @@ func TestListLimits(t *testing.T) {
 	r, db := setUp(t)
 	all := randomPromises(t, r, db, tenant, []uuid.UUID{uuid.New()}, strings.Split("abcdefghij", ""))
 	w := all[0].WorkflowExecutionID
-	for _, f := range []promise.Filter{{}, {WorkflowExecutionID: &w}} {
-		for limit := 1; limit <= len(all)+1; limit++ {
-			page, more, err := r.ListPromises(t.Context(), tenant, f, limit)
-			require.NoError(t, err)
-			require.Equal(t, all[:min(limit, len(all))], page)
-			require.Equal(t, limit < len(all), more, "%d", limit)
-			require.Equal(t, all, walk(t, r, tenant, f, limit, func() {}))
-		}
+	for name, f := range map[string]promise.Filter{"of the tenant": {}, "of a workflow": {WorkflowExecutionID: &w}} {
+		t.Run(name, func(t *testing.T) {
+			for limit := 1; limit <= len(all)+1; limit++ {
+				page, more, err := r.ListPromises(t.Context(), tenant, f, limit)
+				require.NoError(t, err)
+				require.Equal(t, all[:min(limit, len(all))], page)
+				require.Equal(t, limit < len(all), more, "%d", limit)
+				require.Equal(t, all, walk(t, r, tenant, f, limit, func() {}))
+			}
+		})
+		t.Run(name+", an unknown tenant", func(t *testing.T) {
+			_, _, err := r.ListPromises(t.Context(), "nobody", f, 10)
+			requireNotFound(t, err)
+		})
 	}
-	f := promise.Filter{After: &promise.Cursor{CreatedAt: all[9].CreatedAt, ID: all[9].ID}}
-	page, more, err := r.ListPromises(t.Context(), tenant, f, 10)
-	require.NoError(t, err)
-	require.False(t, more)
-	require.Empty(t, page)
-	for _, f := range []promise.Filter{{}, {WorkflowExecutionID: &w}} {
-		_, _, err := r.ListPromises(t.Context(), "nobody", f, 10)
-		require.Equal(t, error(promise.ErrNotFound), err)
-	}
+	t.Run("after the last promise", func(t *testing.T) {
+		f := promise.Filter{After: &promise.Cursor{CreatedAt: all[9].CreatedAt, ID: all[9].ID}}
+		page, more, err := r.ListPromises(t.Context(), tenant, f, 10)
+		require.NoError(t, err)
+		require.False(t, more)
+		require.Empty(t, page)
+	})
 }
 
-// What was there at the first page is seen once, in order, whatever is created and settled meanwhile.
+// A reader sees the promises that existed at its first page once, in order, while others are created and settled.
 func TestListWhileItChanges(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -208,7 +225,7 @@ func TestListWhileItChanges(t *testing.T) {
 	require.Len(t, walk(t, r, tenant, promise.Filter{}, 100, func() {}), len(all)+n)
 }
 
-// A page ends at three MiB, whatever they are made of.
+// A page ends after three MiB of values, errors and metadata.
 func TestListBytes(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20

@@ -17,7 +17,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// What go test runs; -rapid.checks and -rapid.steps ask for more.
+// The defaults of go test. The flags -rapid.checks and -rapid.steps override them.
 func init() {
 	for name, value := range map[string]string{"rapid.checks": "100", "rapid.steps": "60", "rapid.nofailfile": "true"} {
 		if err := flag.Set(name, value); err != nil {
@@ -26,18 +26,18 @@ func init() {
 	}
 }
 
-// Random sequences of calls give the same answers from the repository as from the reference, which is made of the pure
-// rules alone, and leave the same promises and logs.
+// For random sequences of calls, the repository returns the same results as a reference that uses the pure rules alone, and has the same
+// promises and logs at the end.
 //
-// Deadlines and times to live are odd numbers of half hours and the clock is moved by whole hours: nothing is ever so
-// close that the milliseconds of a call matter. What moves is not the clock but every moment that is stored.
+// Deadlines and times to live are odd numbers of half hours, and the clock moves by whole hours. So the milliseconds of a call never
+// matter. The test moves all stored times back instead of the clock forward.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	_, db := setUp(t)
 	db.Tenant(t, "other")
 	pool := poolWith(t, db.URL, func(c *pgxpool.Config) { c.MaxConns = 1 })
 	rapid.Check(t, func(t *rapid.T) {
-		// Whatever the check before has left: events go with their workflows.
+		// Deletes the rows of the previous check. The workflows' events are deleted with them.
 		_, err := pool.Exec(t.Context(), "WITH keys AS (DELETE FROM idempotency_key) DELETE FROM workflow_execution")
 		require.NoError(t, err)
 		m := &modelCheck{
@@ -49,7 +49,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// modelCheck's methods are the calls, each made to both sides.
+// A modelCheck makes each call to the repository and to the reference.
 type modelCheck struct {
 	pool      *pgxpool.Pool
 	r         *repository.Repository
@@ -57,7 +57,7 @@ type modelCheck struct {
 	workflows []uuid.UUID
 }
 
-// Check comes after every call. All is compared at the end: in between the calls do.
+// Check runs after every call. It does nothing: the calls compare their results, and requireSame compares the rest at the end.
 func (m *modelCheck) Check(*rapid.T) {}
 
 func (m *modelCheck) Create(t *rapid.T) {
@@ -131,13 +131,13 @@ func (m *modelCheck) Settle(t *rapid.T) {
 
 func (m *modelCheck) SettleEarly(t *rapid.T) {
 	slug, key, s := anyTenant(t), anyKey(t), anySettlement(t, promise.Resolved, promise.Rejected)
-	hold := halfHours(t, "hold", 1, 3, 7)
-	got, err := m.r.SettleEarly(t.Context(), slug, key, s, hold)
+	ttl := halfHours(t, "ttl", 1, 3, 7)
+	got, err := m.r.SettleEarly(t.Context(), slug, key, s, ttl)
 	require.NoError(t, err)
 	got.EarlyExpiresAt = m.moment(got.EarlyExpiresAt)
 	i, err := promise.ByIdempotencyKey(key)
 	require.NoError(t, err)
-	require.Equal(t, m.want.settleOrHold(slug, i, s, hold), got)
+	require.Equal(t, m.want.settleEarly(slug, i, s, ttl), got)
 }
 
 func (m *modelCheck) SettleBatch(t *rapid.T) {
@@ -158,7 +158,7 @@ func (m *modelCheck) Extend(t *rapid.T) {
 	var to time.Time
 	same := false
 	switch anyOf(t, "deadline", "timeout", "at", "same") {
-	case "same": // one that it has already
+	case "same": // the deadline that it has already
 		if stored, err := m.r.Get(t.Context(), slug, i); err == nil && stored.State == promise.Pending && stored.TimeoutAt != nil {
 			d.At, same = stored.TimeoutAt, true
 			break
@@ -200,9 +200,9 @@ func (m *modelCheck) List(t *rapid.T) {
 		hours := time.Duration(rapid.IntRange(-3, 3).Draw(t, "hours")) * time.Hour
 		f.TimeoutBefore, model.TimeoutBefore = new(time.Now().Add(hours)), new(m.want.now.Add(hours))
 	}
-	if refused := f.Check(); refused != nil {
+	if invalid := f.Check(); invalid != nil {
 		_, _, err := m.r.ListPromises(t.Context(), tenant, f, 10)
-		requireSameError(t, refused, err)
+		requireSameError(t, invalid, err)
 		return
 	}
 	m.requireSameList(t, anyTenant(t), f, model, rapid.IntRange(1, 4).Draw(t, "limit"))
@@ -249,16 +249,16 @@ func (m *modelCheck) Expire(t *rapid.T) {
 func (m *modelCheck) ExpireIdempotencyKeys(t *rapid.T) {
 	got, err := m.r.ExpireIdempotencyKeys(t.Context(), 100)
 	require.NoError(t, err)
-	freed, expired := m.want.expireKeys()
-	require.Equal(t, freed, got.Released)
-	var holds []refKeyName
-	for _, h := range got.ExpiredEarly {
-		holds = append(holds, refKeyName{h.Tenant, h.Key})
+	released, expired := m.want.expireKeys()
+	require.Equal(t, released, got.Released)
+	var early []refKeyName
+	for _, e := range got.ExpiredEarly {
+		early = append(early, refKeyName{e.Tenant, e.Key})
 	}
-	require.ElementsMatch(t, expired, holds)
+	require.ElementsMatch(t, expired, early)
 	again, err := m.r.ExpireIdempotencyKeys(t.Context(), 100)
 	require.NoError(t, err)
-	require.Zero(t, again, "no key is looked at twice")
+	require.Zero(t, again, "no key is examined twice")
 }
 
 func (m *modelCheck) MoveTheClock(t *rapid.T) {
@@ -280,7 +280,7 @@ func (m *modelCheck) MoveTheClock(t *rapid.T) {
 	m.want.now = m.want.now.Add(by)
 }
 
-// requireSame compares all that there is.
+// requireSame compares all promises and logs.
 func (m *modelCheck) requireSame(t *rapid.T) {
 	for _, slug := range []string{tenant, "other"} {
 		m.requireSameList(t, slug, promise.Filter{}, promise.Filter{}, 100)
@@ -306,7 +306,7 @@ func requireSameError(t *rapid.T, want, got error) {
 	require.Equal(t, w.SettleResult, g.SettleResult)
 }
 
-// moment is a real one as the reference has it.
+// moment converts a time of the repository to the reference's clock.
 func (m *modelCheck) moment(at *time.Time) *time.Time {
 	if at == nil {
 		return nil
@@ -319,7 +319,7 @@ func (m *modelCheck) promise(p promise.Promise) promise.Promise {
 	return p
 }
 
-// anyMoment is one that is never now, as it is and as the reference has it.
+// anyMoment returns a time at least half an hour from now, by the repository's clock and by the reference's.
 func (m *modelCheck) anyMoment(t *rapid.T, label string) (at, model *time.Time) {
 	from := halfHours(t, label, -3, -1, 1, 3, 5)
 	return new(time.Now().Add(from)), new(m.want.now.Add(from))
@@ -361,7 +361,7 @@ func anySettlement(t *rapid.T, states ...promise.State) promise.SettleRequest {
 	n := rapid.IntRange(1, 2).Draw(t, "content")
 	s := promise.SettleRequest{
 		Result: promise.Result{State: rapid.SampledFrom(states).Draw(t, "to")},
-		By:     promise.By{Kind: promise.KindDirect, ID: anyOf(t, "by", "", "somebody")},
+		By:     promise.By{Kind: promise.KindDirect, ID: anyOf(t, "by", "", "importer")},
 	}
 	switch s.State {
 	case promise.Resolved:

@@ -1,63 +1,16 @@
 package repository_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 )
 
-// planNode is a node of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON): its counts include those of the nodes below it.
-type planNode struct {
-	IndexName   string     `json:"Index Name"`
-	ActualRows  float64    `json:"Actual Rows"`
-	ActualLoops float64    `json:"Actual Loops"`
-	Removed     float64    `json:"Rows Removed by Filter"`
-	SharedHit   int        `json:"Shared Hit Blocks"`
-	SharedRead  int        `json:"Shared Read Blocks"`
-	TempWritten int        `json:"Temp Written Blocks"`
-	WALBytes    int        `json:"WAL Bytes"`
-	Plans       []planNode `json:"Plans"`
-}
-
-// indexRows adds up the rows that were read from each index.
-func (n planNode) indexRows(rows map[string]int) {
-	if n.IndexName != "" {
-		rows[n.IndexName] += int((n.ActualRows + n.Removed) * n.ActualLoops)
-	}
-	for _, below := range n.Plans {
-		below.indexRows(rows)
-	}
-}
-
-// explained runs a prepared statement.
-func explained(t *testing.T, conn *pgxpool.Conn, execute string) planNode {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, WAL, TIMING OFF, COSTS OFF, FORMAT JSON) "+execute)
-	require.NoError(t, err)
-	text, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
-	require.NoError(t, err)
-	var plans []struct{ Plan planNode }
-	require.NoError(t, json.Unmarshal([]byte(text), &plans))
-	return plans[0].Plan
-}
-
-func prepare(t *testing.T, conn *pgxpool.Conn, name string) {
-	t.Helper()
-	sql, err := os.ReadFile("queries/" + name + ".sql")
-	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), "PREPARE "+name+" AS "+string(sql))
-	require.NoError(t, err)
-}
-
-// A page reads no more than it shows, for every combination of filters, anywhere in a workflow of 50,000 promises, whatever almost all of
-// them are, and whatever the planner believes of the others: most workflows have one promise.
+// A page reads only the promises that it shows, for every combination of filters, anywhere in a workflow of 50,000 promises. Most of them
+// are settled, or most are pending. The planner's statistics mislead: most other workflows have one promise.
 func TestAPageReadsNoMoreThanItShows(t *testing.T) {
 	t.Parallel()
 	const promises, limit = 50_000, 20
@@ -114,15 +67,17 @@ func TestAPageReadsNoMoreThanItShows(t *testing.T) {
 				_, err = conn.Exec(t.Context(), "SET plan_cache_mode = "+mode)
 				require.NoError(t, err)
 				for name, call := range calls {
-					plan := explained(t, conn, "EXECUTE "+call)
-					rows := map[string]int{}
-					plan.indexRows(rows)
-					for index, n := range rows {
-						// Five states at most, each a page; and by primary key the page itself.
-						require.LessOrEqual(t, n, 5*(limit+1), "%s, %s: rows of %s", mode, name, index)
-					}
-					require.Less(t, plan.SharedHit+plan.SharedRead, 700, "%s, %s", mode, name)
-					require.Zero(t, plan.TempWritten, "%s, %s", mode, name)
+					t.Run(mode+", "+name, func(t *testing.T) {
+						plan := explain(t, conn, "EXECUTE "+call)
+						rows := map[string]int{}
+						plan.indexRows(rows)
+						for index, n := range rows {
+							// At most a page of each of the five states. The primary key is read for the page alone.
+							require.LessOrEqual(t, n, 5*(limit+1), "rows of %s", index)
+						}
+						require.Less(t, plan.SharedHit+plan.SharedRead, 700)
+						require.Zero(t, plan.TempWritten)
+					})
 				}
 			}
 		})

@@ -71,11 +71,11 @@ func (r promiseRow) promise() promise.Promise {
 		CreatedBySequence:   r.CreatedBySequence,
 		ResolvedBySequence:  r.ResolvedBySequence,
 	}
-	if r.Outcome == nil && p.State != promise.Pending { // its deadline has passed, and nothing has recorded it
+	if r.Outcome == nil && p.State != promise.Pending { // the deadline has passed and is not recorded yet
 		p.ResolvedAt = p.TimeoutAt
 		p.SettledBy = &promise.By{Kind: promise.KindDeadline}
 	}
-	if p.SettledBy != nil && p.SettledBy.Kind == promise.KindDeadline { // earlier releases copied them into value and error, too
+	if p.SettledBy != nil && p.SettledBy.Kind == promise.KindDeadline { // earlier releases also copied them into value and error
 		p.Value, p.Message = r.TimeoutValue, r.TimeoutError
 	}
 	return p
@@ -92,11 +92,11 @@ func (r promiseRow) onTimeout() *promise.Result {
 	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Message: r.TimeoutError}
 }
 
-func (r promiseRow) overdue() (passed, bool) {
+func (r promiseRow) unrecordedDeadline() (unrecordedDeadline, bool) {
 	if r.Outcome != nil || r.state() == promise.Pending {
-		return passed{}, false
+		return unrecordedDeadline{}, false
 	}
-	return passed{r.ID, r.WorkflowExecutionID, *r.TimeoutAt}, true
+	return unrecordedDeadline{r.ID, r.WorkflowExecutionID, *r.TimeoutAt}, true
 }
 
 func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
@@ -110,19 +110,21 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 	return &by
 }
 
-// Create creates the promise that the draft describes, registers its workflow
-// execution under the tenant if it is not known yet, and registers its
-// idempotency key: all of it or nothing. The database generates the id. Where
-// the key holds a settlement, the promise is born settled with it.
+// Create creates the promise that the draft describes. In the same transaction it
+// registers the workflow execution under the tenant, if it is new, and the
+// idempotency key. The database generates the id. If the key has an early
+// settlement, the promise is created settled with it.
 //
-// New is false where (workflow execution, name) existed with the same key,
-// metadata and default outcome; the existing promise is returned, whatever its
-// state. With others it is CodeCreateConflict; a key that belongs to another
-// promise is CodeKeyConflict. Both carry ExistingPromiseID. An erased promise has
-// neither metadata nor a default outcome to compare: its name and key decide.
-// CodeQuotaExceeded: the tenant, or the workflow execution, has as many promises
-// as it may have; an existing promise is returned all the same, and one that
-// would be born settled does not count as pending.
+// If (workflow execution, name) exists with the same key, metadata and default
+// outcome, Create returns the existing promise, pending or not, and New is false.
+// If one of them differs, the error is CodeCreateConflict. An erased promise has
+// neither metadata nor a default outcome, so only its key is compared. If the key
+// belongs to another promise, the error is CodeKeyConflict. Both errors carry
+// ExistingPromiseID.
+//
+// The error is CodeQuotaExceeded if the tenant or the workflow execution already
+// has as many promises as it may have. An existing promise is returned even then.
+// A promise that is created settled does not count as pending.
 func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error) {
 	var metadata *string
 	if d.Metadata != nil {
@@ -134,9 +136,9 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		onTimeout = *d.OnTimeout
 	}
 	create := func() (createRow, error) {
-		return run[createRow](ctx, r, statement{op: "create", sql: createSQL, confirms: true, args: []any{
+		return run[createRow](ctx, r, statement{op: "create promise", sql: createSQL, takesConfirmation: true, args: []any{
 			tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
-			orNull(string(onTimeout.State)), onTimeout.Value, onTimeout.Message, defaultOf(promise.LimitWorkflowPromises), false,
+			nullIfEmpty(string(onTimeout.State)), onTimeout.Value, onTimeout.Message, defaultOf(promise.LimitWorkflowPromises), false,
 		}})
 	}
 	row, err := create()
@@ -146,7 +148,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	if err != nil {
 		return promise.CreateResult{}, err
 	}
-	what := ""
+	differs := ""
 	switch {
 	case row.Found == "pending_full":
 		return promise.CreateResult{}, r.quotaExceeded(ctx, tenant, promise.LimitPending)
@@ -155,59 +157,60 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	case row.Found == "key_holder":
 		return promise.CreateResult{}, keyConflict(row.ID)
 	case !row.SameKey:
-		what = "idempotency key"
-	case row.ErasedAt != nil: // nothing is left to compare
+		differs = "idempotency key"
+	case row.ErasedAt != nil: // its metadata and default outcome are gone
 	case !row.SameMetadata:
-		what = "metadata"
+		differs = "metadata"
 	case !row.SameOnTimeout:
-		what = "default outcome"
+		differs = "default outcome"
 	}
-	if what != "" {
+	if differs != "" {
 		return promise.CreateResult{}, &promise.Error{
-			Code: promise.CodeCreateConflict, Detail: "The promise exists already, with another " + what + ".",
+			Code:              promise.CodeCreateConflict,
+			Detail:            "The promise exists already, with another " + differs + ". Send the same " + differs + " or another name.",
 			ExistingPromiseID: row.ID,
 		}
 	}
 	return promise.CreateResult{
-		Promise: row.promise(), New: row.Found == "created", EarlyExpired: row.LostHold, TokensRevokedAt: row.TokensRevokedAt,
+		Promise: row.promise(), New: row.Found == "created", EarlyExpired: row.EarlyExpired, TokensRevokedAt: row.TokensRevokedAt,
 	}, nil
 }
 
 type createRow struct {
 	promiseRow
 	Found         string // created, existing, key_holder, pending_full or workflow_full
-	Doubtful      bool   // whether the key_holder still holds the key
+	KeyUncertain  bool   `db:"doubtful"` // a running extension may still keep the key with the key_holder
 	SameKey       bool
 	SameMetadata  bool
 	SameOnTimeout bool
-	LostHold      bool
+	EarlyExpired  bool `db:"lost_hold"`
 
 	TokensRevokedAt *time.Time
 }
 
-func (r createRow) overdue() (passed, bool) {
-	if r.Found == "existing" || r.Doubtful {
-		return r.promiseRow.overdue()
+func (r createRow) unrecordedDeadline() (unrecordedDeadline, bool) {
+	if r.Found == "existing" || r.KeyUncertain {
+		return r.promiseRow.unrecordedDeadline()
 	}
-	return passed{}, false
+	return unrecordedDeadline{}, false
 }
 
-// Get reads a promise, and judges the deadline by the database's clock.
+// Get returns a promise. Its deadline is judged by the database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	id, key := arguments(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "get", sql: getSQL, args: []any{tenant, id, key}, identifies: true})
+	id, key := identifierArgs(i)
+	row, err := run[promiseRow](ctx, r, statement{op: "get promise", sql: getSQL, args: []any{tenant, id, key}, byIdentifier: true})
 	if err != nil {
 		return promise.Promise{}, err
 	}
 	return row.promise(), nil
 }
 
-// GetByWorkflowAndName reads the promise of that name in a workflow execution.
+// GetByWorkflowAndName returns the promise of that name in a workflow execution.
 func (r *Repository) GetByWorkflowAndName(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, name string,
 ) (promise.Promise, error) {
 	row, err := run[promiseRow](ctx, r, statement{
-		op: "get by workflow and name", sql: getByWorkflowAndNameSQL, args: []any{tenant, workflowExecutionID.String(), name},
+		op: "get promise by workflow and name", sql: getByWorkflowAndNameSQL, args: []any{tenant, workflowExecutionID.String(), name},
 	})
 	if err != nil {
 		return promise.Promise{}, err
@@ -215,16 +218,17 @@ func (r *Repository) GetByWorkflowAndName(
 	return row.promise(), nil
 }
 
-// Extend moves a pending promise's deadline, or sets its first one, and returns
-// the promise as it is then; a deadline in the past ends it at once. One that it
-// has already is not set again. A promise that is not pending is CodeConflict,
-// CodeTimedOut or CodeCancelled, with Settled, and stays as it is.
+// Extend sets a pending promise's deadline, whether or not it had one, and
+// returns the updated promise. A deadline in the past settles the promise at once.
+// The deadline that the promise already has changes nothing and adds no event. If
+// the promise is not pending, Extend does not change it; the error is
+// CodeConflict, CodeTimedOut or CodeCancelled, with Settled.
 func (r *Repository) Extend(
 	ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline,
 ) (promise.Promise, error) {
-	id, key := arguments(i)
+	id, key := identifierArgs(i)
 	row, err := run[extendRow](ctx, r, statement{
-		op: "extend", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, identifies: true,
+		op: "extend promise", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, byIdentifier: true,
 	})
 	if err != nil {
 		return promise.Promise{}, err
@@ -232,7 +236,7 @@ func (r *Repository) Extend(
 	p := row.promise()
 	switch {
 	case row.Pending && !row.Extended && (d.At == nil || p.TimeoutAt == nil || !p.TimeoutAt.Equal(d.At.Truncate(time.Microsecond))):
-		// its workflow execution was deleted meanwhile
+		// The workflow execution was deleted while the statement ran.
 		return promise.Promise{}, promise.ErrNotFound
 	case !row.Pending:
 		byDeadline := p.SettledBy != nil && p.SettledBy.Kind == promise.KindDeadline
@@ -248,20 +252,19 @@ type extendRow struct {
 	Extended bool
 }
 
-func (r extendRow) overdue() (passed, bool) {
+func (r extendRow) unrecordedDeadline() (unrecordedDeadline, bool) {
 	if r.Extended {
-		return passed{}, false
+		return unrecordedDeadline{}, false
 	}
-	return r.promiseRow.overdue()
+	return r.promiseRow.unrecordedDeadline()
 }
 
 // Erase erases the contents of a settled promise: value, error, metadata,
-// comment and default outcome. It returns the promise as it is then; a promise
-// that was erased before stays as it is. A pending promise is CodeConflict, and
-// stays as it is.
+// comment and default outcome. It returns the erased promise. A second call
+// changes nothing. A pending promise is not changed; the error is CodeConflict.
 func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	id, key := arguments(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "erase", sql: eraseSQL, args: []any{tenant, id, key}, identifies: true})
+	id, key := identifierArgs(i)
+	row, err := run[promiseRow](ctx, r, statement{op: "erase promise", sql: eraseSQL, args: []any{tenant, id, key}, byIdentifier: true})
 	switch {
 	case err != nil:
 		return promise.Promise{}, err
@@ -271,8 +274,9 @@ func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identif
 	return row.promise(), nil
 }
 
-// arguments gives the id and the key as the statements take them: one is NULL.
-func arguments(i promise.Identifier) (id, key *string) {
+// identifierArgs returns a promise's id and idempotency key as arguments of a
+// statement. One of them is nil.
+func identifierArgs(i promise.Identifier) (id, key *string) {
 	if k, ok := i.IdempotencyKey(); ok {
 		return nil, &k
 	}
@@ -281,8 +285,8 @@ func arguments(i promise.Identifier) (id, key *string) {
 	return &s, nil
 }
 
-// orNull gives an empty text as the statements take none.
-func orNull(s string) *string {
+// nullIfEmpty returns nil, which is NULL in a statement, for an empty text.
+func nullIfEmpty(s string) *string {
 	if s == "" {
 		return nil
 	}

@@ -1,7 +1,6 @@
 package repository_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,87 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
-
-const tenant = "acme"
-
-func setUp(t testing.TB) (*repository.Repository, *dbtest.DB) {
-	t.Helper()
-	db := dbtest.New(t)
-	db.Tenant(t, tenant)
-	return repository.New(db.Pool), db
-}
-
-func draft(name string) promise.Draft {
-	return promise.Draft{WorkflowExecutionID: uuid.New(), Name: name}
-}
-
-func withKey(d promise.Draft, key string, ttl time.Duration) promise.Draft {
-	d.IdempotencyKey, d.IdempotencyKeyTTL = &key, ttl
-	return d
-}
-
-func resolved(value []byte) promise.SettleRequest {
-	return promise.SettleRequest{
-		Result: promise.Result{State: promise.Resolved, Value: value}, By: promise.By{Kind: promise.KindDirect},
-	}
-}
-
-func rejected(message string) promise.SettleRequest {
-	return promise.SettleRequest{
-		Result: promise.Result{State: promise.Rejected, Message: &message}, By: promise.By{Kind: promise.KindDirect},
-	}
-}
-
-func made(c promise.CreateResult, err error) (p promise.Promise, created bool, _ error) {
-	return c.Promise, c.New, err
-}
-
-func create(t testing.TB, r *repository.Repository, d promise.Draft) promise.Promise {
-	t.Helper()
-	p, created, err := made(r.Create(t.Context(), tenant, d))
-	require.NoError(t, err)
-	require.True(t, created)
-	return p
-}
-
-func byKey(t testing.TB, key string) promise.Identifier {
-	t.Helper()
-	i, err := promise.ByIdempotencyKey(key)
-	require.NoError(t, err)
-	return i
-}
-
-func requireCode(t testing.TB, want promise.Code, err error) promise.Error {
-	t.Helper()
-	require.Error(t, err)
-	e := promise.AsError(err)
-	require.Equal(t, want, e.Code, "%v", err)
-	return *e
-}
-
-func count(t testing.TB, db *dbtest.DB, sql string, args ...any) int {
-	t.Helper()
-	rows, err := db.Pool.Query(t.Context(), sql, args...)
-	require.NoError(t, err)
-	n, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
-	require.NoError(t, err)
-	return n
-}
-
-// events tells a workflow's log as "number type" lines.
-func events(t testing.TB, db *dbtest.DB, workflow uuid.UUID) string {
-	t.Helper()
-	rows, err := db.Pool.Query(t.Context(), `SELECT sequence_number || ' ' || event_type FROM workflow_event
-		WHERE workflow_execution_id = $1 ORDER BY sequence_number`, workflow)
-	require.NoError(t, err)
-	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	require.NoError(t, err)
-	return strings.Join(lines, "\n")
-}
 
 func TestCreateAndGet(t *testing.T) {
 	t.Parallel()
@@ -116,23 +37,28 @@ func TestCreateAndGet(t *testing.T) {
 	require.Nil(t, p.ResolvedAt)
 	require.Nil(t, p.ResolvedBySequence)
 
-	for _, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "stripe:ch_abc123")} {
-		got, err := r.Get(t.Context(), tenant, i)
+	for name, i := range map[string]promise.Identifier{"by id": promise.ByID(p.ID), "by key": byKey(t, "stripe:ch_abc123")} {
+		t.Run("get "+name, func(t *testing.T) {
+			got, err := r.Get(t.Context(), tenant, i)
+			require.NoError(t, err)
+			require.Equal(t, p, got)
+		})
+	}
+	t.Run("get by workflow and name", func(t *testing.T) {
+		got, err := r.GetByWorkflowAndName(t.Context(), tenant, p.WorkflowExecutionID, p.Name)
 		require.NoError(t, err)
 		require.Equal(t, p, got)
-	}
-	got, err := r.GetByWorkflowAndName(t.Context(), tenant, p.WorkflowExecutionID, p.Name)
-	require.NoError(t, err)
-	require.Equal(t, p, got)
-	require.Equal(t, "1 PROMISE_CREATED", events(t, db, p.WorkflowExecutionID))
-
-	second := d
-	second.Name, second.IdempotencyKey, second.Metadata, second.Timeout = "second", nil, nil, nil
-	q := create(t, r, second)
-	require.Equal(t, int32(2), q.CreatedBySequence)
-	require.Nil(t, q.TimeoutAt)
-	require.Nil(t, q.Metadata)
-	require.Nil(t, q.IdempotencyKey)
+		require.Equal(t, "1 PROMISE_CREATED", events(t, db, p.WorkflowExecutionID))
+	})
+	t.Run("a promise without options", func(t *testing.T) {
+		second := d
+		second.Name, second.IdempotencyKey, second.Metadata, second.Timeout = "second", nil, nil, nil
+		q := create(t, r, second)
+		require.Equal(t, int32(2), q.CreatedBySequence)
+		require.Nil(t, q.TimeoutAt)
+		require.Nil(t, q.Metadata)
+		require.Nil(t, q.IdempotencyKey)
+	})
 }
 
 func TestCreateAgain(t *testing.T) {
@@ -146,44 +72,44 @@ func TestCreateAgain(t *testing.T) {
 	again.Metadata = []byte(`{ "b": 2, "a": 1 }`)
 	later := time.Now().Add(48 * time.Hour)
 	again.TimeoutAt = &later
-	got, created, err := made(r.Create(t.Context(), tenant, again))
+	got, created, err := unpack(r.Create(t.Context(), tenant, again))
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, p, got)
 
-	other := withKey(d, "other", time.Hour)
-	_, _, err = made(r.Create(t.Context(), tenant, other))
-	require.Equal(t, p.ID, requireCode(t, promise.CodeCreateConflict, err).ExistingPromiseID)
-	other = d
-	other.IdempotencyKey = nil
-	_, _, err = made(r.Create(t.Context(), tenant, other))
-	requireCode(t, promise.CodeCreateConflict, err)
-	other = d
-	other.Metadata = nil
-	_, _, err = made(r.Create(t.Context(), tenant, other))
-	requireCode(t, promise.CodeCreateConflict, err)
-
-	_, err = r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte(`"paid"`)))
-	require.NoError(t, err)
-	got, created, err = made(r.Create(t.Context(), tenant, d))
-	require.NoError(t, err)
-	require.False(t, created)
-	require.Equal(t, promise.Resolved, got.State)
-	require.Equal(t, `"paid"`, string(got.Value))
-	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
-	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
-	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
-
-	// Once the key's time is over and its row is gone, the same create is still the same create.
-	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-	db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days'")
-	db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
-	expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
-	require.NoError(t, err)
-	require.Equal(t, 1, expired.Released)
-	_, created, err = made(r.Create(t.Context(), tenant, d))
-	require.NoError(t, err)
-	require.False(t, created)
+	withoutKey, withoutMetadata := d, d
+	withoutKey.IdempotencyKey, withoutMetadata.Metadata = nil, nil
+	for name, other := range map[string]promise.Draft{
+		"another key": withKey(d, "other", time.Hour), "no key": withoutKey, "other metadata": withoutMetadata,
+	} {
+		t.Run(name+" is a conflict", func(t *testing.T) {
+			_, err := r.Create(t.Context(), tenant, other)
+			require.Equal(t, p.ID, requireCode(t, promise.CodeCreateConflict, err).ExistingPromiseID)
+		})
+	}
+	t.Run("a settled promise is returned", func(t *testing.T) {
+		_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte(`"paid"`)))
+		require.NoError(t, err)
+		got, created, err := unpack(r.Create(t.Context(), tenant, d))
+		require.NoError(t, err)
+		require.False(t, created)
+		require.Equal(t, promise.Resolved, got.State)
+		require.Equal(t, `"paid"`, string(got.Value))
+		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
+		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM idempotency_key"))
+		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
+	})
+	t.Run("the promise is found after its key was deleted", func(t *testing.T) {
+		db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+		db.Rewrite(t, "UPDATE promise SET resolved_at = NOW() - INTERVAL '8 days'")
+		db.Exec(t, "UPDATE idempotency_key SET check_at = NOW()")
+		expired, err := r.ExpireIdempotencyKeys(t.Context(), 10)
+		require.NoError(t, err)
+		require.Equal(t, 1, expired.Released)
+		_, created, err := unpack(r.Create(t.Context(), tenant, d))
+		require.NoError(t, err)
+		require.False(t, created)
+	})
 }
 
 func TestSettle(t *testing.T) {
@@ -199,50 +125,50 @@ func TestSettle(t *testing.T) {
 
 	for _, c := range []struct {
 		name    string
-		settle  func() (promise.SettleResult, error)
+		settle  promise.SettleRequest
 		outcome promise.Outcome
 	}{
-		{"same bytes", func() (promise.SettleResult, error) {
-			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(value)))
-		}, promise.OutcomeDuplicate},
-		{"other bytes, same JSON", func() (promise.SettleResult, error) {
-			return r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(strings.TrimSpace(value))))
-		}, promise.OutcomeConflict},
-		{"rejected", func() (promise.SettleResult, error) {
-			return r.Settle(ctx, tenant, promise.ByID(p.ID), rejected(value))
-		}, promise.OutcomeConflict},
+		{"the same bytes are a duplicate", resolved([]byte(value)), promise.OutcomeDuplicate},
+		{"other bytes of the same JSON are a conflict", resolved([]byte(strings.TrimSpace(value))), promise.OutcomeConflict},
+		{"a rejection is a conflict", rejected(value), promise.OutcomeConflict},
 	} {
-		got, err := c.settle()
-		require.NoError(t, err, c.name)
-		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: c.outcome}, got, c.name)
+		t.Run(c.name, func(t *testing.T) {
+			got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), c.settle)
+			require.NoError(t, err)
+			require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: c.outcome}, got)
+		})
 	}
-	stored, err := r.Get(ctx, tenant, promise.ByID(p.ID))
-	require.NoError(t, err)
-	require.Equal(t, value, string(stored.Value))
-	require.Equal(t, promise.Resolved, stored.State)
-	require.Nil(t, stored.Message)
-	require.Equal(t, int32(2), *stored.ResolvedBySequence)
-	require.False(t, stored.ResolvedAt.Before(stored.CreatedAt))
-	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
-
-	q := create(t, r, draft("rejected"))
-	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
-	require.NoError(t, err)
-	require.Equal(t, promise.SettleResult{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}, got)
-	got, err = r.Settle(ctx, tenant, promise.ByID(q.ID), rejected(""))
-	require.NoError(t, err)
-	require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
-	stored, err = r.Get(ctx, tenant, promise.ByID(q.ID))
-	require.NoError(t, err)
-	require.Empty(t, *stored.Message)
-	require.Nil(t, stored.Value)
-	require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_REJECTED", events(t, db, q.WorkflowExecutionID))
-
-	c := create(t, r, draft("cancelled"))
-	db.Exec(t, "UPDATE promise SET resolved = TRUE, outcome = 'cancelled', resolved_at = NOW() WHERE id = $1", c.ID)
-	got, err = r.Settle(ctx, tenant, promise.ByID(c.ID), resolved([]byte("1")))
-	require.NoError(t, err)
-	require.Equal(t, promise.SettleResult{PromiseID: c.ID, State: promise.Cancelled, Outcome: promise.OutcomeCancelled}, got)
+	t.Run("the value is stored byte for byte", func(t *testing.T) {
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		require.Equal(t, value, string(stored.Value))
+		require.Equal(t, promise.Resolved, stored.State)
+		require.Nil(t, stored.Message)
+		require.Equal(t, int32(2), *stored.ResolvedBySequence)
+		require.False(t, stored.ResolvedAt.Before(stored.CreatedAt))
+		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_RESOLVED", events(t, db, p.WorkflowExecutionID))
+	})
+	t.Run("a rejection may have an empty error", func(t *testing.T) {
+		q := create(t, r, draft("rejected"))
+		got, err := r.Settle(t.Context(), tenant, promise.ByID(q.ID), rejected(""))
+		require.NoError(t, err)
+		require.Equal(t, promise.SettleResult{PromiseID: q.ID, State: promise.Rejected, Outcome: promise.OutcomeSettled}, got)
+		got, err = r.Settle(t.Context(), tenant, promise.ByID(q.ID), rejected(""))
+		require.NoError(t, err)
+		require.Equal(t, promise.OutcomeDuplicate, got.Outcome)
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(q.ID))
+		require.NoError(t, err)
+		require.Empty(t, *stored.Message)
+		require.Nil(t, stored.Value)
+		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_REJECTED", events(t, db, q.WorkflowExecutionID))
+	})
+	t.Run("a cancelled promise stays cancelled", func(t *testing.T) {
+		c := create(t, r, draft("cancelled"))
+		db.Exec(t, "UPDATE promise SET resolved = TRUE, outcome = 'cancelled', resolved_at = NOW() WHERE id = $1", c.ID)
+		got, err := r.Settle(t.Context(), tenant, promise.ByID(c.ID), resolved([]byte("1")))
+		require.NoError(t, err)
+		require.Equal(t, promise.SettleResult{PromiseID: c.ID, State: promise.Cancelled, Outcome: promise.OutcomeCancelled}, got)
+	})
 }
 
 func TestForeignAndUnknown(t *testing.T) {
@@ -254,97 +180,86 @@ func TestForeignAndUnknown(t *testing.T) {
 	p := create(t, r, d)
 	before := fmt.Sprint(count(t, db, "SELECT SUM(last_sequence_number) FROM workflow_execution"))
 
-	var failures []error
-	for _, slug := range []string{"other", "nobody"} {
-		_, err := r.Get(ctx, slug, promise.ByID(p.ID))
-		failures = append(failures, err)
-		_, err = r.Get(ctx, slug, byKey(t, "k"))
-		failures = append(failures, err)
-		_, err = r.GetByWorkflowAndName(ctx, slug, p.WorkflowExecutionID, p.Name)
-		failures = append(failures, err)
-		_, err = r.Settle(ctx, slug, promise.ByID(p.ID), resolved([]byte("1")))
-		failures = append(failures, err)
-		_, err = r.Settle(ctx, slug, byKey(t, "k"), rejected("x"))
-		failures = append(failures, err)
-		_, _, err = made(r.Create(ctx, slug, d))
-		failures = append(failures, err)
-		_, err = r.FindPromiseByIdempotencyKey(ctx, slug, "k")
-		failures = append(failures, err, r.AddIdempotencyKey(ctx, slug, "k2", p.ID, time.Hour))
+	for name, slug := range map[string]string{"another tenant": "other", "an unknown tenant": "nobody"} {
+		for call, err := range map[string]error{
+			"get by id":     errOf(r.Get(ctx, slug, promise.ByID(p.ID))),
+			"get by key":    errOf(r.Get(ctx, slug, byKey(t, "k"))),
+			"get by name":   errOf(r.GetByWorkflowAndName(ctx, slug, p.WorkflowExecutionID, p.Name)),
+			"settle by id":  errOf(r.Settle(ctx, slug, promise.ByID(p.ID), resolved([]byte("1")))),
+			"settle by key": errOf(r.Settle(ctx, slug, byKey(t, "k"), rejected("x"))),
+			"create":        errOf(r.Create(ctx, slug, d)),
+			"find by key":   errOf(r.FindPromiseByIdempotencyKey(ctx, slug, "k")),
+			"add a key":     r.AddIdempotencyKey(ctx, slug, "k2", p.ID, time.Hour),
+		} {
+			t.Run(call+", "+name, func(t *testing.T) { requireNotFound(t, err) })
+		}
 	}
-	_, err := r.Get(ctx, tenant, promise.ByID(uuid.New()))
-	failures = append(failures, err)
-	_, err = r.Settle(ctx, tenant, byKey(t, "unknown"), resolved([]byte("1")))
-	failures = append(failures, err)
-	for i, err := range failures {
-		require.Equal(t, error(promise.ErrNotFound), err, i)
-	}
-	require.Equal(t, before, fmt.Sprint(count(t, db, "SELECT SUM(last_sequence_number) FROM workflow_execution")))
-	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise WHERE NOT resolved"))
-	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
-
-	// The same key under another tenant is another key.
-	elsewhere, _, err := made(r.Create(ctx, "other", withKey(draft("payment"), "k", time.Hour)))
-	require.NoError(t, err)
-	found, err := r.FindPromiseByIdempotencyKey(ctx, "other", "k")
-	require.NoError(t, err)
-	require.Equal(t, elsewhere.ID, found)
-	for slug, want := range map[string]promise.Promise{tenant: p, "other": elsewhere} {
-		got, err := r.Settle(ctx, slug, byKey(t, "k"), resolved([]byte("1")))
+	t.Run("an unknown id", func(t *testing.T) {
+		requireNotFound(t, errOf(r.Get(t.Context(), tenant, promise.ByID(uuid.New()))))
+	})
+	t.Run("an unknown key", func(t *testing.T) {
+		requireNotFound(t, errOf(r.Settle(t.Context(), tenant, byKey(t, "unknown"), resolved([]byte("1")))))
+	})
+	t.Run("none of the calls changes anything", func(t *testing.T) {
+		require.Equal(t, before, fmt.Sprint(count(t, db, "SELECT SUM(last_sequence_number) FROM workflow_execution")))
+		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise WHERE NOT resolved"))
+		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM workflow_event"))
+	})
+	t.Run("each tenant has keys of its own", func(t *testing.T) {
+		ctx := t.Context()
+		elsewhere, _, err := unpack(r.Create(ctx, "other", withKey(draft("payment"), "k", time.Hour)))
 		require.NoError(t, err)
-		require.Equal(t, want.ID, got.PromiseID)
-		require.Equal(t, promise.OutcomeSettled, got.Outcome)
-	}
+		found, err := r.FindPromiseByIdempotencyKey(ctx, "other", "k")
+		require.NoError(t, err)
+		require.Equal(t, elsewhere.ID, found)
+		for slug, want := range map[string]promise.Promise{tenant: p, "other": elsewhere} {
+			got, err := r.Settle(ctx, slug, byKey(t, "k"), resolved([]byte("1")))
+			require.NoError(t, err)
+			require.Equal(t, want.ID, got.PromiseID)
+			require.Equal(t, promise.OutcomeSettled, got.Outcome)
+		}
+	})
 }
 
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	ctx := t.Context()
 	past := time.Now().Add(-time.Hour)
 	d := withKey(draft("late"), "k", time.Hour)
 	d.TimeoutAt = &past
 	p := create(t, r, d)
-	require.Equal(t, promise.TimedOut, p.State)
-	require.Equal(t, p.TimeoutAt, p.ResolvedAt)
-	_, created, err := made(r.Create(ctx, tenant, d))
-	require.NoError(t, err)
-	require.False(t, created)
-
-	for _, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "k")} {
-		got, err := r.Settle(ctx, tenant, i, resolved([]byte("1")))
+	t.Run("a promise with a passed deadline has timed out", func(t *testing.T) {
+		require.Equal(t, promise.TimedOut, p.State)
+		require.Equal(t, p.TimeoutAt, p.ResolvedAt)
+	})
+	t.Run("a repeated create returns it", func(t *testing.T) {
+		_, created, err := unpack(r.Create(t.Context(), tenant, d))
 		require.NoError(t, err)
-		require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.TimedOut, Outcome: promise.OutcomeTimedOut}, got)
-		stored, err := r.Get(ctx, tenant, i)
-		require.NoError(t, err)
-		require.Equal(t, promise.TimedOut, stored.State)
+		require.False(t, created)
+	})
+	for name, i := range map[string]promise.Identifier{"by id": promise.ByID(p.ID), "by key": byKey(t, "k")} {
+		t.Run("settle and get return timed_out "+name, func(t *testing.T) {
+			got, err := r.Settle(t.Context(), tenant, i, resolved([]byte("1")))
+			require.NoError(t, err)
+			require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.TimedOut, Outcome: promise.OutcomeTimedOut}, got)
+			stored, err := r.Get(t.Context(), tenant, i)
+			require.NoError(t, err)
+			require.Equal(t, promise.TimedOut, stored.State)
+		})
 	}
-	require.Equal(t, "1 PROMISE_CREATED", events(t, db, p.WorkflowExecutionID))
-
-	none := time.Duration(0)
-	d = draft("at once")
-	d.Timeout = &none
-	require.Equal(t, promise.TimedOut, create(t, r, d).State)
+	t.Run("no call records the deadline", func(t *testing.T) {
+		require.Equal(t, "1 PROMISE_CREATED", events(t, db, p.WorkflowExecutionID))
+	})
+	t.Run("a timeout of zero has passed at once", func(t *testing.T) {
+		d := draft("at once")
+		d.Timeout = new(time.Duration(0))
+		require.Equal(t, promise.TimedOut, create(t, r, d).State)
+	})
 }
 
-// inTime begins a transaction that changes a promise before its deadline, and returns it open. change makes the promise, with
-// a deadline so far away, and says whether it was in time to change it: where the machine is too busy, there is more time for the next one.
-func inTime(t *testing.T, db *dbtest.DB, change func(tx pgx.Tx, timeout time.Duration) bool) pgx.Tx {
-	t.Helper()
-	for timeout := time.Second; ; timeout *= 2 {
-		require.Less(t, timeout, 5*time.Minute, "it is never in time")
-		tx, err := db.Pool.Begin(t.Context())
-		require.NoError(t, err)
-		if change(tx, timeout) {
-			t.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // where it is over already
-			return tx
-		}
-		require.NoError(t, tx.Rollback(t.Context()))
-	}
-}
-
-// A settlement judged in time holds its workflow's row until it commits. Readers and settlers who come after the
-// deadline must wait for it, or one is told timed_out of a promise that is then resolved.
-func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
+// A settlement in time locks its workflow's row until it commits. Calls that come after the deadline must wait for it. Otherwise one of
+// them could return timed_out for a promise that is resolved later.
+func TestNoTimeoutIsReturnedBeforeASettlementInTime(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()
@@ -366,8 +281,8 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	var errs [3]error
 	wg.Go(func() { read, errs[0] = r.Get(ctx, tenant, promise.ByID(p.ID)) })
 	wg.Go(func() { late, errs[1] = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"late"`))) })
-	wg.Go(func() { again, _, errs[2] = made(r.Create(ctx, tenant, d)) })
-	waitForReaders(t, db, 3)
+	wg.Go(func() { again, _, errs[2] = unpack(r.Create(ctx, tenant, d)) })
+	waitForLocks(t, db, 3, "workflow_execution", "await_settlements")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	for _, err := range errs {
@@ -378,8 +293,8 @@ func TestNobodyIsToldOfATimeoutBeforeASettlementInTime(t *testing.T) {
 	require.Equal(t, promise.Resolved, again.State)
 }
 
-// A settlement that came in time and then waited past the deadline for its workflow's row is late.
-func TestDeadlineIsJudgedWithTheLockHeld(t *testing.T) {
+// A settle call came before the deadline, and got the lock of its workflow's row after it. Its settlement is late.
+func TestDeadlineIsJudgedAfterTheLock(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	ctx := t.Context()

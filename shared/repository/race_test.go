@@ -12,14 +12,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
 
 const callers = 64
 
-// atOnce runs f for each caller, all at the same moment, on a connection of its own.
+// atOnce runs f for all callers at the same moment, each on its own connection.
 func atOnce(t *testing.T, url string, f func(r *repository.Repository, caller int)) {
 	t.Helper()
 	conf, err := pgxpool.ParseConfig(url)
@@ -71,7 +70,7 @@ func TestManySettleOnePromise(t *testing.T) {
 		for caller, got := range answers {
 			require.NoError(t, errs[caller])
 			require.Equal(t, p.ID, got.PromiseID)
-			require.Equal(t, stored.State, got.State, "everybody is told the same truth")
+			require.Equal(t, stored.State, got.State, "every call returns the stored state")
 			if got.Outcome == promise.OutcomeSettled {
 				winners++
 				if stored.State == promise.Resolved {
@@ -86,84 +85,86 @@ func TestManySettleOnePromise(t *testing.T) {
 		require.Equal(t, 1, winners, "round %d", round)
 		require.Equal(t, "1 PROMISE_CREATED\n2 PROMISE_"+strings.ToUpper(string(stored.State)),
 			events(t, db, p.WorkflowExecutionID))
-		require.Equal(t, 2, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "no number is used up")
+		require.Equal(t, 2, count(t, db, "SELECT last_sequence_number FROM workflow_execution"), "the losers take no number")
 	}
 }
 
 func TestManyCreateOnePromise(t *testing.T) {
 	t.Parallel()
-	for _, key := range []string{"", "k"} {
-		r, db := setUp(t)
-		d := draft("contended")
-		if key != "" {
-			d = withKey(d, key, time.Hour)
-		}
-		promises, created, errs := make([]promise.Promise, callers), make([]bool, callers), make([]error, callers)
-		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
-			promises[caller], created[caller], errs[caller] = made(r.Create(context.Background(), tenant, d))
-		})
-		winners := 0
-		for caller := range callers {
-			require.NoError(t, errs[caller])
-			require.Equal(t, promises[0], promises[caller])
-			if created[caller] {
-				winners++
+	for name, d := range map[string]promise.Draft{
+		"without a key": draft("contended"), "with a key": withKey(draft("contended"), "k", time.Hour),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, db := setUp(t)
+			promises, created, errs := make([]promise.Promise, callers), make([]bool, callers), make([]error, callers)
+			atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+				promises[caller], created[caller], errs[caller] = unpack(r.Create(context.Background(), tenant, d))
+			})
+			winners := 0
+			for caller := range callers {
+				require.NoError(t, errs[caller])
+				require.Equal(t, promises[0], promises[caller])
+				if created[caller] {
+					winners++
+				}
 			}
-		}
-		require.Equal(t, 1, winners)
-		require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
-		require.Equal(t, "1 PROMISE_CREATED", events(t, db, d.WorkflowExecutionID))
-		require.Equal(t, 1, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
-		stored, err := r.Get(t.Context(), tenant, promise.ByID(promises[0].ID))
-		require.NoError(t, err)
-		require.Equal(t, promises[0], stored)
+			require.Equal(t, 1, winners)
+			require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM promise"))
+			require.Equal(t, "1 PROMISE_CREATED", events(t, db, d.WorkflowExecutionID))
+			require.Equal(t, 1, count(t, db, "SELECT last_sequence_number FROM workflow_execution"))
+			stored, err := r.Get(t.Context(), tenant, promise.ByID(promises[0].ID))
+			require.NoError(t, err)
+			require.Equal(t, promises[0], stored)
+		})
 	}
 }
 
-// One key, as many promises as callers, in one workflow and in many; on a key that is new, and on one that is free to
-// pass on.
+// Many callers create promises of their own with one key, in one workflow and in many. The key is new, or the expired key of a settled
+// promise.
 func TestManyCreateWithOneKey(t *testing.T) {
 	t.Parallel()
 	for _, takeover := range []bool{false, true} {
 		for _, workflows := range []int{1, callers} {
-			r, db := setUp(t)
-			before := 0
-			if takeover {
-				p := create(t, r, withKey(draft("old"), "k", time.Hour))
-				_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
-				require.NoError(t, err)
-				db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
-				before = 1
-			}
-			ids := make([]uuid.UUID, workflows)
-			for i := range ids {
-				ids[i] = uuid.New()
-			}
-			promises, errs := make([]promise.Promise, callers), make([]error, callers)
-			atOnce(t, db.URL, func(r *repository.Repository, caller int) {
-				d := promise.Draft{WorkflowExecutionID: ids[caller%workflows], Name: fmt.Sprint(caller)}
-				promises[caller], _, errs[caller] = made(r.Create(context.Background(), tenant, withKey(d, "k", time.Hour)))
-			})
-			holder, err := r.FindPromiseByIdempotencyKey(t.Context(), tenant, "k")
-			require.NoError(t, err)
-			winners := 0
-			for caller, err := range errs {
-				if err == nil {
-					winners++
-					require.Equal(t, holder, promises[caller].ID)
-				} else {
-					require.Equal(t, holder, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+			t.Run(fmt.Sprintf("%d workflows, an expired key: %v", workflows, takeover), func(t *testing.T) {
+				r, db := setUp(t)
+				before := 0
+				if takeover {
+					p := create(t, r, withKey(draft("old"), "k", time.Hour))
+					_, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))
+					require.NoError(t, err)
+					db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW()")
+					before = 1
 				}
-			}
-			require.Equal(t, 1, winners)
-			require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM promise"), "the losers' promises do not exist")
-			require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
-			requireDense(t, db)
+				ids := make([]uuid.UUID, workflows)
+				for i := range ids {
+					ids[i] = uuid.New()
+				}
+				promises, errs := make([]promise.Promise, callers), make([]error, callers)
+				atOnce(t, db.URL, func(r *repository.Repository, caller int) {
+					d := promise.Draft{WorkflowExecutionID: ids[caller%workflows], Name: fmt.Sprint(caller)}
+					promises[caller], _, errs[caller] = unpack(r.Create(context.Background(), tenant, withKey(d, "k", time.Hour)))
+				})
+				holder, err := r.FindPromiseByIdempotencyKey(t.Context(), tenant, "k")
+				require.NoError(t, err)
+				winners := 0
+				for caller, err := range errs {
+					if err == nil {
+						winners++
+						require.Equal(t, holder, promises[caller].ID)
+					} else {
+						require.Equal(t, holder, requireCode(t, promise.CodeKeyConflict, err).ExistingPromiseID)
+					}
+				}
+				require.Equal(t, 1, winners)
+				require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM promise"), "the losers' promises do not exist")
+				require.Equal(t, before+1, count(t, db, "SELECT COUNT(*) FROM workflow_execution"))
+				requireDense(t, db)
+			})
 		}
 	}
 }
 
-// Everything at once on a handful of promises and keys: nothing deadlocks, nothing fails, and the log stays dense.
+// Many callers create, settle and expire a few promises and keys. Nothing deadlocks or fails, and the logs have no gaps.
 func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
 	_, db := setUp(t)
@@ -174,7 +175,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		for n := range 30 {
 			d := promise.Draft{WorkflowExecutionID: workflows[(caller+n)%3], Name: fmt.Sprint(n % 10)}
 			key := fmt.Sprint("k", (caller*7+n)%10)
-			p, _, err := made(r.Create(ctx, tenant, withKey(d, key, time.Millisecond)))
+			p, _, err := unpack(r.Create(ctx, tenant, withKey(d, key, time.Millisecond)))
 			switch e := promise.AsError(err); {
 			case err == nil:
 				if _, err := r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1"))); err != nil {
@@ -207,7 +208,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		AND e.sequence_number = p.created_by_sequence AND e.promise_id = p.id)`))
 }
 
-// A workflow execution belongs to the tenant whose create came first, and to nobody else.
+// A workflow execution belongs to the tenant whose create came first. The other tenant's creates fail.
 func TestTwoTenantsCreateOneWorkflow(t *testing.T) {
 	t.Parallel()
 	_, db := setUp(t)
@@ -216,7 +217,7 @@ func TestTwoTenantsCreateOneWorkflow(t *testing.T) {
 		workflow := uuid.New()
 		errs := make([]error, callers)
 		atOnce(t, db.URL, func(r *repository.Repository, caller int) {
-			_, _, errs[caller] = made(r.Create(context.Background(), []string{tenant, "other"}[caller%2],
+			_, _, errs[caller] = unpack(r.Create(context.Background(), []string{tenant, "other"}[caller%2],
 				promise.Draft{WorkflowExecutionID: workflow, Name: fmt.Sprint(caller)}))
 		})
 		owner := 0
@@ -227,23 +228,15 @@ func TestTwoTenantsCreateOneWorkflow(t *testing.T) {
 			if caller%2 == owner {
 				require.NoError(t, err)
 			} else {
-				require.Equal(t, error(promise.ErrNotFound), err)
+				requireNotFound(t, err)
 			}
 		}
 	}
 	requireDense(t, db)
 }
 
-// waitFor waits until n statements of a test's schema that look like this wait for a lock.
-func waitFor(t *testing.T, db *dbtest.DB, n int, like string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		return count(t, db, `SELECT COUNT(DISTINCT a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-			WHERE a.wait_event_type = 'Lock' AND l.relation = 'promise'::REGCLASS AND a.query LIKE $1`, like) == n
-	}, time.Minute, 5*time.Millisecond)
-}
-
-// A webhook that waits while its promise is settled, its key set free and taken over settles nothing behind its back.
+// While a settle call by key waits, another transaction settles the promise, and a new promise takes the expired key. The call returns
+// the result for the old promise, and does not settle the new one.
 func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -255,31 +248,32 @@ func TestALostRaceStaysWithItsPromise(t *testing.T) {
 	first := repository.New(tx)
 	_, err = first.Settle(ctx, tenant, promise.ByID(p.ID), rejected("too late"))
 	require.NoError(t, err)
-	q, _, err := made(first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour)))
+	q, _, err := unpack(first.Create(ctx, tenant, withKey(draft("second"), "k", time.Hour)))
 	require.NoError(t, err)
 
 	var got promise.SettleResult
-	var judged []promise.ItemResult
+	var batch []promise.ItemResult
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
 	i := byKey(t, "k")
 	wg.Go(func() { got, errs[0] = r.Settle(ctx, tenant, i, resolved([]byte("1"))) })
 	wg.Go(func() {
-		judged, errs[1] = r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(i, resolved([]byte("1")))})
+		batch, errs[1] = r.SettleBatch(ctx, tenant, byDirect, []promise.Item{item(i, resolved([]byte("1")))})
 	})
-	waitFor(t, db, 2, "-- Settles%")
+	waitForLocks(t, db, 2, "promise", "settle", "settle_batch")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	require.Equal(t, make([]error, 2), errs)
 	want := promise.SettleResult{PromiseID: p.ID, State: promise.Rejected, Outcome: promise.OutcomeConflict}
 	require.Equal(t, want, got)
-	require.Equal(t, []promise.ItemResult{{SettleResult: want}}, judged)
+	require.Equal(t, []promise.ItemResult{{SettleResult: want}}, batch)
 	stored, err := r.Get(ctx, tenant, promise.ByID(q.ID))
 	require.NoError(t, err)
 	require.Equal(t, promise.Pending, stored.State)
 }
 
-// A key that its holder was given anew, while a create that saw it free was waiting, stays with its holder.
+// A create saw an expired key and waits for a lock. Meanwhile the key is registered for its old promise again. The key stays with that
+// promise.
 func TestARenewedKeyIsNotTakenOver(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -289,22 +283,22 @@ func TestARenewedKeyIsNotTakenOver(t *testing.T) {
 	require.NoError(t, err)
 	db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW() - INTERVAL '1 hour'")
 	second := withKey(draft("second"), "k", time.Hour)
-	create(t, r, promise.Draft{WorkflowExecutionID: second.WorkflowExecutionID, Name: "there already"})
+	create(t, r, promise.Draft{WorkflowExecutionID: second.WorkflowExecutionID, Name: "existing"})
 	tx, err := db.Pool.Begin(ctx)
 	require.NoError(t, err)
 	_, err = tx.Exec(ctx, "SELECT FROM workflow_execution WHERE id = $1 FOR UPDATE", second.WorkflowExecutionID)
 	require.NoError(t, err)
 	var createErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _, createErr = made(r.Create(ctx, tenant, second)) })
-	waitFor(t, db, 1, "-- Creates%")
+	wg.Go(func() { _, _, createErr = unpack(r.Create(ctx, tenant, second)) })
+	waitForLocks(t, db, 1, "promise", "create")
 	require.NoError(t, r.AddIdempotencyKey(ctx, tenant, "k", p.ID, time.Hour))
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	require.Equal(t, p.ID, requireCode(t, promise.CodeKeyConflict, createErr).ExistingPromiseID)
 }
 
-// A timeout counts from the creation, not from when its call came to wait for the workflow's row.
+// A timeout counts from the creation, not from the moment when the call began to wait for the workflow's row.
 func TestTimeoutCountsFromTheCreation(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -320,8 +314,8 @@ func TestTimeoutCountsFromTheCreation(t *testing.T) {
 	var p promise.Promise
 	var createErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { p, _, createErr = made(r.Create(ctx, tenant, d)) })
-	waitFor(t, db, 1, "-- Creates%")
+	wg.Go(func() { p, _, createErr = unpack(r.Create(ctx, tenant, d)) })
+	waitForLocks(t, db, 1, "promise", "create")
 	var released time.Time
 	require.NoError(t, tx.QueryRow(ctx, "SELECT CLOCK_TIMESTAMP()").Scan(&released))
 	require.NoError(t, tx.Commit(ctx))
@@ -329,12 +323,4 @@ func TestTimeoutCountsFromTheCreation(t *testing.T) {
 	require.NoError(t, createErr)
 	require.True(t, p.CreatedAt.After(released))
 	require.Equal(t, timeout, p.TimeoutAt.Sub(p.CreatedAt))
-}
-
-// requireDense wants each workflow's log to be 1, 2, 3, ... up to the last number handed out.
-func requireDense(t *testing.T, db *dbtest.DB) {
-	t.Helper()
-	require.Zero(t, count(t, db, `SELECT COUNT(*) FROM workflow_execution w WHERE last_sequence_number <> (
-		SELECT COUNT(*) FROM workflow_event e WHERE e.workflow_execution_id = w.id
-		AND e.sequence_number BETWEEN 1 AND w.last_sequence_number)`))
 }

@@ -10,20 +10,20 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// reference is what the repository is to do, without a database: the rules of package promise over maps and slices. Its
-// clock stands still until it is moved.
+// A reference is a repository without a database: it applies the rules of package promise to maps and slices. Its clock moves only when
+// a test moves it.
 type reference struct {
 	now       time.Time
 	promises  []*refPromise // in the order of their creation
 	workflows map[uuid.UUID]*refWorkflow
 	keys      map[refKeyName]*refKey
-	deadlines int // how many have been set
+	deadlines int // the number of deadlines that were set
 }
 
 type refPromise struct {
-	promise.Promise // as recorded: Pending until an event tells of a settlement
+	promise.Promise // as recorded: Pending until an event records a settlement
 	tenant          string
-	deadline        int // when its deadline was set, among all of them
+	deadline        int // the number of its deadline, in the order in which all deadlines were set
 }
 
 type refWorkflow struct {
@@ -40,21 +40,21 @@ type refEvent struct {
 
 type refKeyName struct{ tenant, key string }
 
-// refKey belongs to a promise, or has an early settlement, or both.
+// A refKey is an idempotency key. It belongs to a promise, or has an early settlement, or both.
 type refKey struct {
-	promise   *refPromise
-	expiresAt time.Time // of the promise's part
-	held      *promise.SettleRequest
-	heldAt    time.Time
-	heldUntil time.Time
-	checkAt   time.Time // the sweep leaves the key alone until then
+	promise    *refPromise
+	expiresAt  time.Time // for the promise
+	early      *promise.SettleRequest
+	earlyAt    time.Time
+	earlyUntil time.Time
+	checkAt    time.Time // when the sweep examines the key next
 }
 
 func newReference(now time.Time) *reference {
 	return &reference{now: now, workflows: map[uuid.UUID]*refWorkflow{}, keys: map[refKeyName]*refKey{}}
 }
 
-// read judges a promise.
+// read returns a promise as a call reads it now.
 func (m *reference) read(p *refPromise) promise.Promise {
 	q := p.Promise
 	if q.State != promise.Pending {
@@ -116,7 +116,7 @@ func (m *reference) setDeadline(p *refPromise, at *time.Time) {
 	p.TimeoutAt, p.deadline = at, m.deadlines
 }
 
-// create also returns the promise that it made, whose id is still to be filled in.
+// create also returns the promise that it has created. The caller sets its id.
 func (m *reference) create(tenant string, d promise.Draft) (created promise.CreateResult, made *refPromise, _ error) {
 	w := m.workflows[d.WorkflowExecutionID]
 	if w != nil && w.tenant != tenant {
@@ -158,9 +158,9 @@ func (m *reference) create(tenant string, d promise.Draft) (created promise.Crea
 	m.promises = append(m.promises, p)
 	p.CreatedBySequence = m.record(p, promise.EventCreated, nil)
 	lost := false
-	if key != nil && key.held != nil {
-		if promise.EarlySettles(key.heldAt, key.heldUntil, p.TimeoutAt, m.now) {
-			m.apply(p, *key.held, m.now, promise.EventTypeOf(key.held.State))
+	if key != nil && key.early != nil {
+		if promise.EarlySettles(key.earlyAt, key.earlyUntil, p.TimeoutAt, m.now) {
+			m.apply(p, *key.early, m.now, promise.EventTypeOf(key.early.State))
 		} else {
 			lost = true
 		}
@@ -182,7 +182,7 @@ func (m *reference) register(tenant, key string, id uuid.UUID, ttl time.Duration
 	}
 	if k := m.keys[name]; k != nil {
 		switch {
-		case k.held != nil:
+		case k.early != nil:
 			return promise.Fail(promise.CodeKeyConflict, "")
 		case m.lives(k) && k.promise != p:
 			return &promise.Error{Code: promise.CodeKeyConflict, ExistingPromiseID: k.promise.ID}
@@ -199,21 +199,21 @@ func (m *reference) settle(p *refPromise, s promise.SettleRequest) (promise.Sett
 		return promise.SettleResult{}, promise.ErrNotFound
 	}
 	if q := m.read(p); q.State != promise.Pending {
-		return stands(q, s.Result), nil
+		return against(q, s.Result), nil
 	}
 	m.apply(p, s, m.now, promise.EventTypeOf(s.State))
 	return promise.SettleResult{PromiseID: p.ID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 }
 
-// stands answers a call that found the promise settled.
-func stands(p promise.Promise, r promise.Result) promise.SettleResult {
+// against returns the result of a call that found the promise settled.
+func against(p promise.Promise, r promise.Result) promise.SettleResult {
 	same := r.Same(promise.Result{State: p.State, Value: p.Value, Message: p.Message})
 	return promise.SettleResult{
 		PromiseID: p.ID, State: p.State, Outcome: promise.OutcomeAgainst(p.State, p.SettledBy.Kind == promise.KindDeadline, same),
 	}
 }
 
-func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.SettleRequest, hold time.Duration) promise.SettleResult {
+func (m *reference) settleEarly(tenant string, i promise.Identifier, s promise.SettleRequest, ttl time.Duration) promise.SettleResult {
 	key, _ := i.IdempotencyKey()
 	name := refKeyName{tenant, key}
 	k := m.keys[name]
@@ -224,12 +224,12 @@ func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.
 			return settled
 		}
 	}
-	if k != nil && k.held != nil && k.heldUntil.After(m.now) {
-		outcome := promise.OutcomeAgainst(promise.Pending, false, k.held.Same(s.Result))
-		return promise.SettleResult{State: promise.Pending, Outcome: outcome, EarlyExpiresAt: new(k.heldUntil)}
+	if k != nil && k.early != nil && k.earlyUntil.After(m.now) {
+		outcome := promise.OutcomeAgainst(promise.Pending, false, k.early.Same(s.Result))
+		return promise.SettleResult{State: promise.Pending, Outcome: outcome, EarlyExpiresAt: new(k.earlyUntil)}
 	}
-	lost := k != nil && k.held != nil
-	until := m.now.Add(hold)
+	lost := k != nil && k.early != nil
+	until := m.now.Add(ttl)
 	switch {
 	case k == nil:
 		k = &refKey{checkAt: until}
@@ -237,7 +237,7 @@ func (m *reference) settleOrHold(tenant string, i promise.Identifier, s promise.
 	case k.promise == nil || until.Before(k.checkAt):
 		k.checkAt = until
 	}
-	k.held, k.heldAt, k.heldUntil = &s, m.now, until
+	k.early, k.earlyAt, k.earlyUntil = &s, m.now, until
 	return promise.SettleResult{State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: &until, EarlyExpired: lost}
 }
 
@@ -247,11 +247,11 @@ func (m *reference) settleBatch(tenant string, by promise.By, items []promise.It
 	for n, item := range items {
 		found[n] = m.find(tenant, item.Promise)
 	}
-	judgements := make([]promise.ItemResult, len(items))
+	results := make([]promise.ItemResult, len(items))
 	for n, item := range items {
-		judgements[n].SettleResult, judgements[n].Err = m.settle(found[n], promise.SettleRequest{Result: item.Result, By: by, Comment: item.Comment})
+		results[n].SettleResult, results[n].Err = m.settle(found[n], promise.SettleRequest{Result: item.Result, By: by, Comment: item.Comment})
 	}
-	return judgements
+	return results
 }
 
 func (m *reference) extend(p *refPromise, to time.Time) (promise.Promise, error) {
@@ -259,14 +259,14 @@ func (m *reference) extend(p *refPromise, to time.Time) (promise.Promise, error)
 		return promise.Promise{}, promise.ErrNotFound
 	}
 	if q := m.read(p); q.State != promise.Pending {
-		return promise.Promise{}, promise.NotPending(stands(q, promise.Result{}))
+		return promise.Promise{}, promise.NotPending(against(q, promise.Result{}))
 	}
 	m.setDeadline(p, &to)
 	m.record(p, promise.EventExtended, &to)
 	return m.read(p), nil
 }
 
-// list has everything that the filter chooses, newest first, or by deadline.
+// list returns the promises that match the filter, newest first, or by deadline.
 func (m *reference) list(tenant string, f promise.Filter) []promise.Promise {
 	ordered := slices.Clone(m.promises)
 	if slices.Reverse(ordered); f.TimeoutBefore != nil {
@@ -274,14 +274,14 @@ func (m *reference) list(tenant string, f promise.Filter) []promise.Promise {
 	}
 	var found []promise.Promise
 	for _, p := range ordered {
-		if q := m.read(p); p.tenant == tenant && chosen(f, q) {
+		if q := m.read(p); p.tenant == tenant && matches(f, q) {
 			found = append(found, q)
 		}
 	}
 	return found
 }
 
-// byDeadline has the promises with a deadline, the soonest first.
+// byDeadline returns the chosen promises that have a deadline, the soonest first.
 func (m *reference) byDeadline(choose func(*refPromise) bool) []*refPromise {
 	var found []*refPromise
 	for _, p := range m.promises {
@@ -324,7 +324,7 @@ func (m *reference) listEvents(tenant string, workflow uuid.UUID, after int32, l
 
 func (m *reference) expire(limit int) int {
 	due := m.byDeadline(func(p *refPromise) bool { return p.State == promise.Pending && m.read(p).State != promise.Pending })
-	turns, turn := map[*refPromise]int{}, map[string]int{} // each tenant's first deadline comes before anybody's second
+	turns, turn := map[*refPromise]int{}, map[string]int{} // each tenant's first deadline comes before any tenant's second
 	for _, p := range due {
 		turn[p.tenant]++
 		turns[p] = turn[p.tenant]
@@ -337,7 +337,7 @@ func (m *reference) expire(limit int) int {
 		return order
 	})
 	due = due[:min(limit, len(due))]
-	// Within a workflow execution, the numbers of a batch are in the order of the deadlines.
+	// Within a workflow execution, a batch assigns the numbers in the order of the deadlines.
 	for _, p := range m.byDeadline(func(p *refPromise) bool { return slices.Contains(due, p) }) {
 		q := m.read(p)
 		m.apply(p, promise.SettleRequest{
@@ -347,36 +347,36 @@ func (m *reference) expire(limit int) int {
 	return len(due)
 }
 
-// expireKeys returns how many keys let their promise go, and the keys whose early settlement expired.
-func (m *reference) expireKeys() (freed int, expired []refKeyName) {
+// expireKeys returns the number of keys that it has released, and the keys whose early settlement has expired.
+func (m *reference) expireKeys() (released int, expired []refKeyName) {
 	for name, k := range m.keys {
 		if k.checkAt.After(m.now) {
 			continue
 		}
-		if k.held != nil && !k.heldUntil.After(m.now) {
-			k.held = nil
+		if k.early != nil && !k.earlyUntil.After(m.now) {
+			k.early = nil
 			expired = append(expired, name)
 		}
 		end := time.Time{}
-		if k.promise != nil && k.promise.State == promise.Pending { // nothing has recorded a settlement
+		if k.promise != nil && k.promise.State == promise.Pending { // no settlement is recorded
 			end = later(k.expiresAt, m.now.Add(promise.IdempotencyKeyGrace))
 		} else if k.promise != nil {
 			end = later(k.expiresAt, k.promise.ResolvedAt.Add(promise.IdempotencyKeyGrace))
 		}
 		if k.promise != nil && !end.After(m.now) {
 			k.promise = nil
-			freed++
+			released++
 		}
 		switch {
-		case k.promise == nil && k.held == nil:
+		case k.promise == nil && k.early == nil:
 			delete(m.keys, name)
-		case k.promise == nil || k.held != nil && k.heldUntil.Before(end):
-			k.checkAt = k.heldUntil
+		case k.promise == nil || k.early != nil && k.earlyUntil.Before(end):
+			k.checkAt = k.earlyUntil
 		default:
 			k.checkAt = end
 		}
 	}
-	return freed, expired
+	return released, expired
 }
 
 func later(a, b time.Time) time.Time {

@@ -2,28 +2,28 @@
 //
 // One operation is one statement and one round trip. A lost race repeats the
 // statement. A deadline that has passed and is not recorded yet adds two
-// statements: one waits for running transactions, one asks again. Every method
-// can be repeated safely.
+// statements: one waits for running transactions, one asks again. A caller can
+// safely repeat every method.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
-// of them lock rows in this order, so that none can deadlock with another:
+// of them lock rows in this order, so that no two can deadlock:
 //
-//  1. workflow_execution: whoever holds this row changes the workflow's
-//     promises and hands out its sequence numbers
-//  2. promise. A transaction that locks a pending promise FOR UPDATE has locked
-//     its workflow execution before; see promise_await_settlements
+//  1. workflow_execution: a transaction that has locked this row may change the
+//     workflow's promises and assign its sequence numbers
+//  2. promise: before a transaction locks a pending promise FOR UPDATE, it has
+//     locked the workflow execution; see promise_await_settlements
 //  3. idempotency_key
 //
-// What works on many workflows at once takes their rows in the order of their
-// ids, or waits for none.
+// A statement for many workflows locks their rows in the order of their ids, or
+// skips locked rows.
 //
-// A statement decides by its snapshot and proves the decision: one that waited
-// for a lock while somebody else changed what it had seen ends in an error, is
-// rolled back whole, and is run again. There are no advisory locks and no
-// session state, on which RDS Proxy would pin a connection.
+// A statement decides by its snapshot, and checks the decision once it has
+// locked the row. If another transaction has changed the row meanwhile, the
+// statement fails, is rolled back whole, and is run again. There are no advisory
+// locks and no session state: RDS Proxy would pin a connection for either.
 //
-// Errors are *promise.Error, with the cause for the log. The tenant is always
-// named by its slug; what belongs to another tenant is promise.ErrNotFound.
+// Errors are *promise.Error, with the cause for the log. Methods name a tenant
+// by its slug. A row of another tenant is promise.ErrNotFound.
 package repository
 
 import (
@@ -37,14 +37,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Repository is safe for concurrent use.
+// A Repository is safe for concurrent use.
 type Repository struct {
 	db        DB
-	tenantIDs sync.Map // knownTenant by slug, of the tenants that this process has looked up
+	tenantIDs sync.Map // knownTenant by slug: the tenants that this process has looked up
 	now       func() time.Time
 }
 
-// DB is what the repository needs of a *pgxpool.Pool.
+// A DB is the part of a *pgxpool.Pool that the repository uses.
 type DB interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -53,99 +53,105 @@ type DB interface {
 //go:embed queries/await_settlements.sql
 var awaitSettlementsSQL string
 
-// New returns a repository on db, whose schema is migrated.
+// New returns a repository on db. The schema of db must be migrated.
 func New(db DB) *Repository { return &Repository{db: db, now: time.Now} }
 
-// attempts bounds how often a statement that lost a race is run again. The
-// second look sees the winner, so more than two mean a chain of races on one
-// promise or one key.
+// attempts bounds the runs of a statement that loses a race each time. The second
+// run sees the winner of the first race, so a third means another race on the
+// same promise or key.
 const attempts = 10
 
-// statement is one of queries/, with its arguments.
+// A statement is a query of queries/ with its arguments.
 type statement struct {
-	op, sql string
+	op, sql string // op names the operation in errors
 	args    []any
 
-	// identifies says that the arguments after the first are an id and a key,
-	// of which one is NULL. Run again, the statement goes by the id that it
-	// found: the key may belong to another promise by then.
-	identifies bool
+	// byIdentifier is true if args[1] is a promise's id and args[2] an idempotency
+	// key, one of which is NULL. A repeated run looks the promise up by the id that
+	// the first run found, because the key may name another promise by then.
+	byIdentifier bool
 
-	// confirms says that the last argument is whether the deadline that the
-	// statement asked about stands.
-	confirms bool
+	// takesConfirmation is true if the last argument says that run has waited for
+	// the transactions that may still extend the promise. The statement then treats
+	// the deadline that it reported as final.
+	takesConfirmation bool
 }
 
-func (s *statement) pin(promiseID string) {
-	if s.identifies {
+// useID makes the next run look the promise up by its id.
+func (s *statement) useID(promiseID string) {
+	if s.byIdentifier {
 		s.args[1], s.args[2] = &promiseID, (*string)(nil)
 	}
 }
 
-// doubtAgain is for a statement that is to be run on another state of things than
-// the one that was confirmed to it. It returns what stays confirmed.
-func (s *statement) doubtAgain(confirmed *passed) *passed {
-	if !s.confirms {
+// resetConfirmation clears the confirmation argument before a retry, because the
+// retry may see other rows. It returns the deadline that stays confirmed: none if
+// the statement takes a confirmation, otherwise confirmed.
+func (s *statement) resetConfirmation(confirmed *unrecordedDeadline) *unrecordedDeadline {
+	if !s.takesConfirmation {
 		return confirmed
 	}
 	s.args[len(s.args)-1] = false
 	return nil
 }
 
-// judged is a row that may tell of a promise past its deadline which nothing
-// has recorded yet.
-type judged interface {
-	overdue() (passed, bool)
+// A deadlineReporter is a result row that may depend on an unrecorded deadline.
+// unrecordedDeadline returns that deadline, and false if there is none.
+type deadlineReporter interface {
+	unrecordedDeadline() (unrecordedDeadline, bool)
 }
 
-// passed is a deadline which has passed and which nothing has recorded.
-type passed struct {
-	promiseID, workflowExecutionID uuid.UUID
-	at                             time.Time // zero where the statement does not tell, as the promise's id is
+// An unrecordedDeadline is a promise's deadline that has passed while the
+// promise's row still says that it is pending.
+type unrecordedDeadline struct {
+	promiseID, workflowExecutionID uuid.UUID // promiseID is zero if the row does not name the promise
+	at                             time.Time // zero if the row has no deadline column
 }
 
-// same says whether both are one deadline of one workflow execution: whoever has
-// waited for one of its promises has waited for all that have that deadline.
-func (p passed) same(q passed) bool {
-	return p.workflowExecutionID == q.workflowExecutionID && p.at.Equal(q.at)
+// sameWait reports whether one wait serves both deadlines. One wait on a workflow
+// execution covers all its promises with the same deadline.
+func (d unrecordedDeadline) sameWait(other unrecordedDeadline) bool {
+	return d.workflowExecutionID == other.workflowExecutionID && d.at.Equal(other.at)
 }
 
-// never is for rows that tell of no deadline.
-type never struct{}
+// noDeadline is embedded in rows that depend on no deadline.
+type noDeadline struct{}
 
-func (never) overdue() (passed, bool) { return passed{}, false }
+func (noDeadline) unrecordedDeadline() (unrecordedDeadline, bool) { return unrecordedDeadline{}, false }
 
-// run runs a statement until its answer stands. It is run again where it lost a
-// race, where its connection turned out dead before anything was sent, and
-// where its answer is a deadline that nothing has recorded: a settlement that
-// was in time may be about to commit, so those under way are waited for first.
-// If one of them moved the deadline, and the new one has passed too, run waits
-// again.
-func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
+// run repeats a statement until its row is final. There are three reasons to
+// repeat it:
+//   - It lost a race.
+//   - Its connection was dead before anything was sent. run repeats this once.
+//   - Its row depends on an unrecorded deadline. A running transaction may have
+//     settled the promise in time, or extended it, so run first waits for the
+//     running transactions. If one of them moved the deadline, and the new one has
+//     passed too, run waits again.
+func run[T deadlineReporter](ctx context.Context, r *Repository, s statement) (T, error) {
 	reconnected := false
-	var confirmed *passed
+	var confirmed *unrecordedDeadline // run has waited for it
 	var row T
 	var err error
 	for range attempts {
-		row, err = one[T](r.db.Query(ctx, s.sql, s.args...))
-		var deadline passed
-		var overdue bool
+		row, err = collectOne[T](r.db.Query(ctx, s.sql, s.args...))
+		var deadline unrecordedDeadline
+		var unrecorded bool
 		promiseID, lost := lostRace(err)
 		switch {
 		case err == nil:
-			deadline, overdue = row.overdue()
+			deadline, unrecorded = row.unrecordedDeadline()
 		case lost:
 			if promiseID != "" {
-				s.pin(promiseID)
+				s.useID(promiseID)
 			}
-			confirmed = s.doubtAgain(confirmed)
+			confirmed = s.resetConfirmation(confirmed)
 			continue
 		case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
 			reconnected = true
-			confirmed = s.doubtAgain(confirmed)
+			confirmed = s.resetConfirmation(confirmed)
 			continue
 		}
-		if !overdue || confirmed != nil && confirmed.same(deadline) {
+		if !unrecorded || confirmed != nil && confirmed.sameWait(deadline) {
 			if err != nil {
 				return row, interpret(s.op, err)
 			}
@@ -155,9 +161,9 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 			return row, err
 		}
 		if deadline.promiseID != uuid.Nil {
-			s.pin(deadline.promiseID.String())
+			s.useID(deadline.promiseID.String())
 		}
-		if s.confirms {
+		if s.takesConfirmation {
 			s.args[len(s.args)-1] = true
 		}
 		confirmed = &deadline
@@ -165,14 +171,14 @@ func run[T judged](ctx context.Context, r *Repository, s statement) (T, error) {
 	return row, contention(err)
 }
 
-// awaitSettlements waits until no settlement and no extension is running that
-// may be in time for one of the deadlines. It does not wait for the sweep, which
-// records them.
-func (r *Repository) awaitSettlements(ctx context.Context, op string, deadlines ...passed) error {
+// awaitSettlements waits for the running settlements and extensions that may be
+// in time for one of the deadlines. It does not wait for the sweep, which records
+// deadlines.
+func (r *Repository) awaitSettlements(ctx context.Context, op string, deadlines ...unrecordedDeadline) error {
 	promises, workflows := make([]*string, len(deadlines)), make([]string, len(deadlines))
 	for n, d := range deadlines {
 		if d.promiseID != uuid.Nil {
-			promises[n] = orNull(d.promiseID.String())
+			promises[n] = nullIfEmpty(d.promiseID.String())
 		}
 		workflows[n] = d.workflowExecutionID.String()
 	}
@@ -182,10 +188,10 @@ func (r *Repository) awaitSettlements(ctx context.Context, op string, deadlines 
 	return nil
 }
 
-func one[T any](rows pgx.Rows, err error) (T, error) {
+func collectOne[T any](rows pgx.Rows, err error) (T, error) {
 	if err != nil {
-		var none T
-		return none, err
+		var zero T
+		return zero, err
 	}
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[T])
 }

@@ -2,7 +2,6 @@ package repository_test
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,21 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// withRoles is a schema whose roles may do what migrations/access says.
-func withRoles(t *testing.T) *dbtest.DB {
-	t.Helper()
-	db := dbtest.Bare(t)
-	_, err := migrate.Run(t.Context(), db.Pool.Config().ConnConfig, migrate.Options{Roles: true})
-	require.NoError(t, err)
-	return db
-}
-
-// What each role may run: the statements of its functions, and of the others those that only read what it reads, or write
-// what it writes. A new statement fails the test until it has its line here, and its grants in migrations/access/grants.sql.
+// Each role may run the statements of its functions, and any statement that needs no other rights. A new statement fails the test until it
+// has a line here, and its grants in migrations/access/grants.sql.
 func TestRolesMayRunTheirStatements(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
@@ -90,28 +79,24 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 	require.NoError(t, err)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".sql")
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		sql := string(text)
-		_, err = conn.Exec(t.Context(), "PREPARE q_"+name+" AS "+sql)
-		require.NoError(t, err)
-		nulls := "(" + strings.TrimSuffix(strings.Repeat("NULL, ", parameters(sql)), ", ") + ")"
-		if parameters(sql) == 0 {
-			nulls = ""
-		}
-		var can []string
-		for _, role := range []string{app, reader, sweeper, admin} {
-			_, err := conn.Exec(t.Context(), "SET ROLE "+role)
+		t.Run(name, func(t *testing.T) {
+			sql := querySQL(t, name)
+			_, err := conn.Exec(t.Context(), "PREPARE q_"+name+" AS "+sql)
 			require.NoError(t, err)
-			if _, err = conn.Exec(t.Context(), "EXPLAIN EXECUTE q_"+name+nulls); err == nil {
-				can = append(can, role)
-			} else {
-				requireForbidden(t, err, name+" as "+role)
+			var can []string
+			for _, role := range []string{app, reader, sweeper, admin} {
+				_, err := conn.Exec(t.Context(), "SET ROLE "+role)
+				require.NoError(t, err)
+				if _, err = conn.Exec(t.Context(), "EXPLAIN EXECUTE q_"+name+nullArguments(sql)); err == nil {
+					can = append(can, role)
+				} else {
+					requireForbidden(t, err, name+" as "+role)
+				}
+				_, err = conn.Exec(t.Context(), "RESET ROLE")
+				require.NoError(t, err)
 			}
-			_, err = conn.Exec(t.Context(), "RESET ROLE")
-			require.NoError(t, err)
-		}
-		assert.Equal(t, may[name], can, name)
+			require.Equal(t, may[name], can)
+		})
 	}
 }
 
@@ -122,7 +107,7 @@ func requireForbidden(t *testing.T, err error, what string) {
 	require.Equal(t, "42501", e.Code, "%s: %v", what, err)
 }
 
-// What no role of a function may do, whatever statement it is made to send.
+// Each of these statements fails for each of its roles, even if an attacker makes a function send it.
 func TestRolesMayDoNothingElse(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
@@ -218,38 +203,42 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		{"SELECT lo_truncate64(0, 0)", all},
 	} {
 		for _, role := range c.roles {
-			_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION "+role)
+			t.Run(role+": "+c.sql, func(t *testing.T) {
+				_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION "+role)
+				require.NoError(t, err)
+				_, err = conn.Exec(t.Context(), c.sql)
+				requireForbidden(t, err, c.sql)
+				_, err = conn.Exec(t.Context(), "SET ROLE promises_owner")
+				requireForbidden(t, err, "it becomes the owner")
+				_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
+				require.NoError(t, err)
+			})
+		}
+	}
+	t.Run("the owner owns the schema and nothing else", func(t *testing.T) {
+		_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION promises_owner; CREATE ROLE mine")
+		requireForbidden(t, err, "CREATE ROLE")
+		_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
+		require.NoError(t, err)
+	})
+	t.Run("the next migration revokes grants that were made by hand", func(t *testing.T) {
+		db.Exec(t, "GRANT DELETE ON promise TO promises_app; GRANT UPDATE (name) ON promise TO promises_app")
+		_, err := migrate.Run(t.Context(), db.Pool.Config().ConnConfig, migrate.Options{Roles: true})
+		require.NoError(t, err)
+		for _, sql := range []string{"DELETE FROM promise", "UPDATE promise SET name = 'x'"} {
+			_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION promises_app")
 			require.NoError(t, err)
-			_, err = conn.Exec(t.Context(), c.sql)
-			requireForbidden(t, err, c.sql+" as "+role)
-			_, err = conn.Exec(t.Context(), "SET ROLE promises_owner")
-			requireForbidden(t, err, role)
+			_, err = conn.Exec(t.Context(), sql)
+			requireForbidden(t, err, sql)
 			_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
 			require.NoError(t, err)
 		}
-	}
-	_, err = conn.Exec(t.Context(), "SET SESSION AUTHORIZATION promises_owner; CREATE ROLE mine")
-	requireForbidden(t, err, "the owner owns the schema and nothing else")
-	_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
-	require.NoError(t, err)
-
-	// Whatever was granted by hand is taken back by the next migration.
-	db.Exec(t, "GRANT DELETE ON promise TO promises_app; GRANT UPDATE (name) ON promise TO promises_app")
-	_, err = migrate.Run(t.Context(), db.Pool.Config().ConnConfig, migrate.Options{Roles: true})
-	require.NoError(t, err)
-	for _, sql := range []string{"DELETE FROM promise", "UPDATE promise SET name = 'x'"} {
-		_, err := conn.Exec(t.Context(), "SET SESSION AUTHORIZATION promises_app")
-		require.NoError(t, err)
-		_, err = conn.Exec(t.Context(), sql)
-		requireForbidden(t, err, sql)
-		_, err = conn.Exec(t.Context(), "RESET SESSION AUTHORIZATION")
-		require.NoError(t, err)
-	}
+	})
 }
 
-// Each function of the schema is executable by exactly these roles, and by no others of the cluster. A definer function looks its
-// names up in the schema of the tables, and in pg_temp last.
-func TestWhoMayCallTheFunctions(t *testing.T) {
+// Exactly these roles may execute each function of the schema. A SECURITY DEFINER function looks up names in the schema of the tables, and
+// in pg_temp last.
+func TestRolesMayCallTheirFunctions(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
 	const app, reader, sweeper, admin = "promises_app", "promises_reader", "promises_sweeper", "promises_admin"
@@ -286,17 +275,19 @@ func TestWhoMayCallTheFunctions(t *testing.T) {
 	require.NoError(t, err)
 	seen := map[string]bool{}
 	for _, f := range functions {
-		want, known := callers[f.Name]
-		assert.True(t, known, "%s has no line here", f.Name)
-		assert.Equal(t, want, f.Callers, f.Name)
-		assert.False(t, f.Public, f.Name)
-		assert.Equal(t, slices.Contains(definers, f.Name), f.Definer, f.Name)
-		if f.Definer {
-			assert.Contains(t, f.Settings, "search_path="+f.Schema+", pg_temp", f.Name)
-		}
+		t.Run(f.Name, func(t *testing.T) {
+			want, known := callers[f.Name]
+			assert.True(t, known, "the function has no line here")
+			assert.Equal(t, want, f.Callers)
+			assert.False(t, f.Public)
+			assert.Equal(t, slices.Contains(definers, f.Name), f.Definer)
+			if f.Definer {
+				assert.Contains(t, f.Settings, "search_path="+f.Schema+", pg_temp")
+			}
+		})
 		seen[f.Name] = true
 	}
 	for name := range callers {
-		assert.True(t, seen[name], "%s is not there", name)
+		assert.True(t, seen[name], "the schema has no function %s", name)
 	}
 }

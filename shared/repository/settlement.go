@@ -17,29 +17,29 @@ import (
 var settleSQL string
 
 //go:embed queries/hold.sql
-var holdSQL string
+var storeEarlySQL string
 
 //go:embed queries/settle_batch.sql
 var settleBatchSQL string
 
-// Settle settles a promise. A value is kept byte for byte. It returns once the
-// settlement is durable. A promise that is not pending is no error: the answer
-// tells what stands.
+// Settle settles a promise, and returns once the settlement is durable. The value
+// is stored byte for byte. If the promise is not pending, Settle returns its
+// stored state and no error.
 func (r *Repository) Settle(
 	ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest,
 ) (promise.SettleResult, error) {
-	id, key := arguments(i)
+	id, key := identifierArgs(i)
 	row, err := run[settleRow](ctx, r, statement{
-		op: "settle", sql: settleSQL, identifies: true,
+		op: "settle promise", sql: settleSQL, byIdentifier: true,
 		args: []any{
 			tenant, id, key, string(s.State), s.Value, s.Message,
-			string(s.By.Kind), orNull(s.By.ID), s.Comment,
+			string(s.By.Kind), nullIfEmpty(s.By.ID), s.Comment,
 		},
 	})
 	if err != nil {
 		return promise.SettleResult{}, err
 	}
-	if row.Settled {
+	if row.Won {
 		return promise.SettleResult{PromiseID: row.PromiseID, State: s.State, Outcome: promise.OutcomeSettled}, nil
 	}
 	return promise.SettleResult{
@@ -53,26 +53,28 @@ type settleRow struct {
 	State               promise.State
 	ByDeadline          bool
 	Same                bool
-	Settled             bool
-	OverdueSince        *time.Time
+	Won                 bool       `db:"settled"`       // this call settled the promise
+	UnrecordedSince     *time.Time `db:"overdue_since"` // the deadline, if it has passed and is not recorded
 }
 
-func (r settleRow) overdue() (passed, bool) {
-	if r.OverdueSince == nil {
-		return passed{}, false
+func (r settleRow) unrecordedDeadline() (unrecordedDeadline, bool) {
+	if r.UnrecordedSince == nil {
+		return unrecordedDeadline{}, false
 	}
-	return passed{r.PromiseID, r.WorkflowExecutionID, *r.OverdueSince}, true
+	return unrecordedDeadline{r.PromiseID, r.WorkflowExecutionID, *r.UnrecordedSince}, true
 }
 
-// SettleEarly settles the promise of an idempotency key. If the key has none,
-// or has expired, the settlement is held under the key for the time given: the
-// promise that is created with the key by then is born settled with it. A
-// settlement that equals the one of an expired key's promise is a duplicate of
-// it. One that equals the held settlement is a duplicate, any other is a
-// conflict; neither changes the held settlement or its expiry. CodeQuotaExceeded:
-// the tenant has as many early settlements, or bytes of them, as it may have.
+// SettleEarly settles the promise of an idempotency key. If the key has no promise
+// or has expired, SettleEarly stores an early settlement under the key for ttl. A
+// promise that is created with the key within ttl is created settled with it.
+//
+// A request that equals the settlement of an expired key's promise is a duplicate
+// of that. If the key already has an early settlement, an equal request is a
+// duplicate and any other is a conflict; neither changes the early settlement or
+// its expiry. The error is CodeQuotaExceeded if the tenant already has as many
+// early settlements, or bytes of them, as it may have.
 func (r *Repository) SettleEarly(
-	ctx context.Context, tenant, key string, s promise.SettleRequest, hold time.Duration,
+	ctx context.Context, tenant, key string, s promise.SettleRequest, ttl time.Duration,
 ) (promise.SettleResult, error) {
 	i, err := promise.ByIdempotencyKey(key)
 	if err != nil {
@@ -86,8 +88,8 @@ func (r *Repository) SettleEarly(
 		if settled.Outcome == promise.OutcomeSettled || settled.Outcome == promise.OutcomeDuplicate {
 			return settled, nil
 		}
-		row, err := run[holdRow](ctx, r, statement{op: "hold", sql: holdSQL, confirms: true, args: []any{
-			tenant, key, hold, string(s.State), s.Value, s.Message, string(s.By.Kind), orNull(s.By.ID), s.Comment, false,
+		row, err := run[earlyRow](ctx, r, statement{op: "store early settlement", sql: storeEarlySQL, takesConfirmation: true, args: []any{
+			tenant, key, ttl, string(s.State), s.Value, s.Message, string(s.By.Kind), nullIfEmpty(s.By.ID), s.Comment, false,
 		}})
 		if err != nil {
 			return promise.SettleResult{}, err
@@ -101,29 +103,31 @@ func (r *Repository) SettleEarly(
 			}
 			continue
 		}
-		held := promise.SettleResult{State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: row.ExpiresAt, EarlyExpired: row.LostHold}
-		if !row.Held {
-			held.State, held.Outcome = promise.Pending, promise.OutcomeAgainst(promise.Pending, false, row.Same)
+		early := promise.SettleResult{
+			State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: row.ExpiresAt, EarlyExpired: row.EarlyExpired,
 		}
-		return held, nil
+		if !row.Stored {
+			early.State, early.Outcome = promise.Pending, promise.OutcomeAgainst(promise.Pending, false, row.Same)
+		}
+		return early, nil
 	}
 	return promise.SettleResult{}, contention(nil)
 }
 
-type holdRow struct {
-	doubt
-	ExpiresAt *time.Time
-	HolderID  *uuid.UUID
-	Held      bool
-	Same      bool
-	LostHold  bool
-	Full      bool
+type earlyRow struct {
+	uncertainKey
+	ExpiresAt    *time.Time // of the early settlement that the key has now
+	HolderID     *uuid.UUID // the promise that answers the call, if the key names one
+	Stored       bool       `db:"held"` // this call stored the early settlement
+	Same         bool       // an equal one was already stored
+	EarlyExpired bool       `db:"lost_hold"` // an expired one was replaced
+	Full         bool       // the tenant has as many as it may have
 }
 
-// SettleBatch settles many promises in one statement, each by itself and in
-// order: it answers for each item as Settle would, but goes by the keys as they
-// were before the first. All are settled by the one that is named first. An
-// error is the whole batch's, and nothing was written.
+// SettleBatch settles many promises in one statement. It returns for each item the
+// result that Settle would return if it settled the items in order, except that
+// all keys are looked up before the first item is settled. by settles all of them.
+// If SettleBatch returns an error, it has written nothing.
 func (r *Repository) SettleBatch(
 	ctx context.Context, tenant string, by promise.By, items []promise.Item,
 ) ([]promise.ItemResult, error) {
@@ -131,38 +135,38 @@ func (r *Repository) SettleBatch(
 	outcomes, values := make([]string, len(items)), make([][]byte, len(items))
 	messages, comments := make([]*string, len(items)), make([]*string, len(items))
 	for n, item := range items {
-		ids[n], keys[n] = arguments(item.Promise)
+		ids[n], keys[n] = identifierArgs(item.Promise)
 		outcomes[n], values[n] = string(item.Result.State), item.Result.Value
 		messages[n], comments[n] = item.Result.Message, item.Comment
 	}
 	rows, err := runAll[batchRow](ctx, r, statement{op: "settle batch", sql: settleBatchSQL, args: []any{
-		tenant, ids, keys, outcomes, values, messages, comments, string(by.Kind), orNull(by.ID),
+		tenant, ids, keys, outcomes, values, messages, comments, string(by.Kind), nullIfEmpty(by.ID),
 	}})
 	if err != nil {
 		return nil, err
 	}
-	judgements := make([]promise.ItemResult, len(items))
-	first := map[uuid.UUID]promise.Result{} // what this batch has settled
-	for n := range judgements {
-		if len(rows) == 0 || rows[n].PromiseID == nil { // without the tenant there is no row at all
-			judgements[n].Err = promise.ErrNotFound
+	results := make([]promise.ItemResult, len(items))
+	settledHere := map[uuid.UUID]promise.Result{} // by promise, if an item of this batch settled it
+	for n := range results {
+		if len(rows) == 0 || rows[n].PromiseID == nil { // an unknown tenant has no rows
+			results[n].Err = promise.ErrNotFound
 			continue
 		}
 		row, result := rows[n], items[n].Result
 		settled := promise.SettleResult{PromiseID: *row.PromiseID, State: row.State}
-		earlier, again := first[settled.PromiseID]
+		earlier, again := settledHere[settled.PromiseID]
 		switch {
-		case row.Settled:
+		case row.Won:
 			settled.State, settled.Outcome = result.State, promise.OutcomeSettled
-			first[settled.PromiseID] = result
+			settledHere[settled.PromiseID] = result
 		case again:
 			settled.State, settled.Outcome = earlier.State, promise.OutcomeAgainst(earlier.State, false, earlier.Same(result))
 		default:
 			settled.Outcome = promise.OutcomeAgainst(row.State, row.ByDeadline, row.Same)
 		}
-		judgements[n].SettleResult = settled
+		results[n].SettleResult = settled
 	}
-	return judgements, nil
+	return results, nil
 }
 
 type batchRow struct {
@@ -170,16 +174,17 @@ type batchRow struct {
 	State      promise.State
 	ByDeadline bool
 	Same       bool
-	Settled    bool
+	Won        bool `db:"settled"` // this item settled the promise
 }
 
-// runAll runs a statement of many rows, as run does one of a single row.
+// runAll returns all rows of a statement that depends on no deadline. Like run, it
+// repeats the statement after a lost race, and once on a dead connection.
 func runAll[T any](ctx context.Context, r *Repository, s statement) ([]T, error) {
 	reconnected := false
 	var err error
 	for range attempts {
 		var rows []T
-		rows, err = all[T](r.db.Query(ctx, s.sql, s.args...))
+		rows, err = collectAll[T](r.db.Query(ctx, s.sql, s.args...))
 		if err == nil {
 			return rows, nil
 		}
@@ -195,7 +200,7 @@ func runAll[T any](ctx context.Context, r *Repository, s statement) ([]T, error)
 	return nil, contention(err)
 }
 
-func all[T any](rows pgx.Rows, err error) ([]T, error) {
+func collectAll[T any](rows pgx.Rows, err error) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}

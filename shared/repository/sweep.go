@@ -23,21 +23,21 @@ var deleteEmptyWorkflowsSQL string
 var deleteSettledSQL string
 
 type expiredRow struct {
-	never
+	noDeadline
 	promise.ExpireResult
 }
 
 // Expire records at most limit deadlines that have passed, and appends their
-// PROMISE_TIMEOUT events. If more are due, the tenants take turns: each
-// tenant's first deadline comes before any other tenant's second. Locked rows
-// are skipped until the next call. Many calls may run at once.
+// PROMISE_TIMEOUT events. If more are due, the tenants take turns: each tenant's
+// first deadline comes before any other tenant's second. Expire skips locked rows
+// until the next call. Calls may run concurrently.
 func (r *Repository) Expire(ctx context.Context, limit int) (promise.ExpireResult, error) {
-	row, err := run[expiredRow](ctx, r, statement{op: "expire", sql: expireSQL, args: []any{limit}})
+	row, err := run[expiredRow](ctx, r, statement{op: "expire promises", sql: expireSQL, args: []any{limit}})
 	return row.ExpireResult, err
 }
 
 // ExpireWorkflow records at most limit deadlines of one workflow execution, as
-// Expire does, but waits for its turn.
+// Expire does, but waits for locked rows.
 func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error) {
 	row, err := run[expiredRow](ctx, r, statement{
 		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},
@@ -46,7 +46,7 @@ func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uui
 }
 
 type deletedRow struct {
-	never
+	noDeadline
 	Promises             int
 	Keys                 int
 	Events               int
@@ -55,14 +55,14 @@ type deletedRow struct {
 }
 
 // DeleteSettled deletes at most limit promises of all tenants whose settlement
-// was recorded longer than age ago, with their keys and events, and the workflow
-// executions that this leaves empty. Fewer than limit mean that none is left, or
-// that somebody else has them in hand. With an error, some of it may have been
-// done.
+// was recorded longer than age ago, with their keys and events. It also deletes
+// the workflow executions that this leaves empty. It deletes fewer than limit if no
+// more are due or other transactions have locked the rest. If it returns an error,
+// it may have deleted some rows.
 //
-// Workflow executions that still have promises are looked at once more in a
-// statement of their own: of two calls that delete the last promises of one, the
-// later sees that it is empty.
+// A second statement checks the workflow executions that still had promises. If
+// two calls delete the last promises of one at the same time, neither statement
+// sees it empty, but the later second statement does.
 func (r *Repository) DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error) {
 	row, err := run[deletedRow](ctx, r, statement{op: "delete settled", sql: deleteSettledSQL, args: []any{age, limit}})
 	d := promise.Deleted{Promises: row.Promises, Keys: row.Keys, Events: row.Events, Workflows: row.Workflows}

@@ -23,20 +23,20 @@ var findTenantSQL string
 var suspendTenantSQL string
 
 //go:embed queries/create_key.sql
-var createKeySQL string
+var createAPIKeySQL string
 
 //go:embed queries/list_keys.sql
-var listKeysSQL string
+var listAPIKeysSQL string
 
 //go:embed queries/revoke_key.sql
-var revokeKeySQL string
+var revokeAPIKeySQL string
 
 //go:embed queries/find_key.sql
-var findKeySQL string
+var findAPIKeySQL string
 
-// CreateTenant creates a tenant; created is false where there was one of that
-// slug, which stays as it is. CodeForbidden: a tenant of that slug is being
-// deleted, or was deleted less than promise.SlugRest ago.
+// CreateTenant creates a tenant. If the slug has a tenant already, CreateTenant
+// returns it unchanged, and created is false. The error is CodeForbidden if the
+// slug's tenant is being deleted, or was deleted less than promise.SlugReuseDelay ago.
 func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
 	for range attempts {
 		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugReuseDelay}})
@@ -44,11 +44,11 @@ func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.T
 			return promise.Tenant{}, false, err
 		}
 		switch {
-		case len(row) != 1: // another creation came in between
+		case len(row) != 1: // a concurrent call created it
 			continue
 		case row[0].FreeAt != nil:
 			return promise.Tenant{}, false, promise.Fail(promise.CodeForbidden,
-				"A tenant of this slug was deleted. The slug is free again at "+row[0].FreeAt.UTC().Format(time.RFC3339)+".")
+				"A tenant of this slug was deleted. The slug is available again at "+row[0].FreeAt.UTC().Format(time.RFC3339)+".")
 		case row[0].DeletedAt != nil:
 			return promise.Tenant{}, false, errDeleting
 		}
@@ -64,9 +64,9 @@ type createdTenantRow struct {
 	FreeAt    *time.Time
 }
 
-var errDeleting = promise.Fail(promise.CodeForbidden, "The tenant is being deleted. Repeat delete-tenant until it is done.")
+var errDeleting = promise.Fail(promise.CodeForbidden, "The tenant is being deleted. Repeat delete-tenant until done is true.")
 
-// ListTenants lists all tenants, by slug.
+// ListTenants lists all tenants in the order of their slugs.
 func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) {
 	rows, err := runAll[tenantRow](ctx, r, statement{op: "list tenants", sql: listTenantsSQL})
 	var tenants []promise.Tenant
@@ -76,7 +76,7 @@ func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) 
 	return tenants, err
 }
 
-// FindTenant finds a tenant, suspended or not.
+// FindTenant returns a tenant, suspended or not.
 func (r *Repository) FindTenant(ctx context.Context, slug string) (promise.Tenant, error) {
 	row, err := run[tenantRow](ctx, r, statement{op: "find tenant", sql: findTenantSQL, args: []any{slug}})
 	if err != nil {
@@ -86,16 +86,16 @@ func (r *Repository) FindTenant(ctx context.Context, slug string) (promise.Tenan
 }
 
 type tenantRow struct {
-	never
+	noDeadline
 	ID          uuid.UUID
 	Slug        string
 	SuspendedAt *time.Time
 	DeletedAt   *time.Time
 	Pending     *int64
-	Held        *int64
-	HeldBytes   *int64
+	Early       *int64 `db:"held"`
+	EarlyBytes  *int64 `db:"held_bytes"`
 	CountedAt   *time.Time
-	Limits      map[string]int64 // those of its own
+	Limits      map[string]int64 // the tenant's own
 }
 
 func (r tenantRow) tenant() promise.Tenant {
@@ -103,13 +103,14 @@ func (r tenantRow) tenant() promise.Tenant {
 		ID: r.ID, Slug: r.Slug, SuspendedAt: r.SuspendedAt, DeletedAt: r.DeletedAt, Limits: promise.LimitsInForce(r.Limits),
 	}
 	if r.CountedAt != nil {
-		t.Usage = &promise.Usage{Pending: *r.Pending, Early: *r.Held, EarlyBytes: *r.HeldBytes, CountedAt: *r.CountedAt}
+		t.Usage = &promise.Usage{Pending: *r.Pending, Early: *r.Early, EarlyBytes: *r.EarlyBytes, CountedAt: *r.CountedAt}
 	}
 	return t
 }
 
-// SuspendTenant suspends a tenant: none of its credentials opens anything then.
-// With suspended false it goes on as before; CodeForbidden: it is being deleted.
+// SuspendTenant suspends a tenant, so that none of its credentials authorizes a
+// call. If suspended is false, it resumes the tenant; the error is CodeForbidden if
+// the tenant is being deleted.
 func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error) {
 	row, err := run[suspendedRow](ctx, r, statement{op: "suspend tenant", sql: suspendTenantSQL, args: []any{slug, suspended}})
 	if err == nil && !suspended && row.DeletedAt != nil {
@@ -119,18 +120,18 @@ func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended b
 }
 
 type suspendedRow struct {
-	never
+	noDeadline
 	ID          uuid.UUID
 	Slug        string
 	SuspendedAt *time.Time
 	DeletedAt   *time.Time
 }
 
-// CreateAPIKey keeps an API key of a tenant, by its hash. Its id and the time of
-// its creation are the database's.
+// CreateAPIKey stores an API key of a tenant by its hash. The database sets its id
+// and creation time.
 func (r *Repository) CreateAPIKey(ctx context.Context, k promise.APIKey) (promise.APIKey, error) {
-	row, err := run[createdKeyRow](ctx, r, statement{
-		op: "create key", sql: createKeySQL, args: []any{k.Tenant, k.Name, k.Hash, scopeTexts(k.Scopes), k.ExpiresAt},
+	row, err := run[createdAPIKeyRow](ctx, r, statement{
+		op: "create API key", sql: createAPIKeySQL, args: []any{k.Tenant, k.Name, k.Hash, scopeTexts(k.Scopes), k.ExpiresAt},
 	})
 	if err != nil {
 		return promise.APIKey{}, err
@@ -139,8 +140,8 @@ func (r *Repository) CreateAPIKey(ctx context.Context, k promise.APIKey) (promis
 	return k, nil
 }
 
-type createdKeyRow struct {
-	never
+type createdAPIKeyRow struct {
+	noDeadline
 	ID        uuid.UUID
 	CreatedAt time.Time
 }
@@ -153,10 +154,10 @@ func scopeTexts(scopes []promise.Scope) []string {
 	return texts
 }
 
-// ListAPIKeys lists a tenant's API keys, revoked and expired ones too, oldest
-// first, without their hashes.
+// ListAPIKeys lists a tenant's API keys without their hashes, oldest first,
+// including the revoked and expired ones.
 func (r *Repository) ListAPIKeys(ctx context.Context, tenant string) ([]promise.APIKey, error) {
-	rows, err := runAll[keyListRow](ctx, r, statement{op: "list keys", sql: listKeysSQL, args: []any{tenant}})
+	rows, err := runAll[apiKeyRow](ctx, r, statement{op: "list API keys", sql: listAPIKeysSQL, args: []any{tenant}})
 	if err == nil && len(rows) == 0 {
 		err = promise.ErrNotFound
 	}
@@ -175,7 +176,7 @@ func (r *Repository) ListAPIKeys(ctx context.Context, tenant string) ([]promise.
 	return keys, nil
 }
 
-type keyListRow struct {
+type apiKeyRow struct {
 	ID              *uuid.UUID
 	Name            *string
 	Scopes          []promise.Scope
@@ -185,29 +186,29 @@ type keyListRow struct {
 	TokensRevokedAt *time.Time
 }
 
-// RevokeAPIKey revokes a tenant's API key for ever and, with tokens, all promise
-// tokens that the key asked for. It returns when each was revoked first;
-// tokensRevokedAt is nil if the tokens are still valid.
+// RevokeAPIKey revokes a tenant's API key permanently. If tokens is true, it also
+// revokes all promise tokens that the key asked for. It returns the time of the
+// first revocation of each. tokensRevokedAt is nil if the tokens are still valid.
 func (r *Repository) RevokeAPIKey(
 	ctx context.Context, tenant string, id uuid.UUID, tokens bool,
 ) (revokedAt time.Time, tokensRevokedAt *time.Time, err error) {
-	row, err := run[revokedRow](ctx, r, statement{op: "revoke key", sql: revokeKeySQL, args: []any{tenant, id.String(), tokens}})
+	row, err := run[revokedRow](ctx, r, statement{op: "revoke API key", sql: revokeAPIKeySQL, args: []any{tenant, id.String(), tokens}})
 	return row.RevokedAt, row.TokensRevokedAt, err
 }
 
 type revokedRow struct {
-	never
+	noDeadline
 	RevokedAt       time.Time
 	TokensRevokedAt *time.Time
 }
 
-// FindAPIKey finds an API key by its hash, whether or not it still opens anything.
+// FindAPIKey returns the API key with that hash, even if it is revoked or expired.
 func (r *Repository) FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error) {
-	row, err := run[foundKeyRow](ctx, r, statement{op: "find key", sql: findKeySQL, args: []any{hash}})
+	row, err := run[foundAPIKeyRow](ctx, r, statement{op: "find API key", sql: findAPIKeySQL, args: []any{hash}})
 	return row.APIKey, err
 }
 
-type foundKeyRow struct {
-	never
+type foundAPIKeyRow struct {
+	noDeadline
 	promise.APIKey
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// Each revocation ends what was issued before it, and nothing that is issued after it.
+// Each revocation revokes the tokens that were issued before it, and none that are issued after it.
 func TestRevokeTokens(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -23,64 +23,82 @@ func TestRevokeTokens(t *testing.T) {
 	require.Nil(t, created.TokensRevokedAt)
 	p := created.Promise
 	other := create(t, r, draft("b"))
-	active := func(promiseID uuid.UUID, revokedAt *time.Time) bool {
+	active := func(t *testing.T, promiseID uuid.UUID, revokedAt *time.Time) bool {
 		t.Helper()
-		is, err := r.TokenActive(ctx, tenant, promiseID, uuid.Nil, revokedAt)
+		is, err := r.TokenActive(t.Context(), tenant, promiseID, uuid.Nil, revokedAt)
 		require.NoError(t, err)
 		return is
 	}
-	require.True(t, active(p.ID, nil))
+	require.True(t, active(t, p.ID, nil))
 
 	var before *time.Time
-	for n, i := range []promise.Identifier{promise.ByID(p.ID), byKey(t, "k"), promise.ByID(p.ID)} {
-		got, err := r.RevokeTokens(ctx, tenant, i)
-		require.NoError(t, err)
-		require.Equal(t, p.ID, got.PromiseID)
-		require.WithinDuration(t, time.Now(), got.At, time.Hour)
-		require.False(t, active(p.ID, before))
-		require.True(t, active(p.ID, &got.At))
-		again, err := r.Create(ctx, tenant, d)
-		require.NoError(t, err)
-		require.False(t, again.New)
-		require.True(t, got.At.Equal(*again.TokensRevokedAt), "a repeated create signs a valid one")
-		before = again.TokensRevokedAt
-		if n == 1 { // a token of a promise that is settled is revoked, too
-			_, err = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))
+	for n, c := range []struct {
+		name string
+		i    promise.Identifier
+	}{
+		{"by id", promise.ByID(p.ID)}, {"by key", byKey(t, "k")}, {"of a settled promise", promise.ByID(p.ID)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			got, err := r.RevokeTokens(ctx, tenant, c.i)
 			require.NoError(t, err)
-			require.True(t, active(p.ID, before), "a settlement revokes nothing")
-		}
+			require.Equal(t, p.ID, got.PromiseID)
+			require.WithinDuration(t, time.Now(), got.At, time.Hour)
+			require.False(t, active(t, p.ID, before))
+			require.True(t, active(t, p.ID, &got.At))
+			again, err := r.Create(ctx, tenant, d)
+			require.NoError(t, err)
+			require.False(t, again.New)
+			require.True(t, got.At.Equal(*again.TokensRevokedAt), "a repeated create can issue a valid token")
+			before = again.TokensRevokedAt
+			if n == 1 { // the third revocation is of a settled promise
+				_, err = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))
+				require.NoError(t, err)
+				require.True(t, active(t, p.ID, before), "a settlement revokes no token")
+			}
+		})
 	}
-	require.True(t, active(other.ID, nil), "of another promise")
-	stored, err := r.Get(ctx, tenant, promise.ByID(p.ID))
-	require.NoError(t, err)
-	require.Equal(t, []byte("1"), stored.Value)
-	require.Equal(t, "1 PROMISE_CREATED", events(t, db, other.WorkflowExecutionID))
-
-	// Not even a clock that was set back makes two revocations one.
-	db.Exec(t, "UPDATE promise SET tokens_revoked_at = NOW() + INTERVAL '1 day' WHERE id = $1", p.ID)
-	first, err := r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))
-	require.NoError(t, err)
-	second, err := r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))
-	require.NoError(t, err)
-	require.Equal(t, time.Microsecond, second.At.Sub(first.At))
-
+	t.Run("another promise's tokens stay valid", func(t *testing.T) {
+		require.True(t, active(t, other.ID, nil))
+		require.Equal(t, "1 PROMISE_CREATED", events(t, db, other.WorkflowExecutionID))
+	})
+	t.Run("the promise keeps its value", func(t *testing.T) {
+		stored, err := r.Get(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		require.Equal(t, []byte("1"), stored.Value)
+	})
+	t.Run("two revocations differ even if the clock was set back", func(t *testing.T) {
+		db.Exec(t, "UPDATE promise SET tokens_revoked_at = NOW() + INTERVAL '1 day' WHERE id = $1", p.ID)
+		first, err := r.RevokeTokens(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		second, err := r.RevokeTokens(t.Context(), tenant, promise.ByID(p.ID))
+		require.NoError(t, err)
+		require.Equal(t, time.Microsecond, second.At.Sub(first.At))
+		before = &second.At
+	})
 	db.Tenant(t, "other")
 	for slug, i := range map[string]promise.Identifier{"other": promise.ByID(p.ID), "nobody": promise.ByID(p.ID), tenant: byKey(t, "unknown")} {
-		_, err := r.RevokeTokens(ctx, slug, i)
-		require.ErrorIs(t, err, promise.ErrNotFound)
+		t.Run("revoke finds no promise of tenant "+slug, func(t *testing.T) {
+			_, err := r.RevokeTokens(t.Context(), slug, i)
+			require.ErrorIs(t, err, promise.ErrNotFound)
+		})
 	}
 	for slug, id := range map[string]uuid.UUID{"other": p.ID, "nobody": p.ID, tenant: uuid.New()} {
-		is, err := r.TokenActive(ctx, slug, id, uuid.Nil, &second.At)
-		require.NoError(t, err)
-		require.False(t, is, slug)
+		t.Run("no token is valid for an unknown promise of tenant "+slug, func(t *testing.T) {
+			is, err := r.TokenActive(t.Context(), slug, id, uuid.Nil, before)
+			require.NoError(t, err)
+			require.False(t, is)
+		})
 	}
-	_, err = r.SuspendTenant(ctx, tenant, true)
-	require.NoError(t, err)
-	require.False(t, active(other.ID, nil))
+	t.Run("no token of a suspended tenant is valid", func(t *testing.T) {
+		_, err := r.SuspendTenant(t.Context(), tenant, true)
+		require.NoError(t, err)
+		require.False(t, active(t, other.ID, nil))
+	})
 }
 
-// Revocations at the same moment, among settlements, are one after the other, and each is a time of its own.
-func TestRevokeTokensAtOnce(t *testing.T) {
+// Concurrent revocations, with concurrent settlements, come one after the other and have different times.
+func TestConcurrentRevocationsOfTokens(t *testing.T) {
 	t.Parallel()
 	r, _ := setUp(t)
 	p := create(t, r, draft("a"))
@@ -119,8 +137,8 @@ func TestRevokeTokensAtOnce(t *testing.T) {
 	require.Equal(t, promise.Resolved, stored.State)
 }
 
-// A key that is revoked keeps the tokens that it asked for, or ends them with it, and no others.
-func TestRevokeKeyWithItsTokens(t *testing.T) {
+// A revoked API key keeps the tokens that it asked for, unless the call revokes them too. Tokens of other keys stay valid.
+func TestRevokeAPIKeyWithItsTokens(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	db.Tenant(t, "other")
@@ -133,30 +151,46 @@ func TestRevokeKeyWithItsTokens(t *testing.T) {
 		return k.ID
 	}
 	a, b, foreign := key(tenant, 1), key(tenant, 2), key("other", 3)
-	active := func(of uuid.UUID) bool {
+	active := func(t *testing.T, keyID uuid.UUID) bool {
 		t.Helper()
-		is, err := r.TokenActive(ctx, tenant, p.ID, of, nil)
+		is, err := r.TokenActive(t.Context(), tenant, p.ID, keyID, nil)
 		require.NoError(t, err)
 		return is
 	}
-	require.True(t, active(a))
-	require.False(t, active(foreign))
-	require.False(t, active(uuid.New()))
-	at, tokensAt, err := r.RevokeAPIKey(ctx, tenant, a, false)
-	require.NoError(t, err)
-	require.Nil(t, tokensAt)
-	require.True(t, active(a))
-	again, tokensAt, err := r.RevokeAPIKey(ctx, tenant, a, true)
-	require.NoError(t, err)
-	require.True(t, at.Equal(again))
-	require.NotNil(t, tokensAt)
-	require.False(t, active(a))
-	require.True(t, active(b))
-	require.True(t, active(uuid.Nil), "no key asked for it")
-	_, once, err := r.RevokeAPIKey(ctx, tenant, a, false)
-	require.NoError(t, err)
-	require.True(t, tokensAt.Equal(*once), "nothing makes them valid again")
-	_, _, err = r.RevokeAPIKey(ctx, "other", b, true)
-	require.ErrorIs(t, err, promise.ErrNotFound)
-	require.True(t, active(b))
+	var revokedAt time.Time
+	var tokensRevokedAt *time.Time
+	t.Run("a token is valid with its tenant's key alone", func(t *testing.T) {
+		require.True(t, active(t, a))
+		require.False(t, active(t, foreign))
+		require.False(t, active(t, uuid.New()))
+	})
+	t.Run("a revoked key keeps its tokens", func(t *testing.T) {
+		at, tokensAt, err := r.RevokeAPIKey(t.Context(), tenant, a, false)
+		require.NoError(t, err)
+		require.Nil(t, tokensAt)
+		require.True(t, active(t, a))
+		revokedAt = at
+	})
+	t.Run("a second call revokes its tokens too", func(t *testing.T) {
+		at, tokensAt, err := r.RevokeAPIKey(t.Context(), tenant, a, true)
+		require.NoError(t, err)
+		require.True(t, revokedAt.Equal(at), "the first revocation's time")
+		require.NotNil(t, tokensAt)
+		require.False(t, active(t, a))
+		tokensRevokedAt = tokensAt
+	})
+	t.Run("other tokens stay valid", func(t *testing.T) {
+		require.True(t, active(t, b))
+		require.True(t, active(t, uuid.Nil), "a token that no key asked for")
+	})
+	t.Run("revoked tokens stay revoked", func(t *testing.T) {
+		_, again, err := r.RevokeAPIKey(t.Context(), tenant, a, false)
+		require.NoError(t, err)
+		require.True(t, tokensRevokedAt.Equal(*again))
+	})
+	t.Run("another tenant cannot revoke the key", func(t *testing.T) {
+		_, _, err := r.RevokeAPIKey(t.Context(), "other", b, true)
+		require.ErrorIs(t, err, promise.ErrNotFound)
+		require.True(t, active(t, b))
+	})
 }

@@ -17,11 +17,10 @@ var keepWaitSQL string
 //go:embed queries/end_wait.sql
 var endWaitSQL string
 
-// BeginWait counts a call that waits, for the longest time that it may take. It
-// reports false, and does not count the call, if as many calls of the tenant
-// wait already as may wait at once: the tenant's own limit, or limit. EndWait
-// removes the call. A call that nothing removes, because its process was
-// killed, counts until that time is over.
+// BeginWait counts a waiting call until EndWait removes it, at most for longest: a
+// killed process removes no call. If the tenant already has as many waiting calls
+// as its own limit allows, or limit if it has none, BeginWait does not count the
+// call and returns false.
 func (r *Repository) BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (bool, error) {
 	row, err := run[existsRow](ctx, r, statement{
 		op: "begin wait", sql: beginWaitSQL, args: []any{tenant, id.String(), longest, limit},
@@ -29,9 +28,10 @@ func (r *Repository) BeginWait(ctx context.Context, tenant string, id uuid.UUID,
 	return row.Exists, err
 }
 
-// KeepWait reports whether a call that BeginWait counted may wait on. Calls that
-// begin at the same time do not see each other, so BeginWait may have counted too
-// many: of those the calls beyond the limit must end. limit is as for BeginWait.
+// KeepWait reports whether a call that BeginWait counted may go on waiting.
+// Concurrent BeginWaits do not see each other and may count more calls than the
+// limit. KeepWait then returns false for the calls beyond it. limit is as for
+// BeginWait.
 func (r *Repository) KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error) {
 	row, err := run[existsRow](ctx, r, statement{op: "keep wait", sql: keepWaitSQL, args: []any{tenant, id.String(), limit}})
 	return row.Exists, err

@@ -13,7 +13,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// A tenant's calls are counted up to its bound over all processes, and another tenant's apart from them.
+// All processes together count a tenant's waiting calls up to its limit. Each tenant has a count of its own.
 func TestWaitsAreBoundedOverProcesses(t *testing.T) {
 	t.Parallel()
 	_, db := setUp(t)
@@ -22,72 +22,85 @@ func TestWaitsAreBoundedOverProcesses(t *testing.T) {
 	for range 3 {
 		processes = append(processes, repository.New(poolWith(t, db.URL, func(c *pgxpool.Config) { c.MaxConns = 2 })))
 	}
-	begin := func(process int, slug string, limit int) (uuid.UUID, bool) {
+	begin := func(t *testing.T, process int, slug string, limit int) (uuid.UUID, bool) {
 		id := uuid.New()
 		counted, err := processes[process].BeginWait(t.Context(), slug, id, time.Minute, limit)
 		require.NoError(t, err)
 		return id, counted
 	}
 	var ids []uuid.UUID
-	for n := range 5 {
-		id, counted := begin(n%3, tenant, 5)
+	t.Run("calls are counted up to the limit", func(t *testing.T) {
+		for n := range 5 {
+			id, counted := begin(t, n%3, tenant, 5)
+			require.True(t, counted)
+			ids = append(ids, id)
+		}
+		for process := range processes {
+			_, counted := begin(t, process, tenant, 5)
+			require.False(t, counted)
+		}
+	})
+	t.Run("another tenant's call is counted separately", func(t *testing.T) {
+		_, counted := begin(t, 0, "other", 5)
 		require.True(t, counted)
-		ids = append(ids, id)
-	}
-	for process := range processes {
-		_, counted := begin(process, tenant, 5)
+	})
+	t.Run("an unknown tenant's call is not counted", func(t *testing.T) {
+		_, counted := begin(t, 0, "nobody", 5)
 		require.False(t, counted)
-	}
-	_, counted := begin(0, "other", 5)
-	require.True(t, counted)
-	_, counted = begin(0, "nobody", 5)
-	require.False(t, counted)
-
-	require.NoError(t, processes[2].EndWait(t.Context(), "other", ids[0]), "another tenant's call is none of its")
-	_, counted = begin(0, tenant, 5)
-	require.False(t, counted)
-	require.NoError(t, processes[2].EndWait(t.Context(), tenant, ids[0]))
-	require.NoError(t, processes[2].EndWait(t.Context(), tenant, ids[0]), "again is a no-op")
-	_, counted = begin(1, tenant, 5)
-	require.True(t, counted)
-
-	// Calls that began at the same time: more are counted than may wait, and exactly as many as may wait on.
-	_, err := processes[0].KeepWait(t.Context(), "nobody", uuid.New(), 5)
-	require.ErrorIs(t, err, promise.ErrNotFound)
-	var burst []uuid.UUID
-	for range 20 {
-		id := uuid.New()
-		db.Exec(t, "INSERT INTO tenant_wait SELECT id, $1::UUID, NOW() + INTERVAL '1 minute' FROM tenant WHERE slug = 'other'", id.String())
-		burst = append(burst, id)
-	}
-	kept := 0
-	for n, id := range burst {
-		ok, err := processes[n%3].KeepWait(t.Context(), "other", id, 5)
-		require.NoError(t, err)
-		if ok {
-			kept++
+	})
+	t.Run("a tenant cannot end another tenant's call", func(t *testing.T) {
+		require.NoError(t, processes[2].EndWait(t.Context(), "other", ids[0]))
+		_, counted := begin(t, 0, tenant, 5)
+		require.False(t, counted)
+	})
+	t.Run("a call that ended, in another process, makes room for one", func(t *testing.T) {
+		require.NoError(t, processes[2].EndWait(t.Context(), tenant, ids[0]))
+		require.NoError(t, processes[2].EndWait(t.Context(), tenant, ids[0]), "a second call changes nothing")
+		_, counted := begin(t, 1, tenant, 5)
+		require.True(t, counted)
+	})
+	t.Run("an unknown tenant's call cannot go on waiting", func(t *testing.T) {
+		_, err := processes[0].KeepWait(t.Context(), "nobody", uuid.New(), 5)
+		require.ErrorIs(t, err, promise.ErrNotFound)
+	})
+	t.Run("of concurrent calls only as many go on waiting as the limit allows", func(t *testing.T) {
+		var burst []uuid.UUID
+		for range 20 {
+			id := uuid.New()
+			db.Exec(t, "INSERT INTO tenant_wait SELECT id, $1::UUID, NOW() + INTERVAL '1 minute' FROM tenant WHERE slug = 'other'", id.String())
+			burst = append(burst, id)
 		}
-	}
-	require.LessOrEqual(t, kept, 5)
-	require.GreaterOrEqual(t, kept, 4, "the fifth may be the call that was counted before")
-
-	for limit, want := range map[string]bool{"7": true, "6": false, "0": false} {
-		db.Exec(t, "UPDATE tenant SET max_waits = $1::TEXT::INT WHERE slug = $2", limit, tenant)
-		id, counted := begin(0, tenant, 5)
-		require.Equal(t, want || limit == "6", counted, "the tenant's own limit is %s", limit)
-		if counted {
-			require.NoError(t, processes[0].EndWait(t.Context(), tenant, id))
+		kept := 0
+		for n, id := range burst {
+			ok, err := processes[n%3].KeepWait(t.Context(), "other", id, 5)
+			require.NoError(t, err)
+			if ok {
+				kept++
+			}
 		}
+		require.LessOrEqual(t, kept, 5)
+		require.GreaterOrEqual(t, kept, 4, "the fifth may be the call that was counted before")
+	})
+
+	for limit, want := range map[string]bool{"7": true, "6": true, "0": false} { // five calls wait
+		t.Run("with a tenant's own limit of "+limit, func(t *testing.T) {
+			db.Exec(t, "UPDATE tenant SET max_waits = $1::TEXT::INT WHERE slug = $2", limit, tenant)
+			id, counted := begin(t, 0, tenant, 5)
+			require.Equal(t, want, counted)
+			if counted {
+				require.NoError(t, processes[0].EndWait(t.Context(), tenant, id))
+			}
+		})
 	}
 }
 
-// The call of a killed process counts until it expires. Then any tenant's next call deletes it, 100 of them at most, and passes over
-// those that another transaction has locked.
+// The call of a killed process counts until it expires. Then the next call of any tenant deletes at most 100 expired calls, and skips
+// locked rows.
 func TestWaitsOfKilledProcessesExpire(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	db.Tenant(t, "other")
-	begin := func(slug string, limit int) bool {
+	begin := func(t *testing.T, slug string, limit int) bool {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -96,25 +109,30 @@ func TestWaitsOfKilledProcessesExpire(t *testing.T) {
 		return counted
 	}
 	for range 150 {
-		require.True(t, begin(tenant, 150))
+		require.True(t, begin(t, tenant, 150))
 	}
-	require.False(t, begin(tenant, 150))
-	db.Exec(t, "UPDATE tenant_wait SET expires_at = NOW()") // their processes were killed
-	require.True(t, begin("other", 1))
-	require.Equal(t, 51, count(t, db, "SELECT COUNT(*) FROM tenant_wait"), "100 were deleted, 50 are left")
-
-	tx, err := db.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT FROM tenant_wait FOR UPDATE")
-	require.NoError(t, err)
-	require.True(t, begin(tenant, 1), "expired calls are not counted, deleted or not")
-	require.Equal(t, 52, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
-	require.NoError(t, tx.Rollback(t.Context()))
-	require.False(t, begin(tenant, 1))
-	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
+	t.Run("a call counts until it expires", func(t *testing.T) { require.False(t, begin(t, tenant, 150)) })
+	db.Exec(t, "UPDATE tenant_wait SET expires_at = NOW()") // as if their processes had been killed
+	t.Run("any tenant's next call deletes 100 of 150", func(t *testing.T) {
+		require.True(t, begin(t, "other", 1))
+		require.Equal(t, 51, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
+	})
+	t.Run("locked rows are skipped, and do not count", func(t *testing.T) {
+		tx, err := db.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "SELECT FROM tenant_wait FOR UPDATE")
+		require.NoError(t, err)
+		require.True(t, begin(t, tenant, 1))
+		require.Equal(t, 52, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
+		require.NoError(t, tx.Rollback(t.Context()))
+	})
+	t.Run("the call after that deletes the rest", func(t *testing.T) {
+		require.False(t, begin(t, tenant, 1))
+		require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
+	})
 }
 
-// A row of a call that waits is written to no log and locks no row of the tenant.
+// The rows of waiting calls are not written to the write-ahead log. BeginWait and EndWait do not lock the tenant's row.
 func TestWaitsAreCheap(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -134,7 +152,7 @@ func TestWaitsAreCheap(t *testing.T) {
 	require.NoError(t, r.EndWait(ctx, tenant, id))
 }
 
-// A database that takes no writes counts nothing, and says so.
+// On a read-only database BeginWait and EndWait fail with CodeUnavailable.
 func TestWaitsOfAReadOnlyDatabase(t *testing.T) {
 	t.Parallel()
 	_, db := setUp(t)

@@ -13,10 +13,10 @@ import (
 //go:embed queries/tenant_id.sql
 var tenantIDSQL string
 
-// WorkflowExecutionID returns the id of the tenant's workflow execution with an
-// external id, whether or not there is one. The first call of a process for a tenant
-// takes one round trip, the others none for five minutes. An unknown or suspended
-// tenant is promise.ErrNotFound.
+// WorkflowExecutionID derives the id of a tenant's workflow execution from its
+// external id. The workflow execution need not exist. A process asks the database
+// for a tenant's id once in five minutes. If the tenant is unknown or suspended, the
+// error is promise.ErrNotFound.
 func (r *Repository) WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error) {
 	id, err := r.tenantID(ctx, tenant)
 	if err != nil {
@@ -26,13 +26,13 @@ func (r *Repository) WorkflowExecutionID(ctx context.Context, tenant, externalID
 }
 
 type tenantIDRow struct {
-	never
+	noDeadline
 	ID uuid.UUID
 }
 
-// knownFor is how long a process remembers a tenant's id. The slug of a deleted
-// tenant belongs to nobody for longer (promise.SlugRest).
-const knownFor = 5 * time.Minute
+// tenantIDTTL bounds the time for which a process remembers a tenant's id. It is
+// shorter than promise.SlugReuseDelay, for which the slug of a deleted tenant has no tenant.
+const tenantIDTTL = 5 * time.Minute
 
 type knownTenant struct {
 	id    uuid.UUID
@@ -44,10 +44,10 @@ func (r *Repository) tenantID(ctx context.Context, slug string) (uuid.UUID, erro
 	if known, ok := r.tenantIDs.Load(slug); ok && known.(knownTenant).until.After(now) {
 		return known.(knownTenant).id, nil
 	}
-	row, err := run[tenantIDRow](ctx, r, statement{op: "tenant id", sql: tenantIDSQL, args: []any{slug}})
+	row, err := run[tenantIDRow](ctx, r, statement{op: "find tenant id", sql: tenantIDSQL, args: []any{slug}})
 	if err != nil {
 		return uuid.Nil, err
 	}
-	r.tenantIDs.Store(slug, knownTenant{row.ID, now.Add(knownFor)})
+	r.tenantIDs.Store(slug, knownTenant{row.ID, now.Add(tenantIDTTL)})
 	return row.ID, nil
 }
