@@ -241,7 +241,7 @@ func TestFailuresOfTheDeployedFunction(t *testing.T) {
 		args  []string
 		says  string
 	}{
-		{"standard input is not JSON", aws(r.url), "{", []string{"--function", name, "@-"}, "standard input must be JSON"},
+		{"standard input is not JSON", aws(r.url), "{", []string{"--function", name, "@-"}, "standard input must contain JSON"},
 		{"an unknown action", aws(r.url), `{"action":"do"}`, []string{"--function", name, "@-"}, "action: "},
 		{"an unknown function", aws(r.url), "", []string{"--function", "promises-dev-nothing", "list"}, "ResourceNotFoundException"},
 		{"no region", append(aws(r.url), "AWS_REGION="), "", []string{"--function", name, "list"}, "no AWS region: set AWS_REGION"},

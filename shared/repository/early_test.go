@@ -280,7 +280,7 @@ func deletesSettled(t *testing.T, db *dbtest.DB) error {
 
 // expiresLockedKeys runs the sweep's statement, but waits for locked rows instead of skipping them.
 func expiresLockedKeys(t *testing.T, db *dbtest.DB) error {
-	sql := strings.Replace(querySQL(t, "expire_keys"), "FOR UPDATE OF k SKIP LOCKED", "FOR UPDATE OF k", 1)
+	sql := strings.Replace(querySQL(t, "expire_idempotency_keys"), "FOR UPDATE OF k SKIP LOCKED", "FOR UPDATE OF k", 1)
 	_, err := db.Pool.Exec(context.WithoutCancel(t.Context()), sql, 10)
 	return err
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-//go:embed queries/create_for_promise.sql
+//go:embed queries/add_idempotency_key.sql
 var addIdempotencyKeySQL string
 
-//go:embed queries/find_promise_by_key.sql
+//go:embed queries/find_promise_by_idempotency_key.sql
 var findPromiseByIdempotencyKeySQL string
 
-//go:embed queries/expire_keys.sql
+//go:embed queries/expire_idempotency_keys.sql
 var expireIdempotencyKeysSQL string
 
 // AddIdempotencyKey registers one more idempotency key for an existing promise.

@@ -27,7 +27,7 @@ var uncountedTenantsSQL string
 //go:embed queries/count_pending.sql
 var countPendingSQL string
 
-//go:embed queries/count_held.sql
+//go:embed queries/count_early.sql
 var countEarlySQL string
 
 //go:embed queries/store_counts.sql

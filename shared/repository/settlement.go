@@ -16,7 +16,7 @@ import (
 //go:embed queries/settle.sql
 var settleSQL string
 
-//go:embed queries/hold.sql
+//go:embed queries/store_early.sql
 var storeEarlySQL string
 
 //go:embed queries/settle_batch.sql

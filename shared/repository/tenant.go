@@ -22,16 +22,16 @@ var findTenantSQL string
 //go:embed queries/suspend_tenant.sql
 var suspendTenantSQL string
 
-//go:embed queries/create_key.sql
+//go:embed queries/create_api_key.sql
 var createAPIKeySQL string
 
-//go:embed queries/list_keys.sql
+//go:embed queries/list_api_keys.sql
 var listAPIKeysSQL string
 
-//go:embed queries/revoke_key.sql
+//go:embed queries/revoke_api_key.sql
 var revokeAPIKeySQL string
 
-//go:embed queries/find_key.sql
+//go:embed queries/find_api_key.sql
 var findAPIKeySQL string
 
 // CreateTenant creates a tenant. If the slug has a tenant already, CreateTenant

@@ -69,7 +69,7 @@ locked_keys AS MATERIALIZED (
 ),
 freed AS (
     UPDATE idempotency_key k
-    SET promise_id = CASE WHEN k.held_at IS NULL THEN k.promise_id END, -- see expire_keys.sql
+    SET promise_id = CASE WHEN k.held_at IS NULL THEN k.promise_id END, -- see expire_idempotency_keys.sql
         expires_at = COALESCE(k.held_until, k.expires_at), check_at = COALESCE(k.held_until, k.expires_at)
     FROM locked_keys l
     WHERE k.tenant_id = l.tenant_id AND k.key = l.key AND l.held

@@ -8,7 +8,7 @@
 --   same        TRUE if the key already had an equal one
 --   lost_hold   TRUE if this call replaced an expired one
 --   holder_id   a promise that answers the call; expires_at is then NULL. The key belongs to it, or names it and it was settled with the same bytes.
---   doubtful    as in create_for_promise.sql
+--   doubtful    as in add_idempotency_key.sql
 --   full        TRUE if the tenant has as many early settlements as it may have
 -- If expires_at and holder_id are NULL, nothing was stored: with full because of the limit, otherwise because another call came first, and the
 -- caller retries.
