@@ -151,13 +151,13 @@ func mathExpression(expression, label string, period time.Duration, metrics map[
 	})
 }
 
-// earlyExpired counts the early settlements that expired before their promise was
-// created. The sweep finds most of them. A function that stores an early settlement
-// finds the ones whose key is used again.
+// earlyExpired counts the discarded early settlements. The sweep finds most of them,
+// because they expire. A create discards one that arrived after its deadline or has
+// expired, and a function that stores one replaces an expired one.
 func (m monitored) earlyExpired(period time.Duration) awscloudwatch.IMetric {
 	metrics := map[string]awscloudwatch.IMetric{}
 	var terms []string
-	for i, name := range []string{"expire-promises", "reject", "resolve", "resolve-by-key"} {
+	for i, name := range []string{"create-promise", "expire-promises", "reject", "resolve", "resolve-by-key"} {
 		id := fmt.Sprintf("m%d", i)
 		metrics[id] = m.functionMetric(name, sweep.MetricEarlyExpired, "Sum", period)
 		terms = append(terms, "FILL("+id+", 0)")

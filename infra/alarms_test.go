@@ -41,6 +41,12 @@ var alarmFacts = []fact{
 			require.Equal(t, name == "overdue" && tmpl.settings["alarmEmail"] != "", r.Properties["InsufficientDataActions"] != nil, name)
 		}
 	}},
+	{"holds-expired counts in each function that discards early settlements", func(t *testing.T, tmpl template) {
+		metrics := text(t, tmpl.alarms()["holds-expired"].Properties["Metrics"])
+		for _, name := range []string{"create-promise", "expire-promises", "reject", "resolve", "resolve-by-key"} {
+			require.Contains(t, metrics, `{"Ref":"Functions`+strings.ReplaceAll(name, "-", "")+"Function")
+		}
+	}},
 	{"CloudWatch may publish to the topic and use its key, for this account only", func(t *testing.T, tmpl template) {
 		var allowed []any
 		for _, kind := range []string{"AWS::SNS::TopicPolicy", "AWS::KMS::Key"} {

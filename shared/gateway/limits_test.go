@@ -189,7 +189,7 @@ func TestADeletionInPieces(t *testing.T) {
 	})
 	t.Run("the slug of a deleted tenant cannot be used at once", func(t *testing.T) {
 		_, err := h.Invoke(t.Context(), []byte(`{"action":"create-tenant","slug":"demo"}`))
-		require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is free again at ")
+		require.Contains(t, requireFunctionError(t, "forbidden", err)["detail"], "The slug is available again at ")
 	})
 }
 
