@@ -30,7 +30,7 @@ WHERE k.key LIKE '________-____-____-____-____________:%'
   AND w.id = p.workflow_execution_id AND w.tenant_id = k.tenant_id;
 
 -- Without constraints the keys' table is rewritten at the speed of a copy. They are added again below, each built once. A foreign key from
--- promise_id to promise would keep both columns from changing their type; it gets the name idempotency_key_promise_id_fkey.
+-- promise_id to promise would keep both columns from changing their type; it is added again under the name idempotency_key_promise_id_fkey.
 CREATE TEMPORARY TABLE idempotency_key_constraint ON COMMIT DROP AS
 SELECT conname, contype, pg_get_constraintdef(c.oid) AS definition
 FROM pg_constraint c

@@ -6,7 +6,8 @@ SET LOCAL lock_timeout = '1s';
 
 -- Creates a promise. 00018 has the current text, and its head the contract. This version differs:
 -- - It returns OUT parameters.
--- - It has no external id and no quotas. It returns NULL if the tenant is unknown or the workflow execution belongs to another tenant.
+-- - It has no external id and no quotas. what is NULL if the tenant is unknown or the workflow execution belongs to another
+--   tenant.
 -- - A key has a promise or an early settlement, not both, and one expiry for either.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(

@@ -7,8 +7,8 @@
 -- workflow_execution.external_id is the text from which the execution's UUID was derived.
 --
 -- The functions of the previous release work on this schema. promise_settle is replaced in place, and the promise_create that they call
--- now calls the new one. Two things differ while one of those functions still runs. Its sweep, for 65 seconds at most, deletes
--- expired keys as before. An early settlement that it stores takes an expired key's promise away.
+-- now calls the new one. Two things differ while one of those functions still runs. The previous release's sweep, for 65 seconds at most,
+-- deletes expired keys as before. An early settlement that the previous release stores takes an expired key's promise away.
 --
 -- Locks idempotency_key and workflow_execution against all others from here to the end, or gives up after a second for each. The
 -- index on check_at is built under the lock.

@@ -5,7 +5,7 @@
 -- tenant's row. So no call pays for a shared counter. The promises of one execution are counted down in the update that hands out the
 -- create's number.
 --
--- The functions of the previous release work on this schema: the promise_create that they call calls the new one, and promise_settle
+-- The functions of the previous release work on this schema: the promise_create that they use calls the new one, and promise_settle
 -- is replaced in place. They do not know the quotas: a call of theirs that a quota refuses is answered 503.
 --
 -- Locks tenant, workflow_execution and idempotency_key against all others from here to the end, or gives up after a second for each. Two
@@ -317,13 +317,14 @@ END $$;
 -- Deletes one batch of the rows of a tenant that is marked by deleted_at, and finally the tenant. Concurrent calls delete different rows.
 -- A tenant is suspended while it is marked, so no other call sees it half deleted.
 --
--- Order: no more than batch event rows and promises together, then the executions that have become empty, then no more than batch keys.
+-- Order: no more than batch event rows and promises together, and the keys of those promises; then the executions that have become empty; once
+-- no execution is left, no more than batch other keys; with the last of them, all API keys and the tenant.
 --
 -- Returns: the counts of deleted rows. done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
 --
 -- SECURITY DEFINER: its caller may read no promise. It has a search_path of its own.
 --
--- Locks: the workflow executions' rows, then the promises', then the keys', then the tenant's, skipping locked ones. A create that began before
+-- Locks: the workflow executions' rows and the promises', skipping locked ones, then the keys', then the tenant's. A create that began before
 -- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
 --
 -- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, idx_idempotency_key_promise,

@@ -144,8 +144,8 @@ END $$;
 -- Returns NULL if the tenant is unknown or suspended, or if the workflow execution belongs to another tenant. Otherwise:
 --   what             'created', 'existing', 'key_holder', 'pending_full' or 'workflow_full'
 --   it               the promise. created: the new one. existing: the one that the workflow execution already has under this name.
---                    key_holder: the one that the key belongs to, without value, error and metadata. Otherwise a placeholder: a quota
---                    refused the promise, and nothing was written.
+--                    key_holder: the one that the key belongs to, without value, error, metadata, timeout_value and timeout_error.
+--                    Otherwise a placeholder: a quota refused the promise, and nothing was written.
 --   external_id      the external id that the workflow execution has
 --   doubtful         TRUE if it is uncertain whether the key_holder still has the key: only its deadline ends it, and an extension that has
 --                    not committed may keep it pending. The caller calls promise_await_settlements, and then this function again with
@@ -155,8 +155,9 @@ END $$;
 --   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
--- 0; it starts at tenant.max_workflow_promises or, if that is NULL, workflow_limit. An execution from before the quota starts with the limit
--- less its last sequence number, which is at least the number of its promises. The caller recounts a full execution.
+-- 0, and above the limit, which may have been lowered. The limit is tenant.max_workflow_promises or, if that is NULL, workflow_limit, and a new
+-- execution starts with it. An execution from before the quota starts with the limit less its last sequence number, which is at least the
+-- number of its promises. The caller recounts a full execution.
 --
 -- An early settlement under the key settles the new promise, if it arrived before the deadline and has not expired. A create takes over a key
 -- that has expired and whose promise is settled, if the key's row is still as it was read.

@@ -187,7 +187,7 @@ func TestPayloads(t *testing.T) {
 	}
 	require.Zero(t, connections.Load())
 	for _, payload := range []string{`{"dryRun":true,"roles":true}`, `{"revoke":true}`, `{"rotateSigningKey":true}`, `{"dryRun":true,"rotateSigningKey":true}`} {
-		t.Run("exclude each other: "+payload, func(t *testing.T) {
+		t.Run("refused options: "+payload, func(t *testing.T) {
 			require.Equal(t, "migration_failed", f.invoke(t, payload).ErrorType)
 		})
 	}

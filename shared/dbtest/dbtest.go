@@ -143,7 +143,8 @@ func withSearchPath(databaseURL, schema string) string {
 	return u.String()
 }
 
-// cleanupTimeout ends the cleaning of a failed test that still has connections.
+// cleanupTimeout bounds the clean-up after a failed test that has not released its
+// connections.
 const cleanupTimeout = 2 * time.Minute
 
 func closePool(t testing.TB, pool *pgxpool.Pool) {

@@ -21,7 +21,7 @@ type legacyTable struct {
 type legacyColumn struct {
 	name, dataType string
 	null           nullability
-	mayDefault     bool // the service always sets the column, or does not depend on its default
+	mayDefault     bool // 00002 sets the column's default, or the service does not depend on it
 }
 
 type nullability int

@@ -250,7 +250,7 @@ func explain(ctx context.Context, db *sql.DB, err error) error {
 	case pg.Code == codeLockTimeout || pg.Code == codeDeadlock:
 		return fmt.Errorf("the tables are in use by other transactions: this file changed nothing, repeat the call: %w", err)
 	case pg.ConstraintName == "promise_workflow_execution_id_name_key":
-		return refusal(ctx, db, err, "several promises of a workflow have the same name", duplicatesSQL)
+		return refusal(ctx, db, err, "several promises of a workflow have the same name, rename all but one", duplicatesSQL)
 	case pg.ConstraintName == "promise_times_finite":
 		return refusal(ctx, db, err, "promises have an infinite time, set a finite one or NULL: ids", infiniteSQL)
 	case pg.Detail != "":

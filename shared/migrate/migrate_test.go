@@ -237,7 +237,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		require.NoError(t, <-done)
 	}
 
-	calls("before 00011")
+	calls("before " + first)
 	waits := create(t, "waits")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)

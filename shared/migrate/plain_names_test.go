@@ -68,7 +68,7 @@ func TestPlainNames(t *testing.T) {
 		require.NoError(t, first.err)
 		require.Equal(t, true, first.row["settled"])
 	})
-	t.Run("its connection goes on with the statement that it has prepared", func(t *testing.T) {
+	t.Run("its connection keeps using the statement that it has prepared", func(t *testing.T) {
 		row, err := settle()
 		require.NoError(t, err)
 		require.Equal(t, false, row["settled"])

@@ -127,7 +127,7 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 			return nil, err
 		}
 		step.Locks = locksOf(file, tables, before, held)
-		for _, statement := range done { // the files delete rows of idempotency_key only
+		for _, statement := range done { // only 00002 deletes rows of a legacy database, of idempotency_key: 00006 finds no event rows
 			if statement.CommandTag.Delete() {
 				r.KeysDropped += statement.CommandTag.RowsAffected()
 			}

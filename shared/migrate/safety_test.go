@@ -202,7 +202,7 @@ func TestTwoPromisesOfOneNameAreRefused(t *testing.T) {
 	t.Parallel()
 	db := legacyDB(t)
 	db.Exec(t, "INSERT INTO promise (id, workflow_execution_id, name, created_by_sequence) VALUES ('twin', $1, 'it''s', 1), ('other twin', $1, 'it''s', 2)", w2)
-	const says = `several promises of a workflow have the same name: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
+	const says = `several promises of a workflow have the same name, rename all but one: workflow_execution_id 02000000-0000-0000-0000-000000000000, name 'it''s': ids 'other twin', 'twin'`
 	t.Run("a rehearsal names them", func(t *testing.T) {
 		rehearsal, err := migrate.Rehearse(t.Context(), config(t, db.URL))
 		require.NoError(t, err)

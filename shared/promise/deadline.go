@@ -27,7 +27,7 @@ const (
 const MaxMetadataBytes = 64 << 10
 
 // CheckTimeoutAt fails with CodeOutOfRange if the deadline is more than MaxTimeout
-// after now, or before the year 1, which RFC 3339 cannot write. Another deadline
+// after now, or before the year 1, which RFC 3339 cannot write. Any other deadline
 // in the past is valid: it settles its promise at once.
 func CheckTimeoutAt(at, now time.Time) error {
 	if at.UTC().Year() < 1 {

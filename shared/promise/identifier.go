@@ -143,7 +143,7 @@ const MaxCommentLength = 1000
 // CheckComment fails with CodeOutOfRange, CodeNULCharacter or CodeInvalidUTF8
 // unless comment is 1 to MaxCommentLength characters.
 func CheckComment(comment string) error {
-	return checkLength(comment, MaxCommentLength, CodeOutOfRange, "It")
+	return checkLength(comment, MaxCommentLength, CodeOutOfRange, "A comment")
 }
 
 func checkText(s string, code Code, subject string) error {

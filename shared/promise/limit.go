@@ -16,7 +16,7 @@ const (
 	LimitWaits            = "waits"            // waiting calls at one time
 )
 
-// A Limit bounds a number that belongs to a tenant.
+// A Limit bounds one kind of a tenant's rows, or its waiting calls.
 type Limit struct {
 	Name     string
 	Default  int64 // applies to a tenant without a limit of its own; -1: the deployment's configuration has the default
@@ -75,14 +75,15 @@ func QuotaExceeded(name string, limit int64) *Error {
 	}
 }
 
-// A Usage is the last count of a tenant's rows.
+// A Usage is a count of a tenant's pending promises, and of its early settlements
+// and their bytes.
 type Usage struct {
 	Pending, Early, EarlyBytes int64
 	CountedAt                  time.Time
 }
 
-// A Count is a count of a tenant's rows that is not finished. Usage has the sums so
-// far. PendingAfter and EarlyAfter are the last promise and the last idempotency key
+// A Count is a Usage that is counted in several steps. Usage has the sums so far.
+// PendingAfter and EarlyAfter are the last promise and the last idempotency key
 // that were counted; nil: none yet.
 type Count struct {
 	TenantID uuid.UUID
@@ -94,7 +95,8 @@ type Count struct {
 	EarlyDone    bool
 }
 
-// A Full reports the limits that a tenant has reached, after a change of them.
+// A Full reports a tenant whose flags have changed, with the new flags: whether it
+// has reached a limit of pending promises, or one of early settlements.
 type Full struct {
 	Tenant                 string
 	PendingFull, EarlyFull bool

@@ -65,9 +65,9 @@ func join[T ~string](list []T) string {
 	return strings.Join(texts, " ")
 }
 
-// ParsePrincipal parses the map that Texts returned. It returns KindAnonymous for
-// every other map, for an ID that is not a UUID, and for a credential that has
-// expired by now. In the last case ExpiresAt is set.
+// ParsePrincipal parses the map that Texts returned. It returns a principal of
+// KindAnonymous for every other map, for an ID that is not a UUID, and for a
+// credential that has expired by now. In the last case ExpiresAt is set.
 func ParsePrincipal(texts map[string]string, now time.Time) Principal {
 	anonymous := Principal{By: By{Kind: KindAnonymous}}
 	p := Principal{By: By{Kind: PrincipalKind(texts["kind"]), ID: texts["id"]}, Tenant: texts["tenant"]}
@@ -146,6 +146,7 @@ type Need struct {
 // promise that exists and for one that does not. It returns nil or
 //
 //   - CodeUnauthenticated for a principal without a valid credential;
+//   - CodeUnavailable for KindUnverified;
 //   - ErrNotFound if the tenant is not the credential's tenant;
 //   - CodeForbidden for an API key without the scope, and for a promise token
 //     without the verb, for another promise, or for a promise named by its

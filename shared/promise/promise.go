@@ -150,7 +150,7 @@ type ItemResult struct {
 	Err          error
 }
 
-// An Event is one row of a workflow execution's event log.
+// An Event is one entry of a workflow execution's event log.
 type Event struct {
 	SequenceNumber int32
 	Type           EventType

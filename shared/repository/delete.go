@@ -35,9 +35,9 @@ type contentsRow struct {
 	promise.Contents
 }
 
-// DeleteTenant deletes at most limit rows of each kind of a suspended tenant, and
-// the tenant itself once no other row is left. From the first call on, the tenant
-// cannot be resumed. A concurrent call, or one after a call that was cut off,
+// DeleteTenant deletes one batch of a suspended tenant's rows, with at most limit
+// promises, and the tenant itself with the last batch. From the first call on, the
+// tenant cannot be resumed. A concurrent call, or one after a call that was cut off,
 // continues with the rows that are left. If the tenant is already deleted, Done is
 // true. If the tenant is not suspended, the error is CodeForbidden.
 func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (promise.Deletion, error) {

@@ -30,7 +30,7 @@ func lostRace(err error) (promiseID string, lost bool) {
 		return pg.Detail, true
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return "", true
-	case "23505": // unique_violation: two promises of one name; an adopted database may have another name for the constraint
+	case "23505": // unique_violation: a concurrent create took the name; an adopted database may have another name for the constraint
 		return "", pg.TableName == "promise"
 	case "23503": // foreign_key_violation
 		// A key's promise was deleted meanwhile; a workflow execution's tenant was; or
@@ -82,7 +82,7 @@ func unavailable(err error) bool {
 
 func keyConflict(holder uuid.UUID) error {
 	return &promise.Error{
-		Code: promise.CodeKeyConflict, Detail: "The idempotency key belongs to another promise.",
+		Code: promise.CodeKeyConflict, Detail: "The idempotency key belongs to another promise: existingPromiseId. Send another key.",
 		ExistingPromiseID: holder,
 	}
 }
@@ -90,6 +90,6 @@ func keyConflict(holder uuid.UUID) error {
 // contention returns the error for a call that lost a race in each of its attempts.
 func contention(cause error) error {
 	return &promise.Error{
-		Code: promise.CodeUnavailable, Detail: "Too many concurrent calls use this promise. Repeat the call.", Cause: cause,
+		Code: promise.CodeUnavailable, Detail: "Too many concurrent calls change the same rows. Repeat the call.", Cause: cause,
 	}
 }

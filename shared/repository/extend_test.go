@@ -140,7 +140,7 @@ func TestExtendOfAnUnknownPromise(t *testing.T) {
 }
 
 // Concurrent calls that set the same deadline add one event. Calls that set different deadlines add one event each. A call that
-// comes after a settlement returns it.
+// comes after a settlement fails, and its error has the stored settlement.
 func TestConcurrentExtensions(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
@@ -191,7 +191,7 @@ func TestConcurrentExtensions(t *testing.T) {
 	requireDense(t, db)
 }
 
-// A deadline passes while the transaction that moved it in time is still running. Every call then returns a pending promise.
+// A deadline passes while the transaction that moved it in time is still running. Every call then finds the promise pending.
 func TestNoTimeoutIsReturnedBeforeAnExtensionInTime(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)

@@ -467,7 +467,6 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 }
 
 // snapshot returns the contents of the tables that calls change.
-
 func snapshot(t testing.TB, db *dbtest.DB) string {
 	t.Helper()
 	rows, err := db.Pool.Query(t.Context(), `SELECT (SELECT STRING_AGG(p::TEXT, ' ' ORDER BY id) FROM promise p)

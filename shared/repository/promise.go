@@ -122,9 +122,10 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 // belongs to another promise, the error is CodeKeyConflict. Both errors carry
 // ExistingPromiseID.
 //
-// The error is CodeQuotaExceeded if the tenant or the workflow execution already
-// has as many promises as it may have. An existing promise is returned even then.
-// A promise that is created settled does not count as pending.
+// The error is CodeQuotaExceeded if the tenant already has as many pending
+// promises as it may have, or the workflow execution as many promises. An existing
+// promise is returned even then. A promise that is created settled does not count
+// as pending.
 func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error) {
 	var metadata *string
 	if d.Metadata != nil {
@@ -222,7 +223,7 @@ func (r *Repository) GetByWorkflowAndName(
 // returns the updated promise. A deadline in the past settles the promise at once.
 // The deadline that the promise already has changes nothing and adds no event. If
 // the promise is not pending, Extend does not change it; the error is
-// CodeConflict, CodeTimedOut or CodeCancelled, with Settled.
+// CodeConflict, CodeTimedOut or CodeCancelled, with SettleResult.
 func (r *Repository) Extend(
 	ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline,
 ) (promise.Promise, error) {

@@ -14,6 +14,9 @@
 //     locked the workflow execution; see promise_await_settlements
 //  3. idempotency_key
 //
+// delete_settled.sql is the exception. It locks settled promises and their keys
+// before workflow executions, and says why that cannot deadlock.
+//
 // A statement for many workflows locks their rows in the order of their ids, or
 // skips locked rows.
 //

@@ -126,8 +126,9 @@ type earlyRow struct {
 
 // SettleBatch settles many promises in one statement. It returns for each item the
 // result that Settle would return if it settled the items in order, except that
-// all keys are looked up before the first item is settled. by settles all of them.
-// If SettleBatch returns an error, it has written nothing.
+// all keys are looked up before the first item is settled. Each settlement stores
+// by. An error concerns the whole batch: no item was settled, or, if the connection
+// was lost before the answer, either none or all of them.
 func (r *Repository) SettleBatch(
 	ctx context.Context, tenant string, by promise.By, items []promise.Item,
 ) ([]promise.ItemResult, error) {

@@ -37,7 +37,7 @@ func (r *Repository) Expire(ctx context.Context, limit int) (promise.ExpireResul
 }
 
 // ExpireWorkflow records at most limit deadlines of one workflow execution, as
-// Expire does, but waits for locked rows.
+// Expire does. It waits for the workflow execution's row, and skips locked promises.
 func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error) {
 	row, err := run[expiredRow](ctx, r, statement{
 		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},

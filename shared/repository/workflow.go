@@ -14,9 +14,9 @@ import (
 var tenantIDSQL string
 
 // WorkflowExecutionID derives the id of a tenant's workflow execution from its
-// external id. The workflow execution need not exist. A process asks the database
-// for a tenant's id once in five minutes. If the tenant is unknown or suspended, the
-// error is promise.ErrNotFound.
+// external id. The workflow execution need not exist. A process remembers a
+// tenant's id for five minutes, and otherwise asks the database. If the database
+// finds no such tenant, or a suspended one, the error is promise.ErrNotFound.
 func (r *Repository) WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error) {
 	id, err := r.tenantID(ctx, tenant)
 	if err != nil {

@@ -72,7 +72,8 @@ func (m *Manager) Hook(before func(operation, arn string) (code string), after f
 	m.before, m.after = before, after
 }
 
-// Calls returns the number of calls of each operation.
+// Calls returns the number of calls of each operation. It does not count a call that
+// the hook before has failed.
 func (m *Manager) Calls() map[string]int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,7 +1,8 @@
 -- Creates a tenant or finds the existing one. The slug of a tenant that was deleted less than $2 ago is reserved.
 --
 -- Arguments: $1 slug, $2 how long a deleted tenant's slug stays reserved.
--- Returns: one row. If the slug is reserved, id is NULL and free_at the time at which the reservation ends.
+-- Returns: one row. If the slug is reserved, id is NULL and free_at the time at which the reservation ends. No row if a concurrent call has just
+-- created the tenant: the caller retries.
 -- Locks: none that another statement waits for, except another creation of the same slug.
 -- Indexes: tenant_slug_key, deleted_tenant_pkey.
 WITH tombstone AS MATERIALIZED (

@@ -2,8 +2,8 @@
 -- that no longer names it, and deletes a key that has neither left. Every other key gets a new check_at: the earliest time at which one of
 -- the two can end. A pending promise keeps its key for at least another 168 hours.
 --
--- If a settlement is stored between the snapshot and the lock, Postgres first evaluates the row's CHECK on the old version. So the new
--- columns must satisfy it with either version.
+-- If an early settlement is stored between the snapshot and the lock, Postgres first evaluates SET and the row's CHECK with the old version
+-- of the row, and then with the new one. So the result of SET must satisfy the CHECK with each of the two versions.
 --
 -- Arguments: $1 the largest number of keys.
 -- Returns: one row for each key. tenant and key are set if an early settlement expired; freed: the key lost its promise.

@@ -1,4 +1,4 @@
--- Sets limits of a tenant. By the last count, it also sets at once which of them are reached.
+-- Sets limits of a tenant. It also updates the flags that say which limits are reached, by the last count.
 --
 -- Arguments: $1 slug; $2 a JSON object with the limits to set, each a number, or null for the service's own limit; the service's own limits of
 -- $3 pending promises, $4 early settlements and $5 their bytes.
