@@ -1,5 +1,6 @@
 // Package sweep does the scheduled work: it records deadlines, deletes expired
-// idempotency keys and old settled promises, and counts what each tenant has.
+// idempotency keys, expired early settlements and old settled promises, and counts
+// each tenant's pending promises and early settlements.
 package sweep
 
 import (
@@ -28,7 +29,7 @@ type Store interface {
 	ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
 
-	// Uncounted starts a count for each tenant. CountMore continues counts by at
+	// Uncounted starts a count for each tenant. CountMore continues each count by at
 	// most limit rows of each kind. StoreCounts stores finished counts, and returns
 	// the tenants that have become full or have stopped being full.
 	Uncounted(ctx context.Context) ([]promise.Count, error)
@@ -283,7 +284,8 @@ func (c *call) count(e promise.ExpireResult) {
 }
 
 // recordDeadlines records the deadlines that have passed. It returns the time until
-// the next one, or nil if there is none or the pass failed.
+// the next one, or nil if there is none or the pass failed. If a Run skips a locked
+// workflow, recordDeadlines starts a wait for it and returns zero.
 func (c *call) recordDeadlines() (next *time.Duration) {
 	c.collect()
 	for more := true; more && c.runCtx.Err() == nil; {
