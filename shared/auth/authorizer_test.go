@@ -285,7 +285,7 @@ func TestClockSetBack(t *testing.T) {
 	})
 }
 
-func TestFaultsAreNotKept(t *testing.T) {
+func TestFaultsAreNotCached(t *testing.T) {
 	t.Parallel()
 	fault := errors.New("connection refused")
 	for name, credential := range map[string]func(*fixture) string{

@@ -65,8 +65,8 @@ type Config struct {
 
 	// SigningKey (SIGNING_KEY) is the private key that signs promise tokens, for
 	// auth.ParseSigningKey, or the ARN of a secret in Secrets Manager that contains
-	// it. create-promise reads it, and migrate generates it. If it is unset, no tokens
-	// are issued. It is never logged.
+	// it. Only create-promise signs with it, and migrate generates it. If it is unset,
+	// no tokens are issued. It is never logged.
 	SigningKey string
 
 	// TokenKeys (TOKEN_KEYS) are the HMAC secrets with which earlier releases signed

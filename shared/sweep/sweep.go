@@ -78,9 +78,9 @@ type Report struct {
 }
 
 const (
-	// The time between two passes over the deadlines. A pass follows after maxPause
-	// at the latest, and finds new deadlines and those whose workflow was locked.
-	// Deadlines less than minPause apart share a batch.
+	// minPause and maxPause bound the time between two passes over the deadlines. A
+	// pass finds the deadlines that were added since the last one, and those whose
+	// workflow was locked. Deadlines less than minPause apart share a batch.
 	minPause, maxPause = 50 * time.Millisecond, 500 * time.Millisecond
 
 	expireBatch = 1000 // locks its workflows' rows for about 50 ms; halved after a failure
