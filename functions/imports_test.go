@@ -1,4 +1,5 @@
-// Package functions_test checks rules of the whole repository: the imports between packages, the table of routes, and the prose.
+// Package functions_test checks rules of the whole repository: the imports between packages, the table of routes, the links and
+// paths in documents, and the prose.
 package functions_test
 
 import (

@@ -34,7 +34,7 @@ func TestRoutesNameTheFunctions(t *testing.T) {
 			require.Positive(t, f.Timeout)
 			require.Positive(t, f.MemoryMB)
 			require.Equal(t, f.Name != "migrate", strings.Contains(migrations.Roles, "'"+f.Role+"'"), "%q is no role", f.Role)
-			if f.Role != "" { // RDS Proxy does not forward cancel requests, so that the server must end the role's statements
+			if f.Role != "" { // RDS Proxy does not forward cancel requests, so the server must end the role's statements
 				require.Contains(t, migrations.Roles, "ALTER ROLE "+f.Role+" SET statement_timeout = ")
 			}
 		})

@@ -131,7 +131,7 @@ func aws(endpoint string) []string {
 	}
 }
 
-// Every command works through the deployed function. The caller needs AWS credentials and no database.
+// Every command works through the deployed function. The caller needs AWS credentials and no database. The subtests run in order.
 func TestThroughTheDeployedFunction(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t, dbtest.New(t))

@@ -29,10 +29,10 @@ const usage = `usage: manage-tenants [--function <name>] <command>
 
   create <slug>                                     create a tenant
   list                                              list all tenants, with their limits and usage
-  suspend <slug>                                    refuse all credentials of the tenant
-  resume <slug>                                     accept them again
+  suspend <slug>                                    refuse every call for the tenant
+  resume <slug>                                     accept its calls again
   set-limits <slug> <limit>=<number> ...            limits: pending, workflowPromises, held, heldBytes, waits; the number may be: default
-  delete <slug> [confirm]                           show the tenant's usage; with the word confirm: delete a suspended tenant for ever
+  delete <slug> [confirm]                           report the tenant's contents; with the word confirm: delete a suspended tenant for ever
   create-key <tenant> <name> <scopes> [<expires>]   scopes: create,settle,read,manage; expires: an RFC 3339 time
   list-keys <tenant>
   revoke-key <tenant> <key id> [tokens]             with the word tokens: revoke the promise tokens that the API key requested, too

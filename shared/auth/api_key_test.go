@@ -15,7 +15,7 @@ import (
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// goldenKey is an API key of the first release. It must stay valid.
+// goldenKey is a fixed API key. It must stay valid, because callers use keys that earlier releases made.
 const goldenKey = "prk_0123456789abcdefghjkmnpqrstvwxyz01234567" + "1d2b0rg"
 
 var keyPattern = regexp.MustCompile(`^(?:` + auth.APIKeyPattern + `)$`)

@@ -220,8 +220,8 @@ func TestRevokedTokens(t *testing.T) {
 	})
 }
 
-// An answer may be as old as the start of its look-up.
-func TestRevokedKeyIsDeadInTime(t *testing.T) {
+// The age of a cached answer counts from the start of its look-up, which takes a second here.
+func TestCachedAnswersExpire(t *testing.T) {
 	t.Parallel()
 	revoked := func(k *promise.APIKey) { k.RevokedAt = new(time.Time) }
 	t.Run("a revoked key works until PositiveTTL after the look-up began", func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestClockSetBack(t *testing.T) {
 	})
 }
 
-func TestFaultsAreNotKept(t *testing.T) {
+func TestFaultsAreNotCached(t *testing.T) {
 	t.Parallel()
 	fault := errors.New("connection refused")
 	for name, credential := range map[string]func(*fixture) string{

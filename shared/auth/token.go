@@ -59,8 +59,8 @@ func (t Token) check() error {
 }
 
 // Sign returns the text of a token that the key's public half verifies. It rounds
-// ExpiresAt down to a whole second. It fails if k is the zero SigningKey, if t is
-// incomplete or too long, or if the token would already have expired.
+// ExpiresAt down to a whole second. It fails if k is the zero SigningKey, if Verify
+// would refuse t as invalid or too long, or if the token would already have expired.
 func (k SigningKey) Sign(t Token, now time.Time) (string, error) {
 	if k.private == nil {
 		return "", errors.New("sign promise token: there is no signing key")

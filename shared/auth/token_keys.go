@@ -95,7 +95,7 @@ type tokenKey struct {
 }
 
 // ParsePublicKeys returns the keys of the rows. It ignores a row whose kid is not
-// kidOf its key, because a later release may store other kinds of keys.
+// the one that kidOf returns for its key: a later release may store other kinds of keys.
 func ParsePublicKeys(rows []promise.SigningKey) (VerificationKeys, error) {
 	keys := VerificationKeys{byID: map[string]tokenKey{}}
 	for _, row := range rows {

@@ -258,7 +258,7 @@ func TestClaims(t *testing.T) {
 	key := signingKey(t, oldPrivate)
 	k := kinds(t)["Ed25519"]
 	keys := k.keys
-	change := func(name string, value any) string {
+	change := func(t *testing.T, name string, value any) string {
 		var c map[string]any
 		require.NoError(t, json.Unmarshal([]byte(payload), &c))
 		if c[name] = value; value == nil {
@@ -280,7 +280,7 @@ func TestClaims(t *testing.T) {
 		} {
 			for _, v := range values {
 				t.Run(fmt.Sprintf("%s refuses %s %.40v", kindName, name, v), func(t *testing.T) {
-					requireRefused(t, k.keys, k.forge(k.header, change(name, v)))
+					requireRefused(t, k.keys, k.forge(k.header, change(t, name, v)))
 				})
 			}
 		}
@@ -294,17 +294,17 @@ func TestClaims(t *testing.T) {
 	s := strings.Split(sign(t, key, validToken), ".")
 	for name, v := range map[string]any{"ten": "demo", "sub": uuid.NewString(), "exp": now.Unix() + 1e6, "vrb": []string{"resolve"}} {
 		t.Run("refuses "+name+" changed after signing", func(t *testing.T) {
-			requireRefused(t, keys, s[0]+"."+raw.EncodeToString([]byte(change(name, v)))+"."+s[2])
+			requireRefused(t, keys, s[0]+"."+raw.EncodeToString([]byte(change(t, name, v)))+"."+s[2])
 		})
 	}
 	t.Run("another tenant's token verifies, because the caller compares the tenant", func(t *testing.T) {
-		got, err := keys.Verify(k.forge(k.header, change("ten", "demo")), now)
+		got, err := keys.Verify(k.forge(k.header, change(t, "ten", "demo")), now)
 		require.NoError(t, err)
 		require.Equal(t, "demo", got.Tenant)
 	})
 	t.Run("another promise's token verifies, because the caller compares the promise", func(t *testing.T) {
 		elsewhere := uuid.New()
-		got, err := keys.Verify(k.forge(k.header, change("sub", elsewhere.String())), now)
+		got, err := keys.Verify(k.forge(k.header, change(t, "sub", elsewhere.String())), now)
 		require.NoError(t, err)
 		require.Equal(t, elsewhere, got.PromiseID)
 	})

@@ -65,8 +65,8 @@ type Config struct {
 
 	// SigningKey (SIGNING_KEY) is the private key that signs promise tokens, for
 	// auth.ParseSigningKey, or the ARN of a secret in Secrets Manager that contains
-	// it. create-promise reads it, and migrate generates it. If it is unset, no tokens
-	// are issued. It is never logged.
+	// it. Only create-promise signs with it, and migrate generates it. If it is unset,
+	// no tokens are issued. It is never logged.
 	SigningKey string
 
 	// TokenKeys (TOKEN_KEYS) are the HMAC secrets with which earlier releases signed
@@ -110,7 +110,7 @@ func Load() (Config, error) {
 	}
 	mode, ok := execModes[os.Getenv("DB_EXEC_MODE")]
 	if !ok {
-		errs = append(errs, fmt.Errorf("DB_EXEC_MODE: %q must be cache_statement, cache_describe, describe_exec, exec or simple_protocol", os.Getenv("DB_EXEC_MODE")))
+		errs = append(errs, fmt.Errorf("DB_EXEC_MODE is %q; it must be cache_statement, cache_describe, describe_exec, exec or simple_protocol", os.Getenv("DB_EXEC_MODE")))
 	}
 	c.QueryExecMode = mode
 	switch iam := os.Getenv("DB_IAM_AUTH"); iam {
@@ -121,34 +121,34 @@ func Load() (Config, error) {
 		}
 	case "", "false":
 	default:
-		errs = append(errs, fmt.Errorf("DB_IAM_AUTH: %q must be true or false", iam))
+		errs = append(errs, fmt.Errorf("DB_IAM_AUTH is %q; it must be true or false", iam))
 	}
 	if c.PasswordSecret = os.Getenv("DB_PASSWORD_SECRET"); c.PasswordSecret != "" && c.IAMAuth {
 		errs = append(errs, errors.New("DB_PASSWORD_SECRET and DB_IAM_AUTH exclude each other; set only one"))
 	}
 	if s := os.Getenv("LOG_LEVEL"); s != "" {
 		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
-			errs = append(errs, fmt.Errorf("LOG_LEVEL: %q must be debug, info, warn or error", s))
+			errs = append(errs, fmt.Errorf("LOG_LEVEL is %q; it must be debug, info, warn or error", s))
 		}
 	}
 	if s := os.Getenv("MAX_VALUE_BYTES"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > MaxMaxValueBytes {
-			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES: %q must be a number from 1 to %d", s, MaxMaxValueBytes))
+			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES is %q; it must be a number from 1 to %d", s, MaxMaxValueBytes))
 		}
 		c.MaxValueBytes = n
 	}
 	if s := os.Getenv("MAX_WAITS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 || n > MaxMaxWaits {
-			errs = append(errs, fmt.Errorf("MAX_WAITS: %q must be a number from 0 to %d", s, MaxMaxWaits))
+			errs = append(errs, fmt.Errorf("MAX_WAITS is %q; it must be a number from 0 to %d", s, MaxMaxWaits))
 		}
 		c.MaxWaits = n
 	}
 	if s := os.Getenv("RETENTION_DAYS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 || n > MaxRetentionDays {
-			errs = append(errs, fmt.Errorf("RETENTION_DAYS: %q must be a number from 0 to %d", s, MaxRetentionDays))
+			errs = append(errs, fmt.Errorf("RETENTION_DAYS is %q; it must be a number from 0 to %d", s, MaxRetentionDays))
 		}
 		c.RetentionDays = n
 	}
@@ -161,7 +161,7 @@ func Load() (Config, error) {
 	}
 	if s, ok := os.LookupEnv("HTTP_ALIAS"); ok {
 		if s != "" && !aliasName.MatchString(s) {
-			errs = append(errs, fmt.Errorf("HTTP_ALIAS: %q must be the name of an alias: 1 to 128 letters, digits, - and _", s))
+			errs = append(errs, fmt.Errorf("HTTP_ALIAS is %q; it must be the name of an alias: 1 to 128 letters, digits, - and _", s))
 		}
 		c.HTTPAlias = s
 	}

@@ -27,5 +27,5 @@ func ExampleLoad() {
 	fmt.Println(err)
 	// Output:
 	// 30 20 http <nil>
-	// RETENTION_DAYS: "a month" must be a number from 0 to 36500
+	// RETENTION_DAYS is "a month"; it must be a number from 0 to 36500
 }

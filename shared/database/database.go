@@ -126,7 +126,7 @@ func (o Options) configure(c *pgx.ConnConfig) (func(context.Context, *pgx.ConnCo
 	case c.User == "":
 		return nil, errors.New("DATABASE_URL has no user; add one")
 	case strings.HasPrefix(c.Host, "/"):
-		return nil, errors.New("DATABASE_URL is the path of a socket, which has no certificate to verify; use a host name")
+		return nil, errors.New("DATABASE_URL has the path of a socket as its host, and a socket has no certificate to verify; use a host name")
 	}
 	roots := c.TLSConfig.Clone()
 	for _, other := range c.Fallbacks {

@@ -29,7 +29,7 @@ func isEvent(payload []byte) bool {
 	return version && context
 }
 
-// An event holds the parts of such an event that a call uses.
+// An event holds the parts of an API Gateway event that a call uses.
 type event struct {
 	slug        string
 	principal   promise.Principal

@@ -357,7 +357,7 @@ func TestTokenRequests(t *testing.T) {
 	h.Signer = func(context.Context) (gateway.SignToken, error) {
 		return func(r gateway.TokenRequest) (string, error) { asked = append(asked, r); return "t", nil }, nil
 	}
-	create := func(tokens string, p *promise.Principal) response {
+	create := func(t *testing.T, tokens string, p *promise.Principal) response {
 		t.Helper()
 		body := `"workflowExecutionId":"` + workflowID + `","name":"payment","idempotencyKey":"` + idempotencyKey + `","tokens":` + tokens + `}`
 		if p == nil {
@@ -370,7 +370,7 @@ func TestTokenRequests(t *testing.T) {
 		return decodeResponse(t, got)
 	}
 	owner := keyHolder(tenant, promise.ScopeCreate, promise.ScopeSettle)
-	require.Equal(t, 200, create(`{"verbs":["resolve"],"ttlSeconds":60}`, &owner).StatusCode)
+	require.Equal(t, 200, create(t, `{"verbs":["resolve"],"ttlSeconds":60}`, &owner).StatusCode)
 	revoke := func(form func() (string, error)) time.Time {
 		t.Helper()
 		text, err := form()
@@ -385,12 +385,12 @@ func TestTokenRequests(t *testing.T) {
 	}
 	requireProblem(t, 400, "unknown_field", s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", `{"x":1}`))
 	first := revoke(func() (string, error) { return s.post(t, "revoke-tokens", "key:"+idempotencyKey, "", "").Body, nil })
-	require.Equal(t, 200, create(`{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
+	require.Equal(t, 200, create(t, `{"verbs":["reject","resolve"],"ttlSeconds":60,"body":"raw"}`, nil).StatusCode)
 	second := revoke(func() (string, error) {
 		return s.direct(t, "revoke-tokens", `{"tenant":"demo","promiseId":"`+promiseID+`"}`)
 	})
 	require.True(t, second.After(first))
-	create(`{"verbs":["resolve"],"ttlSeconds":60,"body":"json"}`, &owner)
+	create(t, `{"verbs":["resolve"],"ttlSeconds":60,"body":"json"}`, &owner)
 
 	id, of := uuid.MustParse(promiseID), uuid.MustParse(apiKeyID)
 	one, both := []promise.Verb{promise.VerbResolve}, []promise.Verb{promise.VerbReject, promise.VerbResolve}
@@ -408,11 +408,11 @@ func TestTokenRequests(t *testing.T) {
 	before := s.snapshot(t)
 	creator := keyHolder(tenant, promise.ScopeCreate, promise.ScopeRead)
 	t.Run("a key without the scope settle gets no token", func(t *testing.T) {
-		require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
+		require.Equal(t, "tokens", requireProblem(t, 403, "forbidden", create(t, `{"verbs":["resolve"],"ttlSeconds":60}`, &creator))["field"])
 	})
 	t.Run("a key without an id gets no token", func(t *testing.T) {
 		creator.Scopes, creator.ID = promise.Scopes, "no id"
-		requireProblem(t, 401, "unauthenticated", create(`{"verbs":["resolve"],"ttlSeconds":60}`, &creator))
+		requireProblem(t, 401, "unauthenticated", create(t, `{"verbs":["resolve"],"ttlSeconds":60}`, &creator))
 	})
 	require.Equal(t, before, s.snapshot(t), "refused calls create no promise")
 	require.Len(t, asked, 3)

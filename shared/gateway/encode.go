@@ -29,8 +29,9 @@ type headersJSON struct {
 	RetryAfter   string `json:"retry-after,omitempty"` // seconds
 }
 
-// encodeResponse forbids caches and browsers to keep an answer or to take it for
-// another type: it may hold a token or a caller's value.
+// encodeResponse encodes an answer for API Gateway. Its headers forbid caches to store
+// the answer, and browsers to guess another type, because the answer may contain a
+// token or a caller's value.
 func encodeResponse(a answer, contentType string) []byte {
 	headers := headersJSON{ContentType: contentType, CacheControl: "no-store", Sniffing: "nosniff", Version: Version}
 	r := responseJSON{StatusCode: a.status, Headers: headers, Body: string(a.body)}
@@ -138,7 +139,7 @@ func errorOrReason(s promise.State, text *string) (message, reason *string) {
 
 // appendValue adds a promise's value to a JSON object byte for byte. encoding/json
 // would remove its spaces and escape its characters for HTML. A legacy value may not
-// be JSON; appendValue then adds its base64, with Base64 behind the field's name.
+// be JSON; appendValue then adds it as base64, in a field whose name ends in Base64.
 func appendValue(object []byte, name string, value []byte) []byte {
 	switch {
 	case value == nil:

@@ -30,9 +30,9 @@ var functionNames = slices.Sorted(maps.Keys(functions))
 // fuzzLimit is a small limit of values, so that mutated values exceed it.
 const fuzzLimit = 300
 
-// invoke makes a call and checks the rules for every call. It never panics and never
-// answers 500, the code of a problem is one of the closed set, and a refused call does
-// not reach the store.
+// invoke makes a call and checks the rules for every call: the handler does not panic or
+// answer 500, the code of a problem is one of the closed set, and a refused call does not
+// reach the store.
 func invoke(t *testing.T, function string, payload []byte) (calls []storeCall, body []byte, refused bool) {
 	store := &recorder{}
 	h := &gateway.Handler{

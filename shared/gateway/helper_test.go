@@ -232,7 +232,7 @@ func checkProblem(t testing.TB, status int, code, text string) map[string]any {
 	return p
 }
 
-// httpEvent makes a payload 2.0 event as API Gateway does for this call.
+// httpEvent returns the event (payload format 2.0) that API Gateway sends for this call.
 func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byte {
 	t.Helper()
 	e := map[string]any{
@@ -368,7 +368,7 @@ type storeCall struct {
 // make a fuzz target slow.
 type recorder struct {
 	calls   []storeCall
-	pending bool // what Get returns
+	pending bool // whether Get returns a pending promise
 }
 
 func (r *recorder) note(method, tenant string, i *promise.Identifier, by promise.By, args ...any) {

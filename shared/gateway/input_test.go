@@ -369,7 +369,8 @@ func TestSizeLimits(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)
-	post := func(function, identifier, body string) response {
+	post := func(t *testing.T, function, identifier, body string) response {
+		t.Helper()
 		h := s.handler(t, function)
 		h.MaxValueBytes = 20
 		got, err := h.Invoke(t.Context(), httpEvent(t, "POST", tenant, identifier, "", body))
@@ -378,22 +379,23 @@ func TestSizeLimits(t *testing.T) {
 	}
 	nineteen := `"` + strings.Repeat("x", 17) + `"`
 	t.Run("a value above the limit", func(t *testing.T) {
-		requireProblem(t, 413, "value_too_large", post("resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
+		requireProblem(t, 413, "value_too_large", post(t, "resolve", "id:"+promiseID, `{"value":[`+nineteen+`]}`))
 	})
 	t.Run("an error above the limit, with its quotes", func(t *testing.T) {
-		requireProblem(t, 413, "value_too_large", post("reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
+		requireProblem(t, 413, "value_too_large", post(t, "reject", "id:"+promiseID, `{"error":"`+strings.Repeat("x", 19)+`"}`))
 	})
-	metadata := func(text string) response {
-		return post("create-promise", "", `{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":`+text+`}`)
+	metadata := func(t *testing.T, text string) response {
+		t.Helper()
+		return post(t, "create-promise", "", `{"workflowExecutionId":"`+workflowID+`","name":"n","metadata":`+text+`}`)
 	}
 	t.Run("metadata above its limit", func(t *testing.T) {
-		requireProblem(t, 413, "value_too_large", metadata(`{"a":"`+strings.Repeat("x", 64<<10)+`"}`))
+		requireProblem(t, 413, "value_too_large", metadata(t, `{"a":"`+strings.Repeat("x", 64<<10)+`"}`))
 	})
 	t.Run("metadata above its limit once its numbers are written out", func(t *testing.T) {
-		requireProblem(t, 413, "value_too_large", metadata(`{"a":[`+strings.Repeat("1e300,", 300)+`1]}`))
+		requireProblem(t, 413, "value_too_large", metadata(t, `{"a":[`+strings.Repeat("1e300,", 300)+`1]}`))
 	})
 	t.Run("the spaces around a value do not count", func(t *testing.T) {
-		require.Equal(t, 200, post("resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
+		require.Equal(t, 200, post(t, "resolve", "id:"+promiseID, `{"value":   `+nineteen+`    }`).StatusCode)
 	})
 }
 

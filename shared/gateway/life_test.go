@@ -21,7 +21,7 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// feed returns a workflow's event log without times and ids, which differ from run to run.
+// feed returns the sample workflow's event log, without the times and ids that differ from run to run.
 func (s *service) feed(t testing.TB) []string {
 	t.Helper()
 	var lines []string
@@ -175,7 +175,7 @@ func TestOnTimeout(t *testing.T) {
 			require.Equal(t, "resolved", p["state"])
 			require.Equal(t, map[string]any{"approved": false}, p["value"])
 		})
-		t.Run("is payloadByID as the caller", func(t *testing.T) {
+		t.Run("is shown as the caller", func(t *testing.T) {
 			require.Equal(t, map[string]any{"kind": "deadline"}, p["settledBy"])
 		})
 		t.Run("leaves no onTimeout to show", func(t *testing.T) {

@@ -20,7 +20,7 @@ func newTenantHandler(s *service) *gateway.TenantHandler {
 }
 
 // A direct invoke for a suspended tenant fails as forbidden, in every operation and with every kind of fields. For an unknown tenant it fails
-// as not found. So does an HTTP call for a suspended tenant that passes the authorizer, which refuses that tenant's credentials.
+// as not found. An HTTP call for a suspended tenant fails as not found, too, if its credential was authorized before the suspension.
 func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -45,8 +45,8 @@ func checkUTF8(text []byte, skipped int) error {
 // something follows a whole value, CodeMalformedJSON otherwise. skipped is as in
 // checkUTF8.
 //
-// The error names a position and the kind of the character there. It never names
-// the character itself, which may be part of a secret.
+// The error names a position and the kind of the character there, as kindOf returns
+// it. It quotes no letter, digit or other text, which may be part of a secret.
 func syntaxError(text []byte, skipped int) error {
 	var syntax *json.SyntaxError
 	if err := json.Unmarshal(text, new(json.RawMessage)); !errors.As(err, &syntax) {
@@ -70,7 +70,8 @@ func syntaxError(text []byte, skipped int) error {
 	return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON: "+found)
 }
 
-// kindOf names the kind of a text's first character.
+// kindOf returns the kind of a text's first character. A bracket, a brace, a colon and a
+// comma stand for themselves.
 func kindOf(text []byte) string {
 	switch c := text[0]; {
 	case c >= '0' && c <= '9':

@@ -265,7 +265,7 @@ func (o object) promiseIdentifier() (promise.Identifier, error) {
 	case err != nil:
 		return promise.Identifier{}, err
 	case (id == nil) == (key == nil):
-		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Send either promiseId or key.")
+		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Send promiseId or key, not both.")
 	case key != nil:
 		return promise.ByIdempotencyKey(*key)
 	}

@@ -98,7 +98,7 @@ func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.Se
 	if err != nil || c.principal.SeesOutcome(p.SettledBy) {
 		return err
 	}
-	return promise.Fail(promise.CodeForbidden, "This token can no longer be used: another caller settled the promise.")
+	return promise.Fail(promise.CodeForbidden, "This token can no longer be used: the promise was settled by other means than this token.")
 }
 
 // logExpiredEarly logs and counts an early settlement that expired before a promise
@@ -159,7 +159,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	var positions []int // of items in results
 	for text := range elements(raw) {
 		if len(results) == maxItems {
-			return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
+			return answer{}, fieldError("items", promise.CodeOutOfRange, "items must have 1 to "+strconv.Itoa(maxItems)+" items.")
 		}
 		item, err := h.readItem(text)
 		if err == nil {
@@ -169,7 +169,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 		results = append(results, promise.ItemResult{Err: err})
 	}
 	if len(results) == 0 {
-		return answer{}, fieldError("items", promise.CodeOutOfRange, "items must hold 1 to "+strconv.Itoa(maxItems)+" items.")
+		return answer{}, fieldError("items", promise.CodeOutOfRange, "items must have 1 to "+strconv.Itoa(maxItems)+" items.")
 	}
 	if len(items) > 0 {
 		answers, err := h.Store.SettleBatch(ctx, c.tenant, c.principal.By, items)

@@ -19,7 +19,7 @@ func TestVersionIsTheNewestOfTheChangelog(t *testing.T) {
 	require.Equal(t, string(newest[1]), gateway.Version)
 }
 
-// Each row is one kind of answer. decodeResponse requires the header of every other answer that a test of this package reads.
+// Each row is one kind of answer, and the rows run in order. decodeResponse requires the header of every other answer in this package's tests.
 func TestEveryKindOfAnswerHasTheVersion(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -47,7 +47,8 @@ func TestEveryKindOfAnswerHasTheVersion(t *testing.T) {
 	}
 }
 
-func TestADirectAnswerHasNoHeaders(t *testing.T) {
+// The direct form answers with the body alone, so it cannot carry the version.
+func TestADirectAnswerHasNoVersion(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.promise(t)

@@ -16,9 +16,9 @@ const (
 	maxWait     = 25 // seconds; API Gateway gives up after 30
 	pollEvery   = 150 * time.Millisecond
 
-	// recountAt is the poll, about a second after the first, at which a call asks
-	// whether too many calls are counted. Calls that begin at the same time do not
-	// see each other in the first count.
+	// recountAt is the number of the poll, about a second after the first, after which
+	// a call asks again whether too many calls are counted. Calls that begin at the
+	// same time do not see each other in the first count.
 	recountAt = 7
 
 	// lastPoll is the part of the function's own time that a waiting call leaves for

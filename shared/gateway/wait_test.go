@@ -190,7 +190,7 @@ func invokedAs(t testing.TB, qualifier string) context.Context {
 
 // A function reads an API Gateway event only if it was invoked through API Gateway's alias, and only if its operation has a route. In
 // any other case the caller wrote the event, principal included: the call is refused in the direct form and never reaches the store.
-func TestWhichEventsAreBelieved(t *testing.T) {
+func TestWhichEventsAreAccepted(t *testing.T) {
 	t.Parallel()
 	s := &service{log: new(bytes.Buffer)}
 	routed := map[string]bool{}
@@ -206,7 +206,7 @@ func TestWhichEventsAreBelieved(t *testing.T) {
 		for _, c := range []struct {
 			name, alias string
 			ctx         context.Context
-			believed    bool
+			accepted    bool
 		}{
 			{"the alias", "http", invokedAs(t, ":http"), true},
 			{"the function's own ARN", "http", invokedAs(t, ""), false},
@@ -223,7 +223,7 @@ func TestWhichEventsAreBelieved(t *testing.T) {
 				h := s.handler(t, function)
 				h.Operation, h.Store, h.HTTPAlias = op, store, c.alias
 				got, err := h.Invoke(c.ctx, event)
-				if c.believed && routed[function] {
+				if c.accepted && routed[function] {
 					require.NoError(t, err)
 					require.NotZero(t, decodeResponse(t, got).StatusCode)
 					return

@@ -174,7 +174,7 @@ func TestDecompressionStopsAtTheLimit(t *testing.T) {
 	})
 }
 
-// The error names the character that is not JSON and its byte, and quotes no text of the call, which may be a secret.
+// The error names the kind of the character that is not JSON, and its byte. It quotes no text of the call, which may be a secret.
 func TestMalformedSaysWhere(t *testing.T) {
 	t.Parallel()
 	s := withoutDatabase()

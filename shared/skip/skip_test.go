@@ -33,7 +33,7 @@ func TestPlainOutput(t *testing.T) {
 	wrapper := filepath.Join(path, "wrapper")
 	require.NoError(t, os.WriteFile(wrapper, []byte("#!/bin/sh\n\"$@\"\nexit $?\n"), 0o700)) //nolint:gosec // go test runs it
 	line := regexp.MustCompile(`(?m)^SKIP\tgithub\.com/flovyn/promises/shared/skip/testdata/plain\tTestFirst and perhaps others: there is no node, which nothing here runs on$`)
-	run := func(stderr *os.File, args ...string) (out, errors string) {
+	run := func(t *testing.T, stderr *os.File, args ...string) (out, errors string) {
 		t.Helper()
 		cmd := exec.Command("go", append([]string{"test", "-count=1"}, args...)...)
 		cmd.Env = append(os.Environ(), "PATH="+path, "CGO_ENABLED=0", "GOFLAGS=")
@@ -47,28 +47,28 @@ func TestPlainOutput(t *testing.T) {
 	}
 
 	t.Run("a list of packages", func(t *testing.T) {
-		out, errors := run(nil, "./testdata/plain", "../routes")
+		out, errors := run(t, nil, "./testdata/plain", "../routes")
 		require.Regexp(t, `(?m)^ok  \tgithub\.com/flovyn/promises/shared/skip/testdata/plain\t`, out)
 		require.Len(t, line.FindAllString(errors, -1), 1, errors)
 	})
 	t.Run("-json", func(t *testing.T) {
-		out, errors := run(nil, "-json", "./testdata/plain")
+		out, errors := run(t, nil, "-json", "./testdata/plain")
 		for text := range strings.Lines(out) {
 			require.True(t, json.Valid([]byte(text)), text)
 		}
 		require.Regexp(t, line, errors)
 	})
 	t.Run("-v and -exec", func(t *testing.T) {
-		out, errors := run(nil, "-v", "-exec", wrapper, "./testdata/plain")
+		out, errors := run(t, nil, "-v", "-exec", wrapper, "./testdata/plain")
 		require.Contains(t, out, "--- SKIP: TestSecond")
 		require.Regexp(t, line, errors)
 	})
-	for flag, name := range map[int]string{os.O_APPEND: "appended to", os.O_TRUNC: "overwritten"} {
+	for flag, name := range map[int]string{os.O_APPEND: "appended to", os.O_TRUNC: "written from its start"} {
 		t.Run("a log file that is "+name+" keeps all its lines", func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "log")
 			log, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|flag, 0o600)
 			require.NoError(t, err)
-			run(log, "./testdata/plain", "../../functions/authorize")
+			run(t, log, "./testdata/plain", "../../functions/authorize")
 			require.NoError(t, log.Close())
 			text, err := os.ReadFile(file)
 			require.NoError(t, err)

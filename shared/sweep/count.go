@@ -11,7 +11,7 @@ import (
 
 const (
 	// countPause is the minimal time between two counts of a tenant. A tenant may
-	// exceed a limit for this time and the duration of its count.
+	// exceed a limit until its next count is stored.
 	countPause = 3 * time.Second
 
 	// countRest and roundRest limit the cost of counting. After a tenant's count,

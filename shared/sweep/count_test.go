@@ -102,7 +102,7 @@ func TestCountingLeavesRoom(t *testing.T) {
 	t.Run("the database is mostly idle", func(t *testing.T) {
 		require.Less(t, c.busy, 5*time.Minute/12)
 	})
-	t.Run("a huge tenant is counted every 30 s at most", func(t *testing.T) {
+	t.Run("a huge tenant is counted at most every 30 s", func(t *testing.T) {
 		require.Greater(t, len(c.stores[huge]), 5)
 		for i, at := range c.stores[huge][1:] {
 			require.GreaterOrEqual(t, at.Sub(c.stores[huge][i]), 30*time.Second, "20 times 2 s would be more")

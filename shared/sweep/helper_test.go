@@ -167,7 +167,7 @@ func (s *service) on(pool *pgxpool.Pool) *sweep.Sweeper {
 	}
 }
 
-// metric returns the values that were written of a metric.
+// metric returns the values that were written for a metric.
 func (s *service) metric(t testing.TB, name string) (values []float64) {
 	t.Helper()
 	for line := range strings.Lines(s.metrics.String()) {

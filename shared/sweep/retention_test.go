@@ -31,7 +31,7 @@ func TestRetentionCountsFromTheRecord(t *testing.T) {
 	require.Equal(t, 3, s.once(t).PromisesDeleted)
 }
 
-// If two sweeps delete the last promises of a workflow, neither may see that the workflow is empty; a later sweep does.
+// If two sweeps delete the last promises of a workflow, possibly neither sees that the workflow is empty. A later sweep deletes it.
 func TestWorkflowsThatMayBeEmpty(t *testing.T) {
 	t.Parallel()
 	s := setUp(t)

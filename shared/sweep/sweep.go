@@ -1,5 +1,6 @@
 // Package sweep does the scheduled work: it records deadlines, deletes expired
-// idempotency keys and old settled promises, and counts what each tenant has.
+// idempotency keys, expired early settlements and old settled promises, and counts
+// each tenant's pending promises and early settlements.
 package sweep
 
 import (
@@ -28,7 +29,7 @@ type Store interface {
 	ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
 
-	// Uncounted starts a count for each tenant. CountMore continues counts by at
+	// Uncounted starts a count for each tenant. CountMore continues each count by at
 	// most limit rows of each kind. StoreCounts stores finished counts, and returns
 	// the tenants that have become full or have stopped being full.
 	Uncounted(ctx context.Context) ([]promise.Count, error)
@@ -77,9 +78,9 @@ type Report struct {
 }
 
 const (
-	// The time between two passes over the deadlines. A pass follows after maxPause
-	// at the latest, and finds new deadlines and those whose workflow was locked.
-	// Deadlines less than minPause apart share a batch.
+	// minPause and maxPause bound the time between two passes over the deadlines. A
+	// pass finds the deadlines that were added since the last one, and those whose
+	// workflow was locked. Deadlines less than minPause apart share a batch.
 	minPause, maxPause = 50 * time.Millisecond, 500 * time.Millisecond
 
 	expireBatch = 1000 // locks its workflows' rows for about 50 ms; halved after a failure
@@ -283,7 +284,8 @@ func (c *call) count(e promise.ExpireResult) {
 }
 
 // recordDeadlines records the deadlines that have passed. It returns the time until
-// the next one, or nil if there is none or the pass failed.
+// the next one, or nil if there is none or the pass failed. If a Run skips a locked
+// workflow, recordDeadlines starts a wait for it and returns zero.
 func (c *call) recordDeadlines() (next *time.Duration) {
 	c.collect()
 	for more := true; more && c.runCtx.Err() == nil; {
