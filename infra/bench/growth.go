@@ -37,7 +37,7 @@ func measureGrowth(ctx context.Context, c *cluster, o options, screen *progress)
 	for _, clients := range o.clients {
 		calls := sizes[0].promises/(growthOperations*len(o.clients)) - uncountedCalls(clients)
 		if calls < turns {
-			return nil, fmt.Errorf("--clients: %d numbers of clients are too many, because the smallest database has only %d promises", len(o.clients), sizes[0].promises)
+			return nil, fmt.Errorf("--clients: pass fewer or smaller numbers, because the %d promises of the smallest database are too few for these", sizes[0].promises)
 		}
 		more, err := growthAt(ctx, databases, clients, screen, calls)
 		if err != nil {

@@ -336,7 +336,7 @@ func TestBrowserPagesCannotInvoke(t *testing.T) {
 		"localhost":                {"localhost:3001", "", true},
 		"localhost without a port": {"localhost", "", true},
 		"a page":                   {"127.0.0.1:3001", "https://example.com", false},
-		"a page without an origin": {"127.0.0.1:3001", "null", false},
+		"a page of origin null":    {"127.0.0.1:3001", "null", false},
 		"a name that leads here":   {"example.com:3001", "", false},
 		"no host":                  {"", "", false},
 	} {

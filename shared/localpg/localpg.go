@@ -260,8 +260,8 @@ func (s *Server) ping(ctx context.Context) error {
 // URL returns the postgres:// URL of the database. It contains the password.
 func (s *Server) URL() string { return s.url }
 
-// Log returns the path of the server's log. Each start overwrites the log, and a
-// temporary folder is removed with it.
+// Log returns the path of the server's log. Each start overwrites the log. In a
+// temporary folder it is removed with the folder.
 func (s *Server) Log() string { return s.dir.file(serverLog) }
 
 func (s *Server) address() string {

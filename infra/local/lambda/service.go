@@ -179,10 +179,11 @@ func (s *Service) run(f Function, req Request) (Result, error) {
 // busy. If none of them starts or ends for stalledAfter, they are presumably waiting for
 // something, and one more may run.
 //
-// An invocation that may run, but finds no idle environment of its function, waits for
+// An invocation that may run, but finds all environments of its function busy, waits for
 // startDelay before it starts a process. Starting one costs as much as dozens of
-// invocations. If MaxEnvironments are running, the new process replaces one that has
-// been idle for evictAfter.
+// invocations. If its function has no environment, it does not wait. If MaxEnvironments are
+// running, the new process replaces one that has been idle for evictAfter, or any idle one
+// if its function has no environment.
 //
 // An invocation that has waited for starvedAfter gets the next free environment of its
 // function, even if busyLimit others run. After maxWait it takes any idle environment's
