@@ -204,7 +204,7 @@ func requireDelete(t *testing.T, do func(args ...string) outcome) {
 	require.Equal(t, true, deletion["done"])
 	require.Equal(t, 1.0, deletion["deleted"].(map[string]any)["apiKeys"])
 	require.Equal(t, true, do("delete", "gone", "confirm").requireDone(t)["done"], "a repeated call")
-	do("create", "gone").requireFailed(t, 1, "The slug is free again at "+deletion["slugFreeAt"].(string)[:10])
+	do("create", "gone").requireFailed(t, 1, "The slug is available again at "+deletion["slugFreeAt"].(string)[:10])
 	do("delete", "gone").requireFailed(t, 1, "slug: There is no such tenant")
 }
 
@@ -313,7 +313,7 @@ func TestInADatabase(t *testing.T) {
 		})
 	}
 	t.Run("no connection", func(t *testing.T) {
-		run(shell, []string{"DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/x"}, "", "list").requireFailed(t, 1, "The database cannot be reached", "connection refused")
+		run(shell, []string{"DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/x"}, "", "list").requireFailed(t, 1, "The database is unavailable", "connection refused")
 	})
 	t.Run("an invalid LOG_LEVEL", func(t *testing.T) {
 		run(shell, append(env, "LOG_LEVEL=loud"), "", "list").requireFailed(t, 1, "LOG_LEVEL")

@@ -127,8 +127,8 @@ func (r *Rehearsal) apply(ctx context.Context, tx pgx.Tx) (refused, err error) {
 			return nil, err
 		}
 		step.Locks = locksOf(file, tables, before, held)
-		for _, statement := range done { // only 00002 deletes rows of a legacy database, of idempotency_key: 00006 finds no event rows
-			if statement.CommandTag.Delete() {
+		for _, statement := range done {
+			if version == uuidVersion && statement.CommandTag.Delete() { // no later file deletes idempotency keys
 				r.KeysDropped += statement.CommandTag.RowsAffected()
 			}
 		}

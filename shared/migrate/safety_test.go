@@ -271,6 +271,26 @@ func TestABusyTable(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// 00006 deletes event rows. A rehearsal must not count them as idempotency keys.
+func TestRehearse_LaterDeletionsAreNotKeys(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00006"), migrate.Options{})
+	require.NoError(t, err)
+	db.Exec(t, `WITH t AS (INSERT INTO tenant (slug) VALUES ('acme') RETURNING id),
+			w AS (INSERT INTO workflow_execution (id, tenant_id, last_sequence_number) SELECT gen_random_uuid(), id, 2 FROM t RETURNING id, tenant_id),
+			p AS (INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, resolved, outcome, value, resolved_at,
+					resolved_by_sequence, settled_by_kind)
+				SELECT id, tenant_id, 'payment', 1, TRUE, 'resolved', '1', NOW(), 2, 'direct' FROM w RETURNING id, workflow_execution_id)
+		INSERT INTO workflow_event (workflow_execution_id, sequence_number, event_type, promise_id)
+		SELECT workflow_execution_id, n, type, id FROM p, (VALUES (1, 'PROMISE_CREATED'), (2, 'PROMISE_RESOLVED')) e (n, type)`)
+	r, err := migrate.Rehearse(t.Context(), config(t, db.URL))
+	require.NoError(t, err)
+	require.Empty(t, r.Refused)
+	require.Zero(t, r.KeysDropped)
+	require.Zero(t, r.KeysAdded)
+}
+
 func TestRehearse(t *testing.T) {
 	t.Parallel()
 	db := legacyDB(t)
