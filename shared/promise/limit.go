@@ -23,16 +23,17 @@ type Limit struct {
 	Min, Max int64 // the bounds of a tenant's own limit
 
 	reached string // the error's detail, before the number
+	remedy  string // and after it: what the caller can do
 }
 
 // Limits lists the limits of a tenant. A new limit also needs a column in the
 // repository's statements list_tenants, find_tenant and set_limits.
 var Limits = []Limit{
-	{LimitPending, 5_000_000, 0, 1_000_000_000, "The tenant has reached its limit of pending promises"},
-	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has reached its limit of promises"},
-	{LimitEarly, 10_000, 0, 1_000_000_000, "The tenant has reached its limit of early settlements"},
-	{LimitEarlyBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have reached their limit of bytes"},
-	{LimitWaits, -1, 0, 1000, ""}, // a call beyond it is answered at once, without an error
+	{LimitPending, 5_000_000, 0, 1_000_000_000, "The tenant has reached its limit of pending promises", "Settle or cancel some first, or ask the operator for a higher limit."},
+	{LimitWorkflowPromises, 1_000_000, 1, 1_000_000_000, "The workflow execution has reached its limit of promises", "Use a new workflow execution, or ask the operator for a higher limit."},
+	{LimitEarly, 10_000, 0, 1_000_000_000, "The tenant has reached its limit of early settlements", "Create the promises of some first, or repeat the call after some have expired."},
+	{LimitEarlyBytes, 64 << 20, 0, 1 << 40, "The tenant's early settlements have reached their limit of bytes", "Create the promises of some first, or repeat the call after some have expired."},
+	{LimitWaits, -1, 0, 1000, "", ""}, // a call beyond it is answered at once, without an error
 }
 
 // LimitOf returns the limit with a name. ok is false if there is none.
@@ -71,7 +72,7 @@ type Quota struct {
 func QuotaExceeded(name string, limit int64) *Error {
 	l, _ := LimitOf(name)
 	return &Error{
-		Code: CodeQuotaExceeded, Detail: l.reached + ": " + strconv.FormatInt(limit, 10) + ".", Quota: &Quota{Name: name, Limit: limit},
+		Code: CodeQuotaExceeded, Detail: l.reached + ": " + strconv.FormatInt(limit, 10) + ". " + l.remedy, Quota: &Quota{Name: name, Limit: limit},
 	}
 }
 
