@@ -124,25 +124,29 @@ func TestStatements(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		own, timed int
-		do         func() error
+		do         func(*testing.T) error
 	}{
-		"settle":               {1, 0, func() error { return resolve(ctx, store, promise.ByID(promiseID(1))) }},
-		"transaction of seven": {7, 0, func() error { return transactionOfSeven(ctx, pool, workflowID(0), promiseID(2)) }},
-		"several lines":        {1, 0, func() error { _, err := pool.Exec(ctx, "SELECT $1::TEXT,\n'LOG:  statement: x\n'", "\n"); return err }},
-		"ping":                 {0, 1, func() error { return pool.Ping(ctx) }},
-		"the authorizer's": {0, 2, func() error {
+		"settle":               {1, 0, func(*testing.T) error { return resolve(ctx, store, promise.ByID(promiseID(1))) }},
+		"transaction of seven": {7, 0, func(*testing.T) error { return transactionOfSeven(ctx, pool, workflowID(0), promiseID(2)) }},
+		"several lines": {1, 0, func(*testing.T) error {
+			_, err := pool.Exec(ctx, "SELECT $1::TEXT,\n'LOG:  statement: x\n'", "\n")
+			return err
+		}},
+		"ping": {0, 1, func(*testing.T) error { return pool.Ping(ctx) }},
+		"the authorizer's": {0, 2, func(t *testing.T) error {
+			t.Helper()
 			_, keyErr := store.FindAPIKey(ctx, []byte("k"))
 			require.ErrorIs(t, keyErr, promise.ErrNotFound)
 			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err
 		}},
-		"the sweep's": {0, 7, func() error {
+		"the sweep's": {0, 7, func(*testing.T) error {
 			_, err := (&sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: time.Hour}).Once(ctx)
 			return err
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			own, timed := sent(t, func() { require.NoError(t, c.do()) })
+			own, timed := sent(t, func() { require.NoError(t, c.do(t)) })
 			require.Equal(t, [2]int{c.own, c.timed}, [2]int{own, timed}, "statements of the call, and timed ones")
 		})
 	}

@@ -109,7 +109,8 @@ func TestAccess(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
-	snapshot := func() string {
+	snapshot := func(t *testing.T) string {
+		t.Helper()
 		var all []string
 		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
 			rows, err := conn.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
@@ -123,7 +124,7 @@ func TestAccess(t *testing.T) {
 	tag, err := conn.Exec(t.Context(), "UPDATE api_key SET expires_at = NOW() WHERE id = $1", expires)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, tag.RowsAffected())
-	before := snapshot()
+	before := snapshot(t)
 
 	garbage := "prk_0000000000000000000000000000000000000000zzzzzzz"
 	for _, route := range routes.HTTP {
@@ -210,7 +211,7 @@ func TestAccess(t *testing.T) {
 			})
 		})
 	}
-	t.Run("no row has changed", func(t *testing.T) { require.Equal(t, before, snapshot()) })
+	t.Run("no row has changed", func(t *testing.T) { require.Equal(t, before, snapshot(t)) })
 	t.Run("access lists only existing routes", func(t *testing.T) { require.Len(t, access, len(routes.HTTP)) })
 
 	for _, c := range []struct{ name, path, body, credential, want string }{

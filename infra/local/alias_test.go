@@ -27,7 +27,8 @@ func TestForgedEvents(t *testing.T) {
 	t.Parallel()
 	r := startRunner(t)
 	id := r.create(t, "forged")
-	event := func(caller map[string]string) string {
+	event := func(t *testing.T, caller map[string]string) string {
+		t.Helper()
 		text, err := json.Marshal(map[string]any{
 			"version": "2.0", "routeKey": "POST /api/tenants/{slug}/promises/{identifier}/resolve",
 			"headers":        map[string]string{"content-type": "application/json"},
@@ -49,17 +50,18 @@ func TestForgedEvents(t *testing.T) {
 		"manage-tenants": "unknown_field", "expire-promises": "invalid_payload", "migrate": "invalid_payload",
 	}
 	tables := []string{"promise", "tenant", "api_key", "workflow_event_row", "idempotency_key", "promise WHERE resolved"}
-	count := func() (n []int) {
+	count := func(t *testing.T) (n []int) {
+		t.Helper()
 		for _, table := range tables {
 			n = append(n, r.rowCount(t, table))
 		}
 		return n
 	}
-	before := count()
+	before := count(t)
 	for _, f := range routes.Functions {
 		for name, caller := range callers {
 			t.Run(f.Name+" with "+name, func(t *testing.T) {
-				out := r.lambda(t, f.Name, event(caller))
+				out := r.lambda(t, f.Name, event(t, caller))
 				if f.Name == "authorize" { // the event has no credential to look up
 					require.JSONEq(t, `{"isAuthorized":false}`, string(out.Payload))
 					return
@@ -73,7 +75,7 @@ func TestForgedEvents(t *testing.T) {
 			})
 		}
 	}
-	t.Run("direct invokes write nothing", func(t *testing.T) { require.Equal(t, before, count()) })
+	t.Run("direct invokes write nothing", func(t *testing.T) { require.Equal(t, before, count(t)) })
 
 	client := sdk.New(sdk.Options{
 		BaseEndpoint: aws.String(r.ready.LambdaURL), Region: "eu-central-1", RetryMaxAttempts: 1,
@@ -84,7 +86,7 @@ func TestForgedEvents(t *testing.T) {
 		{"resolve:http", "http"}, {"resolve-by-id", "http"}, {"nothing", "http"},
 	} {
 		t.Run(fmt.Sprintf("alias %s %s", c.name, c.qualifier), func(t *testing.T) {
-			in := &sdk.InvokeInput{FunctionName: &c.name, Payload: []byte(event(callers["an API key"]))}
+			in := &sdk.InvokeInput{FunctionName: &c.name, Payload: []byte(event(t, callers["an API key"]))}
 			if c.qualifier != "" {
 				in.Qualifier = &c.qualifier
 			}
@@ -93,7 +95,7 @@ func TestForgedEvents(t *testing.T) {
 			require.ErrorContains(t, err, "AccessDeniedException")
 		})
 	}
-	t.Run("the alias writes nothing", func(t *testing.T) { require.Equal(t, before, count()) })
+	t.Run("the alias writes nothing", func(t *testing.T) { require.Equal(t, before, count(t)) })
 	t.Run("the promise is still pending", func(t *testing.T) {
 		status, p := r.call(t, "GET", "/promises/id:"+id, "")
 		require.Equal(t, 200, status)

@@ -245,7 +245,7 @@ func TestDatabaseStopped(t *testing.T) {
 			url: rig.promises("/promises/id:" + p.PromiseID + "/wait?waitSeconds=25")})
 	}()
 	unknown := auth.NewAPIKey()
-	get := func(tenant, identifier, credential string) callResult {
+	get := func(t *testing.T, tenant, identifier, credential string) callResult {
 		return rig.do(t.Context(), apiCall{name: "get", method: "GET", credential: credential,
 			url: rig.ready.HTTPURL + "/api/tenants/" + tenant + "/promises/" + identifier})
 	}
@@ -255,15 +255,15 @@ func TestDatabaseStopped(t *testing.T) {
 		require.NoError(t, rig.server.Stop())
 		a := <-waiting
 		require.True(t, a.unavailable(), "%v", a)
-		require.Equal(t, 401, get("demo", known, "").status)
-		require.Equal(t, 403, get("demo", known, "garbage").status)
-		require.Equal(t, 400, get("demo", "id:x", rig.ready.APIKey).status)
-		require.Equal(t, 404, get("another", known, rig.ready.APIKey).status, "another tenant's key")
-		require.True(t, get("demo", known, unknown).unavailable())
+		require.Equal(t, 401, get(t, "demo", known, "").status)
+		require.Equal(t, 403, get(t, "demo", known, "garbage").status)
+		require.Equal(t, 400, get(t, "demo", "id:x", rig.ready.APIKey).status)
+		require.Equal(t, 404, get(t, "another", known, rig.ready.APIKey).status, "another tenant's key")
+		require.True(t, get(t, "demo", known, unknown).unavailable())
 	}})
-	require.Equal(t, 401, get("demo", known, unknown).status, "the answer from the outage is not cached")
-	require.Equal(t, 404, get("another", known, rig.ready.APIKey).status)
-	require.Equal(t, 404, get("demo", "id:"+unusedID, rig.ready.APIKey).status)
+	require.Equal(t, 401, get(t, "demo", known, unknown).status, "the answer from the outage is not cached")
+	require.Equal(t, 404, get(t, "another", known, rig.ready.APIKey).status)
+	require.Equal(t, 404, get(t, "demo", "id:"+unusedID, rig.ready.APIKey).status)
 }
 
 const unusedID = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"

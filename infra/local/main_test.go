@@ -23,14 +23,15 @@ func TestRunner(t *testing.T) {
 	t.Parallel()
 	const key = "stripe:ch_abc 50%"
 	data := filepath.Join(tempFolder(t), "data")
-	readSigningKey := func() string {
+	readSigningKey := func(t *testing.T) string {
+		t.Helper()
 		text, err := os.ReadFile(filepath.Join(data, signingKeyFile))
 		require.NoError(t, err)
 		return string(text)
 	}
 
 	first := startWith(t, "", []string{localBinary}, "--data", data).awaitReady(t)
-	firstSigningKey := readSigningKey()
+	firstSigningKey := readSigningKey(t)
 	firstCallback := first.createWithToken(t)
 	id := first.create(t, key)
 	t.Run("the ready file", func(t *testing.T) { requireReadyFile(t, first) })
@@ -64,7 +65,7 @@ func TestRunner(t *testing.T) {
 	second.stop(t, syscall.SIGTERM)
 
 	third := startWith(t, "", []string{localBinary}, "--data", data, "--fresh").awaitReady(t)
-	thirdSigningKey := readSigningKey()
+	thirdSigningKey := readSigningKey(t)
 	t.Run("--fresh empties the database", func(t *testing.T) {
 		status, _ := third.call(t, "GET", "/promises/id:"+id, "")
 		require.Equal(t, 404, status)
@@ -94,7 +95,7 @@ func TestRunner(t *testing.T) {
 		requireSecrets(t, data, fourth.ready.APIKey)
 	})
 	t.Run("without its cluster the signing key is the same", func(t *testing.T) {
-		require.Equal(t, thirdSigningKey, readSigningKey())
+		require.Equal(t, thirdSigningKey, readSigningKey(t))
 	})
 	fourth.stop(t, syscall.SIGINT)
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/infra/local/httpapi"
@@ -65,7 +66,7 @@ func (i invoker) Invoke(_ context.Context, function string, _ lambda.Request) (l
 func TestInvalidCredentialIsRefusedBeforeTheBody(t *testing.T) {
 	t.Parallel()
 	s := listening(t, httpapi.New(routes.HTTP, routes.Authorizers, invoker(func(function string) lambda.Result {
-		require.Equal(t, "authorize", function)
+		assert.Equal(t, "authorize", function)
 		return lambda.Result{Payload: []byte(`{"isAuthorized":false}`)}
 	})))
 	for name, c := range map[string]struct{ credential, want string }{

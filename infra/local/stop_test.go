@@ -157,7 +157,8 @@ func TestNextRunnerRemovesFoldersOfAKilledOne(t *testing.T) {
 		r.tmp = tmp
 		return r
 	}
-	entries := func(dir string) (names []string) {
+	entries := func(t *testing.T, dir string) (names []string) {
+		t.Helper()
 		list, err := os.ReadDir(dir)
 		require.NoError(t, err)
 		for _, e := range list {
@@ -166,21 +167,21 @@ func TestNextRunnerRemovesFoldersOfAKilledOne(t *testing.T) {
 		return names
 	}
 	killed := start("").awaitReady(t)
-	left := entries(tmp)
+	left := entries(t, tmp)
 	require.Len(t, left, 1, "the functions' binaries")
-	inData := entries(data)
+	inData := entries(t, data)
 	require.NoError(t, killed.cmd.Process.Kill())
 	<-killed.exited
-	require.Equal(t, left, entries(tmp), "a killed runner removes nothing")
+	require.Equal(t, left, entries(t, tmp), "a killed runner removes nothing")
 
 	second := start("").awaitReady(t)
-	own := entries(tmp)
+	own := entries(t, tmp)
 	t.Run("the killed runner's folder is removed", func(t *testing.T) { require.NotContains(t, own, left[0]) })
-	t.Run("Postgres has the same files", func(t *testing.T) { require.Equal(t, inData, entries(data)) })
+	t.Run("Postgres has the same files", func(t *testing.T) { require.Equal(t, inData, entries(t, data)) })
 	third := start(second.ready.DatabaseURL).awaitReady(t)
 	t.Run("a running runner's folder is kept", func(t *testing.T) {
-		require.Len(t, entries(tmp), 2)
-		require.Subset(t, entries(tmp), own)
+		require.Len(t, entries(t, tmp), 2)
+		require.Subset(t, entries(t, tmp), own)
 	})
 	t.Run("a running runner still starts functions", func(t *testing.T) {
 		status, p := second.call(t, "POST", "/promises/key:a/cancel", "") // this function has not run yet
@@ -189,7 +190,7 @@ func TestNextRunnerRemovesFoldersOfAKilledOne(t *testing.T) {
 	})
 	require.NoError(t, third.cmd.Process.Signal(syscall.SIGTERM))
 	<-third.exited
-	t.Run("a stopped runner removes its own folder", func(t *testing.T) { require.Equal(t, own, entries(tmp)) })
+	t.Run("a stopped runner removes its own folder", func(t *testing.T) { require.Equal(t, own, entries(t, tmp)) })
 	second.stop(t, syscall.SIGTERM)
 	require.Contains(t, second.stdout.String(), "Building the functions.")
 }

@@ -179,13 +179,13 @@ func TestAlgorithmOfTheKid(t *testing.T) {
 	publicKey := []byte(oldPrivate.Public().(ed25519.PublicKey))
 	secret := ed25519.NewKeyFromSeed(newSecret[:32]).Seed()
 	verifier := newVerifier(t, parse(t, entry("old", oldSecret), entry("public", publicKey), entry("seed", secret)), key.Public(), legacyRow)
-	verify := func(s string) error {
+	verify := func(t *testing.T, s string) error {
 		_, err := verifier.Verify(t.Context(), s, now)
 		return err
 	}
 	alg := func(name, kid string) string { return fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"JWT"}`, name, kid) }
-	require.NoError(t, verify(forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, oldPrivate)))
-	require.NoError(t, verify(forge(alg("HS256", "old"), payload, sha256.New, oldSecret)))
+	require.NoError(t, verify(t, forgeSigned(alg("EdDSA", kid(oldPrivate)), payload, oldPrivate)))
+	require.NoError(t, verify(t, forge(alg("HS256", "old"), payload, sha256.New, oldSecret)))
 
 	text := func(header string) string {
 		return raw.EncodeToString([]byte(header)) + "." + raw.EncodeToString([]byte(payload))
@@ -210,11 +210,11 @@ func TestAlgorithmOfTheKid(t *testing.T) {
 		"a kid in capitals":                                              forgeSigned(alg("EdDSA", strings.ToUpper(kid(oldPrivate))), payload, oldPrivate),
 		"a kid without its prefix":                                       forgeSigned(alg("EdDSA", strings.TrimPrefix(kid(oldPrivate), "ed25519:")), payload, oldPrivate),
 	} {
-		t.Run("refused: "+what, func(t *testing.T) { require.ErrorIs(t, verify(s), auth.ErrTokenRefused) })
+		t.Run("refused: "+what, func(t *testing.T) { require.ErrorIs(t, verify(t, s), auth.ErrTokenRefused) })
 	}
 	t.Run("a legacy secret that equals a public key verifies HMACs only", func(t *testing.T) {
-		require.NoError(t, verify(forge(alg("HS256", "public"), payload, sha256.New, publicKey)))
-		require.ErrorIs(t, verify(forgeSigned(alg("EdDSA", "public"), payload, oldPrivate)), auth.ErrTokenRefused)
+		require.NoError(t, verify(t, forge(alg("HS256", "public"), payload, sha256.New, publicKey)))
+		require.ErrorIs(t, verify(t, forgeSigned(alg("EdDSA", "public"), payload, oldPrivate)), auth.ErrTokenRefused)
 	})
 }
 

@@ -242,23 +242,24 @@ func TestLateCallbacks(t *testing.T) {
 	by := func(r promise.Result) promise.SettleRequest {
 		return promise.SettleRequest{Result: r, By: promise.By{Kind: promise.KindAPIKey, ID: apiKeyID}}
 	}
-	for name, settle := range map[string]func(s *service) error{
-		"another value": func(s *service) error {
+	for name, settle := range map[string]func(t *testing.T, s *service) error{
+		"another value": func(t *testing.T, s *service) error {
 			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Resolved, Value: []byte(`"first"`)})))
 		},
-		"the same value": func(s *service) error {
+		"the same value": func(t *testing.T, s *service) error {
 			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Resolved, Value: []byte("1")})))
 		},
-		"rejected": func(s *service) error {
+		"rejected": func(t *testing.T, s *service) error {
 			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Rejected, Message: new("first")})))
 		},
-		"cancelled": func(s *service) error {
+		"cancelled": func(t *testing.T, s *service) error {
 			return errOf(s.store.Settle(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), by(promise.Result{State: promise.Cancelled, Message: new("first")})))
 		},
-		"by its deadline": func(s *service) error {
+		"by its deadline": func(t *testing.T, s *service) error {
 			return errOf(s.store.Extend(t.Context(), tenant, promise.ByID(uuid.MustParse(promiseID)), promise.Deadline{Timeout: new(time.Duration)}))
 		},
-		"by the same token": func(s *service) error {
+		"by the same token": func(t *testing.T, s *service) error {
+			t.Helper()
 			got, err := s.handler(t, "settle-callback").Invoke(t.Context(), callback{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)}.event(t))
 			require.Contains(t, string(got), `\"outcome\":\"settled\"`)
 			return err
@@ -268,7 +269,7 @@ func TestLateCallbacks(t *testing.T) {
 			t.Parallel()
 			s := newService(t)
 			s.promise(t)
-			require.NoError(t, settle(s))
+			require.NoError(t, settle(t, s))
 			before := s.snapshot(t)
 			for _, c := range []callback{
 				{verb: "resolve", path: sampleToken, body: []byte(`{"value":1}`)},

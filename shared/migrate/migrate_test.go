@@ -206,7 +206,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		return uuid.UUID(made["id"].([16]byte)).String()
 	}
 	settleSQL := previousSQL(t, "settle")
-	settle := func(id, key any) (settled any, err error) {
+	settle := func(t *testing.T, id, key any) (settled any, err error) {
 		rows, _ := conn.Query(t.Context(), settleSQL, "acme", id, key, "resolved", []byte("1"), nil, "direct", nil, nil)
 		got, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 		return got["settled"], err
@@ -216,13 +216,13 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		t.Helper()
 		t.Run("calls "+when, func(t *testing.T) {
 			id := create(t, when)
-			settled, err := settle(nil, when)
+			settled, err := settle(t, nil, when)
 			require.NoError(t, err)
 			require.Equal(t, true, settled)
-			settled, err = settle(id, nil)
+			settled, err = settle(t, id, nil)
 			require.NoError(t, err)
 			require.Equal(t, false, settled)
-			_, err = settle(uuid.NewString(), nil)
+			_, err = settle(t, uuid.NewString(), nil)
 			require.ErrorIs(t, err, pgx.ErrNoRows)
 		})
 	}
@@ -245,7 +245,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = (SELECT workflow_execution_id FROM promise WHERE id = $1) FOR UPDATE", waits)
 	require.NoError(t, err)
 	meanwhile(func() error {
-		settled, err := settle(waits, nil)
+		settled, err := settle(t, waits, nil)
 		if err == nil && settled != true {
 			err = errors.New("the call did not settle the promise")
 		}
@@ -269,7 +269,7 @@ func callsOfThePreviousRelease(t *testing.T, first string) {
 		create(t, "waits for 00011")
 		return nil
 	}, func() { require.NoError(t, tx.Commit(t.Context())) })
-	settled, err := settle(nil, "waits for 00011")
+	settled, err := settle(t, nil, "waits for 00011")
 	require.NoError(t, err)
 	require.Equal(t, true, settled)
 	calls("after 00011")
@@ -353,25 +353,26 @@ func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Close(context.Background()) //nolint:errcheck // the test has ended
 	workflow := uuid.NewString()
-	create := func(name string) (found any, err error) {
+	create := func(t *testing.T, name string) (found any, err error) {
+		t.Helper()
 		rows, _ := conn.Query(t.Context(), previousSQL(t, "create_with_external_id"), "acme", workflow, nil, name, nil, nil, nil, nil, nil,
 			nil, nil, nil, false)
 		made, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 		return made["found"], err
 	}
-	found, err := create("a")
+	found, err := create(t, "a")
 	require.NoError(t, err)
 	require.Equal(t, "created", found)
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
 	t.Run("below the limit it creates", func(t *testing.T) {
-		found, err := create("b")
+		found, err := create(t, "b")
 		require.NoError(t, err)
 		require.Equal(t, "created", found)
 	})
 	db.Exec(t, "UPDATE tenant SET max_workflow_promises = 2")
 	t.Run("at the limit it finds an existing promise", func(t *testing.T) {
-		found, err := create("b")
+		found, err := create(t, "b")
 		require.NoError(t, err)
 		require.Equal(t, "existing", found)
 	})
@@ -381,7 +382,7 @@ func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	} {
 		t.Run("it is refused by the limit of "+limit, func(t *testing.T) {
 			db.Exec(t, sql)
-			_, err := create("c")
+			_, err := create(t, "c")
 			var pg *pgconn.PgError
 			require.ErrorAs(t, err, &pg)
 			require.Equal(t, "53Q00", pg.Code)

@@ -30,16 +30,18 @@ func TestPlainNames(t *testing.T) {
 		nil, nil, nil, nil, nil, nil, false)
 	created, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 	require.NoError(t, err)
-	settle := func() (map[string]any, error) {
-		rows, _ := conn.Query(t.Context(), previousSQL(t, "settle"), "acme", created["id"], nil, "resolved", []byte("1"), nil, "direct", nil, nil)
+	settleSQL := previousSQL(t, "settle")
+	settle := func(t *testing.T) (map[string]any, error) {
+		rows, _ := conn.Query(t.Context(), settleSQL, "acme", created["id"], nil, "resolved", []byte("1"), nil, "direct", nil, nil)
 		return pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 	}
-	attributes := func() []string {
+	attributes := func(t *testing.T) []string {
+		t.Helper()
 		return lines(t, db, `SELECT oid::REGPROCEDURE || ' ' || (oid, proowner, proacl, provolatile, proparallel, proisstrict, prosecdef,
 				proleakproof, proconfig, procost, prorows, proargnames, proargdefaults IS NULL, prorettype::OID)::TEXT
 			FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE ORDER BY 1`)
 	}
-	want := attributes()
+	want := attributes(t)
 
 	locker, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -52,7 +54,7 @@ func TestPlainNames(t *testing.T) {
 	}
 	pid, waiting := conn.PgConn().PID(), make(chan answer, 1)
 	go func() {
-		row, err := settle()
+		row, err := settle(t)
 		waiting <- answer{row, err}
 	}()
 	require.Eventually(t, func() bool {
@@ -69,13 +71,13 @@ func TestPlainNames(t *testing.T) {
 		require.Equal(t, true, first.row["settled"])
 	})
 	t.Run("its connection keeps using the statement that it has prepared", func(t *testing.T) {
-		row, err := settle()
+		row, err := settle(t)
 		require.NoError(t, err)
 		require.Equal(t, false, row["settled"])
 		require.Equal(t, true, row["same"])
 	})
 	t.Run("each function keeps its owner, grants, arguments and settings", func(t *testing.T) {
-		require.Equal(t, want, attributes())
+		require.Equal(t, want, attributes(t))
 	})
 	t.Run("the type has its new name", func(t *testing.T) {
 		require.Equal(t, "settle_result", one[string](t, db, "SELECT prorettype::REGTYPE::TEXT FROM pg_proc WHERE oid = 'promise_settle'::REGPROC"))

@@ -62,7 +62,8 @@ func TestRolesByAMasterUser(t *testing.T) {
 	require.NoError(t, master.QueryRow(t.Context(), "SELECT has_function_privilege('promises_app', 'lo_create(oid)', 'EXECUTE')").Scan(&large))
 	require.True(t, large, "only a superuser can revoke it, as migrations/README.md says")
 	defer master.Close(t.Context()) //nolint:errcheck // the server stops
-	owners := func() (names []string) {
+	owners := func(t *testing.T) (names []string) {
+		t.Helper()
 		rows, err := master.Query(t.Context(), `SELECT DISTINCT pg_get_userbyid(relowner)::TEXT FROM pg_class
 			WHERE relnamespace = 'public'::REGNAMESPACE AND relkind IN ('r', 'i', 'S', 'v', 'c')
 			UNION SELECT DISTINCT pg_get_userbyid(proowner)::TEXT FROM pg_proc WHERE pronamespace = 'public'::REGNAMESPACE`)
@@ -71,7 +72,7 @@ func TestRolesByAMasterUser(t *testing.T) {
 		require.NoError(t, err)
 		return names
 	}
-	t.Run("the owner owns every object", func(t *testing.T) { require.Equal(t, []string{migrate.Owner}, owners()) })
+	t.Run("the owner owns every object", func(t *testing.T) { require.Equal(t, []string{migrate.Owner}, owners(t)) })
 	t.Run("the functions' roles log in with IAM tokens", func(t *testing.T) { requireIAM(t, master) })
 	t.Run("no role has a right on the server", func(t *testing.T) { requireUnprivileged(t, master) })
 	t.Run("each role executes exactly its functions", func(t *testing.T) { requireExecutable(t, master) })

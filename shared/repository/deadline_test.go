@@ -173,12 +173,12 @@ func TestADeadlineInTheYearOneHasNoPrecedence(t *testing.T) {
 // whether the sweep commits or rolls back.
 func TestNoCallWaitsForTheSweep(t *testing.T) {
 	t.Parallel()
-	for name, sweep := range map[string]func(*repository.Repository, promise.Promise) (promise.ExpireResult, error){
-		"all": func(r *repository.Repository, _ promise.Promise) (promise.ExpireResult, error) {
-			return r.Expire(t.Context(), 10)
+	for name, sweep := range map[string]func(context.Context, *repository.Repository, promise.Promise) (promise.ExpireResult, error){
+		"all": func(ctx context.Context, r *repository.Repository, _ promise.Promise) (promise.ExpireResult, error) {
+			return r.Expire(ctx, 10)
 		},
-		"one workflow": func(r *repository.Repository, p promise.Promise) (promise.ExpireResult, error) {
-			return r.ExpireWorkflow(t.Context(), p.WorkflowExecutionID, 10)
+		"one workflow": func(ctx context.Context, r *repository.Repository, p promise.Promise) (promise.ExpireResult, error) {
+			return r.ExpireWorkflow(ctx, p.WorkflowExecutionID, 10)
 		},
 	} {
 		for _, commits := range []bool{true, false} {
@@ -193,7 +193,7 @@ func TestNoCallWaitsForTheSweep(t *testing.T) {
 				tx, err := db.Pool.Begin(ctx)
 				require.NoError(t, err)
 				defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // the test has ended it by then
-				got, err := sweep(repository.New(tx), p)
+				got, err := sweep(ctx, repository.New(tx), p)
 				require.NoError(t, err)
 				require.Equal(t, 1, got.Expired)
 				calls := func() {

@@ -272,7 +272,8 @@ func TestWorkflowQuota(t *testing.T) {
 	setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
 	workflow := uuid.New()
 	in := func(name string) promise.Draft { return promise.Draft{WorkflowExecutionID: workflow, Name: name} }
-	minuteLater := func() {
+	minuteLater := func(t *testing.T) {
+		t.Helper()
 		db.Exec(t, "UPDATE workflow_execution SET promises_counted_at = promises_counted_at - INTERVAL '1 minute'")
 	}
 	refused := func(t *testing.T, d promise.Draft) {
@@ -303,20 +304,20 @@ func TestWorkflowQuota(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM promise WHERE workflow_execution_id = $1", workflow))
 		refused(t, in("d"))
-		minuteLater()
+		minuteLater(t)
 		create(t, r, in("d"))
 		refused(t, in("e"))
-		minuteLater()
+		minuteLater(t)
 		refused(t, in("e"))
 	})
 	t.Run("a higher limit makes room", func(t *testing.T) {
 		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 5})
-		minuteLater()
+		minuteLater(t)
 		create(t, r, in("e"))
 	})
 	t.Run("a lower limit admits at most its own number of promises", func(t *testing.T) {
 		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
-		minuteLater()
+		minuteLater(t)
 		for n := 0; ; n++ {
 			_, err := r.Create(t.Context(), tenant, in(fmt.Sprint("f", n)))
 			if err != nil {
@@ -329,7 +330,7 @@ func TestWorkflowQuota(t *testing.T) {
 	t.Run("a workflow with more room than a new limit is recounted", func(t *testing.T) {
 		_, err := r.SetLimits(t.Context(), tenant, map[string]*int64{promise.LimitWorkflowPromises: nil})
 		require.NoError(t, err)
-		minuteLater()
+		minuteLater(t)
 		create(t, r, in("g"))
 		setLimits(t, r, map[string]int64{promise.LimitWorkflowPromises: 3})
 		refused(t, in("h"))
@@ -413,7 +414,7 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 	q := create(t, r, old)
 	_, err := r.SuspendTenant(t.Context(), tenant, true)
 	require.NoError(t, err)
-	ctx := t.Context()
+	ctx, key := t.Context(), byKey(t, "a")
 	before := snapshot(t, db)
 	for name, call := range map[string]func() error{
 		"create":       func() error { return errOf(r.Create(ctx, tenant, draft("b"))) },
@@ -422,18 +423,18 @@ func TestNothingFindsASuspendedTenant(t *testing.T) {
 			return errOf(r.Create(ctx, tenant, promise.Draft{WorkflowExecutionID: p.WorkflowExecutionID, Name: "a"}))
 		},
 		"get":           func() error { return errOf(r.Get(ctx, tenant, promise.ByID(p.ID))) },
-		"get by key":    func() error { return errOf(r.Get(ctx, tenant, byKey(t, "a"))) },
+		"get by key":    func() error { return errOf(r.Get(ctx, tenant, key)) },
 		"get, overdue":  func() error { return errOf(r.Get(ctx, tenant, promise.ByID(q.ID))) },
 		"get by name":   func() error { return errOf(r.GetByWorkflowAndName(ctx, tenant, p.WorkflowExecutionID, "a")) },
 		"find by key":   func() error { return errOf(r.FindPromiseByIdempotencyKey(ctx, tenant, "a")) },
 		"settle":        func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))) },
-		"settle by key": func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "a"), resolved([]byte("1")))) },
+		"settle by key": func() error { return errOf(r.Settle(ctx, tenant, key, resolved([]byte("1")))) },
 		"settle early":  func() error { return errOf(r.SettleEarly(ctx, tenant, "c", resolved([]byte("1")), time.Hour)) },
 		"extend": func() error {
 			return errOf(r.Extend(ctx, tenant, promise.ByID(p.ID), promise.Deadline{Timeout: new(time.Hour)}))
 		},
 		"extend by key": func() error {
-			return errOf(r.Extend(ctx, tenant, byKey(t, "a"), promise.Deadline{Timeout: new(time.Hour)}))
+			return errOf(r.Extend(ctx, tenant, key, promise.Deadline{Timeout: new(time.Hour)}))
 		},
 		"revoke tokens": func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) },
 		"add a key":     func() error { return r.AddIdempotencyKey(ctx, tenant, "c", p.ID, time.Hour) },

@@ -44,8 +44,9 @@ func TestOneRoundTrip(t *testing.T) {
 	q := create(t, r, draft("b"))
 	o := create(t, r, late)
 	e := create(t, r, draft("e"))
+	key, unknownKey := byKey(t, "k"), byKey(t, "unknown")
 	batch := []promise.Item{item(promise.ByID(create(t, r, draft("f")).ID), resolved([]byte("1"))),
-		item(promise.ByID(o.ID), rejected("no")), item(byKey(t, "unknown"), resolved([]byte("1"))), item(byKey(t, "k"), rejected("no"))}
+		item(promise.ByID(o.ID), rejected("no")), item(unknownKey, resolved([]byte("1"))), item(key, rejected("no"))}
 	for _, c := range []struct {
 		name string
 		trip int32
@@ -55,13 +56,13 @@ func TestOneRoundTrip(t *testing.T) {
 		{"create with a key", 1, func() error { return errOf(r.Create(ctx, tenant, withKey(draft("d"), "k2", time.Hour))) }},
 		{"create again", 1, func() error { return errOf(r.Create(ctx, tenant, d)) }},
 		{"get by id", 1, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(p.ID))) }},
-		{"get by key", 1, func() error { return errOf(r.Get(ctx, tenant, byKey(t, "k"))) }},
+		{"get by key", 1, func() error { return errOf(r.Get(ctx, tenant, key)) }},
 		{"get by name", 1, func() error { return errOf(r.GetByWorkflowAndName(ctx, tenant, p.WorkflowExecutionID, p.Name)) }},
-		{"resolve by key", 1, func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))) }},
-		{"resolve again", 1, func() error { return errOf(r.Settle(ctx, tenant, byKey(t, "k"), resolved([]byte("1")))) }},
+		{"resolve by key", 1, func() error { return errOf(r.Settle(ctx, tenant, key, resolved([]byte("1")))) }},
+		{"resolve again", 1, func() error { return errOf(r.Settle(ctx, tenant, key, resolved([]byte("1")))) }},
 		{"reject by id", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(q.ID), rejected("x"))) }},
 		{"resolve by an unknown key", 1, func() error {
-			if _, err := r.Settle(ctx, tenant, byKey(t, "unknown"), resolved([]byte("1"))); !errors.Is(err, promise.ErrNotFound) {
+			if _, err := r.Settle(ctx, tenant, unknownKey, resolved([]byte("1"))); !errors.Is(err, promise.ErrNotFound) {
 				return fmt.Errorf("not found, but %w", err)
 			}
 			return nil
@@ -106,9 +107,9 @@ func TestOneRoundTrip(t *testing.T) {
 		{"end wait", 1, func() error { return r.EndWait(ctx, tenant, uuid.New()) }},
 		{"list signing keys", 1, func() error { return errOf(r.ListSigningKeys(ctx)) }},
 		{"revoke tokens by id", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, promise.ByID(p.ID))) }},
-		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, byKey(t, "k"))) }},
+		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, key)) }},
 		{"erase", 1, func() error { return errOf(r.Erase(ctx, tenant, promise.ByID(p.ID))) }},
-		{"erase again", 1, func() error { return errOf(r.Erase(ctx, tenant, byKey(t, "k"))) }},
+		{"erase again", 1, func() error { return errOf(r.Erase(ctx, tenant, key)) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

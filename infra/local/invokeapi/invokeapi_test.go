@@ -319,7 +319,8 @@ func TestCLI(t *testing.T) {
 	url := start(t, lambda.Options{})
 	version, err := exec.Command("aws", "--version").CombinedOutput()
 	require.NoError(t, err)
-	aws := func(args ...string) (stdout, payload string, err error) {
+	aws := func(t *testing.T, args ...string) (stdout, payload string, err error) {
+		t.Helper()
 		out := filepath.Join(t.TempDir(), "out")
 		args = append([]string{"lambda", "invoke", "--endpoint-url", url, "--output", "json"}, args...)
 		if !strings.HasPrefix(string(version), "aws-cli/1.") {
@@ -333,25 +334,25 @@ func TestCLI(t *testing.T) {
 		return string(b), string(written), err
 	}
 	t.Run("a response", func(t *testing.T) {
-		stdout, payload, err := aws("--function-name", "echo", "--payload", `{"a":1}`)
+		stdout, payload, err := aws(t, "--function-name", "echo", "--payload", `{"a":1}`)
 		require.NoError(t, err, stdout)
 		require.JSONEq(t, `{"StatusCode":200,"ExecutedVersion":"$LATEST"}`, stdout)
 		require.Equal(t, `{"a":1}`, payload)
 	})
 	t.Run("a function error with a log", func(t *testing.T) {
-		stdout, payload, err := aws("--function-name", "odd", "--payload", `{"do":"error"}`, "--log-type", "Tail")
+		stdout, payload, err := aws(t, "--function-name", "odd", "--payload", `{"do":"error"}`, "--log-type", "Tail")
 		require.NoError(t, err, stdout)
 		require.Contains(t, stdout, `"FunctionError": "Unhandled"`)
 		require.Contains(t, stdout, `"LogResult"`)
 		require.Contains(t, payload, "key_conflict")
 	})
 	t.Run("an event", func(t *testing.T) {
-		stdout, _, err := aws("--function-name", "echo", "--invocation-type", "Event")
+		stdout, _, err := aws(t, "--function-name", "echo", "--invocation-type", "Event")
 		require.NoError(t, err, stdout)
 		require.JSONEq(t, `{"StatusCode":202}`, stdout)
 	})
 	t.Run("an unknown function", func(t *testing.T) {
-		stdout, _, err := aws("--function-name", "nobody")
+		stdout, _, err := aws(t, "--function-name", "nobody")
 		require.Error(t, err)
 		require.Contains(t, stdout, "(ResourceNotFoundException) when calling the Invoke operation: Function not found: ")
 	})

@@ -181,11 +181,12 @@ func TestMaxEnvironments(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := start(t, lambda.Options{}, lambda.Function{Timeout: 300 * time.Millisecond})
-	inTime := func() (r lambda.Result) { // on a busy machine even an empty invocation may time out
+	inTime := func(t *testing.T) (r lambda.Result) { // on a busy machine even an empty invocation may time out
+		t.Helper()
 		require.Eventually(t, func() bool { r = invoke(t, s, `{}`); return !r.TimedOut }, time.Minute, time.Millisecond)
 		return r
 	}
-	before := decode(t, inTime())
+	before := decode(t, inTime(t))
 	r := invoke(t, s, `{"do":"sleep","ms":60000}`)
 	t.Run("the result is an error", func(t *testing.T) {
 		require.True(t, r.TimedOut)
@@ -202,7 +203,7 @@ func TestTimeout(t *testing.T) {
 		require.ErrorIs(t, syscall.Kill(before.PID, 0), syscall.ESRCH)
 	})
 	t.Run("the next invocation gets a new process", func(t *testing.T) {
-		after := inTime()
+		after := inTime(t)
 		require.True(t, after.Cold)
 		require.NotEqual(t, before.PID, decode(t, after).PID)
 	})
