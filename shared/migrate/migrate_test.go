@@ -94,9 +94,9 @@ func TestSchemasDoNotWait(t *testing.T) {
 	slow, other := dbtest.Bare(t), dbtest.Bare(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	done := make(chan error, 1)
+	done, slowConfig := make(chan error, 1), config(t, slow.URL)
 	go func() {
-		_, err := migrate.RunFiles(ctx, config(t, slow.URL), fstest.MapFS{
+		_, err := migrate.RunFiles(ctx, slowConfig, fstest.MapFS{
 			"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_sleep(3600);\n")},
 		}, migrate.Options{})
 		done <- err
@@ -112,7 +112,7 @@ func TestSchemasDoNotWait(t *testing.T) {
 	t.Run("a run in the same schema waits until the first has ended", func(t *testing.T) {
 		second := make(chan error, 1)
 		go func() {
-			_, err := migrate.Run(t.Context(), config(t, slow.URL), migrate.Options{})
+			_, err := migrate.Run(t.Context(), slowConfig, migrate.Options{})
 			second <- err
 		}()
 		require.Eventually(t, func() bool {

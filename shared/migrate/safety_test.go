@@ -245,9 +245,9 @@ func TestABusyTable(t *testing.T) {
 	before := everything(t, db)
 	const inUse = "00002_promise_uuid.sql: the tables are in use by other transactions: this file changed nothing, repeat the call"
 	for waits := false; !waits; { // the run may have failed before the test saw it wait
-		failed := make(chan error, 1)
+		failed, conf := make(chan error, 1), config(t, db.URL)
 		go func() {
-			_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+			_, err := migrate.Run(t.Context(), conf, migrate.Options{})
 			failed <- err
 		}()
 		for err = nil; err == nil && !waits; {
@@ -473,9 +473,9 @@ func TestServerKilled(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "LOCK TABLE workflow_execution IN ROW EXCLUSIVE MODE") // 00002 waits for it near its end
 	require.NoError(t, err)
-	migrated := make(chan error, 1)
+	migrated, conf := make(chan error, 1), config(t, db.URL)
 	go func() {
-		_, err := migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+		_, err := migrate.Run(t.Context(), conf, migrate.Options{})
 		migrated <- err
 	}()
 	require.Eventually(t, func() bool {

@@ -290,10 +290,10 @@ func TestAKeyNamesAPromiseThatIsBeingExtended(t *testing.T) {
 				r, db := setUp(t)
 				_, tx := extendedInTime(t, db)
 				var got any
-				done := make(chan error, 1)
+				done, key := make(chan error, 1), byKey(t, "k")
 				go func() {
 					var err error
-					got, err = call(context.WithoutCancel(t.Context()), r, byKey(t, "k"))
+					got, err = call(context.WithoutCancel(t.Context()), r, key)
 					done <- err
 				}()
 				waitForLocks(t, db, 1, "workflow_execution")
