@@ -203,7 +203,7 @@ func (h *Handler) readHTTP(ctx context.Context, payload []byte) (*call, error) {
 }
 
 var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType,
-	"The content-type header must be application/json, with the charset utf-8 or without a charset.")
+	"The content-type header must be application/json, a type that ends in +json, or absent, with the charset utf-8 or without a charset.")
 
 // authenticate looks up a credential: the token of a callback URL, or an
 // Authorization header whose lookup failed in the authorizer. API Gateway may have

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -493,14 +494,24 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	s := withoutDatabase()
 	text, err := os.ReadFile(filepath.Join("../..", reference))
 	require.NoError(t, err)
+	t.Run("Codes lists every constant", func(t *testing.T) {
+		source, err := os.ReadFile("../promise/error.go")
+		require.NoError(t, err)
+		var constants []promise.Code
+		for _, found := range regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllSubmatch(source, -1) {
+			constants = append(constants, promise.Code(found[1]))
+		}
+		require.ElementsMatch(t, constants, promise.Codes)
+	})
 	for _, code := range promise.Codes {
 		t.Run(string(code), func(t *testing.T) {
-			require.Contains(t, string(text), `<a id="`+string(code)+`"></a>`, "the type of a problem links to this anchor")
 			h := s.handler(t, "get-promise")
 			h.Store = failing{code: code}
 			a := respond(t, h, httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
 			require.GreaterOrEqual(t, a.StatusCode, 400)
 			requireProblem(t, a.StatusCode, string(code), a)
+			row := regexp.MustCompile(fmt.Sprintf("(?m)^\\|.*<a id=\"%s\"></a>`%s`.*\\| %d \\|", code, code, a.StatusCode))
+			require.True(t, row.Match(text), "%s has a row with the code's anchor and the status %d", reference, a.StatusCode)
 			_, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
 			requireFunctionError(t, string(code), err)
 		})
