@@ -46,13 +46,12 @@ func markdowns(t *testing.T) map[string]markdown {
 			return err
 		}
 		if d.IsDir() {
-			base := d.Name()
-			if base == "node_modules" || base == "cdk.out" || base == "testdata" || strings.HasPrefix(base, ".") && base != "." && base != ".github" {
+			if isForeign(d.Name()) || d.Name() == "testdata" {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if path.Ext(name) == ".md" {
+		if path.Ext(name) == ".md" && d.Type().IsRegular() {
 			text, err := os.ReadFile(filepath.Join("..", name))
 			if err != nil {
 				return err

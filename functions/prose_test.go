@@ -1,6 +1,7 @@
 package functions_test
 
 import (
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -69,10 +70,10 @@ var kinds = []struct {
 	of   func(file string) bool
 	read func(t *testing.T, file, text string) []sentence
 }{
-	{"comments in Go", isCode, commentsOf(regexp.MustCompile(`^\s*//\s(.*)$`))},
-	{"comments in Go tests", func(file string) bool { return strings.HasSuffix(file, "_test.go") }, commentsOf(regexp.MustCompile(`^\s*//\s(.*)$`))},
-	{"comments in SQL", func(file string) bool { return path.Ext(file) == ".sql" }, commentsOf(regexp.MustCompile(`^\s*--\s(.*)$`))},
-	{"documents", isDocument, commentsOf(regexp.MustCompile("^(?:[-*] |\\d+\\. |> )?\\s*([^|\x60#\\s].*)$"))},
+	{"comments in Go", isCode, commentsOf("//")},
+	{"comments in Go tests", func(file string) bool { return strings.HasSuffix(file, "_test.go") }, commentsOf("//")},
+	{"comments in SQL", func(file string) bool { return path.Ext(file) == ".sql" }, commentsOf("--")},
+	{"documents", isDocument, paragraphsOf},
 	{"errors and log lines", isCode, literalsOf},
 }
 
@@ -187,18 +188,23 @@ func TestProseSentences(t *testing.T) {
 		{"a comment over two lines is one paragraph", inGo, "// One two three\n// four. Five six seven eight.\n", []string{"1: One two three four.", "2: Five six seven eight."}},
 		{"code ends a paragraph", inGo, "// one two three four\nvar x int\n// five six seven eight\n", []string{"1: one two three four", "3: five six seven eight"}},
 		{"a short sentence does not count", inGo, "// One two. Three four five six.\n", []string{"1: Three four five six."}},
-		{"a comment behind code does not count", inGo, "var x int // one two three four\n", nil},
+		{"each comment behind code is a paragraph", inGo, "var x int // one two three four\nvar y int // two three four five\n", []string{"1: one two three four", "2: two three four five"}},
 		{"a directive does not count", inGo, "//go:build one two three four\n", nil},
 		{"a linter's reason does not count", inGo, "// one two three four nolint\n", nil},
 		{"a period inside a number ends nothing", inGo, "// Version 1.5 is one that runs.\n", []string{"1: Version 1.5 is one that runs."}},
-		{"a comment in SQL", inSQL, "-- One two three four.\nSELECT 1;\n", []string{"1: One two three four."}},
+		{"a comment in SQL", inSQL, "-- One two three four.\nSELECT 1; -- two three four five\n", []string{"1: One two three four.", "2: two three four five"}},
 		{
 			"lists and quotations of a document", inDocuments, "- One two three four.\n\n2. Two three four five.\n\n> Three four five six.\n",
 			[]string{"1: One two three four.", "3: Two three four five.", "5: Three four five six."},
 		},
 		{
-			"headings, tables and code of a document do not count", inDocuments,
-			"# One two three four\n\n| one two three four |\n\n```\none two three four\n```\n\n    one two three four\n", nil,
+			"each item of a list is a paragraph", inDocuments, "- one two three four\n  five\n  * **two three four five**\n",
+			[]string{"1: one two three four five", "3: two three four five**"},
+		},
+		{"each cell of a table is a paragraph", inDocuments, "| one two three four | a \\| b c d |\n", []string{"1: one two three four", "1: a \\| b c d"}},
+		{
+			"headings and code of a document do not count", inDocuments,
+			"# One two three four\n\n```\none two three four\n```\n\n~~~\none two three four\n~~~\n\n    one two three four\n", nil,
 		},
 		{
 			"a message", messages, "package a\n\nvar x = errors.New(\"The row is locked. The caller repeats it.\")\n",
@@ -232,7 +238,7 @@ func TestProseFiles(t *testing.T) {
 	root := t.TempDir()
 	for file, text := range map[string]string{
 		".gitignore": "/out/\n*.tmp.md\n", "README.md": "", ".github/CONTRIBUTING.md": "", ".git/a.md": "", ".hidden/a.md": "",
-		"out/a.md": "", "shared/out/a.md": "", "shared/a.tmp.md": "", "shared/.golangci.yaml": "",
+		"out/a.md": "", "infra/node_modules/a/README.md": "", "vendor/a/README.md": "", "infra/cdk.out/a.go": "", "shared/out/a.md": "", "shared/a.tmp.md": "", "shared/.golangci.yaml": "",
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, file)), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(root, file), []byte(text), 0o600))
@@ -254,20 +260,26 @@ func TestProseFiles(t *testing.T) {
 	}
 }
 
-// proseFiles lists the files below a folder, by their paths in it. It leaves out hidden folders other than .github, and the paths
-// that the folder's .gitignore names.
+// isForeign reports whether a folder of this name holds no source of the project: hidden folders other than .github, and folders that
+// package managers and the CDK write.
+func isForeign(folder string) bool {
+	return strings.HasPrefix(folder, ".") && folder != "." && folder != ".github" || slices.Contains([]string{"node_modules", "vendor", "cdk.out"}, folder)
+}
+
+// proseFiles lists the files below a folder, by their paths in it. It leaves out foreign folders, and the paths that the folder's
+// .gitignore names.
 func proseFiles(t *testing.T, root string) (files []string) {
 	t.Helper()
 	ignore, err := os.ReadFile(filepath.Join(root, ".gitignore"))
-	require.NoError(t, err)
+	if !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(t, err)
+	}
 	ignored := strings.Fields(string(ignore))
 	err = fs.WalkDir(os.DirFS(root), ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		name := entry.Name()
-		hidden := entry.IsDir() && strings.HasPrefix(name, ".") && name != "." && name != ".github"
-		if hidden || slices.ContainsFunc(ignored, func(pattern string) bool { return ignores(pattern, file, entry.IsDir()) }) {
+		if entry.IsDir() && isForeign(entry.Name()) || slices.ContainsFunc(ignored, func(pattern string) bool { return ignores(pattern, file, entry.IsDir()) }) {
 			if entry.IsDir() {
 				return fs.SkipDir
 			}
@@ -323,7 +335,7 @@ func sentencesOf(file string, paragraph []part) (all []sentence) {
 		if !found {
 			i--
 		}
-		all = append(all, sentence{file, paragraph[i].line, strings.TrimSpace(text[from:to])})
+		all = append(all, sentence{file, paragraph[i].line, strings.TrimLeft(strings.TrimSpace(text[from:to]), "*_(")})
 	}
 	from := 0
 	for _, end := range sentenceEnd.FindAllStringIndex(text, -1) {
@@ -334,26 +346,67 @@ func sentencesOf(file string, paragraph []part) (all []sentence) {
 	return all
 }
 
-// commentsOf reads the paragraphs of a file. A paragraph is a run of lines that match the pattern; the pattern's group is their text.
-func commentsOf(pattern *regexp.Regexp) func(*testing.T, string, string) []sentence {
+// commentsOf reads the comments that begin with a mark and a space. Comments on lines of their own are one paragraph; a comment behind
+// code is a paragraph by itself.
+func commentsOf(mark string) func(*testing.T, string, string) []sentence {
+	own, behind := regexp.MustCompile(`^\s*`+mark+`\s(.*)$`), regexp.MustCompile(`\S\s+`+mark+`\s(.*)$`)
 	return func(_ *testing.T, file, text string) (all []sentence) {
 		var paragraph []part
-		fenced := false
 		for i, line := range append(strings.Split(text, "\n"), "") {
-			if strings.HasPrefix(line, "```") {
-				fenced = !fenced
-			}
-			if m := pattern.FindStringSubmatch(line); m != nil && strings.TrimSpace(m[1]) != "" &&
-				!fenced && (!isDocument(file) || !strings.HasPrefix(line, "    ")) &&
-				!strings.HasPrefix(m[1], "\t") && !strings.Contains(line, "nolint") {
+			isReason := strings.Contains(line, "nolint")
+			m := own.FindStringSubmatch(line)
+			if m != nil && strings.TrimSpace(m[1]) != "" && !isReason && !strings.HasPrefix(m[1], "\t") {
 				paragraph = append(paragraph, part{i + 1, strings.TrimSpace(m[1])})
 				continue
 			}
 			all = append(all, sentencesOf(file, paragraph)...)
 			paragraph = nil
+			if m = behind.FindStringSubmatch(line); m != nil && !isReason {
+				all = append(all, sentencesOf(file, []part{{i + 1, m[1]}})...)
+			}
 		}
 		return all
 	}
+}
+
+var (
+	documentFence = regexp.MustCompile("^(```|~~~)")
+	documentItem  = regexp.MustCompile(`^\s*([-*+]|\d+\.|>) `)
+	documentCell  = regexp.MustCompile(`(?:[^|\\]|\\.)+`)
+)
+
+// paragraphsOf reads the paragraphs of a document. An item of a list and a cell of a table are paragraphs by themselves. Headings and
+// code do not count.
+func paragraphsOf(_ *testing.T, file, text string) (all []sentence) {
+	var paragraph []part
+	fenced := false
+	flush := func() {
+		all = append(all, sentencesOf(file, paragraph)...)
+		paragraph = nil
+	}
+	for i, line := range append(strings.Split(text, "\n"), "") {
+		if documentFence.MatchString(line) {
+			fenced = !fenced
+			flush()
+			continue
+		}
+		prose := strings.TrimSpace(documentItem.ReplaceAllString(line, ""))
+		switch {
+		case fenced || prose == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "    "):
+			flush()
+		case strings.HasPrefix(line, "|"):
+			flush()
+			for _, cell := range documentCell.FindAllString(line, -1) {
+				all = append(all, sentencesOf(file, []part{{i + 1, strings.TrimSpace(cell)}})...)
+			}
+		default:
+			if documentItem.MatchString(line) {
+				flush()
+			}
+			paragraph = append(paragraph, part{i + 1, prose})
+		}
+	}
+	return all
 }
 
 // literalsOf reads the string literals of a Go file. Literals that "+" joins are one paragraph, in which "…" stands for anything else.
@@ -361,7 +414,9 @@ func literalsOf(t *testing.T, file, text string) (all []sentence) {
 	t.Helper()
 	positions := token.NewFileSet()
 	tree, err := parser.ParseFile(positions, file, text, parser.SkipObjectResolution)
-	require.NoError(t, err)
+	if err != nil {
+		return nil // the compiler reports it
+	}
 	var visit func(ast.Node) bool
 	visit = func(n ast.Node) bool {
 		switch n := n.(type) {

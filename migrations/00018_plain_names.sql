@@ -12,7 +12,8 @@
 --
 -- The functions are replaced in place, so they keep their owner and grants. The functions of the previous release work on this schema.
 --
--- Locks no table. ALTER TYPE locks the type alone: a connection that needs its columns for the first time waits until the file has committed.
+-- Locks no table. ALTER TYPE locks the type alone: a connection that needs its columns for the first time waits until the file has committed, or until
+-- a dry run has ended.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';

@@ -58,11 +58,15 @@ BEGIN
         UNION ALL
         SELECT 'TYPE', oid::REGCLASS::TEXT FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'c'
-          AND relname IN ('settle_result', 'promise_settlement', 'promise_creation', 'promise_created')
+          AND (relname IN ('promise_creation', 'promise_created') OR EXISTS (
+              SELECT FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND proname = 'promise_settle' AND prorettype = reltype
+          ))
         UNION ALL
         SELECT 'DOMAIN', oid::REGTYPE::TEXT FROM pg_type
         WHERE typnamespace = current_schema()::REGNAMESPACE AND typowner <> 'promises_owner'::REGROLE AND typtype = 'd'
-          AND typname = 'promise_settlement'
+          AND typname = 'promise_settlement' AND EXISTS (
+              SELECT FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND proname = 'promise_settle' AND prorettype = typbasetype
+          )
         UNION ALL
         SELECT 'FUNCTION', oid::REGPROCEDURE::TEXT FROM pg_proc
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE

@@ -250,7 +250,7 @@ func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
 		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // any other slug is the caller's unverified text
-			attrs = append(attrs, slog.String("tenant", c.tenant))
+			attrs = append(attrs, slog.String("tenant", truncate(c.tenant)))
 		}
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {
 			attrs = append(attrs, slog.String("promiseId", id.String()))

@@ -205,3 +205,14 @@ func TestManageTenantsListsItsFieldsOnce(t *testing.T) {
 		})
 	}
 }
+
+// A direct invoke may name a tenant in megabytes of text. The log keeps the beginning.
+func TestLogTruncatesTheTenant(t *testing.T) {
+	t.Parallel()
+	s := withoutDatabase()
+	h := s.handler(t, "get-promise")
+	h.Store = failing{code: promise.CodeNotFound}
+	_, err := h.Invoke(t.Context(), []byte(`{"tenant":"`+strings.Repeat("k", 100_000)+`","key":"x"}`))
+	requireFunctionError(t, "not_found", err)
+	require.Less(t, s.log.Len(), 2000)
+}

@@ -203,6 +203,20 @@ func TestRolesTakeOver(t *testing.T) {
 	require.Equal(t, 1, one[int](t, db, "SELECT COUNT(*) FROM tenant"))
 }
 
+// A type of another owner that has the name of a later file's type keeps its owner, and the run fails.
+func TestRoles_ForeignTypeKeepsItsOwner(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00018"), migrate.Options{Roles: true})
+	require.NoError(t, err)
+	db.Exec(t, "CREATE TYPE settle_result AS (a INT)")
+	const owner = "SELECT typowner::REGROLE = current_user::REGROLE FROM pg_type WHERE oid = 'settle_result'::REGTYPE"
+	require.True(t, one[bool](t, db, owner))
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})
+	require.ErrorContains(t, err, "settle_result")
+	require.True(t, one[bool](t, db, owner))
+}
+
 // Concurrent runs with roles succeed, although all schemas share the roles.
 func TestRolesAtOnce(t *testing.T) {
 	t.Parallel()
