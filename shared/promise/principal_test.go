@@ -40,7 +40,7 @@ func TestMay(t *testing.T) {
 		"own": promise.ByID(own), "other": promise.ByID(other), "key": byKey, "none": {},
 	}
 	kinds := []promise.PrincipalKind{
-		"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, "root",
+		"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, promise.KindUnverified, "root",
 	}
 	checked := 0
 	for _, kind := range kinds {
@@ -57,6 +57,8 @@ func TestMay(t *testing.T) {
 								var want promise.Code
 								switch {
 								case kind == promise.KindDirect:
+								case kind == promise.KindUnverified:
+									want = promise.CodeUnavailable
 								case kind != promise.KindAPIKey && kind != promise.KindToken:
 									want = promise.CodeUnauthenticated
 								case tenant != "acme":
@@ -84,7 +86,7 @@ func TestMay(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 7*16*4*6*4*4*4, checked)
+	require.Equal(t, 8*16*4*6*4*4*4, checked)
 }
 
 func TestMayFailsClosed(t *testing.T) {
@@ -168,7 +170,7 @@ func TestSee(t *testing.T) {
 		Metadata: []byte("{}"), OnTimeout: &promise.Result{}, IdempotencyKey: &text, SettledBy: &promise.By{Kind: promise.KindDirect},
 	}
 	bare := promise.Promise{ID: all.ID, Name: all.Name, State: all.State, IdempotencyKey: &text, SettledBy: all.SettledBy}
-	for _, kind := range []promise.PrincipalKind{"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, "root"} {
+	for _, kind := range []promise.PrincipalKind{"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, promise.KindUnverified, "root"} {
 		for _, granted := range subsets(scopes) {
 			p := promise.Principal{By: promise.By{Kind: kind}, Scopes: granted}
 			want := bare
