@@ -4,6 +4,7 @@
 -- kind and id of the caller.
 -- Returns: one row for each item, in order, with the promise as the batch found it. promise_id is NULL if the tenant has no such promise.
 -- settled is TRUE for the first item of a promise that was pending; later items of the same promise find it settled.
+-- by_deadline is TRUE if the deadline settled the promise, same if the stored settlement equals the item's.
 -- Locks: the workflow executions' rows in the order of their ids, then the promises'. A lost race must not undo the other items, so this
 -- statement, unlike settle.sql, decides by the rows that it has locked. It reads changes since the snapshot under the lock, and judges the
 -- deadline by a clock that it reads when all rows are locked. An expired key still names its promise if the promise, once locked, turns
