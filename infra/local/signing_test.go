@@ -55,7 +55,6 @@ func TestDataFolderOfThePreviousRelease(t *testing.T) {
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `
 		DROP TABLE signing_key;
-		DROP DOMAIN promise_settlement;
 		ALTER TYPE settle_result RENAME TO promise_settlement;
 		DELETE FROM promises_schema_version WHERE version_id >= 17`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)

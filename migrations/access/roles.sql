@@ -72,7 +72,8 @@ BEGIN
         WHERE pronamespace = current_schema()::REGNAMESPACE AND proowner <> 'promises_owner'::REGROLE
           AND proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
               'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
-              'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase')
+              'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
+              'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

@@ -298,7 +298,8 @@ SELECT format('the function %I is there already', p.proname)
 FROM pg_proc p JOIN here ON p.pronamespace = here.oid
 WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
 	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
-	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase')
+	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
+	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid

@@ -80,6 +80,7 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		{"ALTER TABLE workflow_execution ADD COLUMN last_sequence_number INT", []string{"workflow_execution.last_sequence_number is there already"}},
 		{"CREATE FUNCTION promise_race_lost(INT) RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_race_lost is there already"}},
 		{"CREATE FUNCTION promise_settle_before() RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_settle_before is there already"}},
+		{"CREATE FUNCTION promise_key_uncertain() RETURNS INT LANGUAGE sql AS 'SELECT 1'", []string{"the function promise_key_uncertain is there already"}},
 		{"CREATE TYPE promise_creation AS ENUM ('x')", []string{"the type promise_creation is there already"}},
 		{"CREATE TYPE promise_settlement AS (x INT)", []string{"the relation promise_settlement is there already"}},
 		{"CREATE TYPE settle_result AS (x INT)", []string{"the relation settle_result is there already"}},
@@ -408,7 +409,8 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 16, one[bool](t, db, "SELECT to_regproc('promise_erase') IS NOT NULL"))
 	require.Equal(t, files >= 7, one[bool](t, db, "SELECT to_regproc('promise_settle') IS NOT NULL"))
 	require.Equal(t, files >= 8, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE proname = 'promise_create' AND pronamespace = current_schema()::REGNAMESPACE"))
-	require.Equal(t, files >= 9, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
+	require.Equal(t, files >= 9 && files < 19, one[bool](t, db, "SELECT to_regtype('promise_settlement') IS NOT NULL"))
+	require.Equal(t, files >= 19, one[bool](t, db, "SELECT to_regproc('promise_by_deadline') IS NOT NULL"))
 	require.Equal(t, files >= 10, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE oid = to_regproc('promise_settle') AND prosrc LIKE '%key_until%'"))
 	require.Equal(t, files >= 11, one[bool](t, db, "SELECT to_regclass('idx_idempotency_key_check') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
@@ -443,7 +445,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 18, stage(t, db))
+		require.Equal(t, 19, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "killed during 00002")
@@ -495,7 +497,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "killed during 00002")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 18, stage(t, db))
+	require.Equal(t, 19, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -1,0 +1,137 @@
+package migrate_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/migrate"
+)
+
+// 00019 replaces database functions and drops former ones, while a settlement of the previous release waits for a lock. The previous
+// release's statements work before the new grants and after them, on the connection that prepared them and on a new one.
+func TestFunctionsOfThePreviousRelease(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00019"), migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	db.Exec(t, `DO $$
+	DECLARE
+		function TEXT;
+	BEGIN
+		BEGIN
+			CREATE ROLE promises_app;
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- all databases of the server share the roles
+		END;
+		EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app', current_schema());
+		EXECUTE format('GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA %I TO promises_app', current_schema());
+		FOR function IN SELECT oid::REGPROCEDURE FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE LOOP
+			EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
+			EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO promises_app', function);
+		END LOOP;
+	END $$`)
+	connect := func(t *testing.T) *pgx.Conn {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), db.URL)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		_, err = conn.Exec(t.Context(), "SET ROLE promises_app")
+		require.NoError(t, err)
+		return conn
+	}
+	run := func(conn *pgx.Conn, name string, args ...any) (map[string]any, error) {
+		rows, _ := conn.Query(t.Context(), previousSQL(t, "00019/"+name), args...)
+		return pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+	}
+	create := func(t *testing.T, conn *pgx.Conn, key string, timeoutAt, outcome, message any) (id any) {
+		t.Helper()
+		made, err := run(conn, "create", "acme", uuid.NewString(), nil, "payment", key, time.Hour, nil, timeoutAt, nil, outcome, nil, message,
+			1000, false)
+		require.NoError(t, err)
+		require.Equal(t, "created", made["found"])
+		return made["id"]
+	}
+	settle := func(conn *pgx.Conn, id, key any) (map[string]any, error) {
+		return run(conn, "settle", "acme", id, key, "resolved", []byte("1"), nil, "direct", nil, nil)
+	}
+	first := connect(t)
+	calls := func(when string) {
+		t.Helper()
+		for name, conn := range map[string]*pgx.Conn{"the first connection": first, "a new connection": connect(t)} {
+			t.Run(when+" on "+name, func(t *testing.T) {
+				key := when + name
+				id := create(t, conn, key, nil, nil, nil)
+				got, err := settle(conn, nil, key)
+				require.NoError(t, err)
+				require.Equal(t, []any{"resolved", true, false}, []any{got["state"], got["settled"], got["by_deadline"]})
+				got, err = settle(conn, id, nil)
+				require.NoError(t, err)
+				require.Equal(t, []any{"resolved", false, true}, []any{got["state"], got["settled"], got["same"]})
+				_, err = settle(conn, uuid.NewString(), nil)
+				require.ErrorIs(t, err, pgx.ErrNoRows)
+
+				overdue := create(t, conn, "overdue"+key, time.Now().Add(-time.Hour), "rejected", "too late")
+				for _, recorded := range []bool{false, true} {
+					got, err = settle(conn, overdue, nil)
+					require.NoError(t, err)
+					require.Equal(t, []any{"rejected", true, recorded}, []any{got["state"], got["by_deadline"], got["overdue_since"] == nil})
+					got, err = run(conn, "erase", "acme", overdue, nil)
+					require.NoError(t, err)
+					require.Equal(t, "rejected", got["outcome"])
+				}
+			})
+		}
+	}
+	const staying = `pronamespace = current_schema()::REGNAMESPACE AND proname NOT LIKE '%_before' AND (proname <> 'promise_create' OR pronargs = 14)`
+	attributes := func() []string {
+		return lines(t, db, `SELECT oid::REGPROCEDURE || ' ' || (oid, proowner, proacl, provolatile, proparallel, proisstrict, prosecdef,
+				proconfig, procost, prorows, proargnames, prorettype)::TEXT
+			FROM pg_proc WHERE `+staying+` AND proname NOT IN ('promise_by_deadline', 'promise_deadline_outcome', 'promise_key_uncertain') ORDER BY 1`)
+	}
+
+	calls("before the file")
+	before := attributes()
+	require.Len(t, before, 13)
+	waits := create(t, first, "waits", nil, nil, nil)
+	locker, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer locker.Rollback(context.Background()) //nolint:errcheck // rolled back below, unless the test fails
+	_, err = locker.Exec(t.Context(), "SELECT FROM workflow_execution FOR UPDATE")
+	require.NoError(t, err)
+	pid, waiting := first.PgConn().PID(), make(chan error, 1)
+	var settled map[string]any
+	go func() {
+		var err error
+		settled, err = settle(first, waits, nil)
+		waiting <- err
+	}()
+	require.Eventually(t, func() bool {
+		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
+	}, time.Minute, time.Millisecond)
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+	require.NoError(t, err)
+	require.NoError(t, locker.Rollback(t.Context()))
+	require.NoError(t, <-waiting)
+
+	t.Run("a settlement that waits for a lock meanwhile succeeds", func(t *testing.T) {
+		require.Equal(t, true, settled["settled"])
+	})
+	t.Run("each function that stays keeps its owner, grants, arguments and settings", func(t *testing.T) {
+		require.Equal(t, before, attributes())
+	})
+	t.Run("the others are dropped, with their types", func(t *testing.T) {
+		require.Empty(t, lines(t, db, "SELECT oid::REGPROCEDURE::TEXT FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND NOT ("+staying+")"))
+		require.Empty(t, lines(t, db, `SELECT typname::TEXT FROM pg_type
+			WHERE typnamespace = current_schema()::REGNAMESPACE AND typname IN ('promise_creation', 'promise_settlement')`))
+	})
+	calls("before the new grants")
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})
+	require.NoError(t, err)
+	calls("after the new grants")
+}
