@@ -5,7 +5,7 @@
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 
--- Settles a promise. 00018 has the current text, and its head the contract. This version differs:
+-- Settles a promise. migrations/functions has the current text and the contract. This version differs:
 -- - It returns OUT parameters, and promise_id is NULL if the tenant has no such promise.
 -- - It reads and locks with joins, and begins again if a create or an extension commits in between.
 -- - An expired key names its promise only while that is pending.

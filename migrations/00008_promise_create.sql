@@ -4,7 +4,7 @@
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 
--- Creates a promise. 00018 has the current text, and its head the contract. This version differs:
+-- Creates a promise. migrations/functions has the current text and the contract. This version differs:
 -- - It returns OUT parameters.
 -- - It has no external id and no quotas. what is NULL if the tenant is unknown or the workflow execution belongs to another
 --   tenant.

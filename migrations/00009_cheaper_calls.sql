@@ -26,8 +26,8 @@ CREATE TYPE promise_settlement AS (
     overdue_since TIMESTAMPTZ
 );
 
--- Settles a promise. 00018 has the current text, and its head the contract. This version reads the promise first and then updates, and an expired
--- key names its promise only while that is pending. It returns NULL if the tenant has no such promise.
+-- Settles a promise. migrations/functions has the current text and the contract. This version reads the promise first and then updates, and an
+-- expired key names its promise only while that is pending. It returns NULL if the tenant has no such promise.
 -- +goose StatementBegin
 CREATE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -98,7 +98,7 @@ CREATE TYPE promise_creation AS (
     lost_hold BOOLEAN
 );
 
--- Creates a promise. 00018 has the current text, and its head the contract. This version differs from that of 00008 only in the type that it
+-- Creates a promise. migrations/functions has the current text and the contract. This version differs from that of 00008 only in the type that it
 -- returns.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(

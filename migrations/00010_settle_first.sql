@@ -2,7 +2,7 @@
 -- itself. The function is replaced in place, so running calls end with the text that they began with.
 
 -- +goose Up
--- Settles a promise. 00018 has the current text, and its head the contract. In this version an expired key names its promise only while
+-- Settles a promise. migrations/functions has the current text and the contract. In this version an expired key names its promise only while
 -- that is pending.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(

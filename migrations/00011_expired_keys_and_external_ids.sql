@@ -53,8 +53,8 @@ CREATE FUNCTION promise_key_names(
         OR CASE WHEN resolved THEN COALESCE(resolved_at, '-infinity') ELSE COALESCE(timeout_at, 'infinity') END > moment - INTERVAL '168 hours'
 $$;
 
--- Settles a promise. 00018 has the current text, and its head the contract. From this version on an expired key names its settled promise for 168
--- hours.
+-- Settles a promise. migrations/functions has the current text and the contract. From this version on an expired key names its settled promise for
+-- 168 hours.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -133,7 +133,7 @@ CREATE TYPE promise_created AS (
     same_on_timeout BOOLEAN, lost_hold BOOLEAN
 );
 
--- Creates a promise. 00018 has the current text, and its head the contract. This version differs from that of 00009 by the external id and by
+-- Creates a promise. migrations/functions has the current text and the contract. This version differs from that of 00009 by the external id and by
 -- keys that have both a promise and an early settlement. It has no quotas.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(

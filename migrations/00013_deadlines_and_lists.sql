@@ -29,20 +29,8 @@ CREATE INDEX idx_promise_due_by_tenant ON promise (tenant_id, timeout_at, id) WH
 -- workflow_execution_id is never NULL.
 CREATE INDEX idx_promise_list ON promise (outcome, workflow_execution_id NULLS FIRST, created_at, id);
 
--- Waits until no settlement or extension that may still be in time for a passed deadline is running. Rows that the caller reads afterwards and
--- that are past that deadline do not change any more.
---
--- Arguments: promise_ids[n] is the promise that has the deadline, or NULL, and workflow_ids[n] its workflow execution.
---
--- A settlement and an extension lock the workflow execution's row, then judge the deadline, and keep the lock until they commit. So the
--- function locks that row, too. It does not wait for the sweep, which locks the row first and then, FOR UPDATE, each promise whose deadline it
--- records. If a promise is locked so, no settlement of its workflow is running, and a later one is judged by a later clock. Settlements and
--- extensions lock a promise FOR NO KEY UPDATE, which does not conflict with KEY SHARE.
---
--- Locks: the promises' rows FOR KEY SHARE, skipping locked ones. The end of the inner block releases them, before the function waits for
--- anything. Then the workflow executions' rows FOR SHARE, in the order of their ids.
---
--- Indexes: promise_pkey, workflow_execution_pkey.
+-- Waits until no settlement or extension that may still be in time for a passed deadline is running. migrations/functions has the current text
+-- and the contract.
 -- +goose StatementBegin
 CREATE FUNCTION promise_await_settlements(promise_ids UUID[], workflow_ids UUID[]) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER AS $$

@@ -64,7 +64,7 @@ END $$;
 CREATE INDEX idx_workflow_execution_tenant ON workflow_execution (tenant_id);
 CREATE INDEX idx_idempotency_key_held ON idempotency_key (tenant_id, key) WHERE held_at IS NOT NULL;
 
--- Settles a promise. 00018 has the current text, and its head the contract. From this version on the function does not find a suspended tenant.
+-- Settles a promise. migrations/functions has the current text and the contract. From this version on the function does not find a suspended tenant.
 -- 00016 adds the column erased_at.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
@@ -139,7 +139,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Creates a promise. 00018 has the current text, with other names for its variables, and its head the contract.
+-- Creates a promise. migrations/functions has the current text, with other names for its variables, and the contract.
 -- +goose StatementBegin
 CREATE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
@@ -314,21 +314,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Deletes one batch of the rows of a tenant that is marked by deleted_at, and finally the tenant. Concurrent calls delete different rows.
--- A tenant is suspended while it is marked, so no other call sees it half deleted.
---
--- Order: no more than batch event rows and promises together, and the keys of those promises; then the executions that have become empty; once
--- no execution is left, no more than batch other keys; with the last of them, all API keys and the tenant.
---
--- Returns: the counts of deleted rows. done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
---
--- SECURITY DEFINER: its caller may read no promise. It has a search_path of its own.
---
--- Locks: the workflow executions' rows and the promises', skipping locked ones, then the keys', then the tenant's. A create that began before
--- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
---
--- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, idx_idempotency_key_promise,
--- idempotency_key_pkey, idx_api_key_tenant.
+-- Deletes one batch of the rows of a tenant. migrations/functions has the current text and the contract.
 -- +goose StatementBegin
 CREATE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
@@ -402,8 +388,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Counts the rows of a tenant, each kind up to bound + 1. Returns no row if the tenant is unknown. SECURITY DEFINER, as tenant_delete.
--- Locks: none.
+-- Counts the rows of a tenant. migrations/functions has the current text and the contract.
 -- +goose StatementBegin
 CREATE FUNCTION tenant_contents(tenant_slug VARCHAR, bound INT)
 RETURNS TABLE (promises BIGINT, keys BIGINT, events BIGINT, executions BIGINT, api_keys BIGINT)

@@ -82,7 +82,7 @@ CREATE TRIGGER promise_identity
         (OLD.id, OLD.workflow_execution_id, OLD.tenant_id, OLD.name, OLD.idempotency_key, OLD.created_by_sequence)
     ) EXECUTE FUNCTION promise_identity();
 
--- Erases the contents of a settled promise. 00018 has the current text, with other names for its variables, and its head the contract.
+-- Erases the contents of a settled promise. migrations/functions has the current text, with other names for its variables, and the contract.
 -- +goose StatementBegin
 CREATE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -138,7 +138,7 @@ BEGIN
 END $$;
 
 -- promise_settle reports no settlement as the same as that of an erased promise: a cancellation without a reason has no contents either. 00018
--- has the text that this patch makes.
+-- states the text that this patch makes.
 DO $$
 DECLARE
     old_text TEXT := pg_get_functiondef('promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR)'::REGPROCEDURE);

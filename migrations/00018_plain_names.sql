@@ -1,4 +1,4 @@
--- Plain names for promise_settle, promise_create and promise_erase, and the whole text of each in one place. All behave as before.
+-- Plain names for promise_settle, promise_create and promise_erase. All behave as before.
 --
 -- promise_settle returns the type settle_result, formerly promise_settlement. The variables of the functions have plain names. Some older names
 -- stay, because the statements of the previous release use them or because Postgres cannot rename them in place:
@@ -21,37 +21,7 @@ SET LOCAL lock_timeout = '1s';
 ALTER TYPE promise_settlement RENAME TO settle_result;
 CREATE DOMAIN promise_settlement AS settle_result;
 
--- Settles a pending promise of a tenant, or reports why it is not pending.
---
--- Arguments:
---   tenant_slug            the tenant
---   given_id, given_key    the promise: its id or, if given_id is NULL, its idempotency key
---   new_outcome            'resolved', 'rejected' or 'cancelled'
---   new_value, new_error   the settlement's value, or its error
---   new_kind, new_by       the kind and the id of the caller
---   new_comment            a comment, or NULL
---
--- Returns NULL if the tenant is unknown or suspended, if it has no such promise, or if the key names no promise any more. Otherwise:
---   promise_id             the promise
---   workflow_execution_id  its workflow execution
---   state                  the promise's state after the call
---   by_deadline            TRUE if the deadline settled the promise
---   same                   TRUE if it was already settled with the same outcome, value and error, and has not been erased
---   settled                TRUE if this call settled it
---   overdue_since          the deadline, if it has passed and nothing has recorded that yet. A settlement or an extension that was in time may
---                          not have committed yet, so the caller calls promise_await_settlements and then this function again.
---
--- The function settles first, and reads the promise only if nothing was settled. The settled row is also the event of the settlement.
---
--- Locks: the workflow execution's row, whose update hands out the event's number, then the promise's row. The function first reads without a
--- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
---
--- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
--- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another
--- promise by then. No create can take a key over while its promise is pending. If the promise is not pending, the key must still name it
--- after the promise was read.
---
--- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Settles a promise. migrations/functions has the current text and the contract.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_settle(
     tenant_slug VARCHAR, given_id UUID, given_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
@@ -128,50 +98,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Creates a promise and registers its idempotency key, both or neither. Registers the workflow execution, too, if it is not known yet.
---
--- Arguments:
---   tenant_slug             the tenant
---   workflow                the workflow execution
---   new_external_id         the text from which the execution's id was derived, or NULL. The first one that is given stays.
---   new_name                the promise's name, unique in its workflow execution
---   new_key, key_ttl        its idempotency key and how long the key stays registered, or NULL
---   new_timeout, new_timeout_at  the deadline, counted from the creation or as a moment; both NULL for none
---   new_metadata            metadata, or NULL
---   deadline_outcome, deadline_value, deadline_error  the outcome, value and error at the deadline; all NULL for timed_out
---   workflow_limit          how many promises a workflow execution may have if its tenant has no limit of its own
---   waited                  TRUE if the caller has called promise_await_settlements for the promise of the key
---
--- Returns NULL if the tenant is unknown or suspended, or if the workflow execution belongs to another tenant. Otherwise:
---   what             'created', 'existing', 'key_holder', 'pending_full' or 'workflow_full'
---   it               the promise. created: the new one. existing: the one that the workflow execution already has under this name.
---                    key_holder: the one that the key belongs to, without value, error, metadata, timeout_value and timeout_error.
---                    Otherwise a placeholder: a quota refused the promise, and nothing was written.
---   external_id      the external id that the workflow execution has
---   doubtful         TRUE if it is uncertain whether the key_holder still has the key: only its deadline ends it, and an extension that has
---                    not committed may keep it pending. The caller calls promise_await_settlements, and then this function again with
---                    waited = TRUE.
---   same_key, same_metadata, same_on_timeout
---                    whether the existing promise has the same key, metadata and default outcome
---   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
---
--- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
--- 0, and above the limit, which may have been lowered. The limit is tenant.max_workflow_promises or, if that is NULL, workflow_limit, and a new
--- execution starts with it. An execution from before the quota starts with the limit less its last sequence number, which is at least the
--- number of its promises. The caller recounts a full execution.
---
--- An early settlement under the key settles the new promise, if it arrived before the deadline and has not expired. A create takes over a key
--- that has expired and whose promise is settled, if the key's row is still as it was read.
---
--- The first statement creates the row of a new workflow execution, or takes the next number of a known one. It does so only if neither the
--- promise nor the key exists, no quota is full, and promises_left is set and within the limit. Otherwise the function reads all rows at one
--- moment and decides by them.
---
--- Locks: the workflow execution's row, then the promise's, then the key's. The rows are first read without a lock. If another create commits in
--- between, this one fails on promise_workflow_execution_id_name_key or, if the other took the key, raises promise_race_lost. Nothing is
--- written, and the caller retries.
---
--- Indexes: promise_workflow_execution_id_name_key, idempotency_key_pkey, promise_pkey, workflow_execution_pkey.
+-- Creates a promise. migrations/functions has the current text and the contract.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
@@ -332,19 +259,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
--- kind and id of its settler stay. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
---
--- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
--- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
--- no such promise.
---
--- SECURITY DEFINER: no role but the owner may update erased_at or metadata.
---
--- Locks: the promise's row. If there is a deadline to record, the workflow execution's row before that, behind running settlements. If one
--- of them settled the promise or moved the deadline, the function raises promise_race_lost: everything is rolled back, and the caller retries.
---
--- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Erases the contents of a settled promise. migrations/functions has the current text and the contract.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$

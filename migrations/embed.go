@@ -1,6 +1,8 @@
 // Package migrations embeds the schema's history as plain SQL, for the migrate
 // function. Files are applied in the order of their names, each in one
 // transaction. The statements of a released file never change; its comments may.
+// The folder functions has the current text of each database function. It is not
+// embedded: migrations/snapshot copies it into files of the history.
 package migrations
 
 import "embed"

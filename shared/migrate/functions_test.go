@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,7 +115,7 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
 	}, time.Minute, time.Millisecond)
-	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00020"), migrate.Options{})
 	require.NoError(t, err)
 	require.NoError(t, locker.Rollback(t.Context()))
 	require.NoError(t, <-waiting)
@@ -134,4 +135,23 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})
 	require.NoError(t, err)
 	calls("after the new grants")
+}
+
+// The planner replaces a call of each rule by its expression, so that a rule costs a statement nothing and may use its indexes.
+func TestRulesAreInlined(t *testing.T) {
+	t.Parallel()
+	db := dbtest.New(t)
+	for _, rule := range []string{
+		"promise_deadline_outcome(p.timeout_outcome)",
+		"promise_by_deadline(p.outcome, p.settled_by_kind)",
+		"promise_key_live(k.expires_at, p.resolved, p.timeout_at, NOW())",
+		"promise_key_names(k.expires_at, p.resolved, p.resolved_at, p.timeout_at, NOW())",
+		"promise_key_uncertain(k.expires_at, p.resolved, p.timeout_at, NOW())",
+	} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			plan := lines(t, db, "EXPLAIN (VERBOSE, COSTS OFF) SELECT "+rule+" FROM promise p JOIN idempotency_key k ON k.promise_id = p.id")
+			require.NotContains(t, strings.Join(plan, "\n"), rule[:strings.IndexByte(rule, '(')])
+		})
+	}
 }
