@@ -45,7 +45,7 @@ BEGIN
         END;
     END LOOP;
 
-    -- Existing tables, types and functions become the owner's. Later statements wait behind one that waits for a table's lock, so it waits a
+    -- Existing tables, types and functions become the owner's, also those that a later file drops: this runs before the files. Later statements wait behind one that waits for a table's lock, so it waits a
     -- second at most.
     PERFORM set_config('lock_timeout', '1s', TRUE);
     FOR thing IN
