@@ -45,8 +45,8 @@ BEGIN
         END;
     END LOOP;
 
-    -- Existing tables, types and functions become the owner's, also those that a later file drops: this runs before the files. Later statements wait behind one that waits for a table's lock, so it waits a
-    -- second at most.
+    -- Existing tables, types and functions become the owner's. So do those that a file drops, because this runs before the files. Later
+    -- statements wait behind one that waits for a table's lock, so it waits a second at most.
     PERFORM set_config('lock_timeout', '1s', TRUE);
     FOR thing IN
         SELECT 'TABLE' AS kind, oid::REGCLASS::TEXT AS name FROM pg_class
