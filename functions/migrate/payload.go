@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/aws/aws-lambda-go/cfn"
+
+	"github.com/flovyn/promises/shared/rawjson"
 )
 
 // options are the fields of a payload, or the flags of the command line.
@@ -96,31 +97,20 @@ func readEvent(fields map[string]json.RawMessage) (*cfn.Event, error) {
 	return &event, nil
 }
 
-// readObject reads a JSON object. It refuses a repeated field; encoding/json would
-// use the last one.
+// readObject reads a JSON object with fields of any name, and words the errors.
 func readObject(text []byte) (map[string]json.RawMessage, error) {
-	if !json.Valid(text) {
-		return nil, errors.New("The payload must be one valid JSON object with nothing after it.")
+	fields, err := rawjson.ParseAny(text)
+	if err == nil {
+		return fields, nil
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+	var e *rawjson.Error
+	switch {
+	case !errors.As(err, &e):
+		return nil, err
+	case e.Kind == rawjson.DuplicateField:
+		return nil, fmt.Errorf("The payload has the field %.100q twice: send it once.", e.Field)
+	case e.Kind == rawjson.NotObject:
 		return nil, errors.New("The payload must be a JSON object.")
 	}
-	fields := map[string]json.RawMessage{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, _ := token.(string) // it is a string, because the JSON is valid
-		if _, twice := fields[name]; twice {
-			return nil, fmt.Errorf("The payload has the field %.100q twice: send it once.", name)
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, err
-		}
-		fields[name] = value
-	}
-	return fields, nil
+	return nil, errors.New("The payload must be one valid JSON object with nothing after it.")
 }

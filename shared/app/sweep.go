@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
 	"github.com/flovyn/promises/shared/database"
+	"github.com/flovyn/promises/shared/rawjson"
 	"github.com/flovyn/promises/shared/sweep"
 )
 
@@ -64,32 +64,14 @@ func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 
 // readSweep parses a payload strictly: field names are exact, and none may be unknown or repeated. ok is false if it is invalid.
 func readSweep(payload []byte) (once, ok bool) {
-	d := json.NewDecoder(bytes.NewReader(payload))
-	if token, err := d.Token(); err != nil || token != json.Delim('{') {
-		return false, false
-	}
-	fields := map[string]any{}
-	for d.More() {
-		token, err := d.Token()
-		name, isName := token.(string)
-		_, twice := fields[name]
-		var value any
-		if err != nil || !isName || twice || d.Decode(&value) != nil {
-			return false, false
-		}
-		fields[name] = value
-	}
-	if _, err := d.Token(); err != nil { // the closing brace
-		return false, false
-	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // a Decoder returns it bare
+	fields, err := rawjson.ParseAny(payload)
+	if err != nil {
 		return false, false
 	}
 	if value, given := fields["once"]; given {
-		once, ok = value.(bool)
-		return once, ok && len(fields) == 1
+		once = string(value) == "true"
+		return once, len(fields) == 1 && (once || string(value) == "false")
 	}
-	_, typed := fields["detail-type"].(string)
-	_, sourced := fields["source"].(string)
-	return false, len(fields) == 0 || typed && sourced
+	isText := func(name string) bool { return bytes.HasPrefix(fields[name], []byte(`"`)) }
+	return false, len(fields) == 0 || isText("detail-type") && isText("source")
 }
