@@ -1,9 +1,13 @@
 package gateway_test
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +56,40 @@ func BenchmarkResolve(b *testing.B) {
 			for b.Loop() {
 				if _, err := h.Invoke(b.Context(), payload); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkResolveLarge measures an HTTP call with a value of a million bytes, without the database.
+func BenchmarkResolveLarge(b *testing.B) {
+	ofText := `{"value":"` + strings.Repeat("0123456789", 100_000) + `"}`
+	ofObjects := `{"value":[` + strings.TrimSuffix(strings.Repeat(`{"id":"0123456789","count":12345,"tags":["a","b"]},`, 20_000), ",") + `]}`
+	for name, c := range map[string]struct {
+		body   string
+		base64 bool
+	}{
+		"text": {ofText, false}, "text-base64": {ofText, true}, "objects": {ofObjects, false}, "objects-base64": {ofObjects, true},
+	} {
+		b.Run(name, func(b *testing.B) {
+			sample, err := os.ReadFile("../../events/resolve.http.json")
+			require.NoError(b, err)
+			var event map[string]any
+			require.NoError(b, json.Unmarshal(sample, &event))
+			event["body"], event["isBase64Encoded"] = c.body, c.base64
+			if c.base64 {
+				event["body"] = base64.StdEncoding.EncodeToString([]byte(c.body))
+			}
+			payload, err := json.Marshal(event)
+			require.NoError(b, err)
+			h := settlingHandler()
+			b.SetBytes(int64(len(payload)))
+			b.ReportAllocs()
+			for b.Loop() {
+				answer, err := h.Invoke(b.Context(), payload)
+				if err != nil || !bytes.HasPrefix(answer, []byte(`{"statusCode":200,`)) {
+					b.Fatalf("%.1000s %v", answer, err)
 				}
 			}
 		})

@@ -29,22 +29,13 @@ var (
 		"The token is invalid, expired or revoked. Ask the system that gave you this URL for a new one.")
 )
 
-// readCallback reads a call of a callback URL. The route alone decides where the
-// token is, and whether the call resolves or rejects.
-func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, error) {
-	ev, malformed := readEvent(payload)
-	c := &call{tenant: ev.slug, domain: ev.domain, answerBy: h.answerBy(ev.received)}
-	path, inPath := strings.CutSuffix(ev.routeKey, "/{token}")
-	verb := promise.Verb(path[strings.LastIndexByte(path, '/')+1:])
-	token, err := ev.token, error(nil)
-	if !inPath {
-		token, err = queryToken(ev.rawQuery)
-	}
-	switch {
-	case err != nil:
+// readCallback reads a call of a callback URL.
+func (h *Handler) readCallback(ctx context.Context, ev *event) (*call, error) {
+	c := h.newCall(ev)
+	target, malformed := promise.ParseIdentifier(ev.identifier)
+	token, verb, err := readCallbackURL(ev)
+	if err != nil {
 		return c, err
-	case token == "":
-		return c, errNoToken
 	}
 	if c.principal, err = h.authenticate(ctx, token, false, c.answerBy); err != nil {
 		return c, err
@@ -52,30 +43,46 @@ func (h *Handler) readCallback(ctx context.Context, payload []byte) (*call, erro
 	if c.principal.Kind != promise.KindToken {
 		return c, errInvalidToken
 	}
-	identifier, err := promise.ParseIdentifier(ev.identifier)
-	if err := c.principal.May(promise.Need{Verb: verb}, c.tenant, identifier); err != nil {
+	if err := c.principal.May(promise.Need{Verb: verb}, c.tenant, target); err != nil {
 		return c, err // authorization comes before every error about the call's form
 	}
-	if err != nil {
-		return c, err
+	if malformed != nil {
+		return c, malformed
 	}
-	c.identifier = identifier
-	if c.malformed = malformed; malformed == nil {
-		c.malformed = h.readCallbackBody(c, verb, ev)
-	}
+	c.identifier = target
+	c.malformed = h.readCallbackBody(c, verb, ev)
 	return c, nil
+}
+
+// readCallbackURL returns the URL's token and verb. The route alone decides where the
+// token is, and whether the call resolves or rejects.
+func readCallbackURL(ev *event) (token string, verb promise.Verb, err error) {
+	path, inPath := strings.CutSuffix(ev.routeKey, "/{token}")
+	verb = promise.Verb(path[strings.LastIndexByte(path, '/')+1:])
+	token = ev.token
+	if !inPath {
+		token, err = queryToken(ev.rawQuery)
+	}
+	if err == nil && token == "" {
+		err = errNoToken
+	}
+	return token, verb, err
 }
 
 // readCallbackBody reads the settlement from the body. With a raw token the whole
 // body is the value or the error; otherwise it is the JSON that resolve and reject
 // take.
-func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err error) {
-	if err := ev.decompress(); err != nil {
+func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev *event) error {
+	if ev.malformed != nil {
+		return ev.malformed
+	}
+	body, err := decompress(ev.body, ev.contentEncoding)
+	if err != nil {
 		return err
 	}
 	c.request.By = c.principal.By
 	if c.principal.RawBody {
-		c.request.Result, err = h.rawResult(verb, ev.contentType, ev.body)
+		c.request.Result, err = h.rawResult(verb, ev.contentType, body)
 		return err
 	}
 	if t := ev.contentType; t != nil && !isJSON(*t) {
@@ -86,18 +93,18 @@ func (h *Handler) readCallbackBody(c *call, verb promise.Verb, ev event) (err er
 	if verb == promise.VerbReject {
 		known[0] = "error"
 	}
-	if c.body, err = parseObject(ev.body, known); err != nil {
+	if c.body, err = parseObject(body, known); err != nil {
 		return err
 	}
 	if c.request.Comment, err = readComment(c.body, "comment"); err != nil {
 		return err
 	}
 	if verb == promise.VerbReject {
-		message, err := h.readError(c.body, "error")
+		message, err := readError(c.body, "error", h.MaxValueBytes)
 		c.request.Result = promise.Result{State: promise.Rejected, Message: &message}
 		return err
 	}
-	value, err := h.readValue(c.body)
+	value, err := readValue(c.body, h.MaxValueBytes)
 	c.request.Result = promise.Result{State: promise.Resolved, Value: value}
 	return err
 }
@@ -159,7 +166,7 @@ func (h *Handler) rawResult(verb promise.Verb, contentType *string, body []byte)
 	if err != nil {
 		return promise.Result{}, err
 	}
-	return promise.Result{State: promise.Resolved, Value: value}, h.checkValue("value", value)
+	return promise.Result{State: promise.Resolved, Value: value}, checkValue("value", value, h.MaxValueBytes)
 }
 
 // rawValue converts a body to a JSON value. An empty body becomes null, and JSON
@@ -170,9 +177,9 @@ func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
 	if len(body) == 0 {
 		return []byte("null"), nil
 	}
-	if first := body[min(skipSpace(body, 0), len(body)-1)]; first == '{' || first == '[' {
+	if first := bytes.TrimLeft(body, " \n\t\r"); bytes.HasPrefix(first, []byte("{")) || bytes.HasPrefix(first, []byte("[")) {
 		// checkValue comes first: json.Valid is false for a value that is nested too deeply, which would make it text.
-		if err := h.checkValue("value", body); err != nil || json.Valid(body) {
+		if err := checkValue("value", body, h.MaxValueBytes); err != nil || json.Valid(body) {
 			return body, err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/rawjson"
 )
 
 func create(ctx context.Context, h *Handler, c *call) (answer, error) {
@@ -56,7 +57,7 @@ func create(ctx context.Context, h *Handler, c *call) (answer, error) {
 		if err != nil { // the promise exists: the repeated call gets its token
 			return answer{}, err
 		}
-		text = h.appendToken(text, c, *tokens, token)
+		h.setToken(&text, c, *tokens, token)
 	}
 	return answer{status: status, body: text}, nil
 }
@@ -117,34 +118,6 @@ func readIdempotencyKey(o object, d *promise.Draft) error {
 	return within("idempotencyKey", promise.CheckIdempotencyKey(*d.IdempotencyKey))
 }
 
-// readDeadline reads timeoutMs or timeoutAt. It returns the zero Deadline if both are
-// absent.
-func readDeadline(o object) (promise.Deadline, error) {
-	var d promise.Deadline
-	ms, err := o.optionalInteger("timeoutMs", 0, promise.MaxTimeout.Milliseconds())
-	if err != nil {
-		return d, err
-	}
-	at, err := o.optionalText("timeoutAt")
-	switch {
-	case err != nil:
-		return d, err
-	case ms != nil && at != nil:
-		return d, fieldError("timeoutAt", promise.CodeDuplicateField, "Send timeoutMs or timeoutAt, not both.")
-	case ms != nil:
-		timeout := time.Duration(*ms) * time.Millisecond
-		d.Timeout = &timeout
-	case at != nil:
-		t, ok := parseTime(*at)
-		if !ok {
-			return d, fieldError("timeoutAt", promise.CodeWrongType, "timeoutAt must be an RFC 3339 time, such as 2030-01-31T12:00:00Z.")
-		}
-		d.At = &t
-		return d, within("timeoutAt", promise.CheckTimeoutAt(t, time.Now()))
-	}
-	return d, nil
-}
-
 // readOnTimeout reads {"resolve": any JSON} or {"reject": "text"}. A promise without
 // a deadline may have onTimeout, because extend-promise can set the deadline later.
 func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
@@ -164,9 +137,9 @@ func (h *Handler) readOnTimeout(o object) (*promise.Result, error) {
 		return nil, fieldError(name, promise.CodeMissingField, `onTimeout must be {"resolve": any JSON} or {"reject": "text"}.`)
 	}
 	if value, ok := outcome.get("resolve"); ok {
-		return &promise.Result{State: promise.Resolved, Value: value}, h.checkValue(name, value)
+		return &promise.Result{State: promise.Resolved, Value: value}, checkValue(name, value, h.MaxValueBytes)
 	}
-	message, err := h.readError(outcome, "reject")
+	message, err := readError(outcome, "reject", h.MaxValueBytes)
 	return &promise.Result{State: promise.Rejected, Message: &message}, within(name, err)
 }
 
@@ -202,8 +175,8 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	if list[0] != '[' {
 		return nil, fieldError(name, promise.CodeWrongType, `verbs must be an array of "resolve" and "reject".`)
 	}
-	for item := range elements(list) {
-		v := promise.Verb(unquote(item))
+	for item := range rawjson.Elements(list) {
+		v := promise.Verb(rawjson.Unquote(item))
 		if !v.Valid() || slices.Contains(r.Verbs, v) {
 			return nil, fieldError(name, promise.CodeOutOfRange, "Each verb must be resolve or reject, and may appear once.")
 		}
@@ -230,30 +203,27 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 	return &r, nil
 }
 
-// appendToken adds the token to the answer. If the HTTP API's address is known, it
+// setToken adds the token to the answer. If the HTTP API's address is known, it
 // also adds the callback URLs that carry the token.
-func (h *Handler) appendToken(text []byte, c *call, r TokenRequest, token string) []byte {
-	text = appendField(text, "token", encode(token))
+func (h *Handler) setToken(text *jsonObject, c *call, r TokenRequest, token string) {
+	text.set("token", encode(token))
 	base := h.PublicURL
 	if base == "" && c.domain != "" {
 		base = "https://" + c.domain
 	}
 	if base == "" {
-		return text
+		return
 	}
 	for _, v := range r.Verbs {
 		callback := base + "/api/tenants/" + url.PathEscape(c.tenant) + "/callbacks/id:" + r.PromiseID.String() + "/" + string(v) +
 			"?token=" + url.QueryEscape(token)
-		text = appendField(text, string(v)+"Url", encode(callback))
+		text.set(string(v)+"Url", encode(callback))
 	}
-	return text
 }
 
-// The limits of metadata. Postgres' NUMERIC and its stack hold more.
-const (
-	maxMetadataDepth  = 100
-	maxMetadataNumber = 300 // digits, and the exponent either way
-)
+// maxMetadataNumber bounds a number's digits, and its exponent either way. Postgres'
+// NUMERIC holds more.
+const maxMetadataNumber = 300
 
 // checkMetadata refuses JSON that JSONB cannot hold without loss: beyond the limits,
 // or with one name twice in an object. JSONB writes numbers out, so 1e300 counts as
@@ -286,19 +256,19 @@ func expandedSize(raw []byte, depth int) (int, error) {
 	switch raw[0] {
 	case '{':
 		names := map[string]bool{}
-		for f := range fields(raw) {
-			if names[string(f.name)] {
+		for f := range rawjson.Fields(raw) {
+			if names[string(f.Name)] {
 				return 0, fieldError(name, promise.CodeDuplicateField, "metadata has an object with one name twice. Send each name once.")
 			}
-			names[string(f.name)] = true
-			n, err := expandedSize(f.raw, depth+1)
+			names[string(f.Name)] = true
+			n, err := expandedSize(f.Raw, depth+1)
 			if err != nil {
 				return 0, err
 			}
-			size += n - len(f.raw)
+			size += n - len(f.Raw)
 		}
 	case '[':
-		for item := range elements(raw) {
+		for item := range rawjson.Elements(raw) {
 			n, err := expandedSize(item, depth+1)
 			if err != nil {
 				return 0, err

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -75,7 +74,7 @@ func toByJSON(by promise.By) *byJSON {
 
 // encodePromise encodes the parts of a promise that the principal may see. It
 // includes onTimeout only while the promise is pending.
-func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) []byte {
+func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) jsonObject {
 	p = viewer.See(p)
 	j := promiseJSON{
 		Created:             created,
@@ -101,10 +100,12 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) [
 	if p.SettledBy != nil {
 		j.SettledBy = toByJSON(*p.SettledBy)
 	}
-	text := appendValue(encode(j), "value", p.Value)
+	text := jsonObject(encode(j))
+	text.setValue("value", p.Value)
 	if d := p.OnTimeout; d != nil && p.State == promise.Pending {
-		outcome := encode(onTimeoutJSON{Reject: d.Message})
-		text = appendField(text, "onTimeout", appendValue(outcome, "resolve", d.Value))
+		outcome := jsonObject(encode(onTimeoutJSON{Reject: d.Message}))
+		outcome.setValue("resolve", d.Value)
+		text.set("onTimeout", outcome)
 	}
 	return text
 }
@@ -135,26 +136,29 @@ func errorOrReason(s promise.State, text *string) (message, reason *string) {
 	return text, nil
 }
 
-// appendValue adds a promise's value to a JSON object byte for byte. encoding/json
-// would remove its spaces and escape its characters for HTML. A legacy value may not
-// be JSON; appendValue then adds it as base64, in a field whose name ends in Base64.
-func appendValue(object []byte, name string, value []byte) []byte {
+// A jsonObject is the text of a JSON object to which fields are added byte for byte.
+// encoding/json would remove their spaces and escape their characters for HTML.
+type jsonObject []byte
+
+// setValue adds a promise's value. A legacy value may not be JSON; setValue then adds
+// it as base64, in a field whose name ends in Base64. It adds no nil.
+func (o *jsonObject) setValue(name string, value []byte) {
 	switch {
 	case value == nil:
-		return object
-	case !json.Valid(value):
-		return appendField(object, name+"Base64", append(base64.StdEncoding.AppendEncode([]byte{'"'}, value), '"'))
+	case json.Valid(value):
+		o.set(name, value)
+	default:
+		o.set(name+"Base64", encode(value))
 	}
-	return appendField(object, name, value)
 }
 
-func appendField(object []byte, name string, value []byte) []byte {
-	object = object[:len(object)-1]
-	if len(object) > 1 {
-		object = append(object, ',')
+func (o *jsonObject) set(name string, value []byte) {
+	text := (*o)[:len(*o)-1]
+	if len(text) > 1 {
+		text = append(text, ',')
 	}
-	object = append(append(append(object, '"'), name...), '"', ':')
-	return append(append(object, value...), '}')
+	text = append(append(append(text, '"'), name...), '"', ':')
+	*o = append(append(text, value...), '}')
 }
 
 func utc(t *time.Time) *time.Time {
@@ -165,10 +169,14 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
+// maxAnswer bounds a page in its HTTP form. Lambda's limit for a whole answer is
+// 6 MB; the rest is for the headers and the fields around the items.
+const maxAnswer = 5_500_000
+
 // page joins as many encoded items as fit an answer, and always the first. It returns
 // their number as fit.
-func page(name string, n int, item func(int) []byte) (object []byte, fit int) {
-	object = append([]byte(`{"`), name...)
+func page(name string, n int, item func(int) []byte) (object jsonObject, fit int) {
+	object = append(jsonObject(`{"`), name...)
 	object = append(object, `":[`...)
 	size := 0
 	for ; fit < n; fit++ {
@@ -202,7 +210,7 @@ func escapedSize(text []byte) int {
 func encodePromises(viewer promise.Principal, promises []promise.Promise, more bool, f promise.Filter) []byte {
 	text, fit := page("promises", len(promises), func(i int) []byte { return encodePromise(viewer, promises[i], nil) })
 	if more || fit < len(promises) {
-		text = appendField(text, "nextCursor", []byte(`"`+f.CursorAfter(promises[fit-1]).String()+`"`))
+		text.set("nextCursor", encode(f.CursorAfter(promises[fit-1]).String()))
 	}
 	return text
 }
@@ -233,7 +241,9 @@ func encodeEvent(e promise.Event) []byte {
 	}
 	j.State, j.SettledBy, j.Comment = s.State, toByJSON(s.By), s.Comment
 	j.Error, j.Reason = errorOrReason(s.State, s.Message)
-	return appendValue(encode(j), "value", s.Value)
+	text := jsonObject(encode(j))
+	text.setValue("value", s.Value)
+	return text
 }
 
 func encodeEvents(events []promise.Event, after int32) []byte {
@@ -241,7 +251,8 @@ func encodeEvents(events []promise.Event, after int32) []byte {
 	if fit > 0 {
 		after = events[fit-1].SequenceNumber
 	}
-	return appendField(text, "nextAfter", strconv.AppendInt(nil, int64(after), 10))
+	text.set("nextAfter", encode(after))
+	return text
 }
 
 // A settleResultJSON is the answer to a settle call. For an early settlement it names
@@ -267,18 +278,6 @@ func toSettleResultJSON(s promise.SettleResult) settleResultJSON {
 	settledNow := s.Outcome == promise.OutcomeSettled
 	settledBefore := !settledNow
 	return settleResultJSON{Outcome: s.Outcome, State: s.State, PromiseID: &s.PromiseID, Resolved: &settledNow, AlreadyResolved: &settledBefore}
-}
-
-func encodeBatch(items []promise.ItemResult) []byte {
-	var results []any
-	for _, item := range items {
-		if item.Err != nil {
-			results = append(results, toProblem(promise.AsError(item.Err)))
-		} else {
-			results = append(results, toSettleResultJSON(item.SettleResult))
-		}
-	}
-	return encode(map[string]any{"results": results})
 }
 
 // encode marshals one of this package's own types, which cannot fail.

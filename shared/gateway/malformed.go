@@ -2,18 +2,14 @@ package gateway
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/rawjson"
 )
-
-// maxDepth is the deepest nesting that encoding/json reads. It refuses a deeper text
-// as a whole.
-const maxDepth = 10_000
 
 var byteOrderMark = []byte("\ufeff")
 
@@ -40,34 +36,40 @@ func checkUTF8(text []byte, skipped int) error {
 	return promise.Fail(promise.CodeInvalidUTF8, "The JSON must be valid UTF-8. It is invalid at byte "+strconv.Itoa(skipped+i)+".")
 }
 
-// syntaxError returns the error for a text that json.Valid refuses:
-// CodeValueTooLarge if it is nested deeper than maxDepth, CodeTrailingData if
-// something follows a whole value, CodeMalformedJSON otherwise. skipped is as in
-// checkUTF8.
+// refusal words an error of rawjson.Parse for the same text and known fields. skipped
+// is as in checkUTF8.
 //
-// The error names a position and the kind of the character there, as kindOf returns
-// it. It quotes no letter, digit or other text, which may be part of a secret.
-func syntaxError(text []byte, skipped int) error {
-	var syntax *json.SyntaxError
-	if err := json.Unmarshal(text, new(json.RawMessage)); !errors.As(err, &syntax) {
-		return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON.")
+// A syntax error names a position and the kind of the character there, as kindOf
+// returns it. It quotes no letter, digit or other text, which may be part of a secret.
+func refusal(err error, text []byte, skipped int, known []string) error {
+	var e *rawjson.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	if skipSpace(text, 0) == len(text) {
+	switch e.Kind {
+	case rawjson.UnknownField:
+		detail := "There is no such field. This object takes none."
+		if len(known) > 0 {
+			detail = "There is no such field. The fields are: " + strings.Join(known, ", ") + "."
+		}
+		return fieldError(e.Field, promise.CodeUnknownField, detail)
+	case rawjson.DuplicateField:
+		return fieldError(e.Field, promise.CodeDuplicateField, "The field appears twice. Send it once.")
+	case rawjson.NotObject:
+		return promise.Fail(promise.CodeWrongType, "The JSON must be an object.")
+	case rawjson.TooDeep:
+		return tooDeep(e.Field)
+	}
+	at := " at byte " + strconv.Itoa(skipped+e.At) + "."
+	switch {
+	case len(bytes.TrimLeft(text, " \n\t\r")) == 0:
 		return promise.Fail(promise.CodeMalformedJSON, "The JSON is missing. Send an object.")
+	case e.Kind == rawjson.TrailingData:
+		return promise.Fail(promise.CodeTrailingData, "The JSON must end where its value ends: unexpected "+kindOf(text[e.At:])+at)
+	case e.At == len(text):
+		return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON: it ends too early,"+at)
 	}
-	read := text[:min(int(syntax.Offset), len(text))]
-	if depth(read) > maxDepth {
-		return tooDeep(deepField(read))
-	}
-	at := max(len(read)-1, 0)
-	found := "unexpected " + kindOf(text[at:]) + " at byte " + strconv.Itoa(skipped+at) + "."
-	switch err := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
-	case err == nil:
-		return promise.Fail(promise.CodeTrailingData, "The JSON must end where its value ends: "+found)
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		found = "it ends too early, at byte " + strconv.Itoa(skipped+len(text)) + "."
-	}
-	return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON: "+found)
+	return promise.Fail(promise.CodeMalformedJSON, "The text must be JSON: unexpected "+kindOf(text[e.At:])+at)
 }
 
 // kindOf returns the kind of a text's first character. A bracket, a brace, a colon and a
@@ -95,15 +97,14 @@ func kindOf(text []byte) string {
 	}
 }
 
-// deepField returns the name of the last field in a text that is the beginning of a
-// JSON object.
-func deepField(text []byte) string {
-	name := ""
-	for f := range fields(text) {
-		name = string(f.name)
-	}
-	return name
-}
+const (
+	// maxValueDepth bounds the nesting of a value. An answer adds up to four levels
+	// around it, and readers such as encoding/json refuse a text of more than 10,000
+	// levels: one deeper value would make a whole page unreadable.
+	maxValueDepth = 9_990
+
+	maxMetadataDepth = 100 // Postgres' stack holds more
+)
 
 // tooDeep returns the error for a value that is nested too deeply. It is the same for
 // every field and for both forms of call.

@@ -67,29 +67,32 @@ func declares(contentType string, accept func(media string, params map[string]st
 // It stops at maxBody with CodeValueTooLarge, so that a small body that would
 // decompress to gigabytes costs no more than a large plain body. The call must be
 // authorized before.
-func (ev *event) decompress() error {
-	if !bytes.HasPrefix(ev.body, []byte{0x1f, 0x8b}) { // no JSON text, and no UTF-8, begins like this
-		switch strings.ToLower(strings.TrimSpace(ev.contentEncoding)) {
+func decompress(body []byte, contentEncoding string) ([]byte, error) {
+	if !bytes.HasPrefix(body, []byte{0x1f, 0x8b}) { // no JSON text, and no UTF-8, begins like this
+		switch strings.ToLower(strings.TrimSpace(contentEncoding)) {
 		case "", "identity", "gzip", "x-gzip":
-			return nil
+			return body, nil
 		}
-		if len(ev.body) == 0 {
-			return nil
+		if len(body) == 0 {
+			return body, nil
 		}
-		return promise.Fail(promise.CodeUnsupportedMediaType,
+		return nil, promise.Fail(promise.CodeUnsupportedMediaType,
 			"The content-encoding header declares a compressed body. Send the body uncompressed, or compressed with gzip.")
 	}
-	r, err := gzip.NewReader(bytes.NewReader(ev.body))
+	r, err := gzip.NewReader(bytes.NewReader(body))
 	if err == nil {
-		ev.body, err = io.ReadAll(io.LimitReader(r, maxBody+1))
+		body, err = io.ReadAll(io.LimitReader(r, maxBody+1))
 	}
 	switch {
-	case len(ev.body) > maxBody:
-		return promise.Fail(promise.CodeValueTooLarge,
+	case len(body) > maxBody:
+		return nil, promise.Fail(promise.CodeValueTooLarge,
 			"The compressed body may have at most "+strconv.Itoa(maxBody)+" bytes once it is decompressed.")
 	case err != nil:
-		return promise.Fail(promise.CodeMalformedJSON,
+		return nil, promise.Fail(promise.CodeMalformedJSON,
 			"The body begins like gzip and cannot be decompressed. Send it again, or send it uncompressed.")
 	}
-	return nil
+	return body, nil
 }
+
+var errNotJSON = promise.Fail(promise.CodeUnsupportedMediaType,
+	"The content-type header must be application/json, a type that ends in +json, or absent, with the charset utf-8 or without a charset.")

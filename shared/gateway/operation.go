@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"context"
-
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -55,17 +53,11 @@ var WaitEvents = Operation{
 	needs: promise.Need{Scope: promise.ScopeRead}, do: waitEvents,
 }
 
-// Resolve resolves a promise by id or by key, through ResolveByID or ResolveByKey.
+// Resolve resolves a promise by id or by key, as ResolveByID and ResolveByKey do.
 // One route serves both, because API Gateway cannot route on a prefix within a path
 // segment.
 var Resolve = Operation{
-	name: "resolve", body: resolveFields, parameters: settleParameters, checkIdentifier: anyIdentifier, needs: toResolve,
-	do: func(ctx context.Context, h *Handler, c *call) (answer, error) {
-		if _, ok := c.identifier.ID(); ok {
-			return ResolveByID.do(ctx, h, c)
-		}
-		return ResolveByKey.do(ctx, h, c)
-	},
+	name: "resolve", body: resolveFields, parameters: settleParameters, checkIdentifier: anyIdentifier, needs: toResolve, do: resolve,
 }
 
 // ResolveByID resolves a promise by its id, and refuses keys.

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 
 	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -113,4 +116,19 @@ func encodeProblem(e *promise.Error) []byte {
 
 func functionError(e *promise.Error) error {
 	return messages.InvokeResponse_Error{Type: string(e.Code), Message: string(encode(toProblem(e)))}
+}
+
+func logFailure(ctx context.Context, log *slog.Logger, e *promise.Error, attrs ...slog.Attr) {
+	level := slog.LevelInfo
+	if statuses[e.Code].status >= 500 {
+		level = slog.LevelError
+	}
+	attrs = append(attrs, slog.String("code", string(e.Code)))
+	if e.Cause != nil {
+		attrs = append(attrs, slog.String("cause", e.Cause.Error()))
+	}
+	if lc, ok := lambdacontext.FromContext(ctx); ok {
+		attrs = append(attrs, slog.String("requestId", lc.AwsRequestID))
+	}
+	log.LogAttrs(ctx, level, "call failed", attrs...)
 }

@@ -10,13 +10,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-const (
-	maxPage = 100
-
-	// maxAnswer bounds a page in its HTTP form. Lambda's limit for a whole answer is
-	// 6 MB; the rest is for the headers and the fields around the items.
-	maxAnswer = 5_500_000
-)
+const maxPage = 100
 
 func get(ctx context.Context, h *Handler, c *call) (answer, error) {
 	p, err := h.Store.Get(ctx, c.tenant, c.identifier)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,13 +11,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/rawjson"
 )
 
 // maxItems bounds a batch.
 const maxItems = 100
 
 func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
-	value, err := h.readValue(c.body)
+	value, err := readValue(c.body, h.MaxValueBytes)
 	if err != nil {
 		return answer{}, err
 	}
@@ -26,7 +26,7 @@ func resolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 }
 
 func reject(ctx context.Context, h *Handler, c *call) (answer, error) {
-	message, err := h.readError(c.body, "error")
+	message, err := readError(c.body, "error", h.MaxValueBytes)
 	if err != nil {
 		return answer{}, err
 	}
@@ -101,13 +101,6 @@ func (h *Handler) checkOutcomeVisible(ctx context.Context, c *call, s promise.Se
 	return promise.Fail(promise.CodeForbidden, "This token can no longer be used: the promise was settled by other means than this token.")
 }
 
-// logExpiredEarly logs and counts an early settlement that expired before a promise
-// used it.
-func (h *Handler) logExpiredEarly(ctx context.Context, tenant, idempotencyKey string) {
-	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", idempotencyKey))
-	h.Metrics.Count("HoldsExpired", 1)
-}
-
 func extend(ctx context.Context, h *Handler, c *call) (answer, error) {
 	deadline, err := readDeadline(c.body)
 	if err != nil {
@@ -157,7 +150,7 @@ func batchResolve(ctx context.Context, h *Handler, c *call) (answer, error) {
 	var results []promise.ItemResult
 	var items []promise.Item
 	var positions []int // of items in results
-	for text := range elements(raw) {
+	for text := range rawjson.Elements(raw) {
 		if len(results) == maxItems {
 			return answer{}, fieldError("items", promise.CodeOutOfRange, "items must have 1 to "+strconv.Itoa(maxItems)+" items.")
 		}
@@ -208,62 +201,25 @@ func (h *Handler) readItem(text json.RawMessage) (promise.Item, error) {
 	}
 	if _, ok := o.get("error"); !ok {
 		item.Result.State = promise.Resolved
-		item.Result.Value, err = h.readValue(o)
+		item.Result.Value, err = readValue(o, h.MaxValueBytes)
 		return item, err
 	}
 	if _, ok := o.get("value"); ok {
 		return item, fieldError("error", promise.CodeDuplicateField, "Send value or error, not both.")
 	}
-	message, err := h.readError(o, "error")
+	message, err := readError(o, "error", h.MaxValueBytes)
 	item.Result = promise.Result{State: promise.Rejected, Message: &message}
 	return item, err
 }
 
-func (h *Handler) readValue(o object) ([]byte, error) {
-	value, err := o.required("value")
-	if err != nil {
-		return nil, err
+func encodeBatch(items []promise.ItemResult) []byte {
+	var results []any
+	for _, item := range items {
+		if item.Err != nil {
+			results = append(results, toProblem(promise.AsError(item.Err)))
+		} else {
+			results = append(results, toSettleResultJSON(item.SettleResult))
+		}
 	}
-	return value, h.checkValue("value", value)
-}
-
-func (h *Handler) readError(o object, name string) (string, error) {
-	raw, err := o.required(name)
-	if err != nil {
-		return "", err
-	}
-	if err := checkSize(name, len(raw), h.MaxValueBytes); err != nil {
-		return "", err
-	}
-	return text(name, raw)
-}
-
-func readComment(o object, name string) (*string, error) {
-	comment, err := o.optionalText(name)
-	if comment == nil || err != nil {
-		return nil, err
-	}
-	return comment, within(name, promise.CheckComment(*comment))
-}
-
-// maxValueDepth bounds the nesting of a value. An answer adds up to four levels
-// around it, and readers such as encoding/json refuse a text of more than 10,000
-// levels: one deeper value would make a whole page unreadable.
-const maxValueDepth = 9_990
-
-func (h *Handler) checkValue(name string, value json.RawMessage) error {
-	if err := checkSize(name, len(value), h.MaxValueBytes); err != nil {
-		return err
-	}
-	if len(value) > 2*maxValueDepth && depth(value) > maxValueDepth {
-		return tooDeep(name)
-	}
-	return nil
-}
-
-func checkSize(name string, size, limit int) error {
-	if size > limit {
-		return fieldError(name, promise.CodeValueTooLarge, name+" may have at most "+strconv.Itoa(limit)+" bytes of JSON.")
-	}
-	return nil
+	return encode(map[string]any{"results": results})
 }

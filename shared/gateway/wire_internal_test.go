@@ -53,7 +53,7 @@ func FuzzParseWhole(f *testing.F) {
 // isJSONValue reports whether raw is one JSON value without space around it.
 func isJSONValue(raw string) bool {
 	o, err := parseObject([]byte(`{"a":`+raw+`}`), []string{"a"})
-	return err == nil && len(o) == 1 && string(o[0].raw) == raw
+	return err == nil && len(o) == 1 && string(o[0].Raw) == raw
 }
 
 func TestParseWhole(t *testing.T) {

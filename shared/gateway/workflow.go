@@ -1,10 +1,6 @@
 package gateway
 
 import (
-	"context"
-
-	"github.com/google/uuid"
-
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -43,11 +39,4 @@ func optionalWorkflow(text func(name string) (*string, error)) (*promise.Workflo
 		return &w, within("workflowId", err)
 	}
 	return nil, nil
-}
-
-func (h *Handler) workflowExecutionID(ctx context.Context, tenant string, w promise.Workflow) (uuid.UUID, error) {
-	if w.ExternalID == "" {
-		return w.ID, nil
-	}
-	return h.Store.WorkflowExecutionID(ctx, tenant, w.ExternalID)
 }

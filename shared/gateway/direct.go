@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"slices"
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// readDirect reads a call of the direct form.
+func (h *Handler) readDirect(payload []byte) (*call, error) {
+	op := h.Operation
+	if op.callback {
+		return nil, promise.Fail(promise.CodeForbidden, op.name+" serves callback URLs alone. Invoke resolve-by-id or reject.")
+	}
+	body, err := parseObject(payload, op.directFields())
+	if err != nil {
+		if e := promise.AsError(err); e.Code == promise.CodeUnknownField && op.redirects[e.Field] != "" {
+			err = fieldError(e.Field, e.Code, op.redirects[e.Field])
+		}
+		return nil, err
+	}
+	c := &call{
+		principal: promise.Principal{By: promise.By{Kind: promise.KindDirect}}, parameters: parameters{object: body}, body: body,
+		answerBy: h.answerBy(time.Time{}),
+	}
+	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
+		return nil, err
+	}
+	if op.checkIdentifier != nil {
+		if c.identifier, err = c.body.promiseIdentifier(); err != nil {
+			return nil, err
+		}
+		if err := op.checkIdentifier(c.identifier); err != nil {
+			return nil, err
+		}
+	}
+	if op.ofWorkflow {
+		if c.workflow, err = requiredWorkflow(c.body); err != nil {
+			return nil, err
+		}
+	}
+	return c, checkTenant(c.tenant)
+}
+
+// directFields returns the fields of the direct form.
+func (op Operation) directFields() []string {
+	fields := slices.Concat([]string{"tenant"}, op.body, op.parameters)
+	if op.checkIdentifier != nil {
+		fields = append(fields, "promiseId", "key")
+	}
+	if op.ofWorkflow {
+		fields = append(fields, "workflowExecutionId", "workflowId")
+	}
+	return fields
+}
+
+// promiseIdentifier reads the direct form's "promiseId" or "key".
+func (o object) promiseIdentifier() (promise.Identifier, error) {
+	id, err := o.optionalText("promiseId")
+	if err != nil {
+		return promise.Identifier{}, err
+	}
+	key, err := o.optionalText("key")
+	switch {
+	case err != nil:
+		return promise.Identifier{}, err
+	case (id == nil) == (key == nil):
+		return promise.Identifier{}, promise.Fail(promise.CodeInvalidIdentifier, "Send promiseId or key, not both.")
+	case key != nil:
+		return promise.ByIdempotencyKey(*key)
+	}
+	u, err := promise.ParseID(*id)
+	if err != nil {
+		return promise.Identifier{}, err
+	}
+	return promise.ByID(u), nil
+}

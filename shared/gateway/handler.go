@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// A Store stores the promises. It returns a *promise.Error for an expected failure.
+// Every other error is a fault of the service.
+type Store interface {
+	Create(ctx context.Context, tenant string, d promise.Draft) (promise.CreateResult, error)
+	Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
+	Settle(ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest) (promise.SettleResult, error)
+	SettleEarly(ctx context.Context, tenant, idempotencyKey string, s promise.SettleRequest, ttl time.Duration) (promise.SettleResult, error)
+	SettleBatch(ctx context.Context, tenant string, by promise.By, items []promise.Item) ([]promise.ItemResult, error)
+	Extend(ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline) (promise.Promise, error)
+	WorkflowExecutionID(ctx context.Context, tenant, externalID string) (uuid.UUID, error)
+	RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error)
+	FindTenant(ctx context.Context, slug string) (promise.Tenant, error)
+	Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error)
+	ListPromises(ctx context.Context, tenant string, f promise.Filter, limit int) (promises []promise.Promise, more bool, err error)
+	ListEvents(
+		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
+	) ([]promise.Event, error)
+	BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
+	KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error)
+	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
+}
+
+// An Operation is one operation of the API, such as resolve. Each function serves
+// one operation.
+type Operation struct {
+	name            string
+	body            []string                       // the fields of the HTTP body; nil: the body is not read
+	bodyOptional    bool                           // an absent body counts as an empty object
+	parameters      []string                       // query parameters in the HTTP form, fields in the direct form
+	checkIdentifier func(promise.Identifier) error // refuses identifiers that the operation does not take; nil: it takes none
+	needs           promise.Need
+	callback        bool              // it serves callback URLs, and verifies their tokens itself
+	ofWorkflow      bool              // the call names a workflow execution, not a promise
+	directOnly      bool              // it has no route, and takes direct invokes alone
+	redirects       map[string]string // parameters of another operation, each with a detail that names that operation
+	do              func(ctx context.Context, h *Handler, c *call) (answer, error)
+}
+
+// An answer is the result of a successful call, in either form.
+type answer struct {
+	status     int
+	body       []byte
+	retryAfter int // HTTP form: seconds until the caller may repeat the call; 0: no such header
+}
+
+// A SignToken signs a promise token.
+type SignToken func(TokenRequest) (string, error)
+
+// A TokenRequest describes a promise token to sign.
+type TokenRequest struct {
+	Tenant    string
+	PromiseID uuid.UUID
+	Verbs     []promise.Verb
+	TTL       time.Duration
+	APIKeyID  uuid.UUID  // the API key that asked for it; uuid.Nil: a direct invoke asked
+	RevokedAt *time.Time // promise.CreateResult's TokensRevokedAt
+	RawBody   bool       // see promise.Principal
+}
+
+// A Handler answers the calls of one operation. It implements lambda.Handler, and
+// is safe for concurrent use.
+type Handler struct {
+	Operation     Operation
+	Store         Store
+	MaxValueBytes int // limit of a value or an error, as JSON text
+	// Signer returns the function that signs promise tokens. Its error means that
+	// signing is unavailable at the moment. Nil: a create with tokens fails.
+	Signer func(context.Context) (SignToken, error)
+
+	// Authenticate looks up a credential: the token of a callback URL, or an
+	// Authorization header whose lookup failed in the authorizer.
+	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
+
+	// HTTPAlias is the alias through which API Gateway invokes the function. An event that arrives through any other ARN
+	// was written by its caller, and is refused. Empty: every event is accepted.
+	HTTPAlias string
+
+	// MaxWaits bounds the calls of one tenant that wait at the same time, over all processes. A tenant's own limit overrides it.
+	MaxWaits int
+
+	PublicURL string // the HTTP API's address from outside, without a slash at the end; may be empty
+
+	// Timeout bounds a call's wait for the database; then the call fails with CodeUnavailable. An HTTP call's time starts
+	// when API Gateway received it, so it includes the authorizer.
+	Timeout time.Duration
+
+	// Stopping is closed when the process is about to end. A waiting call then polls once more and answers. Nil: never.
+	Stopping <-chan struct{}
+
+	Log     *slog.Logger
+	Metrics Metrics
+}
+
+// Metrics counts events by name, such as HoldsExpired.
+type Metrics interface {
+	Count(name string, n int64)
+}
+
+// suspended returns CodeForbidden if a direct invoke found nothing because its
+// tenant is suspended: statements find nothing of such a tenant. Other calls carry
+// a credential, and a suspended tenant's credential is refused earlier.
+func (h *Handler) suspended(ctx context.Context, c *call) error {
+	if c.principal.Kind != promise.KindDirect {
+		return nil
+	}
+	ctx, stop := context.WithDeadline(ctx, h.answerBy(time.Time{})) // a wait may have used up the call's own time
+	defer stop()
+	t, err := h.Store.FindTenant(ctx, c.tenant)
+	switch {
+	case errors.Is(err, promise.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case t.SuspendedAt != nil:
+		return promise.Fail(promise.CodeForbidden, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.")
+	}
+	return nil
+}
+
+// answerBy returns when a call received at that time must be answered; the zero
+// time means now. The operation gets at least a quarter of Timeout, even if the
+// authorizer used more than the rest. answerBy ignores a time in the future or
+// more than gatewayTimeout ago: the event was replayed, or a clock is wrong.
+func (h *Handler) answerBy(received time.Time) time.Time {
+	now := time.Now()
+	spent := now.Sub(received)
+	if spent < 0 || spent > gatewayTimeout {
+		spent = 0
+	}
+	return now.Add(max(h.Timeout-spent, h.Timeout/4))
+}
+
+// gatewayTimeout is API Gateway's limit for a function's answer.
+const gatewayTimeout = 30 * time.Second
+
+func (h *Handler) workflowExecutionID(ctx context.Context, tenant string, w promise.Workflow) (uuid.UUID, error) {
+	if w.ExternalID == "" {
+		return w.ID, nil
+	}
+	return h.Store.WorkflowExecutionID(ctx, tenant, w.ExternalID)
+}
+
+// logExpiredEarly logs and counts an early settlement that expired before a promise
+// used it.
+func (h *Handler) logExpiredEarly(ctx context.Context, tenant, idempotencyKey string) {
+	h.Log.LogAttrs(ctx, slog.LevelWarn, "held settlement expired unused", slog.String("tenant", tenant), slog.String("key", idempotencyKey))
+	h.Metrics.Count("HoldsExpired", 1)
+}
