@@ -427,6 +427,7 @@ func FuzzRawBody(f *testing.F) {
 	} {
 		f.Add(form, []byte(body))
 		f.Add("text/plain", []byte(body))
+		f.Add("\v,\t", []byte(body))
 	}
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		if !utf8.ValidString(contentType) || bytes.HasPrefix(body, []byte{0x1f, 0x8b}) { // compressed

@@ -36,7 +36,8 @@ func isJSON(contentType string) bool {
 // isForm reports whether a Content-Type header declares a form. If API Gateway joined
 // several headers, each of them must declare it.
 func isForm(contentType string) bool {
-	return strings.Trim(contentType, ", ") != "" && declares(contentType, func(media string, _ map[string]string) bool {
+	blank := strings.TrimSpace(strings.ReplaceAll(contentType, ",", "")) == ""
+	return !blank && declares(contentType, func(media string, _ map[string]string) bool {
 		return media == "application/x-www-form-urlencoded"
 	})
 }
