@@ -1,7 +1,9 @@
 -- Each rule about deadlines and keys is one function, and former names are dropped.
 --
--- promise_deadline_outcome, promise_by_deadline and promise_key_uncertain state their rules once. promise_settle, promise_create and promise_erase
--- use them, and behave as before. PUBLIC may no longer execute promise_erase, as the grants of a deployment have it already.
+-- promise_deadline_outcome, promise_by_deadline and promise_key_uncertain state their rules once, and promise_settle, promise_create and promise_erase
+-- use them. promise_settle also waits by itself if a deadline has passed and nothing has recorded it. overdue_since of its result is NULL from
+-- now on: the functions of the previous release need not wait any more. PUBLIC may no longer execute promise_erase, as the grants of a deployment
+-- have it already.
 --
 -- Dropped are promise_settle_before and promise_create_before, the promise_create of the releases before 00014, the type promise_creation, and the domain
 -- promise_settlement. The previous release uses none of them; older releases do, and do not work on this schema. The functions of the previous
@@ -333,13 +335,17 @@ RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS
 --   by_deadline            TRUE if the deadline settled the promise
 --   same                   TRUE if it was already settled with the same outcome, value and error, and has not been erased
 --   settled                TRUE if this call settled it
---   overdue_since          the deadline, if it has passed and nothing has recorded that yet. A settlement or an extension that was in time may
---                          not have committed yet, so the caller calls promise_await_settlements and then this function again.
+--   overdue_since          NULL. The functions of an earlier release read it.
 --
 -- The function settles first, and reads the promise only if nothing was settled. The settled row is also the event of the settlement.
 --
 -- Locks: the workflow execution's row, whose update hands out the event's number, then the promise's row. The function first reads without a
 -- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
+--
+-- Unrecorded deadlines: if the deadline has passed and nothing has recorded that yet, a settlement or an extension that was in time may not have
+-- committed. So the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends,
+-- no extension can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function
+-- raises promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
 --
 -- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
 -- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another
@@ -368,6 +374,7 @@ DECLARE
     stored_value BYTEA;
     stored_error TEXT;
     erased_since TIMESTAMPTZ;
+    settlements_awaited BOOLEAN := FALSE;
 BEGIN
     SELECT id INTO caller_tenant FROM tenant WHERE slug = tenant_slug AND suspended_at IS NULL;
     IF target_id IS NULL THEN
@@ -395,17 +402,22 @@ BEGIN
         RETURN (target_id, workflow_id, new_outcome, FALSE, FALSE, TRUE, NULL)::settle_result;
     END IF;
 
-    SELECT p.workflow_execution_id, p.resolved, p.resolved_at, p.outcome, p.timeout_at, p.timeout_outcome, p.settled_by_kind,
-           p.value, p.error, p.erased_at
-    INTO workflow_id, already_settled, settled_at, state, deadline, deadline_outcome, settled_by, stored_value, stored_error, erased_since
-    FROM promise p
-    WHERE p.id = target_id AND p.tenant_id = caller_tenant;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-    IF NOT already_settled AND (deadline IS NULL OR deadline > NOW()) THEN -- an extension has committed since the update
-        PERFORM promise_race_lost(target_id);
-    END IF;
+    LOOP
+        SELECT p.workflow_execution_id, p.resolved, p.resolved_at, p.outcome, p.timeout_at, p.timeout_outcome, p.settled_by_kind,
+               p.value, p.error, p.erased_at
+        INTO workflow_id, already_settled, settled_at, state, deadline, deadline_outcome, settled_by, stored_value, stored_error, erased_since
+        FROM promise p
+        WHERE p.id = target_id AND p.tenant_id = caller_tenant;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        IF NOT already_settled AND (deadline IS NULL OR deadline > NOW()) THEN -- an extension has committed since the update
+            PERFORM promise_race_lost(target_id);
+        END IF;
+        EXIT WHEN already_settled OR settlements_awaited;
+        PERFORM promise_await_settlements(ARRAY[target_id], ARRAY[workflow_id]);
+        settlements_awaited := TRUE;
+    END LOOP;
     moment := CLOCK_TIMESTAMP(); -- a variable: a volatile argument would keep promise_key_names from being inlined
     IF key_until IS NOT NULL AND NOT promise_key_names(key_until, already_settled, settled_at, deadline, moment) THEN
         RETURN NULL;
@@ -418,6 +430,6 @@ BEGIN
             FALSE, NULL
         )::settle_result;
     END IF;
-    RETURN (target_id, workflow_id, promise_deadline_outcome(deadline_outcome), TRUE, FALSE, FALSE, deadline)::settle_result;
+    RETURN (target_id, workflow_id, promise_deadline_outcome(deadline_outcome), TRUE, FALSE, FALSE, NULL)::settle_result;
 END $$;
 -- +goose StatementEnd

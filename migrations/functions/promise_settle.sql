@@ -15,13 +15,17 @@
 --   by_deadline            TRUE if the deadline settled the promise
 --   same                   TRUE if it was already settled with the same outcome, value and error, and has not been erased
 --   settled                TRUE if this call settled it
---   overdue_since          the deadline, if it has passed and nothing has recorded that yet. A settlement or an extension that was in time may
---                          not have committed yet, so the caller calls promise_await_settlements and then this function again.
+--   overdue_since          NULL. The functions of an earlier release read it.
 --
 -- The function settles first, and reads the promise only if nothing was settled. The settled row is also the event of the settlement.
 --
 -- Locks: the workflow execution's row, whose update hands out the event's number, then the promise's row. The function first reads without a
 -- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
+--
+-- Unrecorded deadlines: if the deadline has passed and nothing has recorded that yet, a settlement or an extension that was in time may not have
+-- committed. So the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends,
+-- no extension can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function
+-- raises promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
 --
 -- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
 -- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another
@@ -50,6 +54,7 @@ DECLARE
     stored_value BYTEA;
     stored_error TEXT;
     erased_since TIMESTAMPTZ;
+    settlements_awaited BOOLEAN := FALSE;
 BEGIN
     SELECT id INTO caller_tenant FROM tenant WHERE slug = tenant_slug AND suspended_at IS NULL;
     IF target_id IS NULL THEN
@@ -77,17 +82,22 @@ BEGIN
         RETURN (target_id, workflow_id, new_outcome, FALSE, FALSE, TRUE, NULL)::settle_result;
     END IF;
 
-    SELECT p.workflow_execution_id, p.resolved, p.resolved_at, p.outcome, p.timeout_at, p.timeout_outcome, p.settled_by_kind,
-           p.value, p.error, p.erased_at
-    INTO workflow_id, already_settled, settled_at, state, deadline, deadline_outcome, settled_by, stored_value, stored_error, erased_since
-    FROM promise p
-    WHERE p.id = target_id AND p.tenant_id = caller_tenant;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-    IF NOT already_settled AND (deadline IS NULL OR deadline > NOW()) THEN -- an extension has committed since the update
-        PERFORM promise_race_lost(target_id);
-    END IF;
+    LOOP
+        SELECT p.workflow_execution_id, p.resolved, p.resolved_at, p.outcome, p.timeout_at, p.timeout_outcome, p.settled_by_kind,
+               p.value, p.error, p.erased_at
+        INTO workflow_id, already_settled, settled_at, state, deadline, deadline_outcome, settled_by, stored_value, stored_error, erased_since
+        FROM promise p
+        WHERE p.id = target_id AND p.tenant_id = caller_tenant;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        IF NOT already_settled AND (deadline IS NULL OR deadline > NOW()) THEN -- an extension has committed since the update
+            PERFORM promise_race_lost(target_id);
+        END IF;
+        EXIT WHEN already_settled OR settlements_awaited;
+        PERFORM promise_await_settlements(ARRAY[target_id], ARRAY[workflow_id]);
+        settlements_awaited := TRUE;
+    END LOOP;
     moment := CLOCK_TIMESTAMP(); -- a variable: a volatile argument would keep promise_key_names from being inlined
     IF key_until IS NOT NULL AND NOT promise_key_names(key_until, already_settled, settled_at, deadline, moment) THEN
         RETURN NULL;
@@ -100,5 +110,5 @@ BEGIN
             FALSE, NULL
         )::settle_result;
     END IF;
-    RETURN (target_id, workflow_id, promise_deadline_outcome(deadline_outcome), TRUE, FALSE, FALSE, deadline)::settle_result;
+    RETURN (target_id, workflow_id, promise_deadline_outcome(deadline_outcome), TRUE, FALSE, FALSE, NULL)::settle_result;
 END $$;
