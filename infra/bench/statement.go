@@ -108,9 +108,21 @@ func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tr
 	if ctx.Value(poolSetup{}) == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.sql[strings.TrimSpace(data.SQL)] = true
+		r.sql[strings.TrimSpace(asSent(ctx, data))] = true
 	}
 	return ctx
+}
+
+// asSent returns a traced statement with $1, $2, ..., as pgx sends it.
+func asSent(ctx context.Context, data pgx.TraceQueryStartData) string {
+	if len(data.Args) == 1 {
+		if named, ok := data.Args[0].(pgx.QueryRewriter); ok {
+			if sql, _, err := named.RewriteQuery(ctx, nil, data.SQL, nil); err == nil {
+				return sql
+			}
+		}
+	}
+	return data.SQL
 }
 
 func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

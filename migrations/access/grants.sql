@@ -42,9 +42,7 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
 GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_reader;
 GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_reader;
 GRANT EXECUTE ON FUNCTION promise_await_settlements(UUID[], UUID[]),
-    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
-    promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_reader;
+    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_reader;
 
 -- expire-promises records deadlines, deletes expired rows, and counts the rows of tenants.
 GRANT SELECT ON tenant TO promises_sweeper;
@@ -56,9 +54,7 @@ GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
-    promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ) TO promises_sweeper;
+    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_sweeper;
 
 -- manage-tenants reads no promise. It deletes a tenant through two functions that run as the owner.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;

@@ -43,7 +43,7 @@ func TestADeadlinesValueIsNotCopied(t *testing.T) {
 	conn, err := db.Pool.Acquire(ctx)
 	require.NoError(t, err)
 	prepare(t, conn, "expire")
-	plan := explain(t, conn, "EXECUTE expire (1000)")
+	plan := explain(t, conn, "expire", map[string]string{"limit": "1000"})
 	conn.Release()
 	require.Positive(t, plan.WALBytes)
 	require.Less(t, plan.WALBytes, n*100_000, "of %d bytes of values", n*size)
@@ -310,7 +310,7 @@ func TestABatchIsBoundedBehindALockedWorkflow(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Release()
 	prepare(t, conn, "expire")
-	plan := explain(t, conn, "EXECUTE expire (10)")
+	plan := explain(t, conn, "expire", map[string]string{"limit": "10"})
 	rows := map[string]int{}
 	plan.indexRows(rows)
 	for index, n := range rows {

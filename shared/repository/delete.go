@@ -26,13 +26,7 @@ var tenantContentsSQL string
 // TenantContents counts a tenant's rows of each kind, up to bound. A count of
 // bound + 1 means that there are more.
 func (r *Repository) TenantContents(ctx context.Context, slug string, bound int) (promise.Contents, error) {
-	row, err := run[contentsRow](ctx, r, statement{op: "tenant contents", sql: tenantContentsSQL, args: []any{slug, bound}})
-	return row.Contents, err
-}
-
-type contentsRow struct {
-	noDeadline
-	promise.Contents
+	return run(ctx, r, "tenant contents", tenantContentsSQL, named{"tenant": slug, "bound": bound}, one[promise.Contents])
 }
 
 // DeleteTenant deletes one batch of a suspended tenant's rows, with at most limit
@@ -41,19 +35,12 @@ type contentsRow struct {
 // continues with the rows that are left. If the tenant is already deleted, Done is
 // true. If the tenant is not suspended, the error is CodeForbidden.
 func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (promise.Deletion, error) {
-	for range attempts {
-		row, err := run[deletionRow](ctx, r, statement{op: "delete tenant", sql: deleteTenantSQL, args: []any{slug, limit}})
-		if err != nil {
-			return promise.Deletion{}, err
-		}
-		if row.Done != nil {
-			d := promise.Deletion{Deleted: row.deleted()}
-			if !*row.Done {
-				return d, nil
-			}
-			return r.deletedTenant(ctx, slug, d)
-		}
-		marked, err := run[markedRow](ctx, r, statement{op: "mark tenant deleted", sql: markDeletedSQL, args: []any{slug}})
+	row, err := r.deleteBatch(ctx, slug, limit)
+	if err != nil {
+		return promise.Deletion{}, err
+	}
+	if row.Done == nil { // the tenant is not marked as deleted yet
+		marked, err := run(ctx, r, "mark tenant deleted", markDeletedSQL, named{"tenant": slug}, one[markedRow])
 		switch {
 		case errors.Is(err, promise.ErrNotFound):
 			return r.deletedTenant(ctx, slug, promise.Deletion{})
@@ -62,19 +49,31 @@ func (r *Repository) DeleteTenant(ctx context.Context, slug string, limit int) (
 		case marked.DeletedAt == nil:
 			return promise.Deletion{}, promise.Fail(promise.CodeForbidden, "Only a suspended tenant can be deleted. Suspend it first.")
 		}
+		if row, err = r.deleteBatch(ctx, slug, limit); err != nil {
+			return promise.Deletion{}, err
+		}
 	}
-	return promise.Deletion{}, contention(nil)
+	switch {
+	case row.Done == nil: // a concurrent call has just deleted the last batch
+		return r.deletedTenant(ctx, slug, promise.Deletion{})
+	case *row.Done:
+		return r.deletedTenant(ctx, slug, promise.Deletion{Deleted: row.deleted()})
+	}
+	return promise.Deletion{Deleted: row.deleted()}, nil
+}
+
+func (r *Repository) deleteBatch(ctx context.Context, slug string, limit int) (deletionRow, error) {
+	return run(ctx, r, "delete tenant", deleteTenantSQL, named{"tenant": slug, "limit": limit}, one[deletionRow])
 }
 
 // deletedTenant completes the result for a tenant that is deleted.
 func (r *Repository) deletedTenant(ctx context.Context, slug string, d promise.Deletion) (promise.Deletion, error) {
-	row, err := run[deletedTenantRow](ctx, r, statement{op: "find deleted tenant", sql: findDeletedTenantSQL, args: []any{slug}})
+	row, err := run(ctx, r, "find deleted tenant", findDeletedTenantSQL, named{"tenant": slug}, one[deletedTenantRow])
 	d.TenantID, d.Done, d.FreeAt = row.ID, err == nil, row.DeletedAt.Add(promise.SlugReuseDelay)
 	return d, err
 }
 
 type deletionRow struct {
-	noDeadline
 	Promises, Keys, Events, Executions, APIKeys *int64
 	Done                                        *bool
 }
@@ -84,13 +83,11 @@ func (r deletionRow) deleted() promise.Contents {
 }
 
 type markedRow struct {
-	noDeadline
 	ID        uuid.UUID
 	DeletedAt *time.Time
 }
 
 type deletedTenantRow struct {
-	noDeadline
 	ID        uuid.UUID
 	DeletedAt time.Time
 }

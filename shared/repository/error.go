@@ -21,6 +21,9 @@ const codeRaceLost = "PR001"
 // the statement's snapshot. promiseID is the promise that it changed, or empty if
 // err does not name one.
 func lostRace(err error) (promiseID string, lost bool) {
+	if errors.Is(err, errRaceLost) {
+		return "", true
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return "", false

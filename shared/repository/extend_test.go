@@ -2,12 +2,14 @@ package repository_test
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
@@ -241,10 +243,6 @@ func TestNoTimeoutIsReturnedBeforeASettlementInTimeForAnExtension(t *testing.T) 
 			p, err := r.Get(ctx, tenant, promise.ByID(p.ID))
 			return p.State, err
 		},
-		"settle": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
-			s, err := r.Settle(ctx, tenant, promise.ByID(p.ID), rejected("late"))
-			return s.State, err
-		},
 		"list": func(r *repository.Repository, p promise.Promise) (promise.State, error) {
 			page, _, err := r.ListPromises(ctx, tenant, promise.Filter{WorkflowExecutionID: &p.WorkflowExecutionID}, 10)
 			return page[0].State, err
@@ -272,4 +270,76 @@ func TestNoTimeoutIsReturnedBeforeASettlementInTimeForAnExtension(t *testing.T) 
 			require.Equal(t, 2, staged.waits)
 		})
 	}
+}
+
+// A settlement waits for an extension, whose deadline has passed too by then. Another settlement was in time for that deadline, so the
+// first one waits for it, too.
+func TestASettlementWaitsForASettlementInTimeForAnExtension(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	ctx := t.Context()
+	const lock = "SELECT FROM workflow_execution WHERE id = $1 FOR NO KEY UPDATE"
+	var p promise.Promise
+	var late chan promise.SettleResult
+	tx := inTime(t, db, func(tx pgx.Tx, timeout time.Duration) bool {
+		p = createOverdue(t, r, tenant, draft(timeout.String()), time.Hour)
+		extending, err := db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		_, err = extending.Exec(ctx, lock, p.WorkflowExecutionID)
+		require.NoError(t, err)
+		locked := make(chan error, 1)
+		go func() {
+			_, err := tx.Exec(ctx, lock, p.WorkflowExecutionID)
+			locked <- err
+		}()
+		waitForLocks(t, db, 1, "workflow_execution")
+		late = make(chan promise.SettleResult, 1)
+		go func() {
+			got, err := r.Settle(context.WithoutCancel(ctx), tenant, promise.ByID(p.ID), rejected("late"))
+			assert.NoError(t, err)
+			late <- got
+		}()
+		waitForLocks(t, db, 1, "workflow_execution", "settle")
+		_, err = extending.Exec(ctx, "UPDATE promise SET timeout_at = CLOCK_TIMESTAMP() + $2::INTERVAL WHERE id = $1", p.ID, timeout)
+		require.NoError(t, err)
+		require.NoError(t, extending.Commit(ctx))
+		require.NoError(t, <-locked)
+		got, err := repository.New(tx).Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte("1")))
+		require.NoError(t, err)
+		return got.Outcome == promise.OutcomeSettled
+	})
+	_, err := tx.Exec(ctx, "SELECT pg_sleep_until(timeout_at + INTERVAL '10 ms') FROM promise WHERE id = $1", p.ID)
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(ctx))
+	require.Equal(t, promise.SettleResult{PromiseID: p.ID, State: promise.Resolved, Outcome: promise.OutcomeConflict}, <-late)
+}
+
+// Settlements that waited for the same extension race afterwards. One of them wins, and none fails.
+func TestSettlementsThatWaitedForAnExtension(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p, tx := extendedInTime(t, db)
+	const calls = 5
+	var outcomes [calls]promise.Outcome
+	var wg sync.WaitGroup
+	for n := range calls {
+		wg.Go(func() {
+			got, err := r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte(strconv.Itoa(n))))
+			assert.NoError(t, err)
+			outcomes[n] = got.Outcome
+		})
+	}
+	waitForLocks(t, db, calls, "workflow_execution", "settle")
+	require.NoError(t, tx.Commit(t.Context()))
+	wg.Wait()
+	won := 0
+	for _, outcome := range outcomes {
+		if outcome == promise.OutcomeSettled {
+			won++
+		} else {
+			require.Equal(t, promise.OutcomeConflict, outcome)
+		}
+	}
+	require.Equal(t, 1, won)
+	requireDense(t, db)
 }

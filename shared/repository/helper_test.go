@@ -1,10 +1,11 @@
 package repository_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
-	"strconv"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -84,30 +85,48 @@ func (s *stagedDB) Exec(ctx context.Context, sql string, args ...any) (pgconn.Co
 	return tag, err
 }
 
-// querySQL returns a statement of queries/.
+// querySQL returns a statement of queries/ as pgx sends it, with $1, $2, ...
 func querySQL(t testing.TB, name string) string {
 	t.Helper()
-	sql, err := os.ReadFile("queries/" + name + ".sql")
+	sql, _ := positional(t, name)
+	return sql
+}
+
+var argument = regexp.MustCompile(`(?m)--.*$|@(\w+)`)
+
+// positional returns a statement of queries/ as pgx sends it, and the names of
+// $1, $2, ...
+func positional(t testing.TB, name string) (sql string, names []any) {
+	t.Helper()
+	text, err := os.ReadFile("queries/" + name + ".sql")
 	require.NoError(t, err)
-	return string(sql)
+	args := pgx.StrictNamedArgs{}
+	for _, found := range argument.FindAllStringSubmatch(string(text), -1) {
+		if found[1] != "" {
+			args[found[1]] = found[1]
+		}
+	}
+	sql, names, err = args.RewriteQuery(t.Context(), nil, string(text), nil)
+	require.NoError(t, err)
+	return sql, names
 }
 
-// parameters returns the number of a statement's parameters.
-func parameters(sql string) int {
-	n := 0
-	for strings.Contains(sql, "$"+strconv.Itoa(n+1)) {
-		n++
+// execute returns the EXECUTE command of a prepared statement of queries/. Each
+// value is an expression of SQL; an argument without one is NULL.
+func execute(t testing.TB, name string, values map[string]string) string {
+	t.Helper()
+	_, names := positional(t, name)
+	texts := make([]string, len(names))
+	for i, argument := range names {
+		texts[i] = cmp.Or(values[argument.(string)], "NULL")
 	}
-	return n
-}
-
-// nullArguments returns an argument list of NULLs for EXECUTE.
-func nullArguments(sql string) string {
-	n := parameters(sql)
-	if n == 0 {
-		return ""
+	for argument := range values {
+		require.Contains(t, names, argument)
 	}
-	return "(" + strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ") + ")"
+	if len(texts) == 0 {
+		return "EXECUTE q_" + name
+	}
+	return "EXECUTE q_" + name + " (" + strings.Join(texts, ", ") + ")"
 }
 
 // waitForLocks waits until exactly n sessions wait for a lock while they run one
@@ -152,9 +171,9 @@ func (n planNode) indexRows(rows map[string]int) {
 }
 
 // explain runs a prepared statement, and returns its plan with the actual counts.
-func explain(t *testing.T, conn *pgxpool.Conn, execute string) planNode {
+func explain(t *testing.T, conn *pgxpool.Conn, name string, values map[string]string) planNode {
 	t.Helper()
-	rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, WAL, TIMING OFF, COSTS OFF, FORMAT JSON) "+execute)
+	rows, err := conn.Query(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, WAL, TIMING OFF, COSTS OFF, FORMAT JSON) "+execute(t, name, values))
 	require.NoError(t, err)
 	text, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	require.NoError(t, err)
@@ -163,10 +182,10 @@ func explain(t *testing.T, conn *pgxpool.Conn, execute string) planNode {
 	return plans[0].Plan
 }
 
-// prepare prepares a statement of queries/ under its own name.
+// prepare prepares a statement of queries/ for execute.
 func prepare(t *testing.T, conn *pgxpool.Conn, name string) {
 	t.Helper()
-	_, err := conn.Exec(t.Context(), "PREPARE "+name+" AS "+querySQL(t, name))
+	_, err := conn.Exec(t.Context(), "PREPARE q_"+name+" AS "+querySQL(t, name))
 	require.NoError(t, err)
 }
 

@@ -27,31 +27,25 @@ var expireIdempotencyKeysSQL string
 func (r *Repository) AddIdempotencyKey(
 	ctx context.Context, tenant, key string, promiseID uuid.UUID, ttl time.Duration,
 ) error {
-	for range attempts {
-		row, err := run[registrationRow](ctx, r, statement{
-			op: "add idempotency key", sql: addIdempotencyKeySQL, takesConfirmation: true,
-			args: []any{tenant, key, promiseID.String(), ttl, false},
-		})
-		switch {
-		case err != nil:
-			return err
-		case row.HasEarly:
-			return promise.Fail(promise.CodeKeyConflict,
-				"The idempotency key has an early settlement for a promise that is created with it. Choose another key.")
-		case row.HolderID == nil:
-			continue
-		case *row.HolderID != promiseID:
-			return keyConflict(*row.HolderID)
-		}
-		return nil
+	row, err := confirm(ctx, r, "add idempotency key", addIdempotencyKeySQL, withAwaited(named{
+		"tenant": tenant, "key": key, "promise": promiseID.String(), "ttl": ttl,
+	}), one[registrationRow])
+	switch {
+	case err != nil:
+		return err
+	case row.HasEarly:
+		return promise.Fail(promise.CodeKeyConflict,
+			"The idempotency key has an early settlement for a promise that is created with it. Choose another key.")
+	case *row.HolderID != promiseID:
+		return keyConflict(*row.HolderID)
 	}
-	return contention(nil)
+	return nil
 }
 
 type registrationRow struct {
 	uncertainKey
-	HolderID *uuid.UUID
-	HasEarly bool `db:"held"`
+	HolderID *uuid.UUID // nil only if HasEarly
+	HasEarly bool       `db:"held"`
 }
 
 // An uncertainKey is embedded in rows about an idempotency key. If Uncertain, the
@@ -62,24 +56,23 @@ type uncertainKey struct {
 	WorkflowExecutionID *uuid.UUID
 }
 
-func (k uncertainKey) unrecordedDeadline() (unrecordedDeadline, bool) {
+func (k uncertainKey) unrecordedDeadlines() []unrecordedDeadline {
 	if !k.Uncertain {
-		return unrecordedDeadline{}, false
+		return nil
 	}
-	return unrecordedDeadline{workflowExecutionID: *k.WorkflowExecutionID}, true
+	return []unrecordedDeadline{{workflowExecutionID: *k.WorkflowExecutionID}}
 }
 
 type keyHolderRow struct {
-	noDeadline
 	HolderID uuid.UUID
 }
 
 // FindPromiseByIdempotencyKey returns the id of the promise that a key names. If it
 // names none, the error is promise.ErrNotFound.
 func (r *Repository) FindPromiseByIdempotencyKey(ctx context.Context, tenant, key string) (uuid.UUID, error) {
-	row, err := run[keyHolderRow](ctx, r, statement{
-		op: "find promise by idempotency key", sql: findPromiseByIdempotencyKeySQL, args: []any{tenant, key},
-	})
+	row, err := run(ctx, r, "find promise by idempotency key", findPromiseByIdempotencyKeySQL, named{
+		"tenant": tenant, "key": key,
+	}, one[keyHolderRow])
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -98,9 +91,7 @@ type expiredKeyRow struct {
 // less than limit if no other key is due or other transactions have locked the
 // rest.
 func (r *Repository) ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error) {
-	rows, err := runAll[expiredKeyRow](ctx, r, statement{
-		op: "expire idempotency keys", sql: expireIdempotencyKeysSQL, args: []any{limit},
-	})
+	rows, err := run(ctx, r, "expire idempotency keys", expireIdempotencyKeysSQL, named{"limit": limit}, all[expiredKeyRow])
 	result := promise.ExpireKeysResult{Examined: len(rows)}
 	for _, row := range rows {
 		if row.Released {

@@ -40,7 +40,6 @@ func defaultOf(name string) int64 {
 }
 
 type idRow struct {
-	noDeadline
 	ID uuid.UUID
 }
 
@@ -52,9 +51,10 @@ func (r *Repository) SetLimits(ctx context.Context, slug string, limits map[stri
 	if err != nil {
 		return promise.Tenant{}, err
 	}
-	_, err = run[idRow](ctx, r, statement{op: "set limits", sql: setLimitsSQL, args: []any{
-		slug, string(wanted), defaultOf(promise.LimitPending), defaultOf(promise.LimitEarly), defaultOf(promise.LimitEarlyBytes),
-	}})
+	_, err = run(ctx, r, "set limits", setLimitsSQL, named{
+		"tenant": slug, "limits": string(wanted), "default_pending": defaultOf(promise.LimitPending),
+		"default_early": defaultOf(promise.LimitEarly), "default_early_bytes": defaultOf(promise.LimitEarlyBytes),
+	}, one[idRow])
 	if err != nil {
 		return promise.Tenant{}, err
 	}
@@ -78,7 +78,6 @@ func (r *Repository) quotaExceeded(ctx context.Context, tenant, name string) err
 }
 
 type leftRow struct {
-	noDeadline
 	PromisesLeft *int32
 }
 
@@ -89,12 +88,12 @@ type leftRow struct {
 // false.
 func (r *Repository) recounted(ctx context.Context, workflowExecutionID uuid.UUID) bool {
 	id := workflowExecutionID.String()
-	if _, err := run[idRow](ctx, r, statement{op: "claim recount", sql: claimRecountSQL, args: []any{id}}); err != nil {
+	if _, err := run(ctx, r, "claim recount", claimRecountSQL, named{"workflow": id}, one[idRow]); err != nil {
 		return false
 	}
-	row, err := run[leftRow](ctx, r, statement{
-		op: "recount workflow", sql: recountWorkflowSQL, args: []any{id, defaultOf(promise.LimitWorkflowPromises)},
-	})
+	row, err := run(ctx, r, "recount workflow", recountWorkflowSQL, named{
+		"workflow": id, "workflow_limit": defaultOf(promise.LimitWorkflowPromises),
+	}, one[leftRow])
 	return errors.Is(err, promise.ErrNotFound) || err == nil && row.PromisesLeft != nil && *row.PromisesLeft > 0
 }
 
@@ -105,7 +104,7 @@ type uncountedRow struct {
 
 // Uncounted starts a count for each tenant.
 func (r *Repository) Uncounted(ctx context.Context) ([]promise.Count, error) {
-	rows, err := runAll[uncountedRow](ctx, r, statement{op: "uncounted tenants", sql: uncountedTenantsSQL})
+	rows, err := run(ctx, r, "uncounted tenants", uncountedTenantsSQL, named{}, all[uncountedRow])
 	counts := make([]promise.Count, len(rows))
 	for i, row := range rows {
 		counts[i] = promise.Count{TenantID: row.ID, Usage: promise.Usage{CountedAt: row.CountedAt}}
@@ -155,9 +154,9 @@ func (r *Repository) countPending(ctx context.Context, counts []promise.Count, l
 	if len(open) == 0 {
 		return nil
 	}
-	rows, err := runAll[pendingCountRow](ctx, r, statement{
-		op: "count pending promises", sql: countPendingSQL, args: []any{tenants, ats, ids, limit},
-	})
+	rows, err := run(ctx, r, "count pending promises", countPendingSQL, named{
+		"tenants": tenants, "created_ats": ats, "ids": ids, "limit": limit,
+	}, all[pendingCountRow])
 	for i, row := range rows {
 		c := open[i]
 		c.Pending += row.Counted
@@ -181,9 +180,9 @@ func (r *Repository) countEarly(ctx context.Context, counts []promise.Count, lim
 	if len(open) == 0 {
 		return nil
 	}
-	rows, err := runAll[earlyCountRow](ctx, r, statement{
-		op: "count early settlements", sql: countEarlySQL, args: []any{tenants, keys, limit},
-	})
+	rows, err := run(ctx, r, "count early settlements", countEarlySQL, named{
+		"tenants": tenants, "keys": keys, "limit": limit,
+	}, all[earlyCountRow])
 	for i, row := range rows {
 		c := open[i]
 		c.Early += row.Counted
@@ -203,8 +202,9 @@ func (r *Repository) StoreCounts(ctx context.Context, counts []promise.Count) ([
 	for i, c := range counts {
 		tenants[i], ats[i], pending[i], early[i], bytes[i] = c.TenantID.String(), c.CountedAt, c.Pending, c.Early, c.EarlyBytes
 	}
-	return runAll[promise.Full](ctx, r, statement{op: "store counts", sql: storeCountsSQL, args: []any{
-		tenants, ats, pending, early, bytes,
-		defaultOf(promise.LimitPending), defaultOf(promise.LimitEarly), defaultOf(promise.LimitEarlyBytes),
-	}})
+	return run(ctx, r, "store counts", storeCountsSQL, named{
+		"tenants": tenants, "counted_ats": ats, "pending": pending, "early": early, "early_bytes": bytes,
+		"default_pending": defaultOf(promise.LimitPending), "default_early": defaultOf(promise.LimitEarly),
+		"default_early_bytes": defaultOf(promise.LimitEarlyBytes),
+	}, all[promise.Full])
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -45,7 +46,8 @@ func (r *Repository) ListPromises(
 		promises, err = r.listByName(ctx, tenant, f)
 		return promises, false, err
 	}
-	rows, err := r.listConfirmed(ctx, listStatement(tenant, f, limit))
+	op, sql, a := listStatement(tenant, f, limit)
+	rows, err := confirm(ctx, r, op, sql, a, collectList)
 	if err != nil {
 		return nil, false, err
 	}
@@ -61,23 +63,21 @@ func (r *Repository) ListPromises(
 	return promises, more, nil
 }
 
-func listStatement(tenant string, f promise.Filter, limit int) statement {
-	var afterAt *time.Time
-	var afterID *string
+func listStatement(tenant string, f promise.Filter, limit int) (op, sql string, a named) {
+	a = named{"tenant": tenant, "after_at": nil, "after_id": nil, "limit": limit + 1, "bytes": pageBytes}
 	if f.After != nil {
-		at, id := f.After.At(), f.After.ID.String()
-		afterAt, afterID = &at, &id
+		a["after_at"], a["after_id"] = f.After.At(), f.After.ID.String()
 	}
-	page := []any{afterAt, afterID, limit + 1, pageBytes}
 	switch {
 	case f.TimeoutBefore != nil:
-		return statement{op: "list promises due", sql: listPromisesDueSQL, args: append([]any{tenant, f.TimeoutBefore}, page...)}
+		a["before"] = f.TimeoutBefore
+		return "list promises due", listPromisesDueSQL, a
 	case f.WorkflowExecutionID != nil:
-		return statement{op: "list promises of workflow", sql: listPromisesOfWorkflowSQL, args: append([]any{
-			tenant, f.WorkflowExecutionID.String(), f.State,
-		}, page...)}
+		a["workflow"], a["state"] = f.WorkflowExecutionID.String(), f.State
+		return "list promises of workflow", listPromisesOfWorkflowSQL, a
 	}
-	return statement{op: "list promises", sql: listPromisesSQL, args: append([]any{tenant, f.State}, page...)}
+	a["state"] = f.State
+	return "list promises", listPromisesSQL, a
 }
 
 // listByName lists the promise of a name in a workflow execution, if the filter
@@ -99,30 +99,15 @@ type listRow struct {
 	Matching int
 }
 
-// listConfirmed repeats a list until it has waited for every unrecorded deadline in
-// it, as run does for one promise.
-func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow, error) {
-	confirmed := map[uuid.UUID]time.Time{}
-	for range attempts {
-		rows, err := runAll[listRow](ctx, r, s)
-		if err != nil {
-			return nil, err
-		}
-		var unconfirmed []unrecordedDeadline
-		for _, row := range rows {
-			if deadline, unrecorded := row.unrecordedDeadline(); unrecorded && !confirmed[deadline.promiseID].Equal(deadline.at) {
-				confirmed[deadline.promiseID] = deadline.at
-				unconfirmed = append(unconfirmed, deadline)
-			}
-		}
-		if len(unconfirmed) == 0 {
-			return rows, nil
-		}
-		if err := r.awaitSettlements(ctx, s.op, unconfirmed...); err != nil {
-			return nil, err
-		}
+type listRows []listRow
+
+func collectList(rows pgx.Rows, err error) (listRows, error) { return all[listRow](rows, err) }
+
+func (rows listRows) unrecordedDeadlines() (all []unrecordedDeadline) {
+	for _, row := range rows {
+		all = append(all, row.unrecordedDeadlines()...)
 	}
-	return nil, contention(nil)
+	return all
 }
 
 // ListEvents reads a workflow execution's log after a sequence number, in order:
@@ -135,9 +120,9 @@ func (r *Repository) listConfirmed(ctx context.Context, s statement) ([]listRow,
 func (r *Repository) ListEvents(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
 ) ([]promise.Event, error) {
-	rows, err := runAll[eventRow](ctx, r, statement{op: "list events", sql: listEventsSQL, args: []any{
-		tenant, workflowExecutionID.String(), after, limit, pageBytes,
-	}})
+	rows, err := run(ctx, r, "list events", listEventsSQL, named{
+		"tenant": tenant, "workflow": workflowExecutionID.String(), "after": after, "limit": limit, "bytes": pageBytes,
+	}, all[eventRow])
 	switch {
 	case err != nil:
 		return nil, err

@@ -1,7 +1,8 @@
 package repository_test
 
 import (
-	"fmt"
+	"maps"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,22 +44,40 @@ func TestAPageReadsNoMoreThanItShows(t *testing.T) {
 			conn, err := db.Pool.Acquire(t.Context())
 			require.NoError(t, err)
 			defer conn.Release()
-			calls := map[string]string{}
+			type call struct {
+				statement string
+				arguments map[string]string
+			}
+			calls := map[string]call{}
+			page := func(afterAt, afterID string, more map[string]string) map[string]string {
+				arguments := map[string]string{
+					"tenant": "'neighbour'", "after_at": afterAt, "after_id": afterID, "limit": strconv.Itoa(limit + 1), "bytes": "1000000",
+				}
+				maps.Copy(arguments, more)
+				return arguments
+			}
 			for _, state := range []string{"NULL", "'pending'", "'resolved'", "'rejected'", "'cancelled'", "'timed_out'"} {
-				for where, cursor := range map[string]string{
-					"first":  "NULL, NULL",
-					"middle": "NOW() - INTERVAL '25000 seconds', gen_random_uuid()",
-					"end":    "NOW() - INTERVAL '50001 seconds', gen_random_uuid()",
+				for where, cursor := range map[string][2]string{
+					"first":  {"NULL", "NULL"},
+					"middle": {"NOW() - INTERVAL '25000 seconds'", "gen_random_uuid()"},
+					"end":    {"NOW() - INTERVAL '50001 seconds'", "gen_random_uuid()"},
 				} {
-					calls["list_promises "+state+" "+where] = fmt.Sprintf("list_promises ('neighbour', %s, %s, %d, 1000000)", state, cursor, limit+1)
-					calls["list_promises_of_workflow "+state+" "+where] = fmt.Sprintf(
-						"list_promises_of_workflow ('neighbour', '%s', %s, %s, %d, 1000000)", large, state, cursor, limit+1)
+					calls["list_promises "+state+" "+where] = call{
+						"list_promises", page(cursor[0], cursor[1], map[string]string{"state": state}),
+					}
+					calls["list_promises_of_workflow "+state+" "+where] = call{
+						"list_promises_of_workflow", page(cursor[0], cursor[1], map[string]string{"state": state, "workflow": "'" + large + "'"}),
+					}
 				}
 			}
-			for where, cursor := range map[string]string{
-				"first": "NULL, NULL", "middle": "NOW() + INTERVAL '25000 minutes', gen_random_uuid()", "end": "NOW() + INTERVAL '49999 minutes', gen_random_uuid()",
+			for where, cursor := range map[string][2]string{
+				"first":  {"NULL", "NULL"},
+				"middle": {"NOW() + INTERVAL '25000 minutes'", "gen_random_uuid()"},
+				"end":    {"NOW() + INTERVAL '49999 minutes'", "gen_random_uuid()"},
 			} {
-				calls["list_promises_due "+where] = fmt.Sprintf("list_promises_due ('neighbour', NOW() + INTERVAL '10 years', %s, %d, 1000000)", cursor, limit+1)
+				calls["list_promises_due "+where] = call{
+					"list_promises_due", page(cursor[0], cursor[1], map[string]string{"before": "NOW() + INTERVAL '10 years'"}),
+				}
 			}
 			for _, name := range []string{"list_promises", "list_promises_of_workflow", "list_promises_due"} {
 				prepare(t, conn, name)
@@ -68,7 +87,7 @@ func TestAPageReadsNoMoreThanItShows(t *testing.T) {
 				require.NoError(t, err)
 				for name, call := range calls {
 					t.Run(mode+", "+name, func(t *testing.T) {
-						plan := explain(t, conn, "EXECUTE "+call)
+						plan := explain(t, conn, call.statement, call.arguments)
 						rows := map[string]int{}
 						plan.indexRows(rows)
 						for index, n := range rows {

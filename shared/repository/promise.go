@@ -92,11 +92,11 @@ func (r promiseRow) onTimeout() *promise.Result {
 	return &promise.Result{State: *r.TimeoutOutcome, Value: r.TimeoutValue, Message: r.TimeoutError}
 }
 
-func (r promiseRow) unrecordedDeadline() (unrecordedDeadline, bool) {
+func (r promiseRow) unrecordedDeadlines() []unrecordedDeadline {
 	if r.Outcome != nil || r.state() == promise.Pending {
-		return unrecordedDeadline{}, false
+		return nil
 	}
-	return unrecordedDeadline{r.ID, r.WorkflowExecutionID, *r.TimeoutAt}, true
+	return []unrecordedDeadline{{r.ID, r.WorkflowExecutionID, *r.TimeoutAt}}
 }
 
 func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
@@ -137,10 +137,12 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		onTimeout = *d.OnTimeout
 	}
 	create := func() (createRow, error) {
-		return run[createRow](ctx, r, statement{op: "create promise", sql: createSQL, takesConfirmation: true, args: []any{
-			tenant, d.WorkflowExecutionID.String(), d.ExternalID, d.Name, d.IdempotencyKey, d.IdempotencyKeyTTL, d.Timeout, d.TimeoutAt, metadata,
-			nullIfEmpty(string(onTimeout.State)), onTimeout.Value, onTimeout.Message, defaultOf(promise.LimitWorkflowPromises), false,
-		}})
+		return confirm(ctx, r, "create promise", createSQL, withAwaited(named{
+			"tenant": tenant, "workflow": d.WorkflowExecutionID.String(), "external_id": d.ExternalID, "name": d.Name,
+			"key": d.IdempotencyKey, "key_ttl": d.IdempotencyKeyTTL, "timeout": d.Timeout, "timeout_at": d.TimeoutAt, "metadata": metadata,
+			"deadline_outcome": nullIfEmpty(string(onTimeout.State)), "deadline_value": onTimeout.Value, "deadline_error": onTimeout.Message,
+			"workflow_limit": defaultOf(promise.LimitWorkflowPromises),
+		}), one[createRow])
 	}
 	row, err := create()
 	if err == nil && row.Found == "workflow_full" && r.recounted(ctx, d.WorkflowExecutionID) {
@@ -189,17 +191,16 @@ type createRow struct {
 	TokensRevokedAt *time.Time
 }
 
-func (r createRow) unrecordedDeadline() (unrecordedDeadline, bool) {
+func (r createRow) unrecordedDeadlines() []unrecordedDeadline {
 	if r.Found == "existing" || r.KeyUncertain {
-		return r.promiseRow.unrecordedDeadline()
+		return r.promiseRow.unrecordedDeadlines()
 	}
-	return unrecordedDeadline{}, false
+	return nil
 }
 
 // Get returns a promise. Its deadline is judged by the database's clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	id, key := identifierArgs(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "get promise", sql: getSQL, args: []any{tenant, id, key}, byIdentifier: true})
+	row, err := confirm(ctx, r, "get promise", getSQL, ofPromise(i, named{"tenant": tenant}), one[promiseRow])
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -210,9 +211,9 @@ func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifie
 func (r *Repository) GetByWorkflowAndName(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, name string,
 ) (promise.Promise, error) {
-	row, err := run[promiseRow](ctx, r, statement{
-		op: "get promise by workflow and name", sql: getByWorkflowAndNameSQL, args: []any{tenant, workflowExecutionID.String(), name},
-	})
+	row, err := confirm(ctx, r, "get promise by workflow and name", getByWorkflowAndNameSQL, named{
+		"tenant": tenant, "workflow": workflowExecutionID.String(), "name": name,
+	}, one[promiseRow])
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -227,10 +228,9 @@ func (r *Repository) GetByWorkflowAndName(
 func (r *Repository) Extend(
 	ctx context.Context, tenant string, i promise.Identifier, d promise.Deadline,
 ) (promise.Promise, error) {
-	id, key := identifierArgs(i)
-	row, err := run[extendRow](ctx, r, statement{
-		op: "extend promise", sql: extendSQL, args: []any{tenant, id, key, d.Timeout, d.At}, byIdentifier: true,
-	})
+	row, err := confirm(ctx, r, "extend promise", extendSQL, ofPromise(i, named{
+		"tenant": tenant, "timeout": d.Timeout, "timeout_at": d.At,
+	}), one[extendRow])
 	if err != nil {
 		return promise.Promise{}, err
 	}
@@ -253,19 +253,18 @@ type extendRow struct {
 	Extended bool
 }
 
-func (r extendRow) unrecordedDeadline() (unrecordedDeadline, bool) {
+func (r extendRow) unrecordedDeadlines() []unrecordedDeadline {
 	if r.Extended {
-		return unrecordedDeadline{}, false
+		return nil
 	}
-	return r.promiseRow.unrecordedDeadline()
+	return r.promiseRow.unrecordedDeadlines()
 }
 
 // Erase erases the contents of a settled promise: value, error, metadata,
 // comment and default outcome. It returns the erased promise. A second call
 // changes nothing. A pending promise is not changed; the error is CodeConflict.
 func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	id, key := identifierArgs(i)
-	row, err := run[promiseRow](ctx, r, statement{op: "erase promise", sql: eraseSQL, args: []any{tenant, id, key}, byIdentifier: true})
+	row, err := confirm(ctx, r, "erase promise", eraseSQL, ofPromise(i, named{"tenant": tenant}), one[promiseRow])
 	switch {
 	case err != nil:
 		return promise.Promise{}, err
@@ -273,17 +272,6 @@ func (r *Repository) Erase(ctx context.Context, tenant string, i promise.Identif
 		return promise.Promise{}, promise.Fail(promise.CodeConflict, "The promise is pending. Cancel it first, then delete it.")
 	}
 	return row.promise(), nil
-}
-
-// identifierArgs returns a promise's id and idempotency key as arguments of a
-// statement. One of them is nil.
-func identifierArgs(i promise.Identifier) (id, key *string) {
-	if k, ok := i.IdempotencyKey(); ok {
-		return nil, &k
-	}
-	u, _ := i.ID()
-	s := u.String()
-	return &s, nil
 }
 
 // nullIfEmpty returns nil, which is NULL in a statement, for an empty text.

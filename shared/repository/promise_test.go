@@ -282,7 +282,7 @@ func TestNoTimeoutIsReturnedBeforeASettlementInTime(t *testing.T) {
 	wg.Go(func() { read, errs[0] = r.Get(ctx, tenant, promise.ByID(p.ID)) })
 	wg.Go(func() { late, errs[1] = r.Settle(ctx, tenant, promise.ByID(p.ID), resolved([]byte(`"late"`))) })
 	wg.Go(func() { again, _, errs[2] = unpack(r.Create(ctx, tenant, d)) })
-	waitForLocks(t, db, 3, "workflow_execution", "await_settlements")
+	waitForLocks(t, db, 3, "workflow_execution", "await_settlements", "settle")
 	require.NoError(t, tx.Commit(ctx))
 	wg.Wait()
 	for _, err := range errs {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -28,14 +26,7 @@ var settleBatchSQL string
 func (r *Repository) Settle(
 	ctx context.Context, tenant string, i promise.Identifier, s promise.SettleRequest,
 ) (promise.SettleResult, error) {
-	id, key := identifierArgs(i)
-	row, err := run[settleRow](ctx, r, statement{
-		op: "settle promise", sql: settleSQL, byIdentifier: true,
-		args: []any{
-			tenant, id, key, string(s.State), s.Value, s.Message,
-			string(s.By.Kind), nullIfEmpty(s.By.ID), s.Comment,
-		},
-	})
+	row, err := run(ctx, r, "settle promise", settleSQL, ofPromise(i, settleArguments(tenant, s)), one[settleRow])
 	if err != nil {
 		return promise.SettleResult{}, err
 	}
@@ -47,21 +38,19 @@ func (r *Repository) Settle(
 	}, nil
 }
 
-type settleRow struct {
-	PromiseID           uuid.UUID
-	WorkflowExecutionID uuid.UUID
-	State               promise.State
-	ByDeadline          bool
-	Same                bool
-	Won                 bool       `db:"settled"`       // this call settled the promise
-	UnrecordedSince     *time.Time `db:"overdue_since"` // the deadline, if it has passed and is not recorded
+func settleArguments(tenant string, s promise.SettleRequest) named {
+	return named{
+		"tenant": tenant, "outcome": string(s.State), "value": s.Value, "error": s.Message,
+		"kind": string(s.By.Kind), "by": nullIfEmpty(s.By.ID), "comment": s.Comment,
+	}
 }
 
-func (r settleRow) unrecordedDeadline() (unrecordedDeadline, bool) {
-	if r.UnrecordedSince == nil {
-		return unrecordedDeadline{}, false
-	}
-	return unrecordedDeadline{r.PromiseID, r.WorkflowExecutionID, *r.UnrecordedSince}, true
+type settleRow struct {
+	PromiseID  uuid.UUID
+	State      promise.State
+	ByDeadline bool
+	Same       bool
+	Won        bool `db:"settled"` // this call settled the promise
 }
 
 // SettleEarly settles the promise of an idempotency key. If the key has no promise
@@ -80,7 +69,7 @@ func (r *Repository) SettleEarly(
 	if err != nil {
 		return promise.SettleResult{}, err
 	}
-	for range attempts {
+	return retry(ctx, "settle early", func(*learned) (promise.SettleResult, error) {
 		settled, err := r.Settle(ctx, tenant, i, s)
 		if err != nil && !errors.Is(err, promise.ErrNotFound) {
 			return promise.SettleResult{}, err
@@ -88,30 +77,32 @@ func (r *Repository) SettleEarly(
 		if settled.Outcome == promise.OutcomeSettled || settled.Outcome == promise.OutcomeDuplicate {
 			return settled, nil
 		}
-		row, err := run[earlyRow](ctx, r, statement{op: "store early settlement", sql: storeEarlySQL, takesConfirmation: true, args: []any{
-			tenant, key, ttl, string(s.State), s.Value, s.Message, string(s.By.Kind), nullIfEmpty(s.By.ID), s.Comment, false,
-		}})
-		if err != nil {
+		row, err := r.storeEarly(ctx, tenant, key, s, ttl)
+		switch {
+		case err != nil:
 			return promise.SettleResult{}, err
-		}
-		if row.HolderID != nil && *row.HolderID == settled.PromiseID { // the key has not expired
+		case row.HolderID != nil && *row.HolderID == settled.PromiseID: // the key has not expired
 			return settled, nil
+		case row.ExpiresAt == nil && row.Full:
+			return promise.SettleResult{}, r.quotaExceeded(ctx, tenant, promise.LimitEarly)
+		case row.ExpiresAt == nil:
+			return promise.SettleResult{}, errRaceLost
+		case !row.Stored:
+			return promise.SettleResult{
+				State: promise.Pending, Outcome: promise.OutcomeAgainst(promise.Pending, false, row.Same), EarlyExpiresAt: row.ExpiresAt,
+				EarlyExpired: row.EarlyExpired,
+			}, nil
 		}
-		if row.ExpiresAt == nil {
-			if row.Full {
-				return promise.SettleResult{}, r.quotaExceeded(ctx, tenant, promise.LimitEarly)
-			}
-			continue
-		}
-		early := promise.SettleResult{
+		return promise.SettleResult{
 			State: s.State, Outcome: promise.OutcomeHeld, EarlyExpiresAt: row.ExpiresAt, EarlyExpired: row.EarlyExpired,
-		}
-		if !row.Stored {
-			early.State, early.Outcome = promise.Pending, promise.OutcomeAgainst(promise.Pending, false, row.Same)
-		}
-		return early, nil
-	}
-	return promise.SettleResult{}, contention(nil)
+		}, nil
+	})
+}
+
+func (r *Repository) storeEarly(ctx context.Context, tenant, key string, s promise.SettleRequest, ttl time.Duration) (earlyRow, error) {
+	a := settleArguments(tenant, s)
+	a["key"], a["ttl"] = key, ttl
+	return confirm(ctx, r, "store early settlement", storeEarlySQL, withAwaited(a), one[earlyRow])
 }
 
 type earlyRow struct {
@@ -136,13 +127,14 @@ func (r *Repository) SettleBatch(
 	outcomes, values := make([]string, len(items)), make([][]byte, len(items))
 	messages, comments := make([]*string, len(items)), make([]*string, len(items))
 	for n, item := range items {
-		ids[n], keys[n] = identifierArgs(item.Promise)
+		ids[n], keys[n] = identifierArguments(item.Promise)
 		outcomes[n], values[n] = string(item.Result.State), item.Result.Value
 		messages[n], comments[n] = item.Result.Message, item.Comment
 	}
-	rows, err := runAll[batchRow](ctx, r, statement{op: "settle batch", sql: settleBatchSQL, args: []any{
-		tenant, ids, keys, outcomes, values, messages, comments, string(by.Kind), nullIfEmpty(by.ID),
-	}})
+	rows, err := run(ctx, r, "settle batch", settleBatchSQL, named{
+		"tenant": tenant, "ids": ids, "keys": keys, "outcomes": outcomes, "values": values, "errors": messages, "comments": comments,
+		"kind": string(by.Kind), "by": nullIfEmpty(by.ID),
+	}, all[batchRow])
 	if err != nil {
 		return nil, err
 	}
@@ -176,34 +168,4 @@ type batchRow struct {
 	ByDeadline bool
 	Same       bool
 	Won        bool `db:"settled"` // this item settled the promise
-}
-
-// runAll returns all rows of a statement that depends on no deadline. Like run, it
-// repeats the statement after a lost race, and once on a dead connection.
-func runAll[T any](ctx context.Context, r *Repository, s statement) ([]T, error) {
-	reconnected := false
-	var err error
-	for range attempts {
-		var rows []T
-		rows, err = collectAll[T](r.db.Query(ctx, s.sql, s.args...))
-		if err == nil {
-			return rows, nil
-		}
-		if _, lost := lostRace(err); lost {
-			continue
-		}
-		if pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil {
-			reconnected = true
-			continue
-		}
-		return nil, interpret(s.op, err)
-	}
-	return nil, contention(err)
-}
-
-func collectAll[T any](rows pgx.Rows, err error) ([]T, error) {
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByName[T])
 }

@@ -110,6 +110,7 @@ func TestOneRoundTrip(t *testing.T) {
 		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, key)) }},
 		{"erase", 1, func() error { return errOf(r.Erase(ctx, tenant, promise.ByID(p.ID))) }},
 		{"erase again", 1, func() error { return errOf(r.Erase(ctx, tenant, key)) }},
+		{"resolve, overdue", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(o.ID), rejected("late"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -344,9 +345,8 @@ func TestPlans(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sql := querySQL(t, name)
 			require.True(t, strings.HasPrefix(sql, "-- "), "a comment describes the statement and its locks")
-			_, err := conn.Exec(t.Context(), "PREPARE q_"+name+" AS "+sql)
-			require.NoError(t, err)
-			rows, err := conn.Query(t.Context(), "EXPLAIN EXECUTE q_"+name+nullArguments(sql))
+			prepare(t, conn, name)
+			rows, err := conn.Query(t.Context(), "EXPLAIN "+execute(t, name, nil))
 			require.NoError(t, err)
 			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 			require.NoError(t, err)

@@ -22,31 +22,23 @@ var deleteEmptyWorkflowsSQL string
 //go:embed queries/delete_settled.sql
 var deleteSettledSQL string
 
-type expiredRow struct {
-	noDeadline
-	promise.ExpireResult
-}
-
 // Expire records at most limit deadlines that have passed, and appends their
 // PROMISE_TIMEOUT events. If more are due, the tenants take turns: each tenant's
 // first deadline comes before any other tenant's second. Expire skips locked rows
 // until the next call. Calls may run concurrently.
 func (r *Repository) Expire(ctx context.Context, limit int) (promise.ExpireResult, error) {
-	row, err := run[expiredRow](ctx, r, statement{op: "expire promises", sql: expireSQL, args: []any{limit}})
-	return row.ExpireResult, err
+	return run(ctx, r, "expire promises", expireSQL, named{"limit": limit}, one[promise.ExpireResult])
 }
 
 // ExpireWorkflow records at most limit deadlines of one workflow execution, as
 // Expire does. It waits for the workflow execution's row, and skips locked promises.
 func (r *Repository) ExpireWorkflow(ctx context.Context, workflowExecutionID uuid.UUID, limit int) (promise.ExpireResult, error) {
-	row, err := run[expiredRow](ctx, r, statement{
-		op: "expire workflow", sql: expireWorkflowSQL, args: []any{workflowExecutionID.String(), limit},
-	})
-	return row.ExpireResult, err
+	return run(ctx, r, "expire workflow", expireWorkflowSQL, named{
+		"workflow": workflowExecutionID.String(), "limit": limit,
+	}, one[promise.ExpireResult])
 }
 
 type deletedRow struct {
-	noDeadline
 	Promises             int
 	Keys                 int
 	Events               int
@@ -64,12 +56,12 @@ type deletedRow struct {
 // two calls delete the last promises of one at the same time, neither statement
 // sees it empty, but the later second statement does.
 func (r *Repository) DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error) {
-	row, err := run[deletedRow](ctx, r, statement{op: "delete settled", sql: deleteSettledSQL, args: []any{age, limit}})
+	row, err := run(ctx, r, "delete settled", deleteSettledSQL, named{"age": age, "limit": limit}, one[deletedRow])
 	d := promise.Deleted{Promises: row.Promises, Keys: row.Keys, Events: row.Events, Workflows: row.Workflows}
 	if err != nil || len(row.WorkflowExecutionIDs) == 0 {
 		return d, err
 	}
-	tag, err := r.db.Exec(ctx, deleteEmptyWorkflowsSQL, row.WorkflowExecutionIDs)
+	tag, err := r.db.Exec(ctx, deleteEmptyWorkflowsSQL, named{"workflows": row.WorkflowExecutionIDs})
 	if err != nil {
 		return d, interpret("delete empty workflows", err)
 	}

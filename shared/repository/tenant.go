@@ -3,9 +3,11 @@ package repository
 import (
 	"context"
 	_ "embed" // the queries
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -38,23 +40,25 @@ var findAPIKeySQL string
 // returns it unchanged, and created is false. The error is CodeForbidden if the
 // slug's tenant is being deleted, or was deleted less than promise.SlugReuseDelay ago.
 func (r *Repository) CreateTenant(ctx context.Context, slug string) (t promise.Tenant, created bool, err error) {
-	for range attempts {
-		row, err := runAll[createdTenantRow](ctx, r, statement{op: "create tenant", sql: createTenantSQL, args: []any{slug, promise.SlugReuseDelay}})
-		if err != nil {
-			return promise.Tenant{}, false, err
+	row, err := run(ctx, r, "create tenant", createTenantSQL, named{
+		"tenant": slug, "reuse_delay": promise.SlugReuseDelay,
+	}, func(rows pgx.Rows, err error) (createdTenantRow, error) {
+		row, err := one[createdTenantRow](rows, err)
+		if errors.Is(err, pgx.ErrNoRows) { // a concurrent call created it
+			err = errRaceLost
 		}
-		switch {
-		case len(row) != 1: // a concurrent call created it
-			continue
-		case row[0].FreeAt != nil:
-			return promise.Tenant{}, false, promise.Fail(promise.CodeForbidden,
-				"A tenant of this slug was deleted. The slug is available again at "+row[0].FreeAt.UTC().Format(time.RFC3339)+".")
-		case row[0].DeletedAt != nil:
-			return promise.Tenant{}, false, errDeleting
-		}
-		return promise.Tenant{ID: *row[0].ID, Slug: slug}, row[0].Created, nil
+		return row, err
+	})
+	switch {
+	case err != nil:
+		return promise.Tenant{}, false, err
+	case row.FreeAt != nil:
+		return promise.Tenant{}, false, promise.Fail(promise.CodeForbidden,
+			"A tenant of this slug was deleted. The slug is available again at "+row.FreeAt.UTC().Format(time.RFC3339)+".")
+	case row.DeletedAt != nil:
+		return promise.Tenant{}, false, errDeleting
 	}
-	return promise.Tenant{}, false, contention(nil)
+	return promise.Tenant{ID: *row.ID, Slug: slug}, row.Created, nil
 }
 
 type createdTenantRow struct {
@@ -68,7 +72,7 @@ var errDeleting = promise.Fail(promise.CodeForbidden, "The tenant is being delet
 
 // ListTenants lists all tenants in the order of their slugs.
 func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) {
-	rows, err := runAll[tenantRow](ctx, r, statement{op: "list tenants", sql: listTenantsSQL})
+	rows, err := run(ctx, r, "list tenants", listTenantsSQL, named{}, all[tenantRow])
 	var tenants []promise.Tenant
 	for _, row := range rows {
 		tenants = append(tenants, row.tenant())
@@ -78,7 +82,7 @@ func (r *Repository) ListTenants(ctx context.Context) ([]promise.Tenant, error) 
 
 // FindTenant returns a tenant, suspended or not.
 func (r *Repository) FindTenant(ctx context.Context, slug string) (promise.Tenant, error) {
-	row, err := run[tenantRow](ctx, r, statement{op: "find tenant", sql: findTenantSQL, args: []any{slug}})
+	row, err := run(ctx, r, "find tenant", findTenantSQL, named{"tenant": slug}, one[tenantRow])
 	if err != nil {
 		return promise.Tenant{}, err
 	}
@@ -86,7 +90,6 @@ func (r *Repository) FindTenant(ctx context.Context, slug string) (promise.Tenan
 }
 
 type tenantRow struct {
-	noDeadline
 	ID          uuid.UUID
 	Slug        string
 	SuspendedAt *time.Time
@@ -112,7 +115,7 @@ func (r tenantRow) tenant() promise.Tenant {
 // call. If suspended is false, it resumes the tenant; the error is CodeForbidden if
 // the tenant is being deleted.
 func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended bool) (promise.Tenant, error) {
-	row, err := run[suspendedRow](ctx, r, statement{op: "suspend tenant", sql: suspendTenantSQL, args: []any{slug, suspended}})
+	row, err := run(ctx, r, "suspend tenant", suspendTenantSQL, named{"tenant": slug, "suspended": suspended}, one[suspendedRow])
 	if err == nil && !suspended && row.DeletedAt != nil {
 		err = errDeleting
 	}
@@ -120,7 +123,6 @@ func (r *Repository) SuspendTenant(ctx context.Context, slug string, suspended b
 }
 
 type suspendedRow struct {
-	noDeadline
 	ID          uuid.UUID
 	Slug        string
 	SuspendedAt *time.Time
@@ -130,9 +132,9 @@ type suspendedRow struct {
 // CreateAPIKey stores an API key of a tenant by its hash. The database sets its id
 // and creation time.
 func (r *Repository) CreateAPIKey(ctx context.Context, k promise.APIKey) (promise.APIKey, error) {
-	row, err := run[createdAPIKeyRow](ctx, r, statement{
-		op: "create API key", sql: createAPIKeySQL, args: []any{k.Tenant, k.Name, k.Hash, scopeTexts(k.Scopes), k.ExpiresAt},
-	})
+	row, err := run(ctx, r, "create API key", createAPIKeySQL, named{
+		"tenant": k.Tenant, "name": k.Name, "hash": k.Hash, "scopes": scopeTexts(k.Scopes), "expires_at": k.ExpiresAt,
+	}, one[createdAPIKeyRow])
 	if err != nil {
 		return promise.APIKey{}, err
 	}
@@ -141,7 +143,6 @@ func (r *Repository) CreateAPIKey(ctx context.Context, k promise.APIKey) (promis
 }
 
 type createdAPIKeyRow struct {
-	noDeadline
 	ID        uuid.UUID
 	CreatedAt time.Time
 }
@@ -157,7 +158,7 @@ func scopeTexts(scopes []promise.Scope) []string {
 // ListAPIKeys lists a tenant's API keys without their hashes, oldest first,
 // including the revoked and expired ones.
 func (r *Repository) ListAPIKeys(ctx context.Context, tenant string) ([]promise.APIKey, error) {
-	rows, err := runAll[apiKeyRow](ctx, r, statement{op: "list API keys", sql: listAPIKeysSQL, args: []any{tenant}})
+	rows, err := run(ctx, r, "list API keys", listAPIKeysSQL, named{"tenant": tenant}, all[apiKeyRow])
 	if err == nil && len(rows) == 0 {
 		err = promise.ErrNotFound
 	}
@@ -192,23 +193,18 @@ type apiKeyRow struct {
 func (r *Repository) RevokeAPIKey(
 	ctx context.Context, tenant string, id uuid.UUID, tokens bool,
 ) (revokedAt time.Time, tokensRevokedAt *time.Time, err error) {
-	row, err := run[revokedRow](ctx, r, statement{op: "revoke API key", sql: revokeAPIKeySQL, args: []any{tenant, id.String(), tokens}})
+	row, err := run(ctx, r, "revoke API key", revokeAPIKeySQL, named{
+		"tenant": tenant, "id": id.String(), "tokens": tokens,
+	}, one[revokedRow])
 	return row.RevokedAt, row.TokensRevokedAt, err
 }
 
 type revokedRow struct {
-	noDeadline
 	RevokedAt       time.Time
 	TokensRevokedAt *time.Time
 }
 
 // FindAPIKey returns the API key with that hash, even if it is revoked or expired.
 func (r *Repository) FindAPIKey(ctx context.Context, hash []byte) (promise.APIKey, error) {
-	row, err := run[foundAPIKeyRow](ctx, r, statement{op: "find API key", sql: findAPIKeySQL, args: []any{hash}})
-	return row.APIKey, err
-}
-
-type foundAPIKeyRow struct {
-	noDeadline
-	promise.APIKey
+	return run(ctx, r, "find API key", findAPIKeySQL, named{"hash": hash}, one[promise.APIKey])
 }

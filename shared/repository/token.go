@@ -20,7 +20,6 @@ var revokeTokensSQL string
 var listSigningKeysSQL string
 
 type existsRow struct {
-	noDeadline
 	Exists bool
 }
 
@@ -36,9 +35,9 @@ func (r *Repository) TokenActive(
 	if keyID != uuid.Nil {
 		key = nullIfEmpty(keyID.String())
 	}
-	row, err := run[existsRow](ctx, r, statement{
-		op: "check token", sql: tokenActiveSQL, args: []any{tenant, promiseID.String(), revokedAt, key},
-	})
+	row, err := run(ctx, r, "check token", tokenActiveSQL, named{
+		"tenant": tenant, "promise": promiseID.String(), "revoked_at": revokedAt, "api_key": key,
+	}, one[existsRow])
 	return row.Exists, err
 }
 
@@ -46,15 +45,11 @@ func (r *Repository) TokenActive(
 // state of the promise, and returns the time of the revocation. Each call also
 // revokes the tokens that were issued since the previous call.
 func (r *Repository) RevokeTokens(ctx context.Context, tenant string, i promise.Identifier) (promise.TokensRevoked, error) {
-	id, key := identifierArgs(i)
-	row, err := run[tokensRevokedRow](ctx, r, statement{
-		op: "revoke tokens", sql: revokeTokensSQL, args: []any{tenant, id, key}, byIdentifier: true,
-	})
+	row, err := run(ctx, r, "revoke tokens", revokeTokensSQL, ofPromise(i, named{"tenant": tenant}), one[tokensRevokedRow])
 	return promise.TokensRevoked{PromiseID: row.PromiseID, At: row.TokensRevokedAt}, err
 }
 
 type tokensRevokedRow struct {
-	noDeadline
 	PromiseID       uuid.UUID
 	TokensRevokedAt time.Time
 }
@@ -62,5 +57,5 @@ type tokensRevokedRow struct {
 // ListSigningKeys lists the public halves of the signing keys whose tokens are
 // valid. While legacy tokens are valid, it also lists a row with promise.LegacyKID.
 func (r *Repository) ListSigningKeys(ctx context.Context) ([]promise.SigningKey, error) {
-	return runAll[promise.SigningKey](ctx, r, statement{op: "list signing keys", sql: listSigningKeysSQL})
+	return run(ctx, r, "list signing keys", listSigningKeysSQL, named{}, all[promise.SigningKey])
 }

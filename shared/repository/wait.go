@@ -22,9 +22,9 @@ var endWaitSQL string
 // as its own limit allows, or limit if it has none, BeginWait does not count the
 // call and returns false.
 func (r *Repository) BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (bool, error) {
-	row, err := run[existsRow](ctx, r, statement{
-		op: "begin wait", sql: beginWaitSQL, args: []any{tenant, id.String(), longest, limit},
-	})
+	row, err := run(ctx, r, "begin wait", beginWaitSQL, named{
+		"tenant": tenant, "id": id.String(), "longest": longest, "bound": limit,
+	}, one[existsRow])
 	return row.Exists, err
 }
 
@@ -33,13 +33,13 @@ func (r *Repository) BeginWait(ctx context.Context, tenant string, id uuid.UUID,
 // limit. KeepWait then returns false for the calls beyond it. limit is as for
 // BeginWait.
 func (r *Repository) KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error) {
-	row, err := run[existsRow](ctx, r, statement{op: "keep wait", sql: keepWaitSQL, args: []any{tenant, id.String(), limit}})
+	row, err := run(ctx, r, "keep wait", keepWaitSQL, named{"tenant": tenant, "id": id.String(), "bound": limit}, one[existsRow])
 	return row.Exists, err
 }
 
 // EndWait removes a call that BeginWait counted.
 func (r *Repository) EndWait(ctx context.Context, tenant string, id uuid.UUID) error {
-	if _, err := r.db.Exec(ctx, endWaitSQL, tenant, id.String()); err != nil {
+	if _, err := r.db.Exec(ctx, endWaitSQL, named{"tenant": tenant, "id": id.String()}); err != nil {
 		return interpret("end wait", err)
 	}
 	return nil

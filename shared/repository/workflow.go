@@ -25,11 +25,6 @@ func (r *Repository) WorkflowExecutionID(ctx context.Context, tenant, externalID
 	return promise.DeriveWorkflowExecutionID(id, externalID), nil
 }
 
-type tenantIDRow struct {
-	noDeadline
-	ID uuid.UUID
-}
-
 // tenantIDTTL bounds the time for which a process remembers a tenant's id. It is
 // shorter than promise.SlugReuseDelay, for which the slug of a deleted tenant has no tenant.
 const tenantIDTTL = 5 * time.Minute
@@ -44,7 +39,7 @@ func (r *Repository) tenantID(ctx context.Context, slug string) (uuid.UUID, erro
 	if known, ok := r.tenantIDs.Load(slug); ok && known.(knownTenant).until.After(now) {
 		return known.(knownTenant).id, nil
 	}
-	row, err := run[tenantIDRow](ctx, r, statement{op: "find tenant id", sql: tenantIDSQL, args: []any{slug}})
+	row, err := run(ctx, r, "find tenant id", tenantIDSQL, named{"tenant": slug}, one[idRow])
 	if err != nil {
 		return uuid.Nil, err
 	}

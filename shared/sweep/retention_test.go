@@ -43,7 +43,7 @@ func TestWorkflowsThatMayBeEmpty(t *testing.T) {
 	s.Exec(t, "DELETE FROM promise WHERE name = 'gone'")
 	sql, err := os.ReadFile("../repository/queries/delete_empty_workflows.sql")
 	require.NoError(t, err)
-	given := []string{kept.String(), empty.String(), locked.String()}
+	given := pgx.StrictNamedArgs{"workflows": []string{kept.String(), empty.String(), locked.String()}}
 	t.Run("a locked workflow is skipped", func(t *testing.T) {
 		tx, err := s.Pool.Begin(t.Context())
 		require.NoError(t, err)

@@ -1,20 +1,21 @@
 -- Registers an idempotency key for a promise that exists already. A key that no promise or early settlement has any more is taken over, if
 -- its row is still as it was read.
 --
--- Arguments: $1 slug, $2 key, $3 promise, $4 the key's time to live, $5 TRUE if the caller has called await_settlements.sql.
+-- Arguments: @tenant, a slug; @key; @promise, an id; @ttl, how long the key lives; @awaited, TRUE if the caller has called
+-- await_settlements.sql.
 -- Returns: one row; no row if the tenant has no such promise.
 --   holder_id  the promise that the key names after the call
 --   held       TRUE if the key has an early settlement, and was not registered
 --   doubtful   TRUE if the holder's deadline has passed, and an extension that has not committed may still keep it pending. The caller calls
---              await_settlements.sql and then this statement again, with $5 TRUE.
--- If holder_id is NULL and held is FALSE, another registration came first, and the caller retries.
+--              await_settlements.sql and then this statement again, with @awaited TRUE.
+-- If another registration came first, the statement raises promise_race_lost, and the caller retries.
 -- Locks: the key's row.
 -- Indexes: promise_pkey, idempotency_key_pkey.
 WITH target AS MATERIALIZED (
     SELECT p.id, p.tenant_id
     FROM tenant t
     JOIN promise p ON p.tenant_id = t.id
-    WHERE t.slug = $1 AND t.suspended_at IS NULL AND p.id = $3::UUID
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL AND p.id = @promise::UUID
 ),
 holder AS MATERIALIZED (
     SELECT
@@ -22,15 +23,15 @@ holder AS MATERIALIZED (
         k.expires_at,
         k.held_at,
         promise_key_live(k.expires_at, q.resolved, q.timeout_at, NOW()) AS live,
-        COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $5::BOOLEAN, FALSE) AS doubtful,
+        COALESCE(promise_key_uncertain(k.expires_at, q.resolved, q.timeout_at, NOW()) AND NOT @awaited::BOOLEAN, FALSE) AS doubtful,
         q.workflow_execution_id
     FROM target
-    JOIN idempotency_key k ON k.tenant_id = target.tenant_id AND k.key = $2::VARCHAR
+    JOIN idempotency_key k ON k.tenant_id = target.tenant_id AND k.key = @key::VARCHAR
     LEFT JOIN promise q ON q.id = k.promise_id
 ),
 registered AS (
     INSERT INTO idempotency_key AS k (tenant_id, key, promise_id, expires_at, check_at)
-    SELECT tenant_id, $2::VARCHAR, id, NOW() + $4::INTERVAL, NOW() + $4::INTERVAL
+    SELECT tenant_id, @key::VARCHAR, id, NOW() + @ttl::INTERVAL, NOW() + @ttl::INTERVAL
     FROM target
     WHERE NOT EXISTS (SELECT FROM holder WHERE live OR doubtful OR held_at IS NOT NULL)
     ON CONFLICT (tenant_id, key) DO UPDATE
@@ -42,7 +43,8 @@ registered AS (
     RETURNING k.promise_id
 )
 SELECT
-    COALESCE(registered.promise_id, holder.promise_id) AS holder_id,
+    CASE WHEN holder.held_at IS NULL THEN COALESCE(registered.promise_id, holder.promise_id, promise_race_lost(target.id)) ELSE holder.promise_id END
+        AS holder_id,
     holder.held_at IS NOT NULL AS held,
     COALESCE(holder.doubtful, FALSE) AS doubtful,
     holder.workflow_execution_id

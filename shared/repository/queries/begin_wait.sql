@@ -1,7 +1,7 @@
 -- Counts a waiting call for its tenant, unless the tenant already has as many waiting calls as it may have. Calls that begin at the same
 -- time do not see each other, so a tenant may exceed its bound for a moment. Also deletes up to 100 expired rows of any tenant.
 --
--- Arguments: $1 slug, $2 the call's id, $3 the longest time that it waits, $4 the bound if tenant.max_waits is NULL.
+-- Arguments: @tenant, a slug; @id of the call; @longest time that it waits; @bound, used if tenant.max_waits is NULL.
 -- Returns: one row, TRUE if the call was counted.
 -- Locks: the expired rows, skipping locked ones.
 -- Indexes: tenant_wait_pkey, idx_tenant_wait_expires.
@@ -18,10 +18,10 @@ deleted AS (
 ),
 counted AS (
     INSERT INTO tenant_wait (tenant_id, id, expires_at)
-    SELECT t.id, $2::UUID, NOW() + $3::INTERVAL
+    SELECT t.id, @id::UUID, NOW() + @longest::INTERVAL
     FROM tenant t
-    WHERE t.slug = $1
-      AND (SELECT COUNT(*) FROM tenant_wait w WHERE w.tenant_id = t.id AND w.expires_at > NOW()) < COALESCE(t.max_waits, $4::INT)
+    WHERE t.slug = @tenant
+      AND (SELECT COUNT(*) FROM tenant_wait w WHERE w.tenant_id = t.id AND w.expires_at > NOW()) < COALESCE(t.max_waits, @bound::INT)
     RETURNING id
 )
 SELECT EXISTS (SELECT FROM counted)

@@ -1,12 +1,13 @@
 -- Counts the next early settlements of some tenants, and the bytes of their values, errors, comments and keys. Postgres knows the size of
 -- a value without reading it.
 --
--- Arguments: arrays $1 tenant ids, $2 the last idempotency key that was counted, or NULL; $3 the largest number to count for each tenant.
--- Returns: one row for each tenant, in the order of $1, with the last key that was counted.
+-- Arguments: arrays @tenants of ids and @keys, each the last idempotency key that was counted, or NULL; @limit, the largest number to count
+-- for each tenant.
+-- Returns: one row for each tenant, in the order of @tenants, with the last key that was counted.
 -- Locks: none.
 -- Indexes: idx_idempotency_key_held.
 SELECT slice.counted, slice.bytes, slice.key
-FROM unnest($1::TEXT[], $2::VARCHAR[]) WITH ORDINALITY AS given (tenant_id, key, place)
+FROM unnest(@tenants::TEXT[], @keys::VARCHAR[]) WITH ORDINALITY AS given (tenant_id, key, place)
 CROSS JOIN LATERAL (
     SELECT COUNT(*) AS counted, COALESCE(SUM(held.bytes), 0)::BIGINT AS bytes, MAX(held.key) AS key
     FROM (
@@ -16,7 +17,7 @@ CROSS JOIN LATERAL (
         FROM idempotency_key k
         WHERE k.tenant_id = given.tenant_id::UUID AND k.held_at IS NOT NULL AND k.key > COALESCE(given.key, '')
         ORDER BY k.key
-        LIMIT $3::INT
+        LIMIT @limit::INT
     ) AS held
 ) AS slice
 ORDER BY given.place

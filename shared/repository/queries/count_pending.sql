@@ -1,12 +1,12 @@
 -- Counts the next pending promises of some tenants.
 --
--- Arguments: arrays $1 tenant ids, $2 and $3 created_at and id of the last promise that was counted, or NULL; $4 the largest number to
+-- Arguments: arrays @tenants of ids, and @created_ats and @ids of the last promise that was counted, or NULL; @limit, the largest number to
 -- count for each tenant.
--- Returns: one row for each tenant, in the order of $1, with the last promise that was counted.
+-- Returns: one row for each tenant, in the order of @tenants, with the last promise that was counted.
 -- Locks: none.
 -- Indexes: idx_promise_tenant, and nothing else is read.
 SELECT COALESCE(slice.n, 0) AS counted, slice.created_at, slice.id
-FROM unnest($1::TEXT[], $2::TIMESTAMPTZ[], $3::TEXT[]) WITH ORDINALITY AS given (tenant_id, created_at, id, place)
+FROM unnest(@tenants::TEXT[], @created_ats::TIMESTAMPTZ[], @ids::TEXT[]) WITH ORDINALITY AS given (tenant_id, created_at, id, place)
 LEFT JOIN LATERAL (
     SELECT numbered.n, numbered.created_at, numbered.id
     FROM (
@@ -19,7 +19,7 @@ LEFT JOIN LATERAL (
                   COALESCE(given.created_at, 'infinity'), COALESCE(given.id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
               )
             ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's order
-            LIMIT $4::INT
+            LIMIT @limit::INT
         ) AS pending
     ) AS numbered
     ORDER BY numbered.n DESC

@@ -2,7 +2,7 @@
 -- stays, without its promise. Workflow executions that become empty are deleted, too. The age counts from the time at which the settlement
 -- was recorded, because engines need time to read it. Pending promises stay.
 --
--- Arguments: $1 the age, $2 the largest number of promises.
+-- Arguments: @age; @limit, the largest number of promises.
 -- Returns: one row with the counts, and with the ids of the workflow executions that stayed. Concurrent batches may each delete some of an
 -- execution's promises and find it not empty, so the caller gives these ids to delete_empty_workflows.sql.
 -- Locks: the promises' rows, skipping locked ones, then their keys', then the workflow executions', skipping locked ones. No other statement
@@ -19,17 +19,17 @@ WITH doomed AS MATERIALIZED (
         CROSS JOIN LATERAL (
             SELECT q.id
             FROM promise q
-            WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - $1::INTERVAL
-              AND q.resolved_at < NOW() - $1::INTERVAL
+            WHERE q.tenant_id = t.id AND q.outcome = final.outcome AND q.created_at < NOW() - @age::INTERVAL
+              AND q.resolved_at < NOW() - @age::INTERVAL
               AND NOT EXISTS (
                   SELECT FROM workflow_event_row e
                   WHERE e.workflow_execution_id = q.workflow_execution_id AND e.sequence_number = q.resolved_by_sequence
-                    AND e.created_at >= NOW() - $1::INTERVAL
+                    AND e.created_at >= NOW() - @age::INTERVAL
               )
             ORDER BY q.created_at, q.id
-            LIMIT $2::INT
+            LIMIT @limit::INT
         ) AS old
-        LIMIT $2
+        LIMIT @limit
     )
     FOR UPDATE SKIP LOCKED
 ),

@@ -1,6 +1,6 @@
 -- Deletes one batch of the rows of a tenant that is marked as deleted, and finally the tenant.
 --
--- Arguments: $1 slug, $2 the size of a batch, as tenant_delete in migrations/ counts it.
+-- Arguments: @tenant, a slug; @limit, the size of a batch, as tenant_delete in migrations/functions counts it.
 -- Returns: one row with the counts; done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
 -- Locks, indexes: see tenant_delete.
-SELECT promises, keys, events, executions, api_keys, done FROM tenant_delete($1, $2)
+SELECT promises, keys, events, executions, api_keys, done FROM tenant_delete(tenant_slug => @tenant, batch => @limit)

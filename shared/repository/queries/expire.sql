@@ -1,7 +1,7 @@
--- Records at most $1 deadlines that have passed, of any tenant. Each promise gets the outcome that its creation named for its deadline, or
+-- Records at most @limit deadlines that have passed, of any tenant. Each promise gets the outcome that its creation named for its deadline, or
 -- timed_out, and its workflow gets an event. The value stays in timeout_value.
 --
--- If fewer than $1 deadlines are due, the batch takes them all. If more are due, it takes the first deadline of each tenant, then the second
+-- If fewer than @limit deadlines are due, the batch takes them all. If more are due, it takes the first deadline of each tenant, then the second
 -- of each tenant, and so on, so that one tenant's early deadlines cannot delay the others. A deadline that was in the past when its promise
 -- was created counts from the creation.
 --
@@ -13,14 +13,14 @@
 --   skipped   a workflow execution with a due deadline that was not recorded, or NULL
 -- Locks: for each promise its workflow execution's row, then the promise's FOR UPDATE. promise_await_settlements relies on this order. Locked
 -- rows are skipped until the next batch, so the order of the promises cannot cause a deadlock. The settlement that has locked such a row may
--- still be in time. Behind locked workflows a batch reads no more than 4 * $1 deadlines.
+-- still be in time. Behind locked workflows a batch reads no more than 4 * @limit deadlines.
 -- Indexes: idx_promise_due, idx_promise_due_by_tenant, workflow_execution_pkey, promise_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, GREATEST(p.timeout_at, p.created_at) AS since
     FROM promise p
     WHERE p.resolved = FALSE AND p.timeout_at <= NOW()
     ORDER BY p.timeout_at
-    LIMIT $1::INT
+    LIMIT @limit::INT
 ),
 backlog AS MATERIALIZED ( -- the tenants with due deadlines, if more are due than a batch takes
     SELECT t.id
@@ -31,7 +31,7 @@ backlog AS MATERIALIZED ( -- the tenants with due deadlines, if more are due tha
         ORDER BY p.timeout_at, p.id -- the order of idx_promise_due_by_tenant
         LIMIT 1
     ) AS due
-    WHERE (SELECT COUNT(*) FROM oldest) = $1
+    WHERE (SELECT COUNT(*) FROM oldest) = @limit
 ),
 candidate AS MATERIALIZED (
     SELECT * FROM (
@@ -44,7 +44,7 @@ candidate AS MATERIALIZED (
             FROM promise p
             WHERE p.tenant_id = backlog.id AND p.outcome IS NULL AND p.timeout_at <= NOW()
             ORDER BY p.timeout_at, p.id
-            LIMIT (SELECT CEIL(4.0 * $1 / COUNT(*)) FROM backlog)
+            LIMIT (SELECT CEIL(4.0 * @limit / COUNT(*)) FROM backlog)
         ) AS first
     ) AS due
     ORDER BY turn, since, id
@@ -55,7 +55,7 @@ workflow AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT v.last_sequence_number FROM workflow_execution v WHERE v.id = candidate.workflow_execution_id FOR NO KEY UPDATE SKIP LOCKED
     ) AS w
-    LIMIT $1
+    LIMIT @limit
 ),
 due AS MATERIALIZED (
     SELECT p.*, workflow.last_sequence_number
@@ -80,7 +80,7 @@ numbered AS (
 ),
 settled AS (
     UPDATE promise p
-    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'),
+    SET resolved = TRUE, outcome = promise_deadline_outcome(p.timeout_outcome),
         resolved_at = p.timeout_at, resolved_by_sequence = ordered.number, settled_by_kind = 'deadline'
     FROM ordered
     WHERE p.id = ordered.id AND NOT p.resolved

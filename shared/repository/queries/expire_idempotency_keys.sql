@@ -5,11 +5,11 @@
 -- If an early settlement is stored between the snapshot and the lock, Postgres first evaluates SET and the row's CHECK with the old version
 -- of the row, and then with the new one. So the result of SET must satisfy the CHECK with each of the two versions.
 --
--- Arguments: $1 the largest number of keys.
+-- Arguments: @limit, the largest number of keys.
 -- Returns: one row for each key. tenant and key are set if an early settlement expired; freed: the key lost its promise.
 -- Locks: the keys' rows, skipping locked ones until the next batch.
 -- Indexes: idx_idempotency_key_check, idempotency_key_pkey, promise_pkey.
-WITH due AS MATERIALIZED ( -- MATERIALIZED: each further evaluation would lock $1 more
+WITH due AS MATERIALIZED ( -- MATERIALIZED: each further evaluation would lock @limit more
     SELECT
         k.tenant_id, k.key, k.promise_id IS NOT NULL AS has_promise, k.held_at IS NOT NULL AS has_early,
         CASE WHEN k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW() THEN COALESCE(k.held_until, k.expires_at) END
@@ -22,7 +22,7 @@ WITH due AS MATERIALIZED ( -- MATERIALIZED: each further evaluation would lock $
     LEFT JOIN promise q ON q.id = k.promise_id
     WHERE k.check_at <= NOW()
     ORDER BY k.check_at
-    LIMIT $1
+    LIMIT @limit
     FOR UPDATE OF k SKIP LOCKED
 ),
 deleted AS (

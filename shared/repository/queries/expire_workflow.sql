@@ -1,13 +1,13 @@
--- Records at most $2 deadlines of one workflow execution that have passed, as expire.sql does. It waits for the workflow execution's row,
+-- Records at most @limit deadlines of one workflow execution that have passed, as expire.sql does. It waits for the workflow execution's row,
 -- because a workflow that is always busy would otherwise be skipped for ever.
 --
--- Arguments: $1 the workflow execution's id, $2 the largest number of deadlines.
+-- Arguments: @workflow, the workflow execution's id; @limit, the largest number of deadlines.
 -- Returns: one row, as expire.sql.
 -- Locks: the workflow execution's row, then the promises' FOR UPDATE, skipping locked ones.
 -- Indexes: workflow_execution_pkey, promise_pkey, and idx_promise_due_by_tenant, by which it reads the tenant's due deadlines instead of all
 -- pending promises of the workflow.
 WITH workflow AS MATERIALIZED (
-    SELECT id, tenant_id, last_sequence_number FROM workflow_execution WHERE id = $1::UUID FOR NO KEY UPDATE
+    SELECT id, tenant_id, last_sequence_number FROM workflow_execution WHERE id = @workflow::UUID FOR NO KEY UPDATE
 ),
 candidate AS MATERIALIZED (
     SELECT p.id, w.last_sequence_number
@@ -20,7 +20,7 @@ candidate AS MATERIALIZED (
         OFFSET 0 -- a barrier: the planner keeps the next condition and other indexes out of this
     ) AS p
     WHERE p.workflow_execution_id = w.id
-    LIMIT $2::INT
+    LIMIT @limit::INT
 ),
 due AS MATERIALIZED (
     SELECT p.*, candidate.last_sequence_number
@@ -44,7 +44,7 @@ numbered AS (
 ),
 settled AS (
     UPDATE promise p
-    SET resolved = TRUE, outcome = COALESCE(p.timeout_outcome, 'timed_out'),
+    SET resolved = TRUE, outcome = promise_deadline_outcome(p.timeout_outcome),
         resolved_at = p.timeout_at, resolved_by_sequence = ordered.number, settled_by_kind = 'deadline'
     FROM ordered
     WHERE p.id = ordered.id AND NOT p.resolved

@@ -1,6 +1,7 @@
 -- Moves a pending promise's deadline. The deadline that the promise already has is not set again.
 --
--- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, $4 the deadline counted from now or $5 as a moment.
+-- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key; the deadline: @timeout, counted from now, or @timeout_at, a
+-- moment.
 -- Returns: the promise after the call; pending: it was pending; extended: this call moved its deadline. No row if the tenant has no such
 -- promise.
 -- Locks: the workflow execution's row, then the promise's. A call that waited while another one set the same deadline has lost the race, and
@@ -10,13 +11,13 @@ WITH target AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.timeout_at, NOT p.resolved AND (p.timeout_at IS NULL OR p.timeout_at > NOW()) AS pending
     FROM tenant t
     JOIN promise p ON p.tenant_id = t.id
-    WHERE t.slug = $1 AND t.suspended_at IS NULL
-      AND p.id = COALESCE($2::UUID, (
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
+      AND p.id = COALESCE(@id::UUID, (
           SELECT k.promise_id
           FROM idempotency_key k
           JOIN promise q ON q.id = k.promise_id
-          WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
-            AND k.key = $3::VARCHAR
+          WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = @tenant)
+            AND k.key = @key::VARCHAR
             AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
       ))
 ),
@@ -25,17 +26,17 @@ numbered AS (
     SET last_sequence_number = w.last_sequence_number + 1
     FROM target
     WHERE w.id = target.workflow_execution_id AND target.pending
-      AND ($5::TIMESTAMPTZ IS NULL OR target.timeout_at IS DISTINCT FROM $5)
+      AND (@timeout_at::TIMESTAMPTZ IS NULL OR target.timeout_at IS DISTINCT FROM @timeout_at)
     RETURNING w.id, w.last_sequence_number, target.id AS promise_id, CLOCK_TIMESTAMP() AS at
 ),
 extended AS (
     UPDATE promise p
-    SET timeout_at = COALESCE($5::TIMESTAMPTZ, numbered.at + $4::INTERVAL)
+    SET timeout_at = COALESCE(@timeout_at::TIMESTAMPTZ, numbered.at + @timeout::INTERVAL)
     FROM numbered
     WHERE p.id = numbered.promise_id
       AND NOT p.resolved
       AND (p.timeout_at IS NULL OR p.timeout_at > numbered.at)
-      AND ($5 IS NULL OR p.timeout_at IS DISTINCT FROM $5)
+      AND (@timeout_at IS NULL OR p.timeout_at IS DISTINCT FROM @timeout_at)
     RETURNING p.id, p.timeout_at
 ),
 logged AS (

@@ -1,6 +1,6 @@
 -- Reads a tenant, suspended or not, with the columns of list_tenants.sql.
 --
--- Arguments: $1 slug.
+-- Arguments: @tenant, a slug.
 -- Returns: the tenant; no row if there is none.
 -- Locks: none.
 -- Indexes: tenant_slug_key.
@@ -15,4 +15,4 @@ SELECT
     )) AS limits
 FROM tenant t
 LEFT JOIN tenant_usage u ON u.tenant_id = t.id
-WHERE t.slug = $1
+WHERE t.slug = @tenant

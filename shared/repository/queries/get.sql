@@ -1,6 +1,6 @@
 -- Reads a promise.
 --
--- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, which must still name its promise.
+-- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key, which must still name its promise.
 -- Returns: the promise; no row if the tenant has no such promise.
 -- Locks: none.
 -- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
@@ -29,12 +29,12 @@ SELECT
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
-WHERE t.slug = $1 AND t.suspended_at IS NULL
-  AND p.id = COALESCE($2::UUID, (
+WHERE t.slug = @tenant AND t.suspended_at IS NULL
+  AND p.id = COALESCE(@id::UUID, (
       SELECT k.promise_id
       FROM idempotency_key k
       JOIN promise q ON q.id = k.promise_id
-      WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = $1)
-        AND k.key = $3::VARCHAR
+      WHERE k.tenant_id = (SELECT id FROM tenant WHERE slug = @tenant)
+        AND k.key = @key::VARCHAR
         AND promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
   ))

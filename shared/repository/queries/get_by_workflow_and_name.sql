@@ -1,6 +1,6 @@
 -- Reads a promise by its workflow execution and name.
 --
--- Arguments: $1 slug, $2 workflow execution, $3 name.
+-- Arguments: @tenant, a slug; @workflow execution; @name.
 -- Returns: the promise; no row if the tenant has no such promise.
 -- Locks: none.
 -- Indexes: promise_workflow_execution_id_name_key, workflow_execution_pkey.
@@ -29,6 +29,6 @@ SELECT
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id
-WHERE t.slug = $1 AND t.suspended_at IS NULL
-  AND p.workflow_execution_id = $2::UUID
-  AND p.name = $3::VARCHAR
+WHERE t.slug = @tenant AND t.suspended_at IS NULL
+  AND p.workflow_execution_id = @workflow::UUID
+  AND p.name = @name::VARCHAR

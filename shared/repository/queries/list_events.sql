@@ -1,7 +1,8 @@
--- Reads a workflow execution's event log after a sequence number, in order. A page ends before its values would exceed $5 bytes, but has at
+-- Reads a workflow execution's event log after a sequence number, in order. A page ends before its values would exceed @bytes bytes, but has at
 -- least one event.
 --
--- Arguments: $1 slug, $2 workflow execution, $3 the sequence number, $4 the largest number of events, $5 the largest number of bytes.
+-- Arguments: @tenant, a slug; @workflow execution; @after, a sequence number; @limit, the largest number of events; @bytes, the largest
+-- number of bytes.
 -- Returns: one row for each event; without any, one row with last_sequence_number alone. No row if the tenant has no such workflow execution.
 -- Locks: none. A number is handed out under the workflow execution's lock, so no event becomes visible before those with lower numbers.
 -- Indexes: workflow_event_row_pkey and idx_promise_settled, the two halves of the view workflow_event, each read no further than the page;
@@ -10,7 +11,7 @@ WITH log AS MATERIALIZED (
     SELECT w.id, w.last_sequence_number
     FROM tenant t
     JOIN workflow_execution w ON w.tenant_id = t.id
-    WHERE t.slug = $1 AND t.suspended_at IS NULL AND w.id = $2::UUID
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL AND w.id = @workflow::UUID
 ),
 page AS MATERIALIZED (
     SELECT event.*
@@ -19,21 +20,21 @@ page AS MATERIALIZED (
         (
             SELECT e.sequence_number, e.event_type, e.promise_id, e.created_at, e.timeout_at
             FROM workflow_event_row e
-            WHERE e.workflow_execution_id = log.id AND e.sequence_number > $3::INT
+            WHERE e.workflow_execution_id = log.id AND e.sequence_number > @after::INT
             ORDER BY e.sequence_number
-            LIMIT $4::INT
+            LIMIT @limit::INT
         )
         UNION ALL
         (
             SELECT p.resolved_by_sequence, 'PROMISE_' || UPPER(p.outcome), p.id, p.resolved_at, NULL
             FROM promise p
-            WHERE p.workflow_execution_id = log.id AND p.resolved_by_sequence > $3::INT AND p.settled_by_kind <> 'deadline'
+            WHERE p.workflow_execution_id = log.id AND p.resolved_by_sequence > @after::INT AND p.settled_by_kind <> 'deadline'
             ORDER BY p.resolved_by_sequence
-            LIMIT $4::INT
+            LIMIT @limit::INT
         )
     ) AS event
     ORDER BY event.sequence_number
-    LIMIT $4::INT
+    LIMIT @limit::INT
 ),
 sized AS (
     SELECT
@@ -55,6 +56,6 @@ SELECT
     CASE WHEN p.settled_by_kind = 'deadline' THEN p.timeout_error ELSE p.error END AS error,
     p.settled_by_kind, p.settled_by_id, p.comment, p.erased_at
 FROM log
-LEFT JOIN sized e ON e.bytes <= $5::BIGINT OR e.n = 1
+LEFT JOIN sized e ON e.bytes <= @bytes::BIGINT OR e.n = 1
 LEFT JOIN promise p ON p.id = e.promise_id AND e.settles
 ORDER BY e.sequence_number

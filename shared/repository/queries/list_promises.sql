@@ -1,16 +1,16 @@
--- Lists a tenant's promises, newest first. A page ends before its values and metadata would exceed $6 bytes, but has at least one promise.
+-- Lists a tenant's promises, newest first. A page ends before its values and metadata would exceed @bytes bytes, but has at least one promise.
 --
--- Arguments: $1 slug, $2 state, $3 and $4 created_at and id of the last promise of the previous page, $5 the largest number of promises, $6 the
--- largest number of bytes. $2 to $4 may be NULL.
+-- Arguments: @tenant, a slug; @state, or NULL; @after_at and @after_id, created_at and id of the last promise of the previous page, or
+-- NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
 -- Returns: the promises; no row if nothing matches or the tenant is unknown.
 -- Locks: none.
 -- Indexes: each branch reads one part of idx_promise_tenant, in order and no further than the page. For deadlines that nothing has recorded
--- yet, it reads the tenant's part of idx_promise_due_by_tenant. $2 alone decides which branches run, so one plan is right for all arguments.
+-- yet, it reads the tenant's part of idx_promise_due_by_tenant. @state alone decides which branches run, so one plan is right for all arguments.
 WITH bound AS MATERIALIZED (
-    SELECT t.id AS tenant_id, COALESCE($3::TIMESTAMPTZ, 'infinity') AS at,
-           COALESCE($4::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
+    SELECT t.id AS tenant_id, COALESCE(@after_at::TIMESTAMPTZ, 'infinity') AS at,
+           COALESCE(@after_id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
-    WHERE t.slug = $1 AND t.suspended_at IS NULL
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
 ),
 page AS MATERIALIZED (
     SELECT id, created_at
@@ -20,10 +20,10 @@ page AS MATERIALIZED (
             FROM promise p
             WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL
               AND (p.created_at, p.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
-              AND ($2::VARCHAR IS NULL OR $2 = 'pending')
-              AND ($2 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
+              AND (@state::VARCHAR IS NULL OR @state = 'pending')
+              AND (@state IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
             ORDER BY p.outcome, p.created_at DESC, p.id DESC -- the index's order, so that nothing is sorted
-            LIMIT $5::INT
+            LIMIT @limit::INT
         )
         UNION ALL
         (
@@ -32,14 +32,14 @@ page AS MATERIALIZED (
                 SELECT p.id, p.created_at, p.timeout_outcome
                 FROM promise p
                 WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL AND p.timeout_at <= NOW()
-                  AND $2 IN ('resolved', 'rejected', 'timed_out')
+                  AND @state IN ('resolved', 'rejected', 'timed_out')
                 ORDER BY p.timeout_at, p.id
                 OFFSET 0 -- a barrier: the planner keeps the next conditions and other indexes out of this
             ) AS due
             WHERE (due.created_at, due.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
-              AND COALESCE(due.timeout_outcome, 'timed_out') = $2
+              AND promise_deadline_outcome(due.timeout_outcome) = @state
             ORDER BY due.created_at DESC, due.id DESC
-            LIMIT $5
+            LIMIT @limit
         )
         UNION ALL
         SELECT settled.id, settled.created_at
@@ -50,12 +50,12 @@ page AS MATERIALIZED (
             FROM promise p
             WHERE p.tenant_id = bound.tenant_id AND p.outcome = final.outcome AND (p.created_at, p.id) < (bound.at, bound.id)
             ORDER BY p.created_at DESC, p.id DESC
-            LIMIT $5
+            LIMIT @limit
         ) AS settled
-        WHERE $2 IS NULL OR final.outcome = $2
+        WHERE @state IS NULL OR final.outcome = @state
     ) AS found
     ORDER BY created_at DESC, id DESC
-    LIMIT $5
+    LIMIT @limit
 )
 SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome,
@@ -78,5 +78,5 @@ FROM (
     WINDOW in_order AS (ORDER BY page.created_at DESC, page.id DESC)
 ) AS sized
 JOIN promise p ON p.id = sized.id
-WHERE sized.bytes <= $6::BIGINT OR sized.n = 1
+WHERE sized.bytes <= @bytes::BIGINT OR sized.n = 1
 ORDER BY sized.n

@@ -1,19 +1,19 @@
--- Lists a tenant's pending promises with a deadline before $2, the soonest first. A page ends as in list_promises.sql.
+-- Lists a tenant's pending promises with a deadline before @before, the soonest first. A page ends as in list_promises.sql.
 --
--- Arguments: $1 slug, $2 the bound of the deadlines, $3 and $4 timeout_at and id of the last promise of the previous page, or NULL, $5 the
--- largest number of promises, $6 the largest number of bytes.
+-- Arguments: @tenant, a slug; @before, the bound of the deadlines; @after_at and @after_id, timeout_at and id of the last promise of the
+-- previous page, or NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
 -- Returns: the promises; no row if nothing matches or the tenant is unknown.
 -- Locks: none.
 -- Indexes: one part of idx_promise_due_by_tenant, in order and no further than the page.
 WITH page AS MATERIALIZED (
     SELECT p.id, p.timeout_at
     FROM promise p
-    WHERE p.tenant_id = (SELECT t.id FROM tenant t WHERE t.slug = $1 AND t.suspended_at IS NULL) AND p.outcome IS NULL
-      AND p.timeout_at > NOW() AND p.timeout_at < $2::TIMESTAMPTZ
+    WHERE p.tenant_id = (SELECT t.id FROM tenant t WHERE t.slug = @tenant AND t.suspended_at IS NULL) AND p.outcome IS NULL
+      AND p.timeout_at > NOW() AND p.timeout_at < @before::TIMESTAMPTZ
       AND (p.timeout_at, p.id)
-          > (COALESCE($3::TIMESTAMPTZ, '-infinity'), COALESCE($4::UUID, '00000000-0000-0000-0000-000000000000'))
+          > (COALESCE(@after_at::TIMESTAMPTZ, '-infinity'), COALESCE(@after_id::UUID, '00000000-0000-0000-0000-000000000000'))
     ORDER BY p.timeout_at, p.id
-    LIMIT $5::INT
+    LIMIT @limit::INT
 )
 SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome,
@@ -36,5 +36,5 @@ FROM (
     WINDOW in_order AS (ORDER BY page.timeout_at, page.id)
 ) AS sized
 JOIN promise p ON p.id = sized.id
-WHERE sized.bytes <= $6::BIGINT OR sized.n = 1
+WHERE sized.bytes <= @bytes::BIGINT OR sized.n = 1
 ORDER BY sized.n

@@ -1,7 +1,7 @@
 -- Lists the promises of a workflow execution, newest first. A page ends as in list_promises.sql.
 --
--- Arguments: $1 slug, $2 workflow execution, $3 state, $4 and $5 created_at and id of the last promise of the previous page, $6 the largest
--- number of promises, $7 the largest number of bytes. $3 to $5 may be NULL.
+-- Arguments: @tenant, a slug; @workflow execution; @state, or NULL; @after_at and @after_id, created_at and id of the last promise of the
+-- previous page, or NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
 -- Returns: the promises; no row if nothing matches.
 -- Locks: none.
 -- Indexes: each branch reads one part of idx_promise_list, backwards and no further than the page. For deadlines that nothing has recorded
@@ -12,11 +12,11 @@
 -- idx_promise_workflow does not have. idx_promise_list begins with the outcome, because Postgres ends the scan of such a range where the
 -- range's first column ends it.
 WITH bound AS MATERIALIZED (
-    SELECT w.id AS workflow_id, t.id AS tenant_id, COALESCE($4::TIMESTAMPTZ, 'infinity') AS at,
-           COALESCE($5::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
+    SELECT w.id AS workflow_id, t.id AS tenant_id, COALESCE(@after_at::TIMESTAMPTZ, 'infinity') AS at,
+           COALESCE(@after_id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id
     FROM tenant t
-    JOIN workflow_execution w ON w.tenant_id = t.id AND w.id = $2::UUID
-    WHERE t.slug = $1 AND t.suspended_at IS NULL
+    JOIN workflow_execution w ON w.tenant_id = t.id AND w.id = @workflow::UUID
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
 ),
 page AS MATERIALIZED (
     SELECT id, created_at
@@ -28,10 +28,10 @@ page AS MATERIALIZED (
               AND (p.workflow_execution_id, p.created_at, p.id)
                   < ((SELECT workflow_id FROM bound), (SELECT at FROM bound), (SELECT id FROM bound))
               AND p.workflow_execution_id >= (SELECT workflow_id FROM bound)
-              AND ($3::VARCHAR IS NULL OR $3 = 'pending')
-              AND ($3 IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
+              AND (@state::VARCHAR IS NULL OR @state = 'pending')
+              AND (@state IS NULL OR p.timeout_at IS NULL OR p.timeout_at > NOW())
             ORDER BY p.outcome DESC, p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC -- the index's order
-            LIMIT $6::INT
+            LIMIT @limit::INT
         )
         UNION ALL
         (
@@ -40,15 +40,15 @@ page AS MATERIALIZED (
                 SELECT p.id, p.workflow_execution_id, p.created_at, p.timeout_outcome
                 FROM promise p
                 WHERE p.tenant_id = (SELECT tenant_id FROM bound) AND p.outcome IS NULL AND p.timeout_at <= NOW()
-                  AND $3 IN ('resolved', 'rejected', 'timed_out')
+                  AND @state IN ('resolved', 'rejected', 'timed_out')
                 ORDER BY p.timeout_at, p.id
                 OFFSET 0 -- a barrier: the planner keeps the next conditions and other indexes out of this
             ) AS due
             WHERE due.workflow_execution_id = (SELECT workflow_id FROM bound)
               AND (due.created_at, due.id) < ((SELECT at FROM bound), (SELECT id FROM bound))
-              AND COALESCE(due.timeout_outcome, 'timed_out') = $3
+              AND promise_deadline_outcome(due.timeout_outcome) = @state
             ORDER BY due.created_at DESC, due.id DESC
-            LIMIT $6
+            LIMIT @limit
         )
         UNION ALL
         SELECT settled.id, settled.created_at
@@ -61,12 +61,12 @@ page AS MATERIALIZED (
               AND (p.workflow_execution_id, p.created_at, p.id) < (bound.workflow_id, bound.at, bound.id)
               AND p.workflow_execution_id >= bound.workflow_id
             ORDER BY p.workflow_execution_id DESC NULLS LAST, p.created_at DESC, p.id DESC
-            LIMIT $6
+            LIMIT @limit
         ) AS settled
-        WHERE $3 IS NULL OR final.outcome = $3
+        WHERE @state IS NULL OR final.outcome = @state
     ) AS found
     ORDER BY created_at DESC, id DESC
-    LIMIT $6
+    LIMIT @limit
 )
 SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome,
@@ -89,5 +89,5 @@ FROM (
     WINDOW in_order AS (ORDER BY page.created_at DESC, page.id DESC)
 ) AS sized
 JOIN promise p ON p.id = sized.id
-WHERE sized.bytes <= $7::BIGINT OR sized.n = 1
+WHERE sized.bytes <= @bytes::BIGINT OR sized.n = 1
 ORDER BY sized.n

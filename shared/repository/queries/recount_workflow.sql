@@ -1,15 +1,15 @@
 -- Counts the promises of a full workflow execution and stores how many it may still get. It counts no further than the limit, and without a
 -- lock, because nothing is created while the execution is full.
 --
--- Arguments: $1 the workflow execution's id, $2 the limit if the tenant has none of its own.
+-- Arguments: @workflow, the workflow execution's id; @workflow_limit, used if the tenant has no limit of its own.
 -- Returns: the number that it may still get; no row if another transaction has changed that number meanwhile.
 -- Locks: the workflow execution's row, at the end.
 -- Indexes: workflow_execution_pkey, and an index of promise on workflow_execution_id.
 WITH seen AS MATERIALIZED (
-    SELECT w.id, w.promises_left, COALESCE(t.max_workflow_promises, $2::INT) AS most
+    SELECT w.id, w.promises_left, COALESCE(t.max_workflow_promises, @workflow_limit::INT) AS most
     FROM workflow_execution w
     JOIN tenant t ON t.id = w.tenant_id
-    WHERE w.id = $1::UUID
+    WHERE w.id = @workflow::UUID
 )
 UPDATE workflow_execution w
 SET promises_left = seen.most

@@ -1,9 +1,12 @@
 -- Settles a promise.
 --
--- Arguments: $1 slug, $2 id or, if that is NULL, $3 idempotency key, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of the caller, $9
--- comment.
+-- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key; @outcome; @value; @error; @kind and id (@by) of the caller;
+-- @comment.
 -- Returns: the promise's state and what the call did; no row if the tenant has no such promise.
--- Locks, indexes: see promise_settle in migrations/.
-SELECT promise_id, workflow_execution_id, state, by_deadline, same, settled, overdue_since
-FROM promise_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- Locks, indexes: see promise_settle in migrations/functions.
+SELECT promise_id, state, by_deadline, same, settled
+FROM promise_settle(
+    tenant_slug => @tenant, given_id => @id, given_key => @key, new_outcome => @outcome, new_value => @value, new_error => @error,
+    new_kind => @kind, new_by => @by, new_comment => @comment
+)
 WHERE promise_id IS NOT NULL

@@ -1,7 +1,7 @@
 -- Settles many promises, each independently of the others.
 --
--- Arguments: $1 slug; arrays $2 ids and $3 idempotency keys, of which one is NULL, $4 outcomes, $5 values, $6 errors, $7 comments; $8 and $9
--- kind and id of the caller.
+-- Arguments: @tenant, a slug; arrays @ids and idempotency @keys, of which one is NULL, @outcomes, @values, @errors and @comments; @kind and
+-- id (@by) of the caller.
 -- Returns: one row for each item, in order, with the promise as the batch found it. promise_id is NULL if the tenant has no such promise.
 -- settled is TRUE for the first item of a promise that was pending; later items of the same promise find it settled.
 -- by_deadline is TRUE if the deadline settled the promise, same if the stored settlement equals the item's.
@@ -11,7 +11,7 @@
 -- out to be pending.
 -- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
 WITH caller AS MATERIALIZED (
-    SELECT id AS tenant_id FROM tenant WHERE slug = $1 AND suspended_at IS NULL
+    SELECT id AS tenant_id FROM tenant WHERE slug = @tenant AND suspended_at IS NULL
 ),
 item AS MATERIALIZED (
     SELECT i.n, i.key, i.outcome, i.value, i.error, i.comment, COALESCE(i.id::UUID, (
@@ -23,7 +23,7 @@ item AS MATERIALIZED (
           AND (NOT q.resolved OR promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW()))
     )) AS promise_id
     FROM caller
-    CROSS JOIN unnest($2::TEXT[], $3::VARCHAR[], $4::VARCHAR[], $5::BYTEA[], $6::TEXT[], $7::VARCHAR[]) WITH ORDINALITY
+    CROSS JOIN unnest(@ids::TEXT[], @keys::VARCHAR[], @outcomes::VARCHAR[], @values::BYTEA[], @errors::TEXT[], @comments::VARCHAR[]) WITH ORDINALITY
         AS i (id, key, outcome, value, error, comment, n)
 ),
 seen AS MATERIALIZED (
@@ -54,16 +54,15 @@ current_state AS MATERIALIZED (
         l.id, l.workflow_execution_id, l.last_sequence_number, l.value, l.error,
         CASE
             WHEN l.resolved THEN l.outcome
-            WHEN l.timeout_at <= moment.at THEN COALESCE(l.timeout_outcome, 'timed_out')
+            WHEN l.timeout_at <= moment.at THEN promise_deadline_outcome(l.timeout_outcome)
             ELSE 'pending'
         END AS state,
-        CASE WHEN l.resolved THEN l.outcome = 'timed_out' OR l.settled_by_kind = 'deadline' ELSE l.timeout_at <= moment.at END
-            AS by_deadline
+        CASE WHEN l.resolved THEN promise_by_deadline(l.outcome, l.settled_by_kind) ELSE l.timeout_at <= moment.at END AS by_deadline
     FROM locked l
     CROSS JOIN moment
     UNION ALL
     SELECT p.id, p.workflow_execution_id, NULL, p.value, p.error, p.outcome,
-           p.outcome = 'timed_out' OR p.settled_by_kind = 'deadline'
+           promise_by_deadline(p.outcome, p.settled_by_kind)
     FROM seen
     JOIN promise p ON p.id = seen.id
     WHERE seen.resolved
@@ -90,7 +89,7 @@ settled AS (
     UPDATE promise p
     SET resolved = TRUE, outcome = winner.outcome, value = winner.value, error = winner.error,
         resolved_at = moment.at, resolved_by_sequence = winner.number,
-        settled_by_kind = $8, settled_by_id = $9, comment = winner.comment
+        settled_by_kind = @kind, settled_by_id = @by, comment = winner.comment
     FROM winner
     CROSS JOIN moment
     WHERE p.id = winner.id AND NOT p.resolved

@@ -1,16 +1,16 @@
 -- Stores the counts of some tenants, and updates the flags that say which limits they have reached. An equal count is stored again only after
 -- a minute. A count that began before the stored one is ignored.
 --
--- Arguments: arrays $1 tenant ids, $2 the times at which the counts began, $3 pending promises, $4 early settlements, $5 their bytes; $6 to $8
--- the service's own limits of the three.
+-- Arguments: arrays @tenants of ids, @counted_ats, the times at which the counts began, @pending promises, @early settlements and
+-- @early_bytes; @default_pending, @default_early and @default_early_bytes, the service's own limits.
 -- Returns: one row for each tenant whose flags changed.
 -- Locks: the tenants' rows, skipping locked ones until the next count, and the rows of tenant_usage.
 -- Indexes: tenant_pkey, tenant_usage_pkey.
 WITH counted AS MATERIALIZED (
     SELECT t.id, c.counted_at, c.pending, c.held, c.held_bytes,
-           c.pending >= COALESCE(t.max_pending, $6::BIGINT) AS pending_full,
-           c.held >= COALESCE(t.max_held, $7::BIGINT) OR c.held_bytes >= COALESCE(t.max_held_bytes, $8::BIGINT) AS held_full
-    FROM unnest($1::TEXT[], $2::TIMESTAMPTZ[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[]) AS c (id, counted_at, pending, held, held_bytes)
+           c.pending >= COALESCE(t.max_pending, @default_pending::BIGINT) AS pending_full,
+           c.held >= COALESCE(t.max_held, @default_early::BIGINT) OR c.held_bytes >= COALESCE(t.max_held_bytes, @default_early_bytes::BIGINT) AS held_full
+    FROM unnest(@tenants::TEXT[], @counted_ats::TIMESTAMPTZ[], @pending::BIGINT[], @early::BIGINT[], @early_bytes::BIGINT[]) AS c (id, counted_at, pending, held, held_bytes)
     JOIN tenant t ON t.id = c.id::UUID
     LEFT JOIN tenant_usage u ON u.tenant_id = t.id
     WHERE u.counted_at IS NULL OR u.counted_at < c.counted_at

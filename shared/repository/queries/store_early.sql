@@ -1,7 +1,7 @@
 -- Stores an early settlement under an idempotency key, for the promise that will be created with it.
 --
--- Arguments: $1 slug, $2 key, $3 how long it is stored, $4 outcome, $5 value, $6 error, $7 and $8 kind and id of the caller, $9 comment, $10
--- TRUE if the caller has called await_settlements.sql.
+-- Arguments: @tenant, a slug; @key; @ttl, how long the settlement is stored; @outcome; @value; @error; @kind and id (@by) of the caller;
+-- @comment; @awaited, TRUE if the caller has called await_settlements.sql.
 -- Returns: one row; no row if the tenant is unknown or suspended.
 --   expires_at  the end of the early settlement that the key has after the call
 --   held        TRUE if this call stored it
@@ -21,25 +21,25 @@ WITH seen AS MATERIALIZED (
         q.id IS NOT NULL AND (
             promise_key_live(k.expires_at, q.resolved, q.timeout_at, NOW())
             OR promise_key_names(k.expires_at, q.resolved, q.resolved_at, q.timeout_at, NOW())
-                AND q.settled_by_kind IS DISTINCT FROM 'deadline' AND q.outcome IS NOT DISTINCT FROM $4::VARCHAR
-                AND q.value IS NOT DISTINCT FROM $5::BYTEA AND q.error IS NOT DISTINCT FROM $6::TEXT
+                AND q.settled_by_kind IS DISTINCT FROM 'deadline' AND q.outcome IS NOT DISTINCT FROM @outcome::VARCHAR
+                AND q.value IS NOT DISTINCT FROM @value::BYTEA AND q.error IS NOT DISTINCT FROM @error::TEXT
         ) AS answers,
-        COALESCE(NOT q.resolved AND k.expires_at <= NOW() AND q.timeout_at <= NOW() AND NOT $10::BOOLEAN, FALSE) AS doubtful,
+        COALESCE(promise_key_uncertain(k.expires_at, q.resolved, q.timeout_at, NOW()) AND NOT @awaited::BOOLEAN, FALSE) AS doubtful,
         q.workflow_execution_id,
-        k.held_outcome = $4::VARCHAR AND k.held_value IS NOT DISTINCT FROM $5::BYTEA
-            AND k.held_error IS NOT DISTINCT FROM $6::TEXT AS same
+        k.held_outcome = @outcome::VARCHAR AND k.held_value IS NOT DISTINCT FROM @value::BYTEA
+            AND k.held_error IS NOT DISTINCT FROM @error::TEXT AS same
     FROM tenant t
-    JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = $2::VARCHAR
+    JOIN idempotency_key k ON k.tenant_id = t.id AND k.key = @key::VARCHAR
     LEFT JOIN promise q ON q.id = k.promise_id
-    WHERE t.slug = $1 AND t.suspended_at IS NULL
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
 ),
 stored AS (
     INSERT INTO idempotency_key AS k (tenant_id, key, expires_at, check_at, held_until, held_at, held_outcome, held_value,
                                       held_error, held_by_kind, held_by_id, held_comment)
-    SELECT t.id, $2::VARCHAR, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW() + $3::INTERVAL, NOW(), $4::VARCHAR, $5::BYTEA,
-           $6::TEXT, $7::VARCHAR, $8::VARCHAR, $9::VARCHAR
+    SELECT t.id, @key::VARCHAR, NOW() + @ttl::INTERVAL, NOW() + @ttl::INTERVAL, NOW() + @ttl::INTERVAL, NOW(), @outcome::VARCHAR, @value::BYTEA,
+           @error::TEXT, @kind::VARCHAR, @by::VARCHAR, @comment::VARCHAR
     FROM tenant t
-    WHERE t.slug = $1 AND t.suspended_at IS NULL AND NOT t.held_full AND NOT EXISTS (SELECT FROM seen WHERE has_early OR answers OR doubtful)
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL AND NOT t.held_full AND NOT EXISTS (SELECT FROM seen WHERE has_early OR answers OR doubtful)
     ON CONFLICT (tenant_id, key) DO UPDATE
         SET expires_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.expires_at ELSE k.expires_at END,
             check_at = CASE WHEN k.promise_id IS NULL THEN EXCLUDED.check_at ELSE LEAST(k.check_at, EXCLUDED.check_at) END,
@@ -64,4 +64,4 @@ SELECT
 FROM tenant t
 LEFT JOIN stored ON TRUE
 LEFT JOIN seen ON seen.has_early OR seen.answers OR seen.doubtful
-WHERE t.slug = $1 AND t.suspended_at IS NULL
+WHERE t.slug = @tenant AND t.suspended_at IS NULL
