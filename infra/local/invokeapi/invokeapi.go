@@ -51,64 +51,84 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h Handler) invoke(w http.ResponseWriter, r *http.Request, requestID string) error {
-	segments := strings.Split(r.URL.EscapedPath(), "/")
-	if r.Method != http.MethodPost || len(segments) != 5 || segments[1] != "2015-03-31" ||
-		segments[2] != "functions" || segments[4] != "invocations" {
-		return &apiError{status: http.StatusNotFound, code: "UnknownOperationException", message: "This endpoint supports only the Invoke operation."}
-	}
-	name, err := url.PathUnescape(segments[3])
-	if err != nil {
-		return errInvalidName(segments[3])
-	}
-	name, qualifier, err := parseName(name, r.URL.Query().Get("Qualifier"))
+	t, err := h.target(r)
 	if err != nil {
 		return err
 	}
+	req := lambda.Request{
+		RequestID: requestID,
+		CalledBy:  t.name,
+		Qualifier: t.qualifier,
+		TraceID:   r.Header.Get("X-Amzn-Trace-Id"),
+		Tail:      r.Header.Get("X-Amz-Log-Type") == "Tail",
+	}
+	switch kind := r.Header.Get("X-Amz-Invocation-Type"); kind {
+	case "DryRun":
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case "Event":
+		return h.invokeEvent(w, r, t, req)
+	case "", "RequestResponse":
+		return h.invokeAndWait(w, r, t, req)
+	default:
+		return &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException", message: "Unknown invocation type: " + kind + "; use RequestResponse, Event or DryRun."}
+	}
+}
+
+// A target is the function of a call: the service's name for it, and the name and the
+// qualifier from the call.
+type target struct{ function, name, qualifier string }
+
+// target reads the path and the query. It refuses other operations, unknown functions and
+// the denied qualifier.
+func (h Handler) target(r *http.Request) (target, error) {
+	segments := strings.Split(r.URL.EscapedPath(), "/")
+	if r.Method != http.MethodPost || len(segments) != 5 || segments[1] != "2015-03-31" ||
+		segments[2] != "functions" || segments[4] != "invocations" {
+		return target{}, &apiError{status: http.StatusNotFound, code: "UnknownOperationException", message: "This endpoint supports only the Invoke operation."}
+	}
+	name, err := url.PathUnescape(segments[3])
+	if err != nil {
+		return target{}, errInvalidName(segments[3])
+	}
+	name, qualifier, err := parseName(name, r.URL.Query().Get("Qualifier"))
+	if err != nil {
+		return target{}, err
+	}
 	if h.Denied != "" && qualifier == h.Denied {
-		return errDenied(name, qualifier)
+		return target{}, errDenied(name, qualifier)
 	}
 	function := name
 	if h.Function != nil {
 		function = h.Function(name)
 	}
 	if _, err := h.Service.Function(function); err != nil || qualifier != "" && qualifier != lambda.Version {
-		return errNotFound(name, qualifier)
+		return target{}, errNotFound(name, qualifier)
 	}
-	req := lambda.Request{
-		RequestID: requestID,
-		CalledBy:  name,
-		Qualifier: qualifier,
-		TraceID:   r.Header.Get("X-Amzn-Trace-Id"),
-		Tail:      r.Header.Get("X-Amz-Log-Type") == "Tail",
-	}
+	return target{function, name, qualifier}, nil
+}
 
-	switch kind := r.Header.Get("X-Amz-Invocation-Type"); kind {
-	case "DryRun":
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	case "Event":
-		if req.Payload, err = payload(r.Body, lambda.MaxEventPayload, "%[1]d byte payload is too large for the Event invocation type (limit %[2]d bytes)"); err != nil {
-			return err
-		}
-		if _, err := h.Service.InvokeEvent(function, req); err != nil {
-			return serviceError(err, name, qualifier)
-		}
-		w.WriteHeader(http.StatusAccepted)
-		return nil
-	case "", "RequestResponse":
-	default:
-		return &apiError{status: http.StatusBadRequest, code: "InvalidParameterValueException", message: "Unknown invocation type: " + kind + "; use RequestResponse, Event or DryRun."}
+func (h Handler) invokeEvent(w http.ResponseWriter, r *http.Request, t target, req lambda.Request) (err error) {
+	if req.Payload, err = payload(r.Body, lambda.MaxEventPayload, "%[1]d byte payload is too large for the Event invocation type (limit %[2]d bytes)"); err != nil {
+		return err
 	}
+	if _, err := h.Service.InvokeEvent(t.function, req); err != nil {
+		return serviceError(err, t)
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
 
+func (h Handler) invokeAndWait(w http.ResponseWriter, r *http.Request, t target, req lambda.Request) (err error) {
 	if req.Payload, err = payload(r.Body, lambda.MaxPayload, "Request must be smaller than %[2]d bytes for the InvokeFunction operation"); err != nil {
 		return err
 	}
 	if req.ClientContext, err = clientContext(r.Header.Get("X-Amz-Client-Context")); err != nil {
 		return err
 	}
-	result, err := h.Service.Invoke(context.WithoutCancel(r.Context()), function, req)
+	result, err := h.Service.Invoke(context.WithoutCancel(r.Context()), t.function, req)
 	if err != nil {
-		return serviceError(err, name, qualifier)
+		return serviceError(err, t)
 	}
 	writeResult(w, result, req.Tail)
 	return nil
@@ -193,10 +213,10 @@ func parseName(s, query string) (name, qualifier string, err error) {
 	return name, qualifier, nil
 }
 
-func serviceError(err error, name, qualifier string) error {
+func serviceError(err error, t target) error {
 	switch {
 	case errors.Is(err, lambda.ErrNotFound):
-		return errNotFound(name, qualifier)
+		return errNotFound(t.name, t.qualifier)
 	case errors.Is(err, lambda.ErrThrottled):
 		return &apiError{status: http.StatusTooManyRequests, code: "TooManyRequestsException", message: "Rate Exceeded.",
 			reason: "ConcurrentInvocationLimitExceeded"}
