@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -60,9 +61,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer service.Close()
 
-	api := httpapi.New(routes.HTTP, routes.Authorizers, service)
-	api.CORSOrigins = o.corsOrigins
-	invoke := rejectBrowserPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
+	api, invoke := handlers(o, service)
 	serving, failed := errgroup.WithContext(ctx)
 	serving.Go(func() error { return serve(failed, newServer(api), limitConnections(httpListener), service) })
 	serving.Go(func() error { return serve(failed, newServer(invoke), limitConnections(lambdaListener), service) })
@@ -89,6 +88,13 @@ func run(ctx context.Context, o options) (err error) {
 		})
 	}
 	return serving.Wait()
+}
+
+// handlers returns the HTTP API and the Lambda Invoke API of the service.
+func handlers(o options, service *lambda.Service) (api, invoke http.Handler) {
+	h := httpapi.New(routes.HTTP, routes.Authorizers, service)
+	h.CORSOrigins = o.corsOrigins
+	return h, rejectBrowserPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
 }
 
 // resources are the binaries and the database that the functions run with.
