@@ -103,68 +103,88 @@ const MaxRetentionDays = 36500
 // Load reads the environment. Its error names each variable that is missing or
 // invalid, and contains no secret.
 func Load() (Config, error) {
-	c := Config{DatabaseURL: os.Getenv("DATABASE_URL"), HTTPAlias: "http", MaxValueBytes: 1 << 20, MaxWaits: 20, RetentionDays: 90}
-	var errs []error
+	var p problems
+	c := Config{DatabaseURL: os.Getenv("DATABASE_URL")}
 	if c.DatabaseURL == "" {
-		errs = append(errs, errors.New("DATABASE_URL is not set; set it to the URL of Postgres"))
+		p.add("DATABASE_URL is not set; set it to the URL of Postgres")
 	}
-	mode, ok := execModes[os.Getenv("DB_EXEC_MODE")]
+	c.loadAuthentication(&p)
+	if s := os.Getenv("LOG_LEVEL"); s != "" {
+		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
+			p.add("LOG_LEVEL is %q; it must be debug, info, warn or error", s)
+		}
+	}
+	c.MaxValueBytes = loadNumber(&p, "MAX_VALUE_BYTES", 1<<20, 1, MaxMaxValueBytes)
+	c.MaxWaits = loadNumber(&p, "MAX_WAITS", 20, 0, MaxMaxWaits)
+	c.RetentionDays = loadNumber(&p, "RETENTION_DAYS", 90, 0, MaxRetentionDays)
+	c.PublicURL = loadPublicURL(&p)
+	c.HTTPAlias = loadAlias(&p)
+	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
+	return c, errors.Join(p...)
+}
+
+// problems lists the variables that are missing or invalid.
+type problems []error
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
+
+// loadAuthentication reads how connections authenticate, and the query mode, whose default
+// depends on it.
+func (c *Config) loadAuthentication(p *problems) {
+	text := os.Getenv("DB_EXEC_MODE")
+	mode, ok := execModes[text]
 	if !ok {
-		errs = append(errs, fmt.Errorf("DB_EXEC_MODE is %q; it must be cache_statement, cache_describe, describe_exec, exec or simple_protocol", os.Getenv("DB_EXEC_MODE")))
+		p.add("DB_EXEC_MODE is %q; it must be cache_statement, cache_describe, describe_exec, exec or simple_protocol", text)
 	}
 	c.QueryExecMode = mode
 	switch iam := os.Getenv("DB_IAM_AUTH"); iam {
 	case "true":
 		c.IAMAuth = true
-		if os.Getenv("DB_EXEC_MODE") == "" {
+		if text == "" {
 			c.QueryExecMode = pgx.QueryExecModeExec
 		}
 	case "", "false":
 	default:
-		errs = append(errs, fmt.Errorf("DB_IAM_AUTH is %q; it must be true or false", iam))
+		p.add("DB_IAM_AUTH is %q; it must be true or false", iam)
 	}
 	if c.PasswordSecret = os.Getenv("DB_PASSWORD_SECRET"); c.PasswordSecret != "" && c.IAMAuth {
-		errs = append(errs, errors.New("DB_PASSWORD_SECRET and DB_IAM_AUTH exclude each other; set only one"))
+		p.add("DB_PASSWORD_SECRET and DB_IAM_AUTH exclude each other; set only one")
 	}
-	if s := os.Getenv("LOG_LEVEL"); s != "" {
-		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
-			errs = append(errs, fmt.Errorf("LOG_LEVEL is %q; it must be debug, info, warn or error", s))
-		}
+}
+
+// loadNumber reads a number from least to most.
+func loadNumber(p *problems, name string, unset, least, most int) int {
+	s := os.Getenv(name)
+	if s == "" {
+		return unset
 	}
-	if s := os.Getenv("MAX_VALUE_BYTES"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > MaxMaxValueBytes {
-			errs = append(errs, fmt.Errorf("MAX_VALUE_BYTES is %q; it must be a number from 1 to %d", s, MaxMaxValueBytes))
-		}
-		c.MaxValueBytes = n
+	n, err := strconv.Atoi(s)
+	if err != nil || n < least || n > most {
+		p.add("%s is %q; it must be a number from %d to %d", name, s, least, most)
 	}
-	if s := os.Getenv("MAX_WAITS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 0 || n > MaxMaxWaits {
-			errs = append(errs, fmt.Errorf("MAX_WAITS is %q; it must be a number from 0 to %d", s, MaxMaxWaits))
-		}
-		c.MaxWaits = n
+	return n
+}
+
+func loadPublicURL(p *problems) string {
+	s := os.Getenv("PUBLIC_URL")
+	if s == "" {
+		return ""
 	}
-	if s := os.Getenv("RETENTION_DAYS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 0 || n > MaxRetentionDays {
-			errs = append(errs, fmt.Errorf("RETENTION_DAYS is %q; it must be a number from 0 to %d", s, MaxRetentionDays))
-		}
-		c.RetentionDays = n
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || s != u.Scheme+"://"+u.Host {
+		p.add("PUBLIC_URL must have the form https://host, without a path")
 	}
-	if s := os.Getenv("PUBLIC_URL"); s != "" {
-		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || s != u.Scheme+"://"+u.Host {
-			errs = append(errs, errors.New("PUBLIC_URL must have the form https://host, without a path"))
-		}
-		c.PublicURL = s
+	return s
+}
+
+// loadAlias returns "http" if HTTP_ALIAS is not set. The variable may be set and empty.
+func loadAlias(p *problems) string {
+	s, ok := os.LookupEnv("HTTP_ALIAS")
+	if !ok {
+		return "http"
 	}
-	if s, ok := os.LookupEnv("HTTP_ALIAS"); ok {
-		if s != "" && !aliasName.MatchString(s) {
-			errs = append(errs, fmt.Errorf("HTTP_ALIAS is %q; it must be the name of an alias: 1 to 128 letters, digits, - and _", s))
-		}
-		c.HTTPAlias = s
+	if s != "" && !aliasName.MatchString(s) {
+		p.add("HTTP_ALIAS is %q; it must be the name of an alias: 1 to 128 letters, digits, - and _", s)
 	}
-	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
-	return c, errors.Join(errs...)
+	return s
 }
