@@ -1,5 +1,5 @@
 // Package functions_test checks rules of the whole repository: the imports between packages, the table of routes, the links and
-// paths in documents, and the prose.
+// paths in documents, the prose, and the length of files and functions.
 package functions_test
 
 import (
