@@ -40,10 +40,11 @@ type invocation struct {
 }
 
 // An environment is one process and the Runtime API server that it calls. Between
-// its first and its last invocation it is either in Service.idle or owned by the one
+// its first and its last invocation it is either in pool.idle or owned by the one
 // goroutine that called run.
 type environment struct {
 	svc     *Service
+	pool    *pool
 	fn      Function
 	next    chan *invocation
 	ready   chan struct{} // receives a token each time that the process asks for work
@@ -80,9 +81,9 @@ func newFault(errorType, message string) fault {
 	return fault{errorType, payload}
 }
 
-func newEnvironment(s *Service, f Function) *environment {
+func newEnvironment(s *Service, p *pool) *environment {
 	return &environment{
-		svc: s, fn: f,
+		svc: s, pool: p, fn: p.Function,
 		next:    make(chan *invocation),
 		ready:   make(chan struct{}, 1),
 		initErr: make(chan fault, 1),

@@ -59,16 +59,17 @@ type Options struct {
 	// MaxEnvironments bounds the environments of all functions together, and so the
 	// invocations that run at once. Zero means 60.
 	//
-	// Each function runs up to four invocations per processor at once. If none of
-	// them ends for 20 ms, one more may run. Other invocations wait for a free
-	// environment.
+	// An invocation runs in an idle environment of its function, or starts one. It
+	// waits if its function has Concurrency environments, or runs four invocations
+	// per processor and one of them started or ended within the last 20 ms. Waiting
+	// invocations are served in the order of their arrival.
 	//
-	// At MaxEnvironments, a new environment replaces one that has been idle for a
-	// second. An invocation that has waited for half a second replaces any idle
-	// environment, or gets ErrThrottled if there is none. If a function has no
-	// environment, its invocation replaces the next environment that becomes free.
-	// An invocation also waits, and gets ErrThrottled, if its function already has
-	// Concurrency environments.
+	// At MaxEnvironments, a new environment replaces the one that has been idle for
+	// longest. If the function has other environments, it does so only after half a
+	// second without use of that one, or without progress of its own.
+	//
+	// An invocation that has waited for half a second takes any place within these
+	// bounds, or gets ErrThrottled.
 	MaxEnvironments int
 	// Output receives the functions' output. Each line comes in one Write, with the
 	// function's name before it, and Writes never overlap. Nil discards the output.
