@@ -437,7 +437,8 @@ func (d *deployment) cloudFormation(t *testing.T, kind string) map[string]any {
 	return answer
 }
 
-// On a busy machine a call can fail with unavailable. Its caller may then repeat it, which is always safe.
+// On a busy machine a call can fail with unavailable. Its caller may then repeat it after a second, which is always safe. Earlier calls would
+// get the same error: a function that could not read its keys waits for a moment before it tries again.
 const repeats = 8
 
 // invoke invokes a function directly and returns its answer or the code of its problem.
@@ -452,6 +453,7 @@ func (d *deployment) invoke(t *testing.T, function, payload string) (answer map[
 		if problem != "unavailable" {
 			break
 		}
+		time.Sleep(time.Second)
 	}
 	return answer, problem
 }
@@ -472,6 +474,7 @@ func (d *deployment) http(t *testing.T, method, path, credential, body string) (
 		if status != http.StatusServiceUnavailable {
 			return status, answer
 		}
+		time.Sleep(time.Second)
 	}
 	require.Fail(t, "unavailable", "%s %s\n%s", method, path, d.output.String())
 	return 0, nil
