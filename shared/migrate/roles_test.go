@@ -108,10 +108,9 @@ func requireExecutable(t *testing.T, master *pgx.Conn) {
 		"promises_app promise_await_settlements", "promises_app promise_by_deadline", "promises_app promise_create",
 		"promises_app promise_deadline_outcome", "promises_app promise_erase", "promises_app promise_key_live",
 		"promises_app promise_key_names", "promises_app promise_key_uncertain", "promises_app promise_race_lost", "promises_app promise_settle",
-		"promises_reader promise_await_settlements", "promises_reader promise_by_deadline", "promises_reader promise_deadline_outcome",
-		"promises_reader promise_key_names", "promises_reader promise_key_uncertain",
-		"promises_sweeper promise_by_deadline", "promises_sweeper promise_deadline_outcome", "promises_sweeper promise_key_live",
-		"promises_sweeper promise_key_names", "promises_sweeper promise_key_uncertain", "promises_sweeper promise_race_lost",
+		"promises_reader promise_await_settlements", "promises_reader promise_deadline_outcome", "promises_reader promise_key_names",
+		"promises_sweeper promise_deadline_outcome", "promises_sweeper promise_key_live", "promises_sweeper promise_key_names",
+		"promises_sweeper promise_race_lost",
 	}, calls)
 }
 
