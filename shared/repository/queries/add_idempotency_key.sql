@@ -8,6 +8,7 @@
 --   held       TRUE if the key has an early settlement, and was not registered
 --   doubtful   TRUE if the holder's deadline has passed, and an extension that has not committed may still keep it pending. The caller calls
 --              await_settlements.sql and then this statement again, with @awaited TRUE.
+--   workflow_execution_id  if doubtful, the workflow execution of the holder
 -- If another registration came first, the statement raises promise_race_lost, and the caller retries.
 -- Locks: the key's row.
 -- Indexes: promise_pkey, idempotency_key_pkey.

@@ -4,5 +4,5 @@
 -- Arguments: arrays @promises of the promises' ids, NULL if only the workflow execution is known, and @workflows of their workflow
 -- executions' ids.
 -- Returns: one row without a value.
--- Locks: see promise_await_settlements in migrations/.
+-- Locks: see promise_await_settlements in migrations/functions.
 SELECT promise_await_settlements(promise_ids => @promises::TEXT[]::UUID[], workflow_ids => @workflows::TEXT[]::UUID[])

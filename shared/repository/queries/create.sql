@@ -1,10 +1,10 @@
 -- Creates a promise.
 --
--- Arguments: as those of promise_create: @tenant, a slug; @workflow execution and its @external_id; @name; idempotency @key and @key_ttl;
--- @timeout, counted from the creation, or @timeout_at, a moment; @metadata; @deadline_outcome, @deadline_value and @deadline_error;
--- @workflow_limit, the most promises of a workflow execution if the tenant has no limit of its own; @awaited, TRUE if the caller has called
--- await_settlements.sql.
--- Returns: one row, with found and the flags of promise_create in migrations/. No row if the tenant is unknown or suspended, or if the
+-- Arguments: as those of promise_create in migrations/functions. @tenant, a slug; @workflow, the workflow execution's id, and its @external_id;
+-- @name; @key, an idempotency key, and @key_ttl; @timeout, counted from the creation, or @timeout_at, a moment; @metadata;
+-- @deadline_outcome, @deadline_value and @deadline_error; @workflow_limit, the most promises of a workflow execution if the tenant has no
+-- limit of its own; @awaited, TRUE if the caller has called await_settlements.sql.
+-- Returns: one row, with found, which is promise_create's what, and its flags. No row if the tenant is unknown or suspended, or if the
 -- workflow execution belongs to another tenant.
 -- Locks, indexes: see promise_create.
 SELECT

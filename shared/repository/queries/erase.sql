@@ -2,7 +2,7 @@
 --
 -- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key, looked up as in get.sql.
 -- Returns: the promise after the erasure; a pending one unchanged. No row if the tenant has no such promise.
--- Locks, indexes: see promise_erase in migrations/.
+-- Locks, indexes: see promise_erase in migrations/functions.
 SELECT
     p.id, p.workflow_execution_id, p.name, p.outcome, p.value, p.error, p.timeout_at, p.created_at, p.resolved_at,
     p.created_by_sequence, p.resolved_by_sequence, p.metadata, p.idempotency_key,

@@ -1,6 +1,6 @@
 -- Reads a promise by its workflow execution and name.
 --
--- Arguments: @tenant, a slug; @workflow execution; @name.
+-- Arguments: @tenant, a slug; @workflow, the workflow execution's id; @name.
 -- Returns: the promise; no row if the tenant has no such promise.
 -- Locks: none.
 -- Indexes: promise_workflow_execution_id_name_key, workflow_execution_pkey.

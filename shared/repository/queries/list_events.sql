@@ -1,8 +1,8 @@
 -- Reads a workflow execution's event log after a sequence number, in order. A page ends before its values would exceed @bytes bytes, but has at
 -- least one event.
 --
--- Arguments: @tenant, a slug; @workflow execution; @after, a sequence number; @limit, the largest number of events; @bytes, the largest
--- number of bytes.
+-- Arguments: @tenant, a slug; @workflow, the workflow execution's id; @after, a sequence number; @limit, the largest number of events;
+-- @bytes, the largest number of bytes.
 -- Returns: one row for each event; without any, one row with last_sequence_number alone. No row if the tenant has no such workflow execution.
 -- Locks: none. A number is handed out under the workflow execution's lock, so no event becomes visible before those with lower numbers.
 -- Indexes: workflow_event_row_pkey and idx_promise_settled, the two halves of the view workflow_event, each read no further than the page;

@@ -2,7 +2,8 @@
 --
 -- Arguments: @tenant, a slug; @state, or NULL; @after_at and @after_id, created_at and id of the last promise of the previous page, or
 -- NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
--- Returns: the promises; no row if nothing matches or the tenant is unknown.
+-- Returns: the promises. matching, the same in each row, counts the matching ones up to @limit, also those that @bytes keeps off the page. No
+-- row if nothing matches, or if the tenant is unknown or suspended.
 -- Locks: none.
 -- Indexes: each branch reads one part of idx_promise_tenant, in order and no further than the page. For deadlines that nothing has recorded
 -- yet, it reads the tenant's part of idx_promise_due_by_tenant. @state alone decides which branches run, so one plan is right for all arguments.

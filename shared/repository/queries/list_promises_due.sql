@@ -2,7 +2,7 @@
 --
 -- Arguments: @tenant, a slug; @before, the bound of the deadlines; @after_at and @after_id, timeout_at and id of the last promise of the
 -- previous page, or NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
--- Returns: the promises; no row if nothing matches or the tenant is unknown.
+-- Returns: as list_promises.sql.
 -- Locks: none.
 -- Indexes: one part of idx_promise_due_by_tenant, in order and no further than the page.
 WITH page AS MATERIALIZED (

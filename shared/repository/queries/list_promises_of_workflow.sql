@@ -1,8 +1,8 @@
 -- Lists the promises of a workflow execution, newest first. A page ends as in list_promises.sql.
 --
--- Arguments: @tenant, a slug; @workflow execution; @state, or NULL; @after_at and @after_id, created_at and id of the last promise of the
--- previous page, or NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
--- Returns: the promises; no row if nothing matches.
+-- Arguments: @tenant, a slug; @workflow, the workflow execution's id; @state, or NULL; @after_at and @after_id, created_at and id of the last
+-- promise of the previous page, or NULL; @limit, the largest number of promises; @bytes, the largest number of bytes.
+-- Returns: as list_promises.sql. No row if nothing matches, or if the tenant has no such workflow execution.
 -- Locks: none.
 -- Indexes: each branch reads one part of idx_promise_list, backwards and no further than the page. For deadlines that nothing has recorded
 -- yet, it reads the tenant's part of idx_promise_due_by_tenant.

@@ -9,7 +9,8 @@ WITH wanted AS MATERIALIZED (
     SELECT
         t.id,
         CASE WHEN jsonb_exists(@limits::JSONB, 'pending') THEN (@limits ->> 'pending')::BIGINT ELSE t.max_pending END AS pending,
-        CASE WHEN jsonb_exists(@limits, 'workflowPromises') THEN (@limits ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END AS workflow_promises,
+        CASE WHEN jsonb_exists(@limits, 'workflowPromises') THEN (@limits ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END
+            AS workflow_promises,
         CASE WHEN jsonb_exists(@limits, 'held') THEN (@limits ->> 'held')::BIGINT ELSE t.max_held END AS held,
         CASE WHEN jsonb_exists(@limits, 'heldBytes') THEN (@limits ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes,
         CASE WHEN jsonb_exists(@limits, 'waits') THEN (@limits ->> 'waits')::INT ELSE t.max_waits END AS waits
@@ -21,7 +22,8 @@ UPDATE tenant t
 SET max_pending = w.pending, max_workflow_promises = w.workflow_promises, max_held = w.held, max_held_bytes = w.held_bytes,
     max_waits = w.waits,
     pending_full = COALESCE(u.pending, 0) >= COALESCE(w.pending, @default_pending::BIGINT),
-    held_full = COALESCE(u.held, 0) >= COALESCE(w.held, @default_early::BIGINT) OR COALESCE(u.held_bytes, 0) >= COALESCE(w.held_bytes, @default_early_bytes::BIGINT)
+    held_full = COALESCE(u.held, 0) >= COALESCE(w.held, @default_early::BIGINT)
+        OR COALESCE(u.held_bytes, 0) >= COALESCE(w.held_bytes, @default_early_bytes::BIGINT)
 FROM wanted w
 LEFT JOIN tenant_usage u ON u.tenant_id = w.id
 WHERE t.id = w.id

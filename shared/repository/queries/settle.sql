@@ -1,8 +1,8 @@
 -- Settles a promise.
 --
--- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key; @outcome; @value; @error; @kind and id (@by) of the caller;
--- @comment.
--- Returns: the promise's state and what the call did; no row if the tenant has no such promise.
+-- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key; @outcome; @value; @error; @kind and @by, the kind and the id of the
+-- caller; @comment. @value, @error, @by and @comment may be NULL.
+-- Returns: one row with columns of promise_settle's result; no row if the tenant has no such promise.
 -- Locks, indexes: see promise_settle in migrations/functions.
 SELECT promise_id, state, by_deadline, same, settled
 FROM promise_settle(

@@ -1,7 +1,7 @@
 -- Settles many promises, each independently of the others.
 --
--- Arguments: @tenant, a slug; arrays @ids and idempotency @keys, of which one is NULL, @outcomes, @values, @errors and @comments; @kind and
--- id (@by) of the caller.
+-- Arguments: @tenant, a slug; arrays with an element for each item: @ids and idempotency @keys, of which one is NULL, @outcomes, @values,
+-- @errors and @comments; @kind and @by, the kind and the id of the caller. @by and elements of the last three arrays may be NULL.
 -- Returns: one row for each item, in order, with the promise as the batch found it. promise_id is NULL if the tenant has no such promise.
 -- settled is TRUE for the first item of a promise that was pending; later items of the same promise find it settled.
 -- by_deadline is TRUE if the deadline settled the promise, same if the stored settlement equals the item's.

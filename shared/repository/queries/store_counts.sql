@@ -9,8 +9,10 @@
 WITH counted AS MATERIALIZED (
     SELECT t.id, c.counted_at, c.pending, c.held, c.held_bytes,
            c.pending >= COALESCE(t.max_pending, @default_pending::BIGINT) AS pending_full,
-           c.held >= COALESCE(t.max_held, @default_early::BIGINT) OR c.held_bytes >= COALESCE(t.max_held_bytes, @default_early_bytes::BIGINT) AS held_full
-    FROM unnest(@tenants::TEXT[], @counted_ats::TIMESTAMPTZ[], @pending::BIGINT[], @early::BIGINT[], @early_bytes::BIGINT[]) AS c (id, counted_at, pending, held, held_bytes)
+           c.held >= COALESCE(t.max_held, @default_early::BIGINT)
+               OR c.held_bytes >= COALESCE(t.max_held_bytes, @default_early_bytes::BIGINT) AS held_full
+    FROM unnest(@tenants::TEXT[], @counted_ats::TIMESTAMPTZ[], @pending::BIGINT[], @early::BIGINT[], @early_bytes::BIGINT[])
+        AS c (id, counted_at, pending, held, held_bytes)
     JOIN tenant t ON t.id = c.id::UUID
     LEFT JOIN tenant_usage u ON u.tenant_id = t.id
     WHERE u.counted_at IS NULL OR u.counted_at < c.counted_at

@@ -1,14 +1,14 @@
 -- Stores an early settlement under an idempotency key, for the promise that will be created with it.
 --
--- Arguments: @tenant, a slug; @key; @ttl, how long the settlement is stored; @outcome; @value; @error; @kind and id (@by) of the caller;
--- @comment; @awaited, TRUE if the caller has called await_settlements.sql.
+-- Arguments: @tenant, a slug; @key; @ttl, how long the settlement is stored; @outcome; @value; @error; @kind and @by, the kind and the id of the
+-- caller; @comment; @awaited, TRUE if the caller has called await_settlements.sql. @value, @error, @by and @comment may be NULL.
 -- Returns: one row; no row if the tenant is unknown or suspended.
 --   expires_at  the end of the early settlement that the key has after the call
 --   held        TRUE if this call stored it
 --   same        TRUE if the key already had an equal one
 --   lost_hold   TRUE if this call replaced an expired one
 --   holder_id   a promise that answers the call; expires_at is then NULL. The key belongs to it, or names it and it was settled with the same bytes.
---   doubtful    as in add_idempotency_key.sql
+--   doubtful, workflow_execution_id  as in add_idempotency_key.sql
 --   full        TRUE if the tenant has as many early settlements as it may have
 -- If expires_at and holder_id are NULL, nothing was stored: with full because of the limit, otherwise because another call came first, and the
 -- caller retries.

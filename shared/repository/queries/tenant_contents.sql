@@ -3,5 +3,5 @@
 -- Arguments: @tenant, a slug; @bound.
 -- Returns: one row with the counts; no row if the tenant is unknown.
 -- Locks: none.
--- Indexes: see tenant_contents in migrations/.
+-- Indexes: see tenant_contents in migrations/functions.
 SELECT promises, keys, events, executions, api_keys FROM tenant_contents(tenant_slug => @tenant, bound => @bound)
