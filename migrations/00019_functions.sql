@@ -1,13 +1,13 @@
 -- Each rule about deadlines and keys is one function, and former names are dropped.
 --
--- promise_deadline_outcome, promise_by_deadline and promise_key_uncertain state their rules once, and promise_settle, promise_create and promise_erase
--- use them. promise_settle also waits by itself if a deadline has passed and nothing has recorded it. overdue_since of its result is NULL from
--- now on: the functions of the previous release need not wait any more. PUBLIC may no longer execute promise_erase, as the grants of a deployment
--- have it already.
+-- promise_deadline_outcome, promise_by_deadline and promise_key_uncertain state their rules once, and promise_settle, promise_create and
+-- promise_erase use them. promise_settle also waits by itself if a deadline has passed and nothing has recorded it. overdue_since of its result
+-- is NULL from now on: the functions of the previous release need not wait any more. PUBLIC may no longer execute promise_erase, as the grants
+-- of a deployment have it already.
 --
--- Dropped are promise_settle_before and promise_create_before, the promise_create of the releases before 00014, the type promise_creation, and the domain
--- promise_settlement. The previous release uses none of them; older releases do, and do not work on this schema. The functions of the previous
--- release work on it, with their connections and prepared statements.
+-- Dropped are promise_settle_before and promise_create_before, the promise_create of the releases before 00014, the type promise_creation, and
+-- the domain promise_settlement. The previous release uses none of them; older releases do, and do not work on this schema. The functions of
+-- the previous release work on it, with their connections and prepared statements.
 --
 -- Locks no table.
 
@@ -236,7 +236,7 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Returns the outcome that the deadline brings a promise: its default outcome, or timed_out. The planner inlines the function.
+-- Returns the outcome of a promise whose deadline has passed: its default outcome, or timed_out. The planner inlines the function.
 CREATE OR REPLACE FUNCTION promise_deadline_outcome(timeout_outcome VARCHAR) RETURNS VARCHAR LANGUAGE sql IMMUTABLE AS
     $$ SELECT COALESCE(timeout_outcome, 'timed_out') $$;
 -- +goose StatementEnd
@@ -311,7 +311,7 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 
 -- +goose StatementBegin
 -- Reports whether only an unrecorded deadline ends a key at a moment. An extension that has not committed may keep the promise pending, and with
--- it the key. NULL if the promise has no deadline. The planner inlines the function.
+-- it the key. The result may be NULL instead of FALSE. The planner inlines the function.
 CREATE OR REPLACE FUNCTION promise_key_uncertain(expires_at TIMESTAMPTZ, resolved BOOLEAN, timeout_at TIMESTAMPTZ, moment TIMESTAMPTZ)
 RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS
     $$ SELECT NOT resolved AND expires_at <= moment AND timeout_at <= moment $$;
@@ -324,8 +324,8 @@ RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS
 --   tenant_slug            the tenant
 --   given_id, given_key    the promise: its id or, if given_id is NULL, its idempotency key
 --   new_outcome            'resolved', 'rejected' or 'cancelled'
---   new_value, new_error   the settlement's value, or its error
---   new_kind, new_by       the kind and the id of the caller
+--   new_value, new_error   the settlement's value, or its error; the other is NULL, and both may be if it is cancelled
+--   new_kind, new_by       the kind and the id of the caller; the id may be NULL
 --   new_comment            a comment, or NULL
 --
 -- Returns NULL if the tenant is unknown or suspended, if it has no such promise, or if the key names no promise any more. Otherwise:

@@ -4,8 +4,8 @@
 --   tenant_slug            the tenant
 --   given_id, given_key    the promise: its id or, if given_id is NULL, its idempotency key
 --   new_outcome            'resolved', 'rejected' or 'cancelled'
---   new_value, new_error   the settlement's value, or its error
---   new_kind, new_by       the kind and the id of the caller
+--   new_value, new_error   the settlement's value, or its error; the other is NULL, and both may be if it is cancelled
+--   new_kind, new_by       the kind and the id of the caller; the id may be NULL
 --   new_comment            a comment, or NULL
 --
 -- Returns NULL if the tenant is unknown or suspended, if it has no such promise, or if the key names no promise any more. Otherwise:
