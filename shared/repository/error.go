@@ -14,7 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// codeRaceLost is the SQLSTATE that promise_race_lost raises, in migrations/.
+// codeRaceLost is the SQLSTATE that promise_race_lost raises.
 const codeRaceLost = "PR001"
 
 // lostRace reports whether err means that another transaction changed rows after

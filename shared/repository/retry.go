@@ -19,10 +19,10 @@ var awaitSettlementsSQL string
 
 // attempts bounds the tries of a call that loses a race each time. The second try
 // sees the winner of the first race, so a third means another race for the same
-// promise or key. It also bounds the waits of one call.
+// promise or key. It also bounds the waits of one try.
 const attempts = 10
 
-// errRaceLost is the error of a try that another transaction came before.
+// errRaceLost is the error of a try that lost a race without an error of Postgres.
 var errRaceLost = errors.New("another transaction came first")
 
 // A learned holds the facts that the tries of one call have found so far.
@@ -31,8 +31,9 @@ type learned struct {
 	awaited   bool   // the call has waited for the transactions that may still move the deadline that it found
 }
 
-// retry repeats a try that lost a race, and once a try on a dead connection, of
-// which nothing was sent. It returns an error of the domain.
+// retry repeats a try that lost a race, and once a try that sent nothing because its
+// connection was dead. It returns an error of the domain, or what interpret makes of
+// another error.
 func retry[T any](ctx context.Context, op string, try func(known *learned) (T, error)) (T, error) {
 	var known learned
 	var result T
@@ -78,12 +79,12 @@ func confirm[T deadlineReporter](
 ) (T, error) {
 	return retry(ctx, op, func(known *learned) (result T, err error) {
 		known.awaited = false // a try after a lost race may see other rows
-		awaited := map[wait]bool{}
+		awaited := map[sharedDeadline]bool{}
 		for range attempts {
 			if result, err = collect(r.db.Query(ctx, sql, a.after(known))); err != nil {
 				return result, err
 			}
-			unconfirmed := slices.DeleteFunc(result.unrecordedDeadlines(), func(d unrecordedDeadline) bool { return awaited[d.wait()] })
+			unconfirmed := slices.DeleteFunc(result.unrecordedDeadlines(), func(d unrecordedDeadline) bool { return awaited[d.shared()] })
 			if len(unconfirmed) == 0 {
 				return result, nil
 			}
@@ -92,7 +93,7 @@ func confirm[T deadlineReporter](
 			}
 			known.awaited = true
 			for _, d := range unconfirmed {
-				awaited[d.wait()] = true
+				awaited[d.shared()] = true
 				if d.promiseID != uuid.Nil {
 					known.promiseID = d.promiseID.String()
 				}
@@ -114,14 +115,16 @@ type unrecordedDeadline struct {
 	at                             time.Time // zero if the row has no deadline column
 }
 
-// A wait identifies the transactions that may have been in time for a deadline:
-// one wait serves all promises of a workflow execution with the same deadline.
-type wait struct {
+// A sharedDeadline is a deadline of any promises of a workflow execution. One wait
+// serves them all.
+type sharedDeadline struct {
 	workflowExecutionID uuid.UUID
 	at                  int64 // Unix microseconds, Postgres's resolution
 }
 
-func (d unrecordedDeadline) wait() wait { return wait{d.workflowExecutionID, d.at.UnixMicro()} }
+func (d unrecordedDeadline) shared() sharedDeadline {
+	return sharedDeadline{d.workflowExecutionID, d.at.UnixMicro()}
+}
 
 // awaitSettlements waits for the running settlements and extensions that may be
 // in time for one of the deadlines. It does not wait for the sweep, which records
