@@ -103,13 +103,12 @@ func readObject(text []byte) (map[string]json.RawMessage, error) {
 	if err == nil {
 		return fields, nil
 	}
-	var e *rawjson.Error
-	switch {
-	case !errors.As(err, &e):
-		return nil, err
-	case e.Kind == rawjson.DuplicateField:
+	e := new(rawjson.Error)
+	errors.As(err, &e)
+	switch e.Kind {
+	case rawjson.DuplicateField:
 		return nil, fmt.Errorf("The payload has the field %.100q twice: send it once.", e.Field)
-	case e.Kind == rawjson.NotObject:
+	case rawjson.NotObject:
 		return nil, errors.New("The payload must be a JSON object.")
 	}
 	return nil, errors.New("The payload must be one valid JSON object with nothing after it.")
