@@ -62,7 +62,8 @@ func (h *sweepHandler) Invoke(ctx context.Context, payload []byte) ([]byte, erro
 	return json.Marshal(report)
 }
 
-// readSweep parses a payload strictly: field names are exact, and none may be unknown or repeated. ok is false if it is invalid.
+// readSweep reads a payload. Field names are exact, and none may be repeated. Only a
+// scheduled event may have further fields. ok is false if the payload is invalid.
 func readSweep(payload []byte) (once, ok bool) {
 	fields, err := rawjson.ParseAny(payload)
 	if err != nil {

@@ -341,7 +341,7 @@ func TestThePreviousReleaseMayCreateAfterEachFile(t *testing.T) {
 	}
 }
 
-// The previous release's create works on the new schema with the statement that it prepared before. If a limit refuses the create, the
+// After 00014 the create of the release before it works with the statement that it prepared before. If a limit refuses the create, the
 // error's class is one that the previous release answers with 503, and nothing is written.
 func TestTheCreateOfThePreviousReleaseMeetsALimit(t *testing.T) {
 	t.Parallel()
