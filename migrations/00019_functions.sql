@@ -342,10 +342,10 @@ RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS
 -- Locks: the workflow execution's row, whose update hands out the event's number, then the promise's row. The function first reads without a
 -- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
 --
--- Unrecorded deadlines: if the deadline has passed and nothing has recorded that yet, a settlement or an extension that was in time may not have
--- committed. So the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends,
--- no extension can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function
--- raises promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
+-- Unrecorded deadlines: if nothing has recorded a deadline that has passed, a settlement or an extension in time may not have committed yet. So
+-- the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends, no extension
+-- can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function raises
+-- promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
 --
 -- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
 -- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another

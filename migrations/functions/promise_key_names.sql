@@ -1,5 +1,5 @@
 -- Reports whether a key names its promise at a moment: while it is live, and for 168 hours after the settlement. resolved_at is NULL
--- for some promises that were adopted from a legacy database: they were settled long ago.
+-- for some promises that were adopted from a legacy database: they were settled long ago. The planner inlines the function.
 CREATE OR REPLACE FUNCTION promise_key_names(
     expires_at TIMESTAMPTZ, resolved BOOLEAN, resolved_at TIMESTAMPTZ, timeout_at TIMESTAMPTZ, moment TIMESTAMPTZ
 ) RETURNS BOOLEAN LANGUAGE sql STABLE AS $$

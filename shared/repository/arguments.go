@@ -20,8 +20,8 @@ type argumentsFunc func(*learned) named
 func (f argumentsFunc) after(known *learned) named { return f(known) }
 
 // ofPromise adds @id and @key to the arguments. One of them is NULL. They name the
-// promise by the identifier or, once a try has found the promise, by its id: by the
-// next try the key may name another promise.
+// promise by the identifier. Once a try has found the promise, they name it by its id,
+// because the key may name another promise by the next try.
 func ofPromise(i promise.Identifier, a named) arguments {
 	a["id"], a["key"] = identifierArguments(i)
 	return argumentsFunc(func(known *learned) named {

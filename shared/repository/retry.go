@@ -70,7 +70,7 @@ func run[T any](
 }
 
 // confirm returns the result of one statement, as run does, but only once it is
-// final: a result that depends on an unrecorded deadline is not. A running
+// final. A result that depends on an unrecorded deadline is not final: a running
 // transaction may have settled the promise in time, or extended it. So confirm
 // waits for the running transactions and sends the statement again. If one of them
 // has moved the deadline, and the new one has passed too, confirm waits again.

@@ -60,9 +60,10 @@ type Options struct {
 	// invocations that run at once. Zero means 60.
 	//
 	// An invocation runs in an idle environment of its function, or starts one. It
-	// waits if its function has Concurrency environments, or runs four invocations
-	// per processor and one of them started or ended within the last 20 ms. Waiting
-	// invocations are served in the order of their arrival.
+	// waits if its function has Concurrency environments. It also waits while the
+	// function runs four invocations per processor and one of them started or ended
+	// within the last 20 ms. Waiting invocations are served in the order of their
+	// arrival.
 	//
 	// At MaxEnvironments, a new environment replaces the one that has been idle for
 	// longest. If the function has other environments, it does so only after half a

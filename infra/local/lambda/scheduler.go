@@ -11,9 +11,9 @@ const (
 	// ErrThrottled.
 	//
 	// At MaxEnvironments, functions that are called in turn would replace each other's
-	// environments at every call, and a start costs as much as dozens of invocations. So a
-	// function with environments replaces one earlier only if that has been idle for maxWait,
-	// or if its own have made no progress for maxWait.
+	// environments at every call. A start costs as much as dozens of invocations. So a
+	// function with environments replaces another's earlier only in two cases: that one has
+	// been idle for maxWait, or its own have made no progress for maxWait.
 	maxWait = 500 * time.Millisecond
 
 	// With more running invocations than busyLimit, calls that keep the processors busy take
