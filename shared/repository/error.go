@@ -43,8 +43,12 @@ func lostRace(err error) (promiseID string, lost bool) {
 	return "", false
 }
 
-// interpret translates an error of Postgres or pgx into one of the domain.
+// interpret translates an error of Postgres or pgx into one of the domain. It
+// returns nil and errors of the domain unchanged.
 func interpret(op string, err error) error {
+	if known := (*promise.Error)(nil); err == nil || errors.As(err, &known) {
+		return err
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return promise.ErrNotFound
 	}

@@ -32,9 +32,9 @@ type learned struct {
 }
 
 // retry repeats a try that lost a race, and once a try that sent nothing because its
-// connection was dead. It returns an error of the domain, or what interpret makes of
-// another error.
-func retry[T any](ctx context.Context, op string, try func(known *learned) (T, error)) (T, error) {
+// connection was dead. It returns the last try's error, or CodeUnavailable if every
+// try lost a race.
+func retry[T any](ctx context.Context, try func(known *learned) (T, error)) (T, error) {
 	var known learned
 	var result T
 	var err error
@@ -54,7 +54,7 @@ func retry[T any](ctx context.Context, op string, try func(known *learned) (T, e
 		case pgconn.SafeToRetry(err) && !reconnected && ctx.Err() == nil:
 			reconnected = true
 		default:
-			return result, interpret(op, err)
+			return result, err
 		}
 	}
 	return result, contention(err)
@@ -64,9 +64,10 @@ func retry[T any](ctx context.Context, op string, try func(known *learned) (T, e
 func run[T any](
 	ctx context.Context, r *Repository, op, sql string, a arguments, collect func(pgx.Rows, error) (T, error),
 ) (T, error) {
-	return retry(ctx, op, func(known *learned) (T, error) {
+	result, err := retry(ctx, func(known *learned) (T, error) {
 		return collect(r.db.Query(ctx, sql, a.after(known)))
 	})
+	return result, interpret(op, err)
 }
 
 // confirm returns the result of one statement, as run does, but only once it is
@@ -77,7 +78,7 @@ func run[T any](
 func confirm[T deadlineReporter](
 	ctx context.Context, r *Repository, op, sql string, a arguments, collect func(pgx.Rows, error) (T, error),
 ) (T, error) {
-	return retry(ctx, op, func(known *learned) (result T, err error) {
+	result, err := retry(ctx, func(known *learned) (result T, err error) {
 		known.awaited = false // a try after a lost race may see other rows
 		awaited := map[sharedDeadline]bool{}
 		for range attempts {
@@ -101,6 +102,7 @@ func confirm[T deadlineReporter](
 		}
 		return result, contention(nil)
 	})
+	return result, interpret(op, err)
 }
 
 // A deadlineReporter is a result that may depend on unrecorded deadlines.

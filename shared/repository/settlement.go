@@ -69,7 +69,7 @@ func (r *Repository) SettleEarly(
 	if err != nil {
 		return promise.SettleResult{}, err
 	}
-	return retry(ctx, "settle early", func(*learned) (promise.SettleResult, error) {
+	return retry(ctx, func(*learned) (promise.SettleResult, error) {
 		settled, err := r.Settle(ctx, tenant, i, s)
 		if err != nil && !errors.Is(err, promise.ErrNotFound) {
 			return promise.SettleResult{}, err

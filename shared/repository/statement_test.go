@@ -419,3 +419,23 @@ func TestErrorsHaveNoPayload(t *testing.T) {
 	_, err = r.Get(t.Context(), tenant, promise.ByID(uuid.New()))
 	requireCode(t, promise.CodeNotFound, err)
 }
+
+// The log says once which operation failed, and why.
+func TestErrorsNameTheOperation(t *testing.T) {
+	t.Parallel()
+	broken := repository.New(&stagedDB{beforeQuery: func(int) error { return errors.New("boom") }})
+	ctx := t.Context()
+	for want, call := range map[string]func() error{
+		"repository: settle promise: boom": func() error { return errOf(broken.SettleEarly(ctx, tenant, "k", resolved([]byte("1")), time.Hour)) },
+		"repository: get promise: boom":    func() error { return errOf(broken.Get(ctx, tenant, promise.ByID(uuid.New()))) },
+		"repository: list promises: boom":  func() error { return errOf(pageOnly(broken.ListPromises(ctx, tenant, promise.Filter{}, 10))) },
+		"repository: create tenant: boom": func() error {
+			_, _, err := broken.CreateTenant(ctx, tenant)
+			return err
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			require.EqualError(t, call(), want)
+		})
+	}
+}

@@ -39,8 +39,6 @@ func (r *Repository) KeepWait(ctx context.Context, tenant string, id uuid.UUID, 
 
 // EndWait removes a call that BeginWait counted.
 func (r *Repository) EndWait(ctx context.Context, tenant string, id uuid.UUID) error {
-	if _, err := r.db.Exec(ctx, endWaitSQL, named{"tenant": tenant, "id": id.String()}); err != nil {
-		return interpret("end wait", err)
-	}
-	return nil
+	_, err := r.db.Exec(ctx, endWaitSQL, named{"tenant": tenant, "id": id.String()})
+	return interpret("end wait", err)
 }

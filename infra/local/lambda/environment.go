@@ -45,7 +45,6 @@ type invocation struct {
 type environment struct {
 	svc     *Service
 	pool    *pool
-	fn      Function
 	next    chan *invocation
 	ready   chan struct{} // receives a token each time that the process asks for work
 	initErr chan fault
@@ -83,7 +82,7 @@ func newFault(errorType, message string) fault {
 
 func newEnvironment(s *Service, p *pool) *environment {
 	return &environment{
-		svc: s, pool: p, fn: p.Function,
+		svc: s, pool: p,
 		next:    make(chan *invocation),
 		ready:   make(chan struct{}, 1),
 		initErr: make(chan fault, 1),
@@ -103,8 +102,8 @@ func (e *environment) start() error {
 		return err
 	}
 	defer w.Close() //nolint:errcheck // this process writes nothing to it
-	cmd := exec.Command(e.fn.Path)
-	cmd.Dir = filepath.Dir(e.fn.Path)
+	cmd := exec.Command(e.pool.Path)
+	cmd.Dir = filepath.Dir(e.pool.Path)
 	cmd.Env = e.environ(listener.Addr().String())
 	cmd.Stdout, cmd.Stderr = w, w
 	// The process gets its own group. So Ctrl-C at the terminal reaches only the
@@ -125,7 +124,7 @@ func (e *environment) start() error {
 		return err
 	}
 	e.cmd = cmd
-	e.logs = newLogs(e.fn.Name, e.svc.output, r)
+	e.logs = newLogs(e.pool.Name, e.svc.output, r)
 	e.server = &http.Server{Handler: e.runtimeAPI(), ReadHeaderTimeout: 10 * time.Second}
 	go e.server.Serve(listener) //nolint:errcheck // Serve returns when watch closes the server
 	e.svc.wg.Add(1)
@@ -178,7 +177,7 @@ func (e *environment) signal(s syscall.Signal) {
 // environment available again or ends it. The outcome is in inv.result. An error
 // means that another environment may succeed.
 func (e *environment) run(inv *invocation, initLimit time.Duration) error {
-	inv.result = Result{Function: e.fn.Name, RequestID: inv.RequestID, TraceID: inv.TraceID}
+	inv.result = Result{Function: e.pool.Name, RequestID: inv.RequestID, TraceID: inv.TraceID}
 	if e.logs == nil {
 		inv.result.Cold = true
 		begun := time.Now()
@@ -230,7 +229,7 @@ func (e *environment) invoke(inv *invocation) error {
 	e.current = inv
 	e.mu.Unlock()
 	inv.started = time.Now()
-	inv.deadline = inv.started.Add(e.fn.Timeout)
+	inv.deadline = inv.started.Add(e.pool.Timeout)
 	select {
 	case e.next <- inv:
 	case <-e.exited:
@@ -319,16 +318,16 @@ func (e *environment) end(inv *invocation, f fault) {
 	}
 	if r.TimedOut {
 		e.logs.note(fmt.Sprintf("%s %s Task timed out after %.2f seconds\n\n",
-			ended.UTC().Format("2006-01-02T15:04:05.000Z"), inv.RequestID, e.fn.Timeout.Seconds()))
+			ended.UTC().Format("2006-01-02T15:04:05.000Z"), inv.RequestID, e.pool.Timeout.Seconds()))
 	}
 	e.logs.note("END RequestId: " + inv.RequestID + "\n")
-	e.logs.note(r.report(e.fn, e.peakMemoryMB()))
+	e.logs.note(r.report(e.pool.Function, e.peakMemoryMB()))
 	r.Log = e.logs.take()
 }
 
 func (e *environment) timeoutFault(requestID string) fault {
 	return newFault(errorTimeout, fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds",
-		requestID, e.fn.Timeout.Seconds()))
+		requestID, e.pool.Timeout.Seconds()))
 }
 
 // exitFault returns the fault of an invocation whose process exited.
@@ -348,11 +347,11 @@ func (e *environment) environ(runtimeAPI string) []string {
 	stream := time.Now().UTC().Format("2006/01/02") + "/[" + Version + "]" + strings.ReplaceAll(uuid.NewString(), "-", "")
 	return append([]string{
 		"AWS_LAMBDA_RUNTIME_API=" + runtimeAPI,
-		"AWS_LAMBDA_FUNCTION_NAME=" + e.fn.Name,
+		"AWS_LAMBDA_FUNCTION_NAME=" + e.pool.Name,
 		"AWS_LAMBDA_FUNCTION_VERSION=" + Version,
-		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(e.fn.MemoryMB),
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(e.pool.MemoryMB),
 		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
-		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + e.fn.Name,
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + e.pool.Name,
 		"AWS_LAMBDA_LOG_STREAM_NAME=" + stream,
 		"AWS_REGION=" + Region,
 		"AWS_DEFAULT_REGION=" + Region,
@@ -360,12 +359,12 @@ func (e *environment) environ(runtimeAPI string) []string {
 		"AWS_SECRET_ACCESS_KEY=local",
 		"AWS_SESSION_TOKEN=local",
 		"_HANDLER=bootstrap",
-		"LAMBDA_TASK_ROOT=" + filepath.Dir(e.fn.Path),
+		"LAMBDA_TASK_ROOT=" + filepath.Dir(e.pool.Path),
 		"LAMBDA_RUNTIME_DIR=/var/runtime",
 		"LANG=en_US.UTF-8",
 		"PATH=/usr/local/bin:/usr/bin:/bin:/opt/bin",
 		"TZ=:UTC",
-	}, e.fn.Env...)
+	}, e.pool.Env...)
 }
 
 // peakMemoryMB returns the process's peak memory use, or 0 if the system has no /proc.

@@ -48,7 +48,7 @@ func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *environment) deliver(w http.ResponseWriter, inv *invocation) {
-	arn := ARN(cmp.Or(inv.CalledBy, e.fn.Name))
+	arn := ARN(cmp.Or(inv.CalledBy, e.pool.Name))
 	if inv.Qualifier != "" {
 		arn += ":" + inv.Qualifier
 	}
