@@ -97,6 +97,9 @@ func snapshot(ctx context.Context, tx pgx.Tx, dir, name string) (report string, 
 	if err != nil {
 		return "", err
 	}
+	if len(paths) == 0 {
+		return "", fmt.Errorf("%s has no migrations: run the command at the top of the repository", dir)
+	}
 	file, text, newest := filepath.Join(dir, "00001_"+name+".sql"), head, 0
 	for i, path := range paths {
 		parts := fileName.FindStringSubmatch(filepath.Base(path))

@@ -57,13 +57,37 @@ func edit(t *testing.T, files fstest.MapFS, file, old, with string) {
 	files[file] = &fstest.MapFile{Data: []byte(strings.Replace(text, old, with, 1))}
 }
 
-// The migrations make exactly the functions of the folder. If this test fails, run "go run ./migrations/snapshot NAME".
+// The migrations make exactly the functions of the folder.
 func TestFunctionsAreMigrated(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t)
 	changes, err := changesOf(t, db, folder(t))
 	require.NoError(t, err)
-	require.Empty(t, changes)
+	for _, c := range changes {
+		t.Errorf("no migration makes migrations/functions/%s.sql: run `go run ./migrations/snapshot NAME`", c.function)
+	}
+}
+
+// Each migration has a row in the table of files, and its author has completed its head.
+func TestFilesAreDescribed(t *testing.T) {
+	t.Parallel()
+	table, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	paths, err := filepath.Glob("../*.sql")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for line := range strings.Lines(head) {
+			if strings.Contains(line, "<") && strings.Contains(string(text), line) {
+				t.Errorf("%s still has the line %s", path, line)
+			}
+		}
+		if row := "| `" + filepath.Base(path) + "` |"; !strings.Contains(string(table), row) {
+			t.Errorf("migrations/README.md has no row %s", row)
+		}
+	}
 }
 
 func TestChanged(t *testing.T) {
@@ -265,6 +289,10 @@ func TestAnotherSignature(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	t.Parallel()
+	t.Run("refuses a folder without migrations", func(t *testing.T) {
+		_, err := take(t, t.TempDir(), "names")
+		require.ErrorContains(t, err, "has no migrations: run the command at the top of the repository")
+	})
 	dir := copyMigrations(t)
 	for _, name := range []string{"", "Plain", "plain-names", "../plain", "plain.sql", "1st", "größe"} {
 		t.Run("refuses "+name, func(t *testing.T) {
@@ -285,7 +313,9 @@ func TestNames(t *testing.T) {
 
 // The command itself, on a Postgres that it starts or on that of DATABASE_URL, of which it leaves nothing.
 func TestRun(t *testing.T) {
-	t.Chdir("../..")
+	top := t.TempDir() // the command writes a file if a function of the checkout has no migration yet
+	require.NoError(t, os.CopyFS(filepath.Join(top, "migrations"), os.DirFS("..")))
+	t.Chdir(top)
 	t.Run("without a name", func(t *testing.T) {
 		_, err := run(t.Context(), nil, "")
 		require.ErrorContains(t, err, "go run ./migrations/snapshot NAME")
