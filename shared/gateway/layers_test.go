@@ -32,7 +32,7 @@ func TestFilesFormLayers(t *testing.T) {
 	require.NoError(t, err)
 	for _, path := range paths {
 		if !strings.HasSuffix(path, "_test.go") {
-			require.Contains(t, layers, strings.TrimSuffix(path, ".go"), "the file has no layer")
+			require.Contains(t, layers, strings.TrimSuffix(path, ".go"), "%s has no layer: add it to layers", path)
 			file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
 			require.NoError(t, err)
 			files = append(files, file)
@@ -45,7 +45,7 @@ func TestFilesFormLayers(t *testing.T) {
 	}
 	for use, object := range info.Uses {
 		if object.Pkg() != nil && object.Pkg().Path() == "gateway" && level(object.Pos()) > level(use.Pos()) {
-			t.Errorf("%s uses %s, which a higher file declares", fset.Position(use.Pos()), use.Name)
+			t.Errorf("%s uses %s, which %s, a higher file, declares", fset.Position(use.Pos()), use.Name, fset.Position(object.Pos()).Filename)
 		}
 	}
 }

@@ -337,12 +337,12 @@ func TestPlans(t *testing.T) {
 	defer conn.Release()
 	files, err := filepath.Glob("queries/*.sql")
 	require.NoError(t, err)
-	require.Len(t, files, len(wants))
 	_, err = conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan")
 	require.NoError(t, err)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".sql")
 		t.Run(name, func(t *testing.T) {
+			require.Contains(t, wants, name, "the list has no plan of the statement")
 			sql := querySQL(t, name)
 			require.True(t, strings.HasPrefix(sql, "-- "), "a comment describes the statement and its locks")
 			prepare(t, conn, name)
@@ -357,6 +357,7 @@ func TestPlans(t *testing.T) {
 			require.NotContains(t, strings.NewReplacer("Seq Scan on tenant", "", "Seq Scan on signing_key", "").Replace(plan), "Seq Scan", "%s", plan)
 		})
 	}
+	require.Len(t, files, len(wants))
 }
 
 func TestADeadConnectionIsReplaced(t *testing.T) {
