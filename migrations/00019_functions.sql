@@ -22,7 +22,7 @@ DROP FUNCTION IF EXISTS
 DROP TYPE IF EXISTS promise_creation;
 DROP DOMAIN IF EXISTS promise_settlement;
 
--- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot`.
+-- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.
 
 -- +goose StatementBegin
 -- Reports whether the deadline settled a promise. No caller settles with timed_out, and some promises have no settled_by_kind. The planner

@@ -31,7 +31,7 @@ import (
 )
 
 // marker begins the generated part of a migration.
-const marker = "-- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot`.\n"
+const marker = "-- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.\n"
 
 // head begins a new migration. Its author completes it.
 const head = `-- <The change and its reason.>
