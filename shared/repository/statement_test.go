@@ -174,6 +174,9 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
 			_, err = r.ExpireIdempotencyKeys(ctx, 10)
 			require.NoError(t, err)
+			limited, err := r.SetLimits(ctx, tenant, map[string]*int64{promise.LimitPending: new(int64(9)), promise.LimitWaits: nil})
+			require.NoError(t, err)
+			require.EqualValues(t, 9, limited.Limits[promise.LimitPending])
 			requireLifecycle(t, r, value)
 		})
 	}

@@ -8,15 +8,16 @@
 WITH wanted AS MATERIALIZED (
     SELECT
         t.id,
-        CASE WHEN jsonb_exists(@limits::JSONB, 'pending') THEN (@limits ->> 'pending')::BIGINT ELSE t.max_pending END AS pending,
-        CASE WHEN jsonb_exists(@limits, 'workflowPromises') THEN (@limits ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END
+        CASE WHEN jsonb_exists(given.limits, 'pending') THEN (given.limits ->> 'pending')::BIGINT ELSE t.max_pending END AS pending,
+        CASE WHEN jsonb_exists(given.limits, 'workflowPromises') THEN (given.limits ->> 'workflowPromises')::INT ELSE t.max_workflow_promises END
             AS workflow_promises,
-        CASE WHEN jsonb_exists(@limits, 'held') THEN (@limits ->> 'held')::BIGINT ELSE t.max_held END AS held,
-        CASE WHEN jsonb_exists(@limits, 'heldBytes') THEN (@limits ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes,
-        CASE WHEN jsonb_exists(@limits, 'waits') THEN (@limits ->> 'waits')::INT ELSE t.max_waits END AS waits
+        CASE WHEN jsonb_exists(given.limits, 'held') THEN (given.limits ->> 'held')::BIGINT ELSE t.max_held END AS held,
+        CASE WHEN jsonb_exists(given.limits, 'heldBytes') THEN (given.limits ->> 'heldBytes')::BIGINT ELSE t.max_held_bytes END AS held_bytes,
+        CASE WHEN jsonb_exists(given.limits, 'waits') THEN (given.limits ->> 'waits')::INT ELSE t.max_waits END AS waits
     FROM tenant t
+    CROSS JOIN (SELECT @limits::JSONB AS limits) AS given
     WHERE t.slug = @tenant
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE OF t
 )
 UPDATE tenant t
 SET max_pending = w.pending, max_workflow_promises = w.workflow_promises, max_held = w.held, max_held_bytes = w.held_bytes,
