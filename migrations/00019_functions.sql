@@ -2,8 +2,8 @@
 --
 -- promise_deadline_outcome, promise_by_deadline and promise_key_uncertain state their rules once, and promise_settle, promise_create and
 -- promise_erase use them. promise_settle also waits by itself if a deadline has passed and nothing has recorded it. overdue_since of its result
--- is NULL from now on: the functions of the previous release need not wait any more. PUBLIC may no longer execute promise_erase, as the grants
--- of a deployment have it already.
+-- is NULL from now on: the functions of the previous release need not wait any more. promise_await_settlements releases its locks before it
+-- returns. PUBLIC may no longer execute promise_erase, as the grants of a deployment have it already.
 --
 -- Dropped are promise_settle_before and promise_create_before, the promise_create of the releases before 00014, the type promise_creation, and
 -- the domain promise_settlement. The previous release uses none of them; older releases do, and do not work on this schema. The functions of
@@ -23,6 +23,56 @@ DROP TYPE IF EXISTS promise_creation;
 DROP DOMAIN IF EXISTS promise_settlement;
 
 -- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.
+
+-- +goose StatementBegin
+-- Waits until no settlement or extension that may still be in time for a passed deadline is running. Rows that the caller reads afterwards and
+-- that are past that deadline do not change any more.
+--
+-- Arguments: promise_ids[n] is the promise that has the deadline, or NULL, and workflow_ids[n] its workflow execution.
+--
+-- A settlement and an extension lock the workflow execution's row, then judge the deadline, and keep the lock until they commit. So the
+-- function locks that row, too. It does not wait for the sweep, which locks the row first and then, FOR UPDATE, each promise whose deadline it
+-- records. If a promise is locked so, no settlement of its workflow is running, and a later one is judged by a later clock. Settlements and
+-- extensions lock a promise FOR NO KEY UPDATE, which does not conflict with KEY SHARE.
+--
+-- Locks: the promises' rows FOR KEY SHARE, skipping locked ones. The end of a block releases them, before the function waits for anything. Then
+-- the workflow executions' rows FOR SHARE, in the order of their ids. The function has no lock when it returns: callers that wait for the same
+-- workflow execution would otherwise keep its settlements out until each of them has committed.
+--
+-- Indexes: promise_pkey, workflow_execution_pkey.
+CREATE OR REPLACE FUNCTION promise_await_settlements(promise_ids UUID[], workflow_ids UUID[]) RETURNS VOID
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+#variable_conflict use_variable
+DECLARE
+    not_swept UUID[];
+    awaited UUID[];
+BEGIN
+    BEGIN
+        not_swept := ARRAY(SELECT p.id FROM promise p WHERE p.id = ANY (promise_ids) FOR KEY SHARE SKIP LOCKED);
+        RAISE EXCEPTION USING ERRCODE = 'PR002';
+    EXCEPTION WHEN SQLSTATE 'PR002' THEN
+        NULL; -- the rollback of the block releases the locks
+    END;
+    awaited := ARRAY(
+        SELECT deadline.workflow_id
+        FROM UNNEST(promise_ids, workflow_ids) AS deadline (promise_id, workflow_id)
+        WHERE deadline.promise_id IS NULL OR deadline.promise_id = ANY (not_swept)
+    );
+    BEGIN
+        PERFORM FROM workflow_execution w WHERE w.id = ANY (awaited) ORDER BY w.id FOR SHARE;
+        RAISE EXCEPTION USING ERRCODE = 'PR002';
+    EXCEPTION WHEN SQLSTATE 'PR002' THEN
+        NULL;
+    END;
+END $$;
+
+-- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION promise_await_settlements(UUID[], UUID[]) SET search_path = %I, pg_temp', current_schema());
+END $$;
+REVOKE ALL ON FUNCTION promise_await_settlements(UUID[], UUID[]) FROM PUBLIC;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 -- Reports whether the deadline settled a promise. No caller settles with timed_out, and some promises have no settled_by_kind. The planner
@@ -343,9 +393,8 @@ RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS
 -- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
 --
 -- Unrecorded deadlines: if nothing has recorded a deadline that has passed, a settlement or an extension in time may not have committed yet. So
--- the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends, no extension
--- can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function raises
--- promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
+-- the function calls promise_await_settlements and reads the promise again. This second look is final: a later settlement or extension reads a
+-- later clock, and is late. If an extension has moved the deadline beyond the call's time, the function raises promise_race_lost.
 --
 -- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
 -- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another

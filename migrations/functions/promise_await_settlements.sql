@@ -8,8 +8,9 @@
 -- records. If a promise is locked so, no settlement of its workflow is running, and a later one is judged by a later clock. Settlements and
 -- extensions lock a promise FOR NO KEY UPDATE, which does not conflict with KEY SHARE.
 --
--- Locks: the promises' rows FOR KEY SHARE, skipping locked ones. The end of the inner block releases them, before the function waits for
--- anything. Then the workflow executions' rows FOR SHARE, in the order of their ids.
+-- Locks: the promises' rows FOR KEY SHARE, skipping locked ones. The end of a block releases them, before the function waits for anything. Then
+-- the workflow executions' rows FOR SHARE, in the order of their ids. The function has no lock when it returns: callers that wait for the same
+-- workflow execution would otherwise keep its settlements out until each of them has committed.
 --
 -- Indexes: promise_pkey, workflow_execution_pkey.
 CREATE OR REPLACE FUNCTION promise_await_settlements(promise_ids UUID[], workflow_ids UUID[]) RETURNS VOID
@@ -23,14 +24,19 @@ BEGIN
         not_swept := ARRAY(SELECT p.id FROM promise p WHERE p.id = ANY (promise_ids) FOR KEY SHARE SKIP LOCKED);
         RAISE EXCEPTION USING ERRCODE = 'PR002';
     EXCEPTION WHEN SQLSTATE 'PR002' THEN
-        NULL; -- the rollback of this block releases the promises' locks
+        NULL; -- the rollback of the block releases the locks
     END;
     awaited := ARRAY(
         SELECT deadline.workflow_id
         FROM UNNEST(promise_ids, workflow_ids) AS deadline (promise_id, workflow_id)
         WHERE deadline.promise_id IS NULL OR deadline.promise_id = ANY (not_swept)
     );
-    PERFORM FROM workflow_execution w WHERE w.id = ANY (awaited) ORDER BY w.id FOR SHARE;
+    BEGIN
+        PERFORM FROM workflow_execution w WHERE w.id = ANY (awaited) ORDER BY w.id FOR SHARE;
+        RAISE EXCEPTION USING ERRCODE = 'PR002';
+    EXCEPTION WHEN SQLSTATE 'PR002' THEN
+        NULL;
+    END;
 END $$;
 
 -- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.

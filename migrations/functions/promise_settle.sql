@@ -23,9 +23,8 @@
 -- lock whether the promise is pending. Under the first lock it reads the clock, and by that time it judges the deadline again.
 --
 -- Unrecorded deadlines: if nothing has recorded a deadline that has passed, a settlement or an extension in time may not have committed yet. So
--- the function calls promise_await_settlements and reads the promise again. This second look is final: until the function ends, no extension
--- can move the deadline, and a settlement is late. If an extension has moved the deadline beyond the call's time, the function raises
--- promise_race_lost. It does not settle the promise under that shared lock, because two calls that did so would deadlock.
+-- the function calls promise_await_settlements and reads the promise again. This second look is final: a later settlement or extension reads a
+-- later clock, and is late. If an extension has moved the deadline beyond the call's time, the function raises promise_race_lost.
 --
 -- Races: if another call settles the promise while this one waits for the lock, or extends it while this one reads, the function raises
 -- promise_race_lost. Everything is rolled back, and the caller retries with the id in the error's DETAIL, because the key may name another

@@ -253,6 +253,25 @@ func TestAWaitingReadLocksNoPromise(t *testing.T) {
 	require.Equal(t, promise.TimedOut, read.State)
 }
 
+// A call that has waited for settlements has no lock, even before its transaction ends. Many late calls would otherwise keep the
+// settlements of their workflow out.
+func TestAWaitEndsWithoutALock(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	p := createOverdue(t, r, tenant, draft("overdue"), time.Hour)
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing was written
+	late, err := repository.New(tx).Settle(t.Context(), tenant, promise.ByID(p.ID), rejected("late"))
+	require.NoError(t, err)
+	require.Equal(t, promise.OutcomeTimedOut, late.Outcome)
+	for _, table := range []string{"workflow_execution", "promise"} {
+		t.Run(table, func(t *testing.T) {
+			db.Exec(t, "SELECT FROM "+table+" FOR UPDATE NOWAIT")
+		})
+	}
+}
+
 // A sweep that waited for a workflow uses the rows that were committed meanwhile. It leaves promises that were settled or extended in
 // time, and continues the sequence numbers.
 func TestTheSweepUsesTheRowsThatItHasLocked(t *testing.T) {
