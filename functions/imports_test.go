@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"shared/sweep":        {"shared/promise"},
 	"shared/database":     {},
 	"shared/secret":       {},
+	"shared/seal":         {},
 	"shared/app": {
 		"shared/auth", "shared/config", "shared/database", "shared/gateway", "shared/promise", "shared/rawjson", "shared/repository",
 		"shared/secret", "shared/sweep", "shared/telemetry",
@@ -54,6 +55,7 @@ var allowed = map[string][]string{
 var beside = map[string][]string{
 	"shared/promise": {"github.com/google/uuid"},
 	"shared/rawjson": {},
+	"shared/seal":    {},
 }
 
 // neverLinked lists the packages that no function may link. In addition, only migrate may link the migration library.
