@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"shared/database":     {},
 	"shared/secret":       {},
 	"shared/seal":         {},
+	"shared/delivery":     {"shared/promise"},
 	"shared/app": {
 		"shared/auth", "shared/config", "shared/database", "shared/gateway", "shared/promise", "shared/rawjson", "shared/repository",
 		"shared/secret", "shared/sweep", "shared/telemetry",
