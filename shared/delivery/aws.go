@@ -49,8 +49,9 @@ type AWS struct {
 	// environment names an endpoint for the service.
 	EndpointsOnly bool
 
-	region string
-	client *awshttp.BuildableClient
+	region  string
+	timeout time.Duration
+	client  *awshttp.BuildableClient
 
 	mu    sync.Mutex
 	roles map[string]aws.CredentialsProvider // by ARN
@@ -62,7 +63,7 @@ const maxRoles = 1000
 // NewAWS returns an AWS whose own region is AWS_REGION.
 func NewAWS() *AWS {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = 16 })
-	return &AWS{region: os.Getenv("AWS_REGION"), client: client, roles: map[string]aws.CredentialsProvider{}}
+	return &AWS{region: os.Getenv("AWS_REGION"), timeout: callTimeout, client: client, roles: map[string]aws.CredentialsProvider{}}
 }
 
 // Endpoint returns the URL that the environment sets in place of a kind's AWS service, or
@@ -121,7 +122,7 @@ func (a *AWS) Send(ctx context.Context, batch Batch) []Result {
 			for n, i := range part {
 				deliveries[n] = batch.Deliveries[i]
 			}
-			for n, r := range s.call(ctx, config, to, deliveries) {
+			for n, r := range a.call(ctx, s, config, to, deliveries) {
 				results[part[n]] = r
 			}
 			return nil
@@ -178,11 +179,11 @@ func (s service) split(deliveries []Delivery, indexes []int) (parts [][]int) {
 }
 
 // call makes one call and returns a result for each delivery.
-func (s service) call(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) []Result {
+func (a *AWS) call(ctx context.Context, s service, config aws.Config, to Destination, deliveries []Delivery) []Result {
 	if ctx.Err() != nil {
 		return all(deliveries, Result{Outcome: Failed, Error: "The time of the batch ended before this call."})
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	results, err := s.send(ctx, config, to, deliveries)
 	if err != nil {
@@ -260,7 +261,7 @@ func (a *AWS) role(arn, region string) aws.CredentialsProvider {
 	config.Credentials = aws.CredentialsProviderFunc(fromEnvironment)
 	assumed := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(config), arn, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "promises" })
 	a.roles[arn] = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout) // the cache's context has no end
+		ctx, cancel := context.WithTimeout(ctx, a.timeout) // the cache's context has no end
 		defer cancel()
 		return assumed.Retrieve(ctx)
 	}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = time.Minute })

@@ -13,7 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -65,20 +64,20 @@ func resultOf(to Destination, err error) Result {
 		}
 		operation, inner = op.OperationName, op.Err
 	}
-	status := 0
-	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+	status, retryAfter := 0, time.Duration(0)
+	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && answer.Response != nil {
 		status = answer.HTTPStatusCode()
-	}
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return Result{Outcome: Failed, Status: status, Error: cutBytes(operation+": "+reasonOf(err)+".", MaxError)}
-	}
-	r := resultOfCode(to, operation, api.ErrorCode(), status)
-	if limited, ok := errors.AsType[*types.TooManyRequestsException](err); ok {
-		if s, err := strconv.ParseFloat(aws.ToString(limited.RetryAfterSeconds), 64); err == nil && s > 0 && s < 86_400 {
-			r.RetryAfter = time.Duration(s * float64(time.Second))
+		if s, err := strconv.Atoi(answer.Response.Header.Get("Retry-After")); err == nil && s > 0 && s <= 86_400 {
+			retryAfter = time.Duration(s) * time.Second
 		}
 	}
+	r := Result{Outcome: Failed, Status: status}
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		r = resultOfCode(to, operation, api.ErrorCode(), status)
+	} else {
+		r.Error = cutBytes(operation+": "+reasonOf(err)+".", MaxError)
+	}
+	r.RetryAfter = retryAfter
 	return r
 }
 
@@ -88,10 +87,12 @@ func resultOfCode(to Destination, operation, code string, status int) Result {
 	r := Result{Outcome: Failed, Status: status}
 	advice := ""
 	_, throttles := retry.DefaultThrottleErrorCodes[code]
+	assumes := operation == "AssumeRole"
 	switch {
-	case operation != "AssumeRole" && slices.Contains(ended[to.Kind], code):
+	case !assumes && slices.Contains(ended[to.Kind], code):
 		r.Outcome, advice = Gone, "The task or callback has ended, or its token belongs to another account or region."
-	case slices.Contains(refused, code), status == http.StatusRequestEntityTooLarge, to.Kind == StepFunctions && code == "ValidationException":
+	case !assumes && to.Kind == StepFunctions && code == "ValidationException",
+		slices.Contains(refused, code), status == http.StatusRequestEntityTooLarge:
 		r.Outcome, advice = Refused, "The service will never take this body: this is a fault of promises."
 	case throttles, slices.Contains(throttled, code), status == http.StatusTooManyRequests:
 		r.Outcome, advice = Throttled, "The service limits this sender."
@@ -124,6 +125,9 @@ func adviceFor(to Destination, operation, code string) string {
 	case has("UnrecognizedClient", "InvalidClientTokenId", "ExpiredToken", "Signature", "MissingAuthenticationToken", "InvalidAccessKeyId", "InvalidSecurity"):
 		return "The sender's credentials are not valid in " + to.Region + "."
 	case has("NotFound", "NonExistentQueue", "QueueDoesNotExist", "InvalidAddress", "InvalidParameter", "ValidationException", "BadRequest", "InvalidArn"):
+		if operation != "AssumeRole" && to.Address == "" {
+			return "Correct the token, or the destination's region: it was called in " + to.Region + "."
+		}
 		return "Correct the destination's address and region: it was called in " + to.Region + "."
 	case has("MessageRejected", "MailFromDomainNotVerified"):
 		return "Verify the sender in SES in " + to.Region + ", and the recipient if the account is in the sandbox."

@@ -44,7 +44,7 @@ func TestAWSErrors(t *testing.T) {
 		{delivery.DurableExecution, restError(400, "CallbackTimeoutException", text), delivery.Gone, 400, "SendDurableExecutionCallbackSuccess failed with CallbackTimeoutException. " + gone},
 		{delivery.DurableExecution, restError(404, "ResourceNotFoundException", text), delivery.Gone, 404, "SendDurableExecutionCallbackSuccess failed with ResourceNotFoundException. " + gone},
 		{delivery.DurableExecution, restError(413, "RequestTooLargeException", text), delivery.Refused, 413, "SendDurableExecutionCallbackSuccess failed with RequestTooLargeException. " + fault},
-		{delivery.DurableExecution, restError(400, "InvalidParameterValueException", text), delivery.Failed, 400, "SendDurableExecutionCallbackSuccess failed with InvalidParameterValueException. Correct the destination's address and region: it was called in eu-central-1."},
+		{delivery.DurableExecution, restError(400, "InvalidParameterValueException", text), delivery.Failed, 400, "SendDurableExecutionCallbackSuccess failed with InvalidParameterValueException. Correct the token, or the destination's region: it was called in eu-central-1."},
 		{delivery.DurableExecution, limited, delivery.Throttled, 429, "SendDurableExecutionCallbackSuccess failed with TooManyRequestsException. " + limit},
 		{delivery.DurableExecution, restError(403, "AccessDeniedException", text), delivery.Failed, 403, "SendDurableExecutionCallbackSuccess failed with AccessDeniedException. Allow lambda:SendDurableExecutionCallbackSuccess to the sender's role. The resource is the function with a version or :*."},
 
@@ -73,7 +73,8 @@ func TestAWSErrors(t *testing.T) {
 		{delivery.Email, restError(429, "TooManyRequestsException", text), delivery.Throttled, 429, "SendEmail failed with TooManyRequestsException. " + limit},
 		{delivery.Email, restError(403, "AccessDeniedException", text), delivery.Failed, 403, "SendEmail failed with AccessDeniedException. Allow ses:SendEmail to the sender's role."},
 	} {
-		t.Run(string(c.kind)+" "+c.error, func(t *testing.T) {
+		name, _, _ := strings.Cut(c.error, ". ")
+		t.Run(string(c.kind)+" "+name, func(t *testing.T) {
 			s := startAWS(t, func(request) reply { return c.answer })
 			got := send(t, destinations[c.kind], sample(c.kind))[0]
 			if c.error == "" {

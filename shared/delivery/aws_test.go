@@ -21,13 +21,15 @@ import (
 func success(r request) reply {
 	switch r.operation() {
 	case "AmazonSQS.SendMessageBatch", "AWSEvents.PutEvents":
-		var in struct{ Entries []struct{ Id string } }
+		var in struct {
+			Entries []struct{ ID string }
+		}
 		if err := json.Unmarshal([]byte(r.Body), &in); err != nil {
 			return reply{status: 400}
 		}
 		var successful, entries []string
 		for i, e := range in.Entries {
-			successful = append(successful, fmt.Sprintf(`{"Id":%q,"MessageId":"m%d"}`, e.Id, i))
+			successful = append(successful, fmt.Sprintf(`{"Id":%q,"MessageId":"m%d"}`, e.ID, i))
 			entries = append(entries, fmt.Sprintf(`{"EventId":"e%d"}`, i))
 		}
 		return reply{body: `{"Successful":[` + strings.Join(successful, ",") + `],"Failed":[],"FailedEntryCount":0,"Entries":[` + strings.Join(entries, ",") + `]}`}
@@ -248,6 +250,14 @@ func TestAWSRole(t *testing.T) {
 			ID: "d-1", Outcome: delivery.Failed, Status: 403, Error: "AssumeRole failed with AccessDenied. Allow sts:AssumeRole to the sender's role.",
 		}, send(t, to, sample(delivery.SQS))[0])
 	})
+	t.Run("malformed", func(t *testing.T) {
+		startAWS(t, func(request) reply { return queryError(400, "ValidationException", "secret") })
+		tasks := destinations[delivery.StepFunctions]
+		tasks.RoleARN = "secret"
+		r := send(t, tasks, sample(delivery.StepFunctions))[0]
+		require.Equal(t, delivery.Failed, r.Outcome)
+		require.Regexp(t, `^AssumeRole`, r.Error)
+	})
 	t.Run("denied to the role", func(t *testing.T) {
 		startAWS(t, func(r request) reply {
 			if r.operation() == "AssumeRole" {
@@ -402,6 +412,49 @@ func TestAWSContextEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call without an answer ends by itself, and so does the assumption of a role. The next call is made.
+func TestAWSTimeout(t *testing.T) {
+	for _, role := range []string{"", "arn:aws:iam::" + account + ":role/orders"} {
+		t.Run("role "+role, func(t *testing.T) {
+			hang := make(chan struct{})
+			defer close(hang)
+			startAWS(t, func(r request) reply {
+				if strings.Contains(r.Body, `"taskToken":"hangs"`) || r.operation() == "AssumeRole" {
+					<-hang
+				}
+				return success(r)
+			})
+			sender := delivery.NewAWS()
+			sender.SetTimeout(50 * time.Millisecond)
+			to := destinations[delivery.StepFunctions]
+			to.RoleARN = role
+			results := sender.Send(t.Context(), delivery.Batch{Destination: to, Deliveries: []delivery.Delivery{
+				completion("1", delivery.Completion{Token: "hangs", Output: []byte(`{}`)}),
+			}})
+			require.Equal(t, delivery.Failed, results[0].Outcome)
+			require.Contains(t, results[0].Error, ": no answer came in time.")
+
+			if role == "" {
+				sender.SetTimeout(10 * time.Second)
+				results = sender.Send(t.Context(), delivery.Batch{Destination: to, Deliveries: []delivery.Delivery{sample(delivery.StepFunctions)}})
+				require.Equal(t, delivery.Delivered, results[0].Outcome, results[0].Error)
+			}
+		})
+	}
+}
+
+// An endpoint on this machine may be called without credentials.
+func TestAWSWithoutCredentials(t *testing.T) {
+	s := startAWS(t, success)
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_SESSION_TOKEN", "")
+	for kind, to := range destinations {
+		require.Equal(t, delivery.Delivered, send(t, to, sample(kind))[0].Outcome)
+	}
+	require.Len(t, s.received(), len(destinations))
 }
 
 // A fault of the connection is reported without the request's URL, which holds the token.
