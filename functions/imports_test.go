@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"shared/gateway":      {"shared/promise", "shared/rawjson"},
 	"shared/auth":         {"shared/promise"},
 	"shared/sweep":        {"shared/promise"},
+	"shared/delivery":     {"shared/promise"},
 	"shared/database":     {},
 	"shared/secret":       {},
 	"shared/seal":         {},
