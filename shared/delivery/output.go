@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -152,15 +151,4 @@ func cutCause(text string) string {
 		}
 	}
 	return text
-}
-
-// cutBytes cuts a text to a number of bytes, between two characters.
-func cutBytes(text string, size int) string {
-	if len(text) <= size {
-		return text
-	}
-	for size > 0 && !utf8.RuneStart(text[size]) {
-		size--
-	}
-	return text[:size]
 }

@@ -1,4 +1,4 @@
-package delivery
+package awssender
 
 import (
 	"context"
@@ -7,21 +7,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/sfn"
+
+	"github.com/flovyn/promises/shared/delivery"
 )
 
-// invoke invokes a function asynchronously. The message's body is its event.
-func invoke(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) ([]Result, error) {
-	out, err := lambda.NewFromConfig(config).Invoke(ctx, &lambda.InvokeInput{
-		FunctionName: &to.Address, InvocationType: types.InvocationTypeEvent, Payload: deliveries[0].Message.Body,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return []Result{{Outcome: Delivered, Status: int(out.StatusCode)}}, nil
-}
-
 // completeTask ends a task of Step Functions.
-func completeTask(ctx context.Context, config aws.Config, _ Destination, deliveries []Delivery) ([]Result, error) {
+func completeTask(ctx context.Context, config aws.Config, _ delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	c := deliveries[0].Completion
 	client := sfn.NewFromConfig(config)
 	var err error
@@ -30,11 +21,11 @@ func completeTask(ctx context.Context, config aws.Config, _ Destination, deliver
 	} else {
 		_, err = client.SendTaskFailure(ctx, &sfn.SendTaskFailureInput{TaskToken: &c.Token, Error: orNil(c.Error), Cause: orNil(c.Cause)})
 	}
-	return []Result{delivered}, err
+	return []delivery.Result{delivered}, err
 }
 
 // completeCallback ends a callback of a durable function.
-func completeCallback(ctx context.Context, config aws.Config, _ Destination, deliveries []Delivery) ([]Result, error) {
+func completeCallback(ctx context.Context, config aws.Config, _ delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	c := deliveries[0].Completion
 	client := lambda.NewFromConfig(config)
 	var err error
@@ -45,7 +36,7 @@ func completeCallback(ctx context.Context, config aws.Config, _ Destination, del
 			CallbackId: &c.Token, Error: &types.ErrorObject{ErrorType: orNil(c.Error), ErrorMessage: orNil(c.Cause)},
 		})
 	}
-	return []Result{delivered}, err
+	return []delivery.Result{delivered}, err
 }
 
 func orNil(s string) *string {

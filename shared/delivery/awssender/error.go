@@ -1,4 +1,4 @@
-package delivery
+package awssender
 
 import (
 	"context"
@@ -10,21 +10,24 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/flovyn/promises/shared/delivery"
 )
 
 // delivered is the result of a delivery that a service took.
-var delivered = Result{Outcome: Delivered, Status: http.StatusOK}
+var delivered = delivery.Result{Outcome: delivery.Delivered, Status: http.StatusOK}
 
 // ended lists the error codes for a task or a callback that has ended. Step Functions
 // answers InvalidToken also for a token of another account or region.
-var ended = map[Kind][]string{
-	StepFunctions:    {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"},
-	DurableExecution: {"CallbackTimeoutException", "ResourceNotFoundException"},
+var ended = map[delivery.Kind][]string{
+	delivery.StepFunctions:    {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"},
+	delivery.DurableExecution: {"CallbackTimeoutException", "ResourceNotFoundException"},
 }
 
 // refused lists the error codes for a body that the service will never take.
@@ -49,13 +52,13 @@ var actions = map[string]string{
 
 // entryFailed returns the result of an entry that a service refused, while it took the
 // call.
-func entryFailed(to Destination, operation string, code *string) Result {
+func entryFailed(to delivery.Destination, operation string, code *string) delivery.Result {
 	return resultOfCode(to, operation, aws.ToString(code), http.StatusOK)
 }
 
 // resultOf returns the result of a failed call. It uses no text of the service or of the
 // request's URL, because they may hold a token.
-func resultOf(to Destination, err error) Result {
+func resultOf(to delivery.Destination, err error) delivery.Result {
 	operation := ""
 	for inner := err; ; { // the innermost operation failed: AssumeRole, perhaps
 		op, ok := errors.AsType[*smithy.OperationError](inner)
@@ -71,40 +74,40 @@ func resultOf(to Destination, err error) Result {
 			retryAfter = time.Duration(s) * time.Second
 		}
 	}
-	r := Result{Outcome: Failed, Status: status}
+	r := delivery.Result{Outcome: delivery.Failed, Status: status}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		r = resultOfCode(to, operation, api.ErrorCode(), status)
 	} else {
-		r.Error = cutBytes(operation+": "+reasonOf(err)+".", MaxError)
+		r.Error = cutBytes(operation+": "+reasonOf(err)+".", delivery.MaxError)
 	}
 	r.RetryAfter = retryAfter
 	return r
 }
 
 // resultOfCode returns the result for an error code of a service.
-func resultOfCode(to Destination, operation, code string, status int) Result {
+func resultOfCode(to delivery.Destination, operation, code string, status int) delivery.Result {
 	code = strings.TrimPrefix(code, "AWS.SimpleQueueService.")
-	r := Result{Outcome: Failed, Status: status}
+	r := delivery.Result{Outcome: delivery.Failed, Status: status}
 	advice := ""
 	_, throttles := retry.DefaultThrottleErrorCodes[code]
 	assumes := operation == "AssumeRole"
 	switch {
 	case !assumes && slices.Contains(ended[to.Kind], code):
-		r.Outcome, advice = Gone, "The task or callback has ended, or its token belongs to another account or region."
-	case !assumes && to.Kind == StepFunctions && code == "ValidationException",
+		r.Outcome, advice = delivery.Gone, "The task or callback has ended, or its token belongs to another account or region."
+	case !assumes && to.Kind == delivery.StepFunctions && code == "ValidationException",
 		slices.Contains(refused, code), status == http.StatusRequestEntityTooLarge:
-		r.Outcome, advice = Refused, "The service will never take this body: this is a fault of promises."
+		r.Outcome, advice = delivery.Refused, "The service will never take this body: this is a fault of promises."
 	case throttles, slices.Contains(throttled, code), status == http.StatusTooManyRequests:
-		r.Outcome, advice = Throttled, "The service limits this sender."
+		r.Outcome, advice = delivery.Throttled, "The service limits this sender."
 	default:
 		advice = adviceFor(to, operation, code)
 	}
-	r.Error = cutBytes(operation+" failed with "+printable(code)+". "+advice, MaxError)
+	r.Error = cutBytes(operation+" failed with "+printable(code)+". "+advice, delivery.MaxError)
 	return r
 }
 
 // adviceFor says what an operator can do about an error code.
-func adviceFor(to Destination, operation, code string) string {
+func adviceFor(to delivery.Destination, operation, code string) string {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(code, part) })
 	}
@@ -115,7 +118,7 @@ func adviceFor(to Destination, operation, code string) string {
 			who = to.RoleARN
 		}
 		advice := "Allow " + actions[operation] + " to " + who + "."
-		if to.Kind == DurableExecution {
+		if to.Kind == delivery.DurableExecution && operation != "AssumeRole" {
 			advice += " The resource is the function with a version or :*."
 		}
 		if has("KMS", "Kms") {
@@ -124,8 +127,10 @@ func adviceFor(to Destination, operation, code string) string {
 		return advice
 	case has("UnrecognizedClient", "InvalidClientTokenId", "ExpiredToken", "Signature", "MissingAuthenticationToken", "InvalidAccessKeyId", "InvalidSecurity"):
 		return "The sender's credentials are not valid in " + to.Region + "."
+	case has("Validation") && operation == "AssumeRole":
+		return "Correct the destination's role."
 	case has("NotFound", "NonExistentQueue", "QueueDoesNotExist", "InvalidAddress", "InvalidParameter", "ValidationException", "BadRequest", "InvalidArn"):
-		if operation != "AssumeRole" && to.Address == "" {
+		if to.Address == "" {
 			return "Correct the token, or the destination's region: it was called in " + to.Region + "."
 		}
 		return "Correct the destination's address and region: it was called in " + to.Region + "."
@@ -167,4 +172,15 @@ func reasonOf(err error) string {
 		return "the answer is malformed"
 	}
 	return "the call could not be made; check the destination's address, its region and the sender's credentials"
+}
+
+// cutBytes cuts a text to a number of bytes, between two characters.
+func cutBytes(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	for size > 0 && !utf8.RuneStart(text[size]) {
+		size--
+	}
+	return text[:size]
 }

@@ -1,4 +1,4 @@
-package delivery
+package awssender
 
 import (
 	"context"
@@ -7,14 +7,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	eventbridgetypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	snstypes "github.com/aws/aws-sdk-go-v2/service/sns/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/flovyn/promises/shared/delivery"
 )
 
 // sendToQueue sends messages to an SQS queue. An entry's id is its index.
-func sendToQueue(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) ([]Result, error) {
+func sendToQueue(ctx context.Context, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	in := sqs.SendMessageBatchInput{QueueUrl: &to.Address}
 	for i, d := range deliveries {
 		entry := sqstypes.SendMessageBatchRequestEntry{
@@ -33,7 +37,7 @@ func sendToQueue(ctx context.Context, config aws.Config, to Destination, deliver
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, len(deliveries))
+	results := make([]delivery.Result, len(deliveries))
 	for _, e := range out.Successful {
 		setEntry(results, e.Id, delivered)
 	}
@@ -44,7 +48,7 @@ func sendToQueue(ctx context.Context, config aws.Config, to Destination, deliver
 }
 
 // publish publishes messages to an SNS topic. An entry's id is its index.
-func publish(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) ([]Result, error) {
+func publish(ctx context.Context, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	in := sns.PublishBatchInput{TopicArn: &to.Address}
 	for i, d := range deliveries {
 		entry := snstypes.PublishBatchRequestEntry{
@@ -63,7 +67,7 @@ func publish(ctx context.Context, config aws.Config, to Destination, deliveries 
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, len(deliveries))
+	results := make([]delivery.Result, len(deliveries))
 	for _, e := range out.Successful {
 		setEntry(results, e.Id, delivered)
 	}
@@ -75,7 +79,7 @@ func publish(ctx context.Context, config aws.Config, to Destination, deliveries 
 
 // setEntry sets the result of the entry with an id. It ignores an id that the call did
 // not have.
-func setEntry(results []Result, id *string, r Result) {
+func setEntry(results []delivery.Result, id *string, r delivery.Result) {
 	if i, err := strconv.Atoi(aws.ToString(id)); err == nil && i >= 0 && i < len(results) {
 		results[i] = r
 	}
@@ -83,7 +87,7 @@ func setEntry(results []Result, id *string, r Result) {
 
 // putEvents puts events on an EventBridge bus. PutEvents answers with status 200 if
 // entries failed. Its answer has an entry for each event, in their order.
-func putEvents(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) ([]Result, error) {
+func putEvents(ctx context.Context, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	var in eventbridge.PutEventsInput
 	for _, d := range deliveries {
 		in.Entries = append(in.Entries, eventbridgetypes.PutEventsRequestEntry{
@@ -94,7 +98,7 @@ func putEvents(ctx context.Context, config aws.Config, to Destination, deliverie
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, len(deliveries))
+	results := make([]delivery.Result, len(deliveries))
 	for i, e := range out.Entries[:min(len(out.Entries), len(results))] {
 		switch {
 		case e.ErrorCode != nil:
@@ -104,4 +108,15 @@ func putEvents(ctx context.Context, config aws.Config, to Destination, deliverie
 		}
 	}
 	return results, nil
+}
+
+// invoke invokes a function asynchronously. The message's body is its event.
+func invoke(ctx context.Context, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
+	out, err := lambda.NewFromConfig(config).Invoke(ctx, &lambda.InvokeInput{
+		FunctionName: &to.Address, InvocationType: lambdatypes.InvocationTypeEvent, Payload: deliveries[0].Message.Body,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []delivery.Result{{Outcome: delivery.Delivered, Status: int(out.StatusCode)}}, nil
 }

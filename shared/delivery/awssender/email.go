@@ -1,4 +1,4 @@
-package delivery
+package awssender
 
 import (
 	"context"
@@ -11,20 +11,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sesv2"
 	"github.com/aws/aws-sdk-go-v2/service/sesv2/types"
+
+	"github.com/flovyn/promises/shared/delivery"
 )
 
 // mail sends a mail with a plain text.
-func mail(ctx context.Context, config aws.Config, to Destination, deliveries []Delivery) ([]Result, error) {
+func mail(ctx context.Context, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	subject, text, err := mailOf(*deliveries[0].Message)
 	if err != nil {
-		return []Result{{Outcome: Refused, Error: "The body is not a JSON object: this is a fault of promises."}}, nil
+		return []delivery.Result{{Outcome: delivery.Refused, Error: "The body is not a JSON object: this is a fault of promises."}}, nil
 	}
 	content := func(s string) *types.Content { return &types.Content{Data: &s, Charset: aws.String("UTF-8")} }
 	_, err = sesv2.NewFromConfig(config).SendEmail(ctx, &sesv2.SendEmailInput{
 		FromEmailAddress: &to.From, Destination: &types.Destination{ToAddresses: []string{to.Address}},
 		Content: &types.EmailContent{Simple: &types.Message{Subject: content(subject), Body: &types.Body{Text: content(text)}}},
 	})
-	return []Result{delivered}, err
+	return []delivery.Result{delivered}, err
 }
 
 // maxQuoted bounds a name, a value or an error in a mail, in characters.
@@ -32,7 +34,7 @@ const maxQuoted = 1000
 
 // mailOf returns the subject and the text of the mail for a message. The text names the
 // event and the promise, and quotes the value or the error if it is short.
-func mailOf(m Message) (subject, text string, err error) {
+func mailOf(m delivery.Message) (subject, text string, err error) {
 	var body struct {
 		Timestamp string `json:"timestamp"`
 		Data      struct {

@@ -1,4 +1,4 @@
-package delivery_test
+package awssender_test
 
 import (
 	"strings"
@@ -11,7 +11,7 @@ import (
 )
 
 // Each error of a service has one outcome. The SDK makes the call once, and the error names the operation and the code alone.
-func TestAWSErrors(t *testing.T) {
+func TestErrors(t *testing.T) {
 	const text = "secret QUtJRFRPS0VO"
 	query := func(code string) reply { // as SQS answers a client that asks for the codes of its old protocol
 		r := jsonError(400, code, text)
@@ -92,7 +92,7 @@ func TestAWSErrors(t *testing.T) {
 }
 
 // A batch can fail in part. A message that the answer does not name has failed.
-func TestAWSPartialFailures(t *testing.T) {
+func TestPartialFailures(t *testing.T) {
 	for _, c := range []struct {
 		kind            delivery.Kind
 		operation, body string

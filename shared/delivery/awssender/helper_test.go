@@ -1,4 +1,4 @@
-package delivery_test
+package awssender_test
 
 import (
 	"io"
@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/delivery"
+	"github.com/flovyn/promises/shared/delivery/awssender"
 )
 
 const region, account = "eu-central-1", "123456789012"
@@ -148,7 +149,7 @@ const secretToken = "QUtJRFRPS0VO"
 // send sends deliveries to a destination.
 func send(t *testing.T, to delivery.Destination, deliveries ...delivery.Delivery) []delivery.Result {
 	t.Helper()
-	results := delivery.NewAWS().Send(t.Context(), delivery.Batch{Destination: to, Deliveries: deliveries})
+	results := awssender.New().Send(t.Context(), delivery.Batch{Destination: to, Deliveries: deliveries})
 	require.Len(t, results, len(deliveries))
 	for i, r := range results {
 		require.Equal(t, deliveries[i].ID, r.ID)
