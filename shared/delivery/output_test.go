@@ -108,7 +108,7 @@ func TestMessageBody(t *testing.T) {
 	})
 	t.Run("the caller's bytes stay", func(t *testing.T) {
 		room := append(make([]byte, 0, 100), reduced...)
-		m.WithBody(delivery.SQS, at, make([]byte, delivery.Limit(delivery.SQS)), room)
+		m.WithBody(delivery.HTTPS, at, make([]byte, delivery.Limit(delivery.HTTPS)), room)
 		require.Equal(t, reduced, string(room))
 		require.Equal(t, make([]byte, 10), room[len(room):len(room)+10])
 	})

@@ -90,11 +90,10 @@ func resultOfCode(to delivery.Destination, operation, code string, status int) d
 	r := delivery.Result{Outcome: delivery.Failed, Status: status}
 	advice := ""
 	_, throttles := retry.DefaultThrottleErrorCodes[code]
-	assumes := operation == "AssumeRole"
 	switch {
-	case !assumes && slices.Contains(ended[to.Kind], code):
+	case slices.Contains(ended[to.Kind], code):
 		r.Outcome, advice = delivery.Gone, "The task or callback has ended, or its token belongs to another account or region."
-	case !assumes && to.Kind == delivery.StepFunctions && code == "ValidationException",
+	case operation != "AssumeRole" && to.Kind == delivery.StepFunctions && code == "ValidationException",
 		slices.Contains(refused, code), status == http.StatusRequestEntityTooLarge:
 		r.Outcome, advice = delivery.Refused, "The service will never take this body: this is a fault of promises."
 	case throttles, slices.Contains(throttled, code), status == http.StatusTooManyRequests:
