@@ -32,7 +32,6 @@ var allowed = map[string][]string{
 	"shared/database":     {},
 	"shared/secret":       {},
 	"shared/seal":         {},
-	"shared/delivery":     {"shared/promise"},
 	"shared/delivery/awssender": {
 		"shared/delivery",
 	},
