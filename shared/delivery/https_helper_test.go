@@ -33,6 +33,7 @@ func serve(t *testing.T, handle http.HandlerFunc) (*httptest.Server, *delivery.H
 	t.Helper()
 	server := httptest.NewUnstartedServer(handle)
 	server.Config.ErrorLog = quiet
+	server.EnableHTTP2 = true // the sender speaks HTTP/1.1 even so
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return server, senderTo(t, server)
