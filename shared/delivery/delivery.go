@@ -76,7 +76,7 @@ const (
 	Failed    Outcome = "failed"    // the attempt failed, and a later one may succeed
 	Refused   Outcome = "refused"   // no later attempt can succeed
 	Disabled  Outcome = "disabled"  // HTTPS: 410 Gone, which ends all deliveries to the destination
-	Throttled Outcome = "throttled" // the destination's service limits this sender: not counted as an attempt
+	Throttled Outcome = "throttled" // not sent, or the destination's service limits this sender: not counted as an attempt
 )
 
 // A Result reports one attempt.

@@ -130,7 +130,7 @@ func resolver(t *testing.T, answers map[string][][]netip.Addr) *net.Resolver {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	server := &nameServer{answers: answers, asked: map[string]int{}}
 	go func() {
 		buffer := make([]byte, 1500)
