@@ -16,6 +16,10 @@ const (
 	// been idle for maxWait, or its own have made no progress for maxWait.
 	maxWait = 500 * time.Millisecond
 
+	// A start costs as much as dozens of invocations. So a function with environments waits
+	// for startDelay for one of them before it gets another.
+	startDelay = 2 * time.Millisecond
+
 	// With more running invocations than busyLimit, calls that keep the processors busy take
 	// longer and start dozens of processes. So one more runs only if none has started or ended
 	// for stalledAfter: then they are waiting for something else.
@@ -35,20 +39,22 @@ type pool struct {
 // A waiter is an invocation that waits for an environment of its function.
 type waiter struct {
 	pool   *pool
+	since  time.Time
 	answer chan *environment // buffered, for one answer: nil if there is no environment
 }
 
 // acquire waits for an environment, which the caller then owns. A new environment has not
 // been started yet.
 func (s *Service) acquire(p *pool) (*environment, error) {
-	w := &waiter{pool: p, answer: make(chan *environment, 1)}
+	w := &waiter{pool: p, since: time.Now(), answer: make(chan *environment, 1)}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, w)
 	s.assignLocked(nil)
 	s.mu.Unlock()
-	tick := time.NewTicker(stalledAfter)
+	first, tick := time.NewTimer(startDelay), time.NewTicker(stalledAfter)
+	defer first.Stop()
 	defer tick.Stop()
-	for begun := time.Now(); ; {
+	for {
 		select {
 		case e := <-w.answer:
 			if e == nil && s.stop.Err() != nil {
@@ -57,15 +63,16 @@ func (s *Service) acquire(p *pool) (*environment, error) {
 				return nil, ErrThrottled
 			}
 			return e, nil
+		case <-first.C:
 		case <-tick.C:
-			var late *waiter
-			if time.Since(begun) >= maxWait {
-				late = w
-			}
-			s.mu.Lock()
-			s.assignLocked(late)
-			s.mu.Unlock()
 		}
+		var late *waiter
+		if time.Since(w.since) >= maxWait {
+			late = w
+		}
+		s.mu.Lock()
+		s.assignLocked(late)
+		s.mu.Unlock()
 	}
 }
 
@@ -75,7 +82,7 @@ func (s *Service) assignLocked(late *waiter) {
 	s.waiting = slices.DeleteFunc(s.waiting, func(w *waiter) bool {
 		var e *environment
 		if !s.closed {
-			e = s.takeLocked(w.pool, w == late)
+			e = s.takeLocked(w.pool, time.Since(w.since), w == late)
 		}
 		answered := e != nil || w == late || s.closed
 		if answered {
@@ -87,7 +94,7 @@ func (s *Service) assignLocked(late *waiter) {
 
 // takeLocked returns the pool's most recently used idle environment or a new one. It
 // returns nil if the bounds allow neither, or if a wait is better and late is not set.
-func (s *Service) takeLocked(p *pool, late bool) *environment {
+func (s *Service) takeLocked(p *pool, waited time.Duration, late bool) *environment {
 	if p.count-len(p.idle) >= busyLimit && !late && time.Since(p.progress) < stalledAfter {
 		return nil
 	}
@@ -97,7 +104,7 @@ func (s *Service) takeLocked(p *pool, late bool) *environment {
 		p.progress = time.Now()
 		return e
 	}
-	if p.Concurrency > 0 && p.count >= p.Concurrency {
+	if p.Concurrency > 0 && p.count >= p.Concurrency || p.count > 0 && waited < startDelay {
 		return nil
 	}
 	if len(s.live) >= s.opts.MaxEnvironments {

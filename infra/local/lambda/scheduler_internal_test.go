@@ -53,10 +53,13 @@ func (s schedule) acquire(name string) *acquisition {
 	return a
 }
 
-// take acquires an environment without a wait.
+// take acquires an environment without a wait, but for startDelay.
 func (s schedule) take(name string) *environment {
 	s.t.Helper()
 	a := s.acquire(name)
+	if a.waits() {
+		s.sleep(startDelay)
+	}
 	require.False(s.t, a.waits())
 	require.NoError(s.t, a.err)
 	return a.environment
@@ -131,6 +134,7 @@ func TestScheduler_StuckFunction_GetsAPlace(t *testing.T) {
 		s.sleep(maxWait)
 		stuck := s.acquire("g")
 		later := s.acquire("f")
+		s.sleep(startDelay)
 		s.release(e)
 		require.False(t, stuck.waits())
 		require.NoError(t, stuck.err)
@@ -219,6 +223,35 @@ func TestScheduler_Wait_Ends(t *testing.T) {
 			synctest.Wait()
 			require.False(t, next.waits())
 			require.ErrorIs(t, next.err, ErrClosed)
+		})
+	})
+}
+
+// A function with environments waits for one of them before it gets another.
+func TestScheduler_StartDelay(t *testing.T) {
+	t.Run("an environment that is released meanwhile serves", func(t *testing.T) {
+		scheduled(t, Options{}, Function{}, Function{}, func(t *testing.T, s schedule) {
+			e := s.take("f")
+			next := s.acquire("f")
+			s.sleep(startDelay - time.Microsecond)
+			require.True(t, next.waits())
+			s.release(e)
+			require.False(t, next.waits())
+			require.Same(t, e, next.environment)
+		})
+	})
+	t.Run("then another one starts", func(t *testing.T) {
+		scheduled(t, Options{}, Function{}, Function{}, func(t *testing.T, s schedule) {
+			s.take("f")
+			next := s.acquire("f")
+			s.sleep(startDelay)
+			require.False(t, next.waits())
+			require.Equal(t, 2, s.pools["f"].count)
+		})
+	})
+	t.Run("the first one starts at once", func(t *testing.T) {
+		scheduled(t, Options{}, Function{}, Function{}, func(t *testing.T, s schedule) {
+			require.False(t, s.acquire("f").waits())
 		})
 	})
 }
