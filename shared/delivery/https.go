@@ -190,7 +190,7 @@ func judge(status int, after string, body []byte, now time.Time) Result {
 	case status == http.StatusGone:
 		r.Outcome = Disabled
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
-		r.RetryAfter = parseRetryAfter(after, now)
+		r.RetryAfter = ParseRetryAfter(after, now)
 	}
 	r.Error = "status " + strconv.Itoa(status)
 	if text := excerpt(body); text != "" {
@@ -199,10 +199,10 @@ func judge(status int, after string, body []byte, now time.Time) Result {
 	return r
 }
 
-// parseRetryAfter reads the header Retry-After: seconds or an HTTP date (RFC 9110, section
+// ParseRetryAfter reads the header Retry-After: seconds or an HTTP date (RFC 9110, section
 // 10.2.3). It returns at most MaxRetryAfter, and 0 if the header is missing, invalid or
 // in the past.
-func parseRetryAfter(value string, now time.Time) time.Duration {
+func ParseRetryAfter(value string, now time.Time) time.Duration {
 	if value != "" && strings.Trim(value, "0123456789") == "" {
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || seconds > int64(MaxRetryAfter/time.Second) {

@@ -7,8 +7,6 @@ import (
 	"time"
 )
 
-var ParseRetryAfter = parseRetryAfter
-
 const (
 	Concurrency = concurrency
 	MaxBody     = maxBody

@@ -164,7 +164,7 @@ func faultOf(kind delivery.Kind, d delivery.Delivery) string {
 	return ""
 }
 
-// overhead is what a message's attributes, or its names and type, may add to its body.
+// overhead bounds the bytes that a message's attributes, or its names and type, add to its body.
 const overhead = 1 << 10
 
 // split divides the deliveries with the given indexes into parts for one call each.
@@ -188,7 +188,7 @@ func (s service) split(deliveries []delivery.Delivery, indexes []int) (parts [][
 // call makes one call and returns a result for each delivery.
 func (s *Sender) call(ctx context.Context, svc service, config aws.Config, to delivery.Destination, deliveries []delivery.Delivery) []delivery.Result {
 	if ctx.Err() != nil {
-		return all(deliveries, delivery.Result{Outcome: delivery.Failed, Error: "The time of the batch ended before this call."})
+		return all(deliveries, delivery.Result{Outcome: delivery.Throttled, Error: "The time of the batch ended before this call."})
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -70,9 +69,7 @@ func resultOf(to delivery.Destination, err error) delivery.Result {
 	status, retryAfter := 0, time.Duration(0)
 	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && answer.Response != nil {
 		status = answer.HTTPStatusCode()
-		if s, err := strconv.Atoi(answer.Response.Header.Get("Retry-After")); err == nil && s > 0 && s <= 86_400 {
-			retryAfter = time.Duration(s) * time.Second
-		}
+		retryAfter = delivery.ParseRetryAfter(answer.Response.Header.Get("Retry-After"), time.Now())
 	}
 	r := delivery.Result{Outcome: delivery.Failed, Status: status}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {

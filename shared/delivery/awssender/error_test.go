@@ -20,6 +20,8 @@ func TestErrors(t *testing.T) {
 	}
 	limited := restError(429, "TooManyRequestsException", text)
 	limited.headers["Retry-After"] = "7"
+	limitedForLong := restError(429, "TooManyRequestsException", text)
+	limitedForLong.headers["Retry-After"] = "86401"
 	const fault, limit, gone = "The service will never take this body: this is a fault of promises.", "The service limits this sender.",
 		"The task or callback has ended, or its token belongs to another account or region."
 	for _, c := range []struct {
@@ -52,6 +54,7 @@ func TestErrors(t *testing.T) {
 		{delivery.Lambda, restError(403, "AccessDeniedException", text), delivery.Failed, 403, "Invoke failed with AccessDeniedException. Allow lambda:InvokeFunction to the sender's role."},
 		{delivery.Lambda, restError(400, "InvalidRequestContentException", text), delivery.Refused, 400, "Invoke failed with InvalidRequestContentException. " + fault},
 		{delivery.Lambda, limited, delivery.Throttled, 429, "Invoke failed with TooManyRequestsException. " + limit},
+		{delivery.Lambda, limitedForLong, delivery.Throttled, 429, "Invoke failed with TooManyRequestsException. " + limit},
 
 		{delivery.SQS, query("NonExistentQueue"), delivery.Failed, 400, "SendMessageBatch failed with NonExistentQueue. Correct the destination's address and region: it was called in eu-west-1."},
 		{delivery.SQS, query("BatchRequestTooLong"), delivery.Refused, 400, "SendMessageBatch failed with BatchRequestTooLong. " + fault},
@@ -82,8 +85,11 @@ func TestErrors(t *testing.T) {
 				got.Error = ""
 			}
 			want := delivery.Result{ID: "d-1", Outcome: c.outcome, Status: c.status, Error: c.error}
-			if c.answer.headers["Retry-After"] != "" {
+			switch c.answer.headers["Retry-After"] {
+			case "7":
 				want.RetryAfter = 7 * time.Second
+			case "86401":
+				want.RetryAfter = delivery.MaxRetryAfter
 			}
 			require.Equal(t, want, got)
 			s.only(t) // the SDK does not repeat the call
