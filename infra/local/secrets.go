@@ -24,7 +24,7 @@ const (
 )
 
 // keyScopes lists every scope that an API key can have.
-var keyScopes = []string{"create", "settle", "read", "manage"}
+var keyScopes = []string{"create", "settle", "read", "manage", "deliver"}
 
 // temporaryKeyLifetime is the lifetime of an API key that is not stored in a file.
 const temporaryKeyLifetime = 24 * time.Hour

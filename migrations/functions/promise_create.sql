@@ -11,6 +11,7 @@
 --   deadline_outcome, deadline_value, deadline_error  the outcome, value and error at the deadline; all NULL for timed_out
 --   workflow_limit          how many promises a workflow execution may have if its tenant has no limit of its own
 --   waited                  TRUE if the caller has called promise_await_settlements for the promise of the key
+--   notify_kinds, notify_destinations, notify_tokens  the targets: see delivery_create. NULL for the tenant's default destination, if it has one.
 --
 -- Returns NULL if the tenant is unknown or suspended, or if the workflow execution belongs to another tenant. Otherwise:
 --   what             'created', 'existing', 'key_holder', 'pending_full' or 'workflow_full'
@@ -23,6 +24,8 @@
 --                    waited = TRUE.
 --   same_key, same_metadata, same_on_timeout
 --                    whether the existing promise has the same key, metadata and default outcome
+--   same_notify      whether it has the same targets, whatever their tokens. If all of this is the same, or if the promise is erased and the key
+--                    is the same, its deliveries have the new tokens: see delivery_renew.
 --   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
@@ -34,10 +37,10 @@
 -- that has expired and whose promise is settled, if the key's row is still as it was read.
 --
 -- The first statement creates the row of a new workflow execution, or takes the next number of a known one. It does so only if neither the
--- promise nor the key exists, no quota is full, and promises_left is set and within the limit. Otherwise the function reads all rows at one
+-- promise nor the key exists, no quota is full, promises_left is set and within the limit, and no default destination is needed. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
--- Locks: the workflow execution's row, then the promise's, then the key's. The rows are first read without a lock. If another create commits in
+-- Locks: the workflow execution's row, then the promise's, then the key's, then those of delivery_create. The rows are first read without a lock. If another create commits in
 -- between, this one fails on promise_workflow_execution_id_name_key or, if the other took the key, raises promise_race_lost. Nothing is
 -- written, and the caller retries.
 --
@@ -45,7 +48,8 @@
 CREATE OR REPLACE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
     new_timeout INTERVAL, new_timeout_at TIMESTAMPTZ, new_metadata JSONB, deadline_outcome VARCHAR, deadline_value BYTEA,
-    deadline_error TEXT, workflow_limit INT, waited BOOLEAN
+    deadline_error TEXT, workflow_limit INT, waited BOOLEAN,
+    notify_kinds VARCHAR[] DEFAULT NULL, notify_destinations VARCHAR[] DEFAULT NULL, notify_tokens VARCHAR[] DEFAULT NULL
 ) RETURNS promise_created LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
@@ -60,11 +64,14 @@ DECLARE
     promise_row promise; -- the promise to return
     stored_external_id VARCHAR;
     full_quota VARCHAR;
+    targets INT := COALESCE(CARDINALITY(notify_kinds), 0);
+    same_notify BOOLEAN;
 BEGIN
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number, external_id, promises_left)
     SELECT workflow, t.id, 1, new_external_id, COALESCE(t.max_workflow_promises, workflow_limit) - 1
     FROM tenant t
     WHERE t.slug = tenant_slug AND t.suspended_at IS NULL AND NOT t.pending_full
+      AND (t.default_destination_id IS NULL OR notify_kinds IS NOT NULL)
       AND NOT EXISTS (SELECT FROM workflow_execution o WHERE o.id = workflow AND o.tenant_id <> t.id)
       AND NOT EXISTS (SELECT FROM promise p WHERE p.workflow_execution_id = workflow AND p.name = new_name)
       AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = t.id AND k.key = new_key)
@@ -77,7 +84,7 @@ BEGIN
 
     IF NOT FOUND THEN
         SELECT
-            t.id AS tenant, t.pending_full, COALESCE(t.max_workflow_promises, workflow_limit) AS workflow_limit,
+            t.id AS tenant, t.pending_full, t.default_destination_id AS default_destination, COALESCE(t.max_workflow_promises, workflow_limit) AS workflow_limit,
             p AS existing, q AS holder, k AS key, p.id AS existing_id,
             p.idempotency_key IS NOT DISTINCT FROM new_key OR COALESCE(k.promise_id = p.id, FALSE) AS same_key,
             p.metadata IS NOT DISTINCT FROM new_metadata AS same_metadata,
@@ -101,9 +108,16 @@ BEGIN
         END IF;
         IF found_rows.existing_id IS NOT NULL THEN
             SELECT w.external_id INTO stored_external_id FROM workflow_execution w WHERE w.id = workflow;
+            promise_row := found_rows.existing;
+            same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
+            IF same_notify AND targets > 0 AND found_rows.same_key
+                AND (promise_row.erased_at IS NOT NULL OR found_rows.same_metadata AND found_rows.same_on_timeout)
+            THEN
+                PERFORM delivery_renew(promise_row.id, notify_tokens);
+            END IF;
             RETURN (
-                'existing', found_rows.existing, stored_external_id, FALSE, found_rows.same_key, found_rows.same_metadata,
-                found_rows.same_on_timeout, FALSE
+                'existing', promise_row, stored_external_id, FALSE, found_rows.same_key, found_rows.same_metadata,
+                found_rows.same_on_timeout, FALSE, same_notify
             )::promise_created;
         END IF;
         IF found_rows.key_live OR found_rows.key_uncertain THEN
@@ -113,13 +127,16 @@ BEGIN
             promise_row.metadata := NULL;
             promise_row.timeout_value := NULL;
             promise_row.timeout_error := NULL;
-            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE)::promise_created;
+            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
         END IF;
         key_as_read := found_rows.key;
         IF found_rows.early_settles THEN
             early_settlement := found_rows.key;
         END IF;
         early_expired := found_rows.has_early AND NOT found_rows.early_settles;
+        IF notify_kinds IS NULL AND found_rows.default_destination IS NOT NULL THEN
+            targets := 1;
+        END IF;
 
         IF found_rows.pending_full AND NOT found_rows.early_settles THEN
             full_quota := 'pending_full';
@@ -152,31 +169,32 @@ BEGIN
             promise_row.name := new_name;
             promise_row.created_at := NOW();
             promise_row.created_by_sequence := 0;
-            RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE)::promise_created;
+            promise_row.targets := 0;
+            RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
         END IF;
     END IF;
 
     IF early_settlement.held_at IS NULL THEN
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
-            timeout_outcome, timeout_value, timeout_error, created_by_sequence
+            timeout_outcome, timeout_value, timeout_error, created_by_sequence, targets
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
-            deadline_outcome, deadline_value, deadline_error, number
+            deadline_outcome, deadline_value, deadline_error, number, targets
         )
         RETURNING promise.* INTO promise_row;
     ELSE
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
             timeout_outcome, timeout_value, timeout_error, created_by_sequence, resolved_by_sequence,
-            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment
+            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment, targets
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
             deadline_outcome, deadline_value, deadline_error, number - 1, number,
             TRUE, early_settlement.held_outcome, early_settlement.held_value, early_settlement.held_error, moment,
-            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment
+            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment, targets
         )
         RETURNING promise.* INTO promise_row;
     END IF;
@@ -195,7 +213,10 @@ BEGIN
         END IF;
     END IF;
 
+    IF targets > 0 THEN
+        PERFORM delivery_create(promise_row, moment, notify_kinds, notify_destinations, notify_tokens);
+    END IF;
     INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     VALUES (workflow, promise_row.created_by_sequence, 'PROMISE_CREATED', promise_row.id, moment);
-    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired)::promise_created;
+    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired, TRUE)::promise_created;
 END $$;

@@ -1,5 +1,5 @@
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
--- kind and id of its settler stay. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- kind and id of its settler stay. Its deliveries that have not arrived end. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -7,10 +7,10 @@
 --
 -- SECURITY DEFINER: no role but the owner may update erased_at or metadata.
 --
--- Locks: the promise's row. If there is a deadline to record, the workflow execution's row before that, behind running settlements. If one
+-- Locks: the promise's row, then its deliveries'. If there is a deadline to record, the workflow execution's row before that, behind running settlements. If one
 -- of them settled the promise or moved the deadline, the function raises promise_race_lost: everything is rolled back, and the caller retries.
 --
--- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey, delivery_promise_id_target_key.
 CREATE OR REPLACE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
@@ -53,6 +53,11 @@ BEGIN
     SET erased_at = CLOCK_TIMESTAMP(), value = NULL, error = NULL, metadata = NULL, comment = NULL,
         timeout_outcome = NULL, timeout_value = NULL, timeout_error = NULL
     WHERE id = target_id AND resolved AND erased_at IS NULL;
+    IF FOUND AND promise_row.targets > 0 THEN
+        UPDATE delivery
+        SET state = 'gone', due_at = NULL, lease = NULL, ended_at = CLOCK_TIMESTAMP(), end_reason = 'The promise was deleted.'
+        WHERE promise_id = target_id AND state IN ('due', 'dead');
+    END IF;
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;
 END $$;

@@ -2,7 +2,8 @@
 -- A tenant is suspended while it is marked, so no other call sees it half deleted.
 --
 -- Order: no more than batch event rows and promises together, and the keys of those promises; then the executions that have become empty; once
--- no execution is left, no more than batch other keys; with the last of them, all API keys and the tenant.
+-- no execution is left, no more than batch other keys; with the last of them, all API keys, all destinations and the tenant. The deliveries of a
+-- promise are deleted with it, and so are the secrets of a destination.
 --
 -- Returns: the counts of deleted rows. done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
 --
@@ -74,6 +75,7 @@ BEGIN
 
     DELETE FROM api_key a WHERE a.tenant_id = doomed;
     GET DIAGNOSTICS api_keys = ROW_COUNT;
+    DELETE FROM destination d WHERE d.tenant_id = doomed;
     DELETE FROM tenant t WHERE t.id = doomed;
     done := FOUND;
     IF NOT done THEN -- another call has just deleted the last batch

@@ -17,7 +17,7 @@ import (
 // local runner pass these to a function and no others.
 var Names = []string{
 	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL",
-	"RETENTION_DAYS", "SIGNING_KEY", "TOKEN_KEYS",
+	"RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
 }
 
 // A Config is the configuration of a function.
@@ -62,6 +62,14 @@ type Config struct {
 	// RetentionDays (RETENTION_DAYS) is the number of days for which a settled
 	// promise and its events are kept; 90 if unset; 0 means for ever.
 	RetentionDays int
+
+	// SealingKeys (SEALING_KEYS) are the keys that encrypt the secrets of destinations, for
+	// seal.Parse, or the ARN of a secret in Secrets Manager that contains them. They are
+	// never logged.
+	SealingKeys string
+
+	// SendFunction (SEND_FUNCTION) is the name or ARN of the function send-deliveries.
+	SendFunction string
 
 	// SigningKey (SIGNING_KEY) is the private key that signs promise tokens, for
 	// auth.ParseSigningKey, or the ARN of a secret in Secrets Manager that contains
@@ -119,6 +127,7 @@ func Load() (Config, error) {
 	c.RetentionDays = loadNumber(&p, "RETENTION_DAYS", 90, 0, MaxRetentionDays)
 	c.PublicURL = loadPublicURL(&p)
 	c.HTTPAlias = loadAlias(&p)
+	c.SealingKeys, c.SendFunction = os.Getenv("SEALING_KEYS"), os.Getenv("SEND_FUNCTION")
 	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(p...)
 }

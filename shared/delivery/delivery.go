@@ -3,22 +3,26 @@
 // mailboxes and signed webhooks.
 package delivery
 
-import "time"
+import (
+	"time"
+
+	"github.com/flovyn/promises/shared/promise"
+)
 
 // A Kind is a kind of destination.
-type Kind string
+type Kind = promise.DestinationKind
 
 // The kinds. StepFunctions and DurableExecution complete a task or a callback of a
 // workflow; the other kinds receive messages.
 const (
-	HTTPS            Kind = "https"
-	SQS              Kind = "sqs"
-	SNS              Kind = "sns"
-	EventBridge      Kind = "eventbridge"
-	Lambda           Kind = "lambda"
-	Email            Kind = "email"
-	StepFunctions    Kind = "stepFunctions"
-	DurableExecution Kind = "durableExecution"
+	HTTPS            = promise.DestinationHTTPS
+	SQS              = promise.DestinationSQS
+	SNS              = promise.DestinationSNS
+	EventBridge      = promise.DestinationEventBridge
+	Lambda           = promise.DestinationLambda
+	Email            = promise.DestinationEmail
+	StepFunctions    = promise.DestinationStepFunctions
+	DurableExecution = promise.DestinationDurableExecution
 )
 
 // A Batch holds deliveries to one destination.

@@ -110,14 +110,15 @@ type Scope string
 
 // The scopes.
 const (
-	ScopeCreate Scope = "create"
-	ScopeSettle Scope = "settle"
-	ScopeRead   Scope = "read"
-	ScopeManage Scope = "manage"
+	ScopeCreate  Scope = "create"
+	ScopeSettle  Scope = "settle"
+	ScopeRead    Scope = "read"
+	ScopeManage  Scope = "manage"
+	ScopeDeliver Scope = "deliver"
 )
 
 // Scopes lists every scope.
-var Scopes = []Scope{ScopeCreate, ScopeSettle, ScopeRead, ScopeManage}
+var Scopes = []Scope{ScopeCreate, ScopeSettle, ScopeRead, ScopeManage, ScopeDeliver}
 
 // Valid reports whether s is one of the scopes.
 func (s Scope) Valid() bool { return slices.Contains(Scopes, s) }

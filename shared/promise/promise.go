@@ -89,6 +89,10 @@ type Draft struct {
 	TimeoutAt           *time.Time
 	OnTimeout           *Result // the default outcome, Resolved or Rejected; nil: TimedOut
 	Metadata            []byte  // a JSON object, or nil
+
+	// Notify lists the targets, at most MaxTargets. nil: the tenant's default destination,
+	// if it has one. Empty and not nil: no target.
+	Notify []Target
 }
 
 // A CreateResult is the result of a create call.

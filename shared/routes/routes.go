@@ -30,6 +30,16 @@ var HTTP = []Route{
 	{"POST", "/api/tenants/{slug}/promises/{identifier}/revoke-tokens", "revoke-tokens", "credential"},
 	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events", "list-events", "credential"},
 	{"GET", "/api/tenants/{slug}/workflows/{workflowExecutionId}/events/wait", "wait-events", "credential"},
+	{"GET", "/api/tenants/{slug}/deliveries", "list-deliveries", "credential"},
+	{"POST", "/api/tenants/{slug}/deliveries/retry", "retry-deliveries", "credential"},
+	{"POST", "/api/tenants/{slug}/deliveries/{deliveryId}/retry", "retry-deliveries", "credential"},
+	{"GET", "/api/tenants/{slug}/destinations", "manage-integrations", "credential"},
+	{"GET", "/api/tenants/{slug}/destinations/{name}", "manage-integrations", "credential"},
+	{"PUT", "/api/tenants/{slug}/destinations/{name}", "manage-integrations", "credential"},
+	{"DELETE", "/api/tenants/{slug}/destinations/{name}", "manage-integrations", "credential"},
+	{"POST", "/api/tenants/{slug}/destinations/{name}/rotate-secret", "manage-integrations", "credential"},
+	{"POST", "/api/tenants/{slug}/destinations/{name}/test", "manage-integrations", "credential"},
+	{"PUT", "/api/tenants/{slug}/default-destination", "manage-integrations", "credential"},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve/{token}", "settle-callback", ""},
@@ -89,6 +99,8 @@ const (
 	reader  = "promises_reader"
 	sweeper = "promises_sweeper"
 	admin   = "promises_admin"
+	relay   = "promises_relay"
+	manager = "promises_manager"
 )
 
 // Functions lists every Lambda function, including those without a route.
@@ -100,24 +112,40 @@ var Functions = []Function{
 	{"delete-promise", 10 * time.Second, 256, app},
 	{"extend-promise", 10 * time.Second, 256, app},
 	{"get-promise", 10 * time.Second, 256, reader},
+	{"list-deliveries", 10 * time.Second, 256, reader},
 	{"list-events", 10 * time.Second, 256, reader},
 	{"list-promises", 10 * time.Second, 256, reader},
+	{"manage-integrations", 30 * time.Second, 256, manager}, // API Gateway's limit: a test waits for the receiver
 	{"manage-tenants", 10 * time.Second, 256, admin},
 	{"reject", 10 * time.Second, 256, app},
 	{"resolve", 10 * time.Second, 256, app},
 	{"resolve-by-id", 10 * time.Second, 256, app},
 	{"resolve-by-key", 10 * time.Second, 256, app},
+	{"retry-deliveries", 10 * time.Second, 256, app},
 	{"revoke-tokens", 10 * time.Second, 256, app},
 	{"settle-callback", 10 * time.Second, 256, app},
 	{"wait-events", 30 * time.Second, 256, reader}, // API Gateway's limit
 	{"wait-promise", 30 * time.Second, 256, reader},
 	{"expire-promises", 75 * time.Second, 256, sweeper},
+	{"relay-deliveries", 180 * time.Second, 512, relay},
+	{"send-deliveries", 30 * time.Second, 1024, ""},
 	{"migrate", 15 * time.Minute, 256, ""},
 }
 
 // Signing lists the functions that receive SIGNING_KEY, the key that signs promise
 // tokens: create-promise signs tokens, and migrate generates the key.
 var Signing = []string{"create-promise", "migrate"}
+
+// Sealing lists the functions that receive SEALING_KEYS, the keys that encrypt the
+// secrets of destinations: migrate generates them.
+var Sealing = []string{"manage-integrations", "manage-tenants", "relay-deliveries", "migrate"}
+
+// Outside lists the functions that run outside the VPC, without a database.
+var Outside = []string{"send-deliveries"}
+
+// Sending lists the functions that receive SEND_FUNCTION, the name of send-deliveries,
+// and may invoke it.
+var Sending = []string{"manage-integrations", "relay-deliveries"}
 
 // A Schedule is a Function that a scheduler invokes periodically, asynchronously, and
 // even if the previous invocation is still running. The function must accept every
@@ -130,4 +158,5 @@ type Schedule struct {
 // Schedules lists the scheduled functions.
 var Schedules = []Schedule{
 	{"expire-promises", time.Minute},
+	{"relay-deliveries", time.Minute},
 }
