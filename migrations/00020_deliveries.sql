@@ -237,13 +237,13 @@ REVOKE ALL ON FUNCTION delivery_renew(UUID, VARCHAR[]) FROM PUBLIC;
 -- Reports whether the targets of an existing promise are those of a repeated create. Tokens are not compared, because an engine repeats a create
 -- with a new token. A destination is compared by its name.
 --
--- Arguments: of_promise, the promise; kinds and names, as those of delivery_create.
+-- Arguments: of_promise, the promise; kinds and names, as those of delivery_create. The promise or the create has targets.
 -- Locks: none.
 -- Indexes: delivery_promise_id_target_key, destination_pkey.
 CREATE OR REPLACE FUNCTION delivery_same(of_promise promise, kinds VARCHAR[], names VARCHAR[]) RETURNS BOOLEAN
 LANGUAGE sql STABLE SECURITY DEFINER AS $$
     SELECT CASE
-        WHEN of_promise.targets = 0 THEN COALESCE(CARDINALITY(kinds), 0) = 0
+        WHEN of_promise.targets = 0 THEN FALSE
         WHEN kinds IS NULL THEN (SELECT BOOL_AND(v.by_default) FROM delivery v WHERE v.promise_id = of_promise.id)
         ELSE of_promise.targets = CARDINALITY(kinds) AND (
             SELECT BOOL_AND(
@@ -333,7 +333,7 @@ DECLARE
     stored_external_id VARCHAR;
     full_quota VARCHAR;
     targets INT := COALESCE(CARDINALITY(notify_kinds), 0);
-    same_notify BOOLEAN;
+    same_notify BOOLEAN := TRUE;
 BEGIN
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number, external_id, promises_left)
     SELECT workflow, t.id, 1, new_external_id, COALESCE(t.max_workflow_promises, workflow_limit) - 1
@@ -377,7 +377,9 @@ BEGIN
         IF found_rows.existing_id IS NOT NULL THEN
             SELECT w.external_id INTO stored_external_id FROM workflow_execution w WHERE w.id = workflow;
             promise_row := found_rows.existing;
-            same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
+            IF targets > 0 OR promise_row.targets > 0 THEN
+                same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
+            END IF;
             IF same_notify AND targets > 0 AND found_rows.same_key
                 AND (promise_row.erased_at IS NOT NULL OR found_rows.same_metadata AND found_rows.same_on_timeout)
             THEN

@@ -1,18 +1,21 @@
 -- The rights of each role: exactly these, whatever was granted before. The owner runs this after the last migration.
 
 REVOKE ALL ON tenant, tenant_usage, tenant_wait, deleted_tenant, workflow_execution, promise, idempotency_key, workflow_event, workflow_event_row, api_key,
-    signing_key
-    FROM promises_app, promises_reader, promises_sweeper, promises_admin;
+    signing_key, destination, destination_secret, delivery, delivery_lease
+    FROM promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager;
 REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflow_event_write(),
     promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
     promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN,
+        VARCHAR[], VARCHAR[], VARCHAR[]),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_await_settlements(UUID[], UUID[]), promise_final(), promise_identity(), promise_erase(VARCHAR, UUID, VARCHAR),
-    tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT)
-    FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin;
+    tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT),
+    delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]), delivery_same(promise, VARCHAR[], VARCHAR[]),
+    delivery_renew(UUID, VARCHAR[]), delivery_due()
+    FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager;
 
 -- The functions of the API that write. They delete nothing. In an existing promise they may write only the columns of a settlement, a deadline
 -- and a revocation of tokens. The trigger promise_final keeps settled promises unchanged for every role, and delete-promise erases through
@@ -33,9 +36,20 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
     promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN,
+        VARCHAR[], VARCHAR[], VARCHAR[]),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
-    promise_erase(VARCHAR, UUID, VARCHAR) TO promises_app;
+    promise_erase(VARCHAR, UUID, VARCHAR),
+    delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]), delivery_same(promise, VARCHAR[], VARCHAR[]),
+    delivery_renew(UUID, VARCHAR[]) TO promises_app;
+
+-- Who reads deliveries does not read their tokens. retry-deliveries makes them due again.
+GRANT SELECT ON destination TO promises_app, promises_reader;
+GRANT SELECT (
+    id, tenant_id, promise_id, target, destination_id, by_default, state, due_at, lease, attempts, created_at, last_attempt_at, last_status,
+    last_error, ended_at, end_reason
+) ON delivery TO promises_app, promises_reader;
+GRANT UPDATE (state, due_at, lease, attempts, ended_at, end_reason) ON delivery TO promises_app;
 
 -- authorize, and the functions that read or wait. They write only the rows that count waiting calls, and call a function that waits for running
 -- settlements. A role needs the right to update a row in order to skip it if it is locked.
@@ -53,6 +67,7 @@ GRANT INSERT ON workflow_event_row TO promises_sweeper;
 GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;
+GRANT SELECT (promise_id, destination_id, state) ON delivery TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_sweeper;
 

@@ -65,7 +65,7 @@ DECLARE
     stored_external_id VARCHAR;
     full_quota VARCHAR;
     targets INT := COALESCE(CARDINALITY(notify_kinds), 0);
-    same_notify BOOLEAN;
+    same_notify BOOLEAN := TRUE;
 BEGIN
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number, external_id, promises_left)
     SELECT workflow, t.id, 1, new_external_id, COALESCE(t.max_workflow_promises, workflow_limit) - 1
@@ -109,7 +109,9 @@ BEGIN
         IF found_rows.existing_id IS NOT NULL THEN
             SELECT w.external_id INTO stored_external_id FROM workflow_execution w WHERE w.id = workflow;
             promise_row := found_rows.existing;
-            same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
+            IF targets > 0 OR promise_row.targets > 0 THEN
+                same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
+            END IF;
             IF same_notify AND targets > 0 AND found_rows.same_key
                 AND (promise_row.erased_at IS NOT NULL OR found_rows.same_metadata AND found_rows.same_on_timeout)
             THEN

@@ -278,7 +278,10 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'idx_promise_due', 'idx_promise_tenant', 'idx_promise_settled', 'idx_promise_due_by_tenant', 'idx_promise_list', 'workflow_event_row', 'workflow_event_row_pkey', 'api_key', 'api_key_pkey', 'api_key_hash_key', 'idx_api_key_tenant',
 	'promise_settlement', 'promise_creation', 'promise_created', 'settle_result',
 	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
-	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey')
+	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey',
+	'destination', 'destination_pkey', 'idx_destination_name', 'idx_destination_tenant', 'destination_secret', 'destination_secret_pkey',
+	'idx_destination_secret_key', 'delivery', 'delivery_pkey', 'delivery_promise_id_target_key', 'idx_delivery_due',
+	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -286,6 +289,7 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
 WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata'), ('promise', 'idempotency_key'),
 	('promise', 'tenant_id'), ('promise', 'timeout_outcome'), ('promise', 'timeout_value'), ('promise', 'timeout_error'),
 	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'), ('promise', 'tokens_revoked_at'), ('promise', 'erased_at'),
+	('promise', 'targets'), ('tenant', 'default_destination_id'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
@@ -299,7 +303,8 @@ FROM pg_proc p JOIN here ON p.pronamespace = here.oid
 WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_event_write', 'promise_settle', 'promise_create',
 	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
 	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
-	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain')
+	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
+	'delivery_create', 'delivery_due', 'delivery_renew', 'delivery_same')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid
@@ -315,7 +320,7 @@ UNION ALL
 SELECT format('the trigger %I is there already', g.tgname)
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON c.relnamespace = here.oid
 WHERE (c.relname, g.tgname) IN (('workflow_execution', 'workflow_execution_delete_events'),
-	('promise', 'promise_final'), ('promise', 'promise_identity'))
+	('promise', 'promise_final'), ('promise', 'promise_identity'), ('promise', 'promise_delivery_due'))
 UNION ALL
 SELECT 'promise_workflow_execution_id_name_key is not a constraint on (workflow_execution_id, name) that is judged at once'
 FROM pg_class x JOIN here ON x.relnamespace = here.oid

@@ -115,10 +115,16 @@ func settledBy(kind *promise.PrincipalKind, id *string) *promise.By {
 // idempotency key. The database generates the id. If the key has an early
 // settlement, the promise is created settled with it.
 //
-// If (workflow execution, name) exists with the same key, metadata and default
-// outcome, Create returns the existing promise, pending or not, and New is false.
+// The promise gets a delivery for each target. If a target's destination does not
+// exist, or is of another kind, the error is CodeUnknownDestination; if the service
+// has disabled it, CodeDestinationDisabled. Field names the target.
+//
+// If (workflow execution, name) exists with the same key, metadata, default outcome
+// and targets, Create returns the existing promise, pending or not, and New is false.
 // If one of them differs, the error is CodeCreateConflict. An erased promise has
-// neither metadata nor a default outcome, so only its key is compared. If the key
+// neither metadata nor a default outcome, so only its key and targets are compared.
+// The tokens of targets are not compared: the new ones replace the former ones, and
+// if the promise is settled, a delivery with a new token is due at once. If the key
 // belongs to another promise, the error is CodeKeyConflict. Both errors carry
 // ExistingPromiseID.
 //
@@ -136,12 +142,14 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	if d.OnTimeout != nil {
 		onTimeout = *d.OnTimeout
 	}
+	kinds, destinations, tokens := targetColumns(d.Notify)
 	create := func() (createRow, error) {
 		return confirm(ctx, r, "create promise", createSQL, withAwaited(named{
 			"tenant": tenant, "workflow": d.WorkflowExecutionID.String(), "external_id": d.ExternalID, "name": d.Name,
 			"key": d.IdempotencyKey, "key_ttl": d.IdempotencyKeyTTL, "timeout": d.Timeout, "timeout_at": d.TimeoutAt, "metadata": metadata,
 			"deadline_outcome": nullIfEmpty(string(onTimeout.State)), "deadline_value": onTimeout.Value, "deadline_error": onTimeout.Message,
 			"workflow_limit": defaultOf(promise.LimitWorkflowPromises),
+			"kinds": kinds, "destinations": destinations, "tokens": tokens,
 		}), one[createRow])
 	}
 	row, err := create()
@@ -149,7 +157,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		row, err = create()
 	}
 	if err != nil {
-		return promise.CreateResult{}, err
+		return promise.CreateResult{}, targetError(err)
 	}
 	differs := ""
 	switch {
@@ -161,6 +169,8 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		return promise.CreateResult{}, keyConflict(row.ID)
 	case !row.SameKey:
 		differs = "idempotency key"
+	case !row.SameNotify:
+		differs = "notify"
 	case row.ErasedAt != nil: // its metadata and default outcome are gone
 	case !row.SameMetadata:
 		differs = "metadata"
@@ -186,6 +196,7 @@ type createRow struct {
 	SameKey       bool
 	SameMetadata  bool
 	SameOnTimeout bool
+	SameNotify    bool
 	EarlyExpired  bool `db:"lost_hold"`
 
 	TokensRevokedAt *time.Time
