@@ -1,6 +1,6 @@
 -- Promises notify their waiters: destinations, and one delivery for each target of a promise.
 --
--- promise.targets is the number of a promise's targets, and tenant.default_destination_id the destination of promises that are created without
+-- promise.notifies says whether a promise has targets, and tenant.default_destination_id the destination of promises that are created without
 -- notify. The trigger promise_delivery_due makes the deliveries of a promise due in the transaction that settles it. Without targets it costs
 -- the evaluation of its condition.
 --
@@ -88,7 +88,7 @@ CREATE TABLE delivery_lease (
     expires_at TIMESTAMPTZ NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
-ALTER TABLE promise ADD COLUMN targets SMALLINT NOT NULL DEFAULT 0;
+ALTER TABLE promise ADD COLUMN notifies BOOLEAN; -- TRUE: it has targets; NULL or FALSE: it has none
 -- No foreign key: tenant and destination would refer to each other. Whoever deletes a destination clears it.
 ALTER TABLE tenant ADD COLUMN default_destination_id UUID;
 
@@ -99,14 +99,14 @@ ALTER TABLE api_key
     );
 
 DROP FUNCTION promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN);
-ALTER TYPE promise_created ADD ATTRIBUTE same_notify BOOLEAN;
 
 -- +goose StatementBegin
 -- The body is below.
 CREATE FUNCTION delivery_due() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 -- +goose StatementEnd
+-- Postgres parses the condition again for each statement, so it is short. The column resolved is updated once, by the settlement.
 CREATE TRIGGER promise_delivery_due AFTER UPDATE OF resolved ON promise
-    FOR EACH ROW WHEN (NEW.resolved AND NOT OLD.resolved AND NEW.targets > 0) EXECUTE FUNCTION delivery_due();
+    FOR EACH ROW WHEN (NEW.notifies) EXECUTE FUNCTION delivery_due();
 
 -- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.
 
@@ -116,10 +116,9 @@ CREATE TRIGGER promise_delivery_due AFTER UPDATE OF resolved ON promise
 -- Arguments:
 --   of_promise   the new promise
 --   moment       the time of its creation
---   kinds        for each target the kind of completion, 'stepFunctions' or 'durableExecution', or NULL for a message. NULL in place of the array:
---                the tenant's default destination is the only target, and the call is for a tenant that has one.
---   names        for each target its destination's name. NULL: the destination that has the kind as its name, which the function creates if needed.
---   tokens       for each target the task token or the callback id, or NULL for a message
+--   notify       three texts for each target. First the kind of completion, 'stepFunctions' or 'durableExecution', or NULL for a message. Then its
+--                destination's name; NULL is the destination that has the kind as its name, which the function creates if needed. Then the task
+--                token or the callback id, or NULL for a message. Three times NULL is the tenant's default destination.
 --
 -- If a destination does not exist, or is of another kind than its target, the function raises SQLSTATE PR003 with the destination's name in the
 -- DETAIL, its kind, if it exists, in the HINT, and the target's number, counted from 0, as COLUMN. If the service has disabled it, the SQLSTATE is PR004,
@@ -131,51 +130,55 @@ CREATE TRIGGER promise_delivery_due AFTER UPDATE OF resolved ON promise
 -- Locks: the destinations' rows FOR KEY SHARE, through the foreign key, after the promise's.
 --
 -- Indexes: idx_destination_name, destination_pkey.
-CREATE OR REPLACE FUNCTION delivery_create(of_promise promise, moment TIMESTAMPTZ, kinds VARCHAR[], names VARCHAR[], tokens VARCHAR[]) RETURNS VOID
+CREATE OR REPLACE FUNCTION delivery_create(of_promise promise, moment TIMESTAMPTZ, notify VARCHAR[]) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
 DECLARE
     first_state VARCHAR := CASE WHEN of_promise.resolved THEN 'due' ELSE 'waiting' END;
     first_due TIMESTAMPTZ := CASE WHEN of_promise.resolved THEN moment END;
     found_row destination;
+    target_kind VARCHAR;
+    target_name VARCHAR;
 BEGIN
-    IF kinds IS NULL THEN
-        INSERT INTO delivery (tenant_id, promise_id, target, destination_id, by_default, state, due_at, created_at)
-        SELECT t.id, of_promise.id, 1, t.default_destination_id, TRUE, first_state, first_due, moment
-        FROM tenant t
-        WHERE t.id = of_promise.tenant_id;
-        RETURN;
-    END IF;
-    FOR n IN 1 .. CARDINALITY(kinds) LOOP
+    FOR n IN 1 .. CARDINALITY(notify) / 3 LOOP
+        target_kind := notify[3 * n - 2];
+        target_name := notify[3 * n - 1];
+        IF target_kind IS NULL AND target_name IS NULL THEN
+            INSERT INTO delivery (tenant_id, promise_id, target, destination_id, by_default, state, due_at, created_at)
+            SELECT t.id, of_promise.id, n, t.default_destination_id, TRUE, first_state, first_due, moment
+            FROM tenant t
+            WHERE t.id = of_promise.tenant_id;
+            CONTINUE;
+        END IF;
         SELECT d.* INTO found_row
         FROM destination d
-        WHERE d.tenant_id = of_promise.tenant_id AND d.name = COALESCE(names[n], kinds[n]) AND d.deleted_at IS NULL;
-        IF NOT FOUND AND names[n] IS NULL THEN
-            INSERT INTO destination (tenant_id, name, kind) VALUES (of_promise.tenant_id, kinds[n], kinds[n])
+        WHERE d.tenant_id = of_promise.tenant_id AND d.name = COALESCE(target_name, target_kind) AND d.deleted_at IS NULL;
+        IF NOT FOUND AND target_name IS NULL THEN
+            INSERT INTO destination (tenant_id, name, kind) VALUES (of_promise.tenant_id, target_kind, target_kind)
             ON CONFLICT (tenant_id, name) WHERE deleted_at IS NULL DO UPDATE SET kind = EXCLUDED.kind -- another call has just created it
             RETURNING * INTO found_row;
         END IF;
         IF found_row.id IS NULL
-            OR kinds[n] IS DISTINCT FROM (CASE WHEN found_row.kind IN ('stepFunctions', 'durableExecution') THEN found_row.kind END)
+            OR target_kind IS DISTINCT FROM (CASE WHEN found_row.kind IN ('stepFunctions', 'durableExecution') THEN found_row.kind END)
         THEN
-            RAISE EXCEPTION 'no destination % for this target', names[n]
-                USING ERRCODE = 'PR003', DETAIL = names[n], HINT = COALESCE(found_row.kind, ''), COLUMN = (n - 1)::TEXT;
+            RAISE EXCEPTION 'no destination % for this target', target_name
+                USING ERRCODE = 'PR003', DETAIL = target_name, HINT = COALESCE(found_row.kind, ''), COLUMN = (n - 1)::TEXT;
         END IF;
         IF found_row.disabled_because IS NOT NULL THEN
-            RAISE EXCEPTION 'destination % is disabled', names[n]
+            RAISE EXCEPTION 'destination % is disabled', found_row.name
                 USING ERRCODE = 'PR004', DETAIL = found_row.name, HINT = found_row.disabled_because, COLUMN = (n - 1)::TEXT;
         END IF;
         INSERT INTO delivery (tenant_id, promise_id, target, destination_id, token, state, due_at, created_at)
-        VALUES (of_promise.tenant_id, of_promise.id, n, found_row.id, tokens[n], first_state, first_due, moment);
+        VALUES (of_promise.tenant_id, of_promise.id, n, found_row.id, notify[3 * n], first_state, first_due, moment);
     END LOOP;
 END $$;
 
 -- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
 DO $$
 BEGIN
-    EXECUTE format('ALTER FUNCTION delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]) SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION delivery_create(promise, TIMESTAMPTZ, VARCHAR[]) SET search_path = %I, pg_temp', current_schema());
 END $$;
-REVOKE ALL ON FUNCTION delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION delivery_create(promise, TIMESTAMPTZ, VARCHAR[]) FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -202,67 +205,57 @@ REVOKE ALL ON FUNCTION delivery_due() FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Replaces the tokens of a promise's deliveries by those of a repeated create. If the promise is settled, a delivery with a new token is due at
--- once, whatever happened to the former one. A delivery whose token is the same stays as it is.
+-- Replaces the tokens of a promise's deliveries by those of a repeated create, because an engine repeats a create with a new token. If the promise
+-- is settled, a delivery with a new token is due at once, whatever happened to the former one. A delivery whose token is the same stays as it is.
 --
--- Arguments: of_promise, the promise; tokens, as that of delivery_create.
+-- Arguments: of_promise, the promise; notify, as that of delivery_create, or NULL for the default destination. The promise or the create has
+-- targets.
+--
+-- If the promise has other targets, the function raises SQLSTATE PR005 with the promise's id in the DETAIL, and changes nothing. Destinations are
+-- compared by their names, in the order of the targets.
 --
 -- The state of a delivery says whether its promise is settled, because the settlement's transaction makes the delivery due. So the promise
 -- needs no lock: of this update and a settlement, the later one sees the earlier one. A relay that is sending to the former token loses its lease, and
 -- records nothing.
 --
+-- SECURITY DEFINER: only the relay may read or write a token.
+--
 -- Locks: the deliveries' rows.
--- Indexes: delivery_promise_id_target_key.
-CREATE OR REPLACE FUNCTION delivery_renew(of_promise UUID, tokens VARCHAR[]) RETURNS VOID
+-- Indexes: delivery_promise_id_target_key, destination_pkey.
+CREATE OR REPLACE FUNCTION delivery_renew(of_promise promise, notify VARCHAR[]) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
+DECLARE
+    same BOOLEAN;
 BEGIN
+    SELECT CASE
+        WHEN notify IS NULL THEN BOOL_AND(v.by_default)
+        ELSE COUNT(*) * 3 = CARDINALITY(notify) AND COALESCE(BOOL_AND(
+            NOT v.by_default AND d.name = COALESCE(notify[3 * v.target - 1], notify[3 * v.target - 2])
+            AND notify[3 * v.target - 2] IS NOT DISTINCT FROM CASE WHEN d.kind IN ('stepFunctions', 'durableExecution') THEN d.kind END
+        ), TRUE)
+    END
+    INTO same
+    FROM delivery v
+    JOIN destination d ON d.id = v.destination_id
+    WHERE v.promise_id = of_promise.id;
+    IF same IS NOT TRUE THEN
+        RAISE EXCEPTION 'promise % has other targets', of_promise.id USING ERRCODE = 'PR005', DETAIL = of_promise.id;
+    END IF;
     UPDATE delivery v
-    SET token = tokens[v.target],
+    SET token = notify[3 * v.target],
         state = CASE v.state WHEN 'waiting' THEN 'waiting' ELSE 'due' END,
         due_at = CASE v.state WHEN 'waiting' THEN NULL ELSE CLOCK_TIMESTAMP() END,
         lease = NULL, attempts = 0, ended_at = NULL, end_reason = NULL
-    WHERE v.promise_id = of_promise AND v.token <> tokens[v.target];
+    WHERE v.promise_id = of_promise.id AND v.token <> notify[3 * v.target];
 END $$;
 
 -- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
 DO $$
 BEGIN
-    EXECUTE format('ALTER FUNCTION delivery_renew(UUID, VARCHAR[]) SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION delivery_renew(promise, VARCHAR[]) SET search_path = %I, pg_temp', current_schema());
 END $$;
-REVOKE ALL ON FUNCTION delivery_renew(UUID, VARCHAR[]) FROM PUBLIC;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- Reports whether the targets of an existing promise are those of a repeated create. Tokens are not compared, because an engine repeats a create
--- with a new token. A destination is compared by its name.
---
--- Arguments: of_promise, the promise; kinds and names, as those of delivery_create. The promise or the create has targets.
--- Locks: none.
--- Indexes: delivery_promise_id_target_key, destination_pkey.
-CREATE OR REPLACE FUNCTION delivery_same(of_promise promise, kinds VARCHAR[], names VARCHAR[]) RETURNS BOOLEAN
-LANGUAGE sql STABLE SECURITY DEFINER AS $$
-    SELECT CASE
-        WHEN of_promise.targets = 0 THEN FALSE
-        WHEN kinds IS NULL THEN (SELECT BOOL_AND(v.by_default) FROM delivery v WHERE v.promise_id = of_promise.id)
-        ELSE of_promise.targets = CARDINALITY(kinds) AND (
-            SELECT BOOL_AND(
-                NOT v.by_default AND d.name = COALESCE(names[v.target], kinds[v.target])
-                AND kinds[v.target] IS NOT DISTINCT FROM CASE WHEN d.kind IN ('stepFunctions', 'durableExecution') THEN d.kind END
-            )
-            FROM delivery v
-            JOIN destination d ON d.id = v.destination_id
-            WHERE v.promise_id = of_promise.id
-        )
-    END
-$$;
-
--- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
-DO $$
-BEGIN
-    EXECUTE format('ALTER FUNCTION delivery_same(promise, VARCHAR[], VARCHAR[]) SET search_path = %I, pg_temp', current_schema());
-END $$;
-REVOKE ALL ON FUNCTION delivery_same(promise, VARCHAR[], VARCHAR[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION delivery_renew(promise, VARCHAR[]) FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -279,7 +272,7 @@ REVOKE ALL ON FUNCTION delivery_same(promise, VARCHAR[], VARCHAR[]) FROM PUBLIC;
 --   deadline_outcome, deadline_value, deadline_error  the outcome, value and error at the deadline; all NULL for timed_out
 --   workflow_limit          how many promises a workflow execution may have if its tenant has no limit of its own
 --   waited                  TRUE if the caller has called promise_await_settlements for the promise of the key
---   notify_kinds, notify_destinations, notify_tokens  the targets: see delivery_create. NULL for the tenant's default destination, if it has one.
+--   notify                  the targets: see delivery_create. NULL for the tenant's default destination, if it has one.
 --
 -- Returns NULL if the tenant is unknown or suspended, or if the workflow execution belongs to another tenant. Otherwise:
 --   what             'created', 'existing', 'key_holder', 'pending_full' or 'workflow_full'
@@ -291,9 +284,8 @@ REVOKE ALL ON FUNCTION delivery_same(promise, VARCHAR[], VARCHAR[]) FROM PUBLIC;
 --                    not committed may keep it pending. The caller calls promise_await_settlements, and then this function again with
 --                    waited = TRUE.
 --   same_key, same_metadata, same_on_timeout
---                    whether the existing promise has the same key, metadata and default outcome
---   same_notify      whether it has the same targets, whatever their tokens. If all of this is the same, or if the promise is erased and the key
---                    is the same, its deliveries have the new tokens: see delivery_renew.
+--                    whether the existing promise has the same key, metadata and default outcome. If they are the same, or if only the key is and the promise
+--                    is erased, its deliveries get the new tokens: see delivery_renew, which refuses other targets.
 --   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
@@ -305,7 +297,7 @@ REVOKE ALL ON FUNCTION delivery_same(promise, VARCHAR[], VARCHAR[]) FROM PUBLIC;
 -- that has expired and whose promise is settled, if the key's row is still as it was read.
 --
 -- The first statement creates the row of a new workflow execution, or takes the next number of a known one. It does so only if neither the
--- promise nor the key exists, no quota is full, promises_left is set and within the limit, and no default destination is needed. Otherwise the function reads all rows at one
+-- promise nor the key exists, no quota is full, promises_left is set and within the limit, and the tenant has no default destination. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
 -- Locks: the workflow execution's row, then the promise's, then the key's, then those of delivery_create. The rows are first read without a lock. If another create commits in
@@ -317,7 +309,7 @@ CREATE OR REPLACE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
     new_timeout INTERVAL, new_timeout_at TIMESTAMPTZ, new_metadata JSONB, deadline_outcome VARCHAR, deadline_value BYTEA,
     deadline_error TEXT, workflow_limit INT, waited BOOLEAN,
-    notify_kinds VARCHAR[] DEFAULT NULL, notify_destinations VARCHAR[] DEFAULT NULL, notify_tokens VARCHAR[] DEFAULT NULL
+    notify VARCHAR[] DEFAULT NULL
 ) RETURNS promise_created LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
@@ -328,18 +320,16 @@ DECLARE
     found_rows RECORD;
     key_as_read idempotency_key;
     early_settlement idempotency_key; -- the key's row, if its early settlement settles the new promise
-    early_expired BOOLEAN := FALSE;
+    early_expired BOOLEAN;
     promise_row promise; -- the promise to return
     stored_external_id VARCHAR;
     full_quota VARCHAR;
-    targets INT := COALESCE(CARDINALITY(notify_kinds), 0);
-    same_notify BOOLEAN := TRUE;
 BEGIN
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number, external_id, promises_left)
     SELECT workflow, t.id, 1, new_external_id, COALESCE(t.max_workflow_promises, workflow_limit) - 1
     FROM tenant t
     WHERE t.slug = tenant_slug AND t.suspended_at IS NULL AND NOT t.pending_full
-      AND (t.default_destination_id IS NULL OR notify_kinds IS NOT NULL)
+      AND t.default_destination_id IS NULL
       AND NOT EXISTS (SELECT FROM workflow_execution o WHERE o.id = workflow AND o.tenant_id <> t.id)
       AND NOT EXISTS (SELECT FROM promise p WHERE p.workflow_execution_id = workflow AND p.name = new_name)
       AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = t.id AND k.key = new_key)
@@ -377,17 +367,14 @@ BEGIN
         IF found_rows.existing_id IS NOT NULL THEN
             SELECT w.external_id INTO stored_external_id FROM workflow_execution w WHERE w.id = workflow;
             promise_row := found_rows.existing;
-            IF targets > 0 OR promise_row.targets > 0 THEN
-                same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
-            END IF;
-            IF same_notify AND targets > 0 AND found_rows.same_key
+            IF (notify <> '{}' OR promise_row.notifies) AND found_rows.same_key
                 AND (promise_row.erased_at IS NOT NULL OR found_rows.same_metadata AND found_rows.same_on_timeout)
             THEN
-                PERFORM delivery_renew(promise_row.id, notify_tokens);
+                PERFORM delivery_renew(promise_row, notify);
             END IF;
             RETURN (
                 'existing', promise_row, stored_external_id, FALSE, found_rows.same_key, found_rows.same_metadata,
-                found_rows.same_on_timeout, FALSE, same_notify
+                found_rows.same_on_timeout, FALSE
             )::promise_created;
         END IF;
         IF found_rows.key_live OR found_rows.key_uncertain THEN
@@ -397,15 +384,15 @@ BEGIN
             promise_row.metadata := NULL;
             promise_row.timeout_value := NULL;
             promise_row.timeout_error := NULL;
-            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
+            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE)::promise_created;
         END IF;
         key_as_read := found_rows.key;
         IF found_rows.early_settles THEN
             early_settlement := found_rows.key;
         END IF;
         early_expired := found_rows.has_early AND NOT found_rows.early_settles;
-        IF notify_kinds IS NULL AND found_rows.default_destination IS NOT NULL THEN
-            targets := 1;
+        IF notify IS NULL AND found_rows.default_destination IS NOT NULL THEN
+            notify := ARRAY[NULL, NULL, NULL];
         END IF;
 
         IF found_rows.pending_full AND NOT found_rows.early_settles THEN
@@ -439,32 +426,31 @@ BEGIN
             promise_row.name := new_name;
             promise_row.created_at := NOW();
             promise_row.created_by_sequence := 0;
-            promise_row.targets := 0;
-            RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
+                        RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE)::promise_created;
         END IF;
     END IF;
 
     IF early_settlement.held_at IS NULL THEN
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
-            timeout_outcome, timeout_value, timeout_error, created_by_sequence, targets
+            timeout_outcome, timeout_value, timeout_error, created_by_sequence, notifies
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
-            deadline_outcome, deadline_value, deadline_error, number, targets
+            deadline_outcome, deadline_value, deadline_error, number, notify <> '{}'
         )
         RETURNING promise.* INTO promise_row;
     ELSE
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
             timeout_outcome, timeout_value, timeout_error, created_by_sequence, resolved_by_sequence,
-            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment, targets
+            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment, notifies
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
             deadline_outcome, deadline_value, deadline_error, number - 1, number,
             TRUE, early_settlement.held_outcome, early_settlement.held_value, early_settlement.held_error, moment,
-            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment, targets
+            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment, notify <> '{}'
         )
         RETURNING promise.* INTO promise_row;
     END IF;
@@ -483,12 +469,12 @@ BEGIN
         END IF;
     END IF;
 
-    IF targets > 0 THEN
-        PERFORM delivery_create(promise_row, moment, notify_kinds, notify_destinations, notify_tokens);
+    IF notify IS NOT NULL THEN
+        PERFORM delivery_create(promise_row, moment, notify);
     END IF;
     INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     VALUES (workflow, promise_row.created_by_sequence, 'PROMISE_CREATED', promise_row.id, moment);
-    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired, TRUE)::promise_created;
+    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired IS TRUE)::promise_created;
 END $$;
 -- +goose StatementEnd
 
@@ -548,7 +534,7 @@ BEGIN
     SET erased_at = CLOCK_TIMESTAMP(), value = NULL, error = NULL, metadata = NULL, comment = NULL,
         timeout_outcome = NULL, timeout_value = NULL, timeout_error = NULL
     WHERE id = target_id AND resolved AND erased_at IS NULL;
-    IF FOUND AND promise_row.targets > 0 THEN
+    IF FOUND AND promise_row.notifies THEN
         UPDATE delivery
         SET state = 'gone', due_at = NULL, lease = NULL, ended_at = CLOCK_TIMESTAMP(), end_reason = 'The promise was deleted.'
         WHERE promise_id = target_id AND state IN ('due', 'dead');

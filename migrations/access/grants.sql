@@ -8,13 +8,12 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
     promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN,
-        VARCHAR[], VARCHAR[], VARCHAR[]),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN, VARCHAR[]),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_await_settlements(UUID[], UUID[]), promise_final(), promise_identity(), promise_erase(VARCHAR, UUID, VARCHAR),
     tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT),
-    delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]), delivery_same(promise, VARCHAR[], VARCHAR[]),
-    delivery_renew(UUID, VARCHAR[]), delivery_due()
+    delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
+    delivery_renew(promise, VARCHAR[]), delivery_due()
     FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager;
 
 -- The functions of the API that write. They delete nothing. In an existing promise they may write only the columns of a settlement, a deadline
@@ -36,12 +35,11 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_deadline_outcome(VARCHAR), promise_by_deadline(VARCHAR, VARCHAR),
     promise_key_uncertain(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN,
-        VARCHAR[], VARCHAR[], VARCHAR[]),
+    promise_create(VARCHAR, UUID, VARCHAR, VARCHAR, VARCHAR, INTERVAL, INTERVAL, TIMESTAMPTZ, JSONB, VARCHAR, BYTEA, TEXT, INT, BOOLEAN, VARCHAR[]),
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_erase(VARCHAR, UUID, VARCHAR),
-    delivery_create(promise, TIMESTAMPTZ, VARCHAR[], VARCHAR[], VARCHAR[]), delivery_same(promise, VARCHAR[], VARCHAR[]),
-    delivery_renew(UUID, VARCHAR[]) TO promises_app;
+    delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
+    delivery_renew(promise, VARCHAR[]) TO promises_app;
 
 -- Who reads deliveries does not read their tokens. retry-deliveries makes them due again.
 GRANT SELECT ON destination TO promises_app, promises_reader;

@@ -74,7 +74,7 @@ BEGIN
               'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
               'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
               'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
-              'delivery_create', 'delivery_due', 'delivery_renew', 'delivery_same')
+              'delivery_create', 'delivery_due', 'delivery_renew')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

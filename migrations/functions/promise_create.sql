@@ -11,7 +11,7 @@
 --   deadline_outcome, deadline_value, deadline_error  the outcome, value and error at the deadline; all NULL for timed_out
 --   workflow_limit          how many promises a workflow execution may have if its tenant has no limit of its own
 --   waited                  TRUE if the caller has called promise_await_settlements for the promise of the key
---   notify_kinds, notify_destinations, notify_tokens  the targets: see delivery_create. NULL for the tenant's default destination, if it has one.
+--   notify                  the targets: see delivery_create. NULL for the tenant's default destination, if it has one.
 --
 -- Returns NULL if the tenant is unknown or suspended, or if the workflow execution belongs to another tenant. Otherwise:
 --   what             'created', 'existing', 'key_holder', 'pending_full' or 'workflow_full'
@@ -23,9 +23,8 @@
 --                    not committed may keep it pending. The caller calls promise_await_settlements, and then this function again with
 --                    waited = TRUE.
 --   same_key, same_metadata, same_on_timeout
---                    whether the existing promise has the same key, metadata and default outcome
---   same_notify      whether it has the same targets, whatever their tokens. If all of this is the same, or if the promise is erased and the key
---                    is the same, its deliveries have the new tokens: see delivery_renew.
+--                    whether the existing promise has the same key, metadata and default outcome. If they are the same, or if only the key is and the promise
+--                    is erased, its deliveries get the new tokens: see delivery_renew, which refuses other targets.
 --   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
@@ -37,7 +36,7 @@
 -- that has expired and whose promise is settled, if the key's row is still as it was read.
 --
 -- The first statement creates the row of a new workflow execution, or takes the next number of a known one. It does so only if neither the
--- promise nor the key exists, no quota is full, promises_left is set and within the limit, and no default destination is needed. Otherwise the function reads all rows at one
+-- promise nor the key exists, no quota is full, promises_left is set and within the limit, and the tenant has no default destination. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
 -- Locks: the workflow execution's row, then the promise's, then the key's, then those of delivery_create. The rows are first read without a lock. If another create commits in
@@ -49,7 +48,7 @@ CREATE OR REPLACE FUNCTION promise_create(
     tenant_slug VARCHAR, workflow UUID, new_external_id VARCHAR, new_name VARCHAR, new_key VARCHAR, key_ttl INTERVAL,
     new_timeout INTERVAL, new_timeout_at TIMESTAMPTZ, new_metadata JSONB, deadline_outcome VARCHAR, deadline_value BYTEA,
     deadline_error TEXT, workflow_limit INT, waited BOOLEAN,
-    notify_kinds VARCHAR[] DEFAULT NULL, notify_destinations VARCHAR[] DEFAULT NULL, notify_tokens VARCHAR[] DEFAULT NULL
+    notify VARCHAR[] DEFAULT NULL
 ) RETURNS promise_created LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
@@ -60,18 +59,16 @@ DECLARE
     found_rows RECORD;
     key_as_read idempotency_key;
     early_settlement idempotency_key; -- the key's row, if its early settlement settles the new promise
-    early_expired BOOLEAN := FALSE;
+    early_expired BOOLEAN;
     promise_row promise; -- the promise to return
     stored_external_id VARCHAR;
     full_quota VARCHAR;
-    targets INT := COALESCE(CARDINALITY(notify_kinds), 0);
-    same_notify BOOLEAN := TRUE;
 BEGIN
     INSERT INTO workflow_execution AS w (id, tenant_id, last_sequence_number, external_id, promises_left)
     SELECT workflow, t.id, 1, new_external_id, COALESCE(t.max_workflow_promises, workflow_limit) - 1
     FROM tenant t
     WHERE t.slug = tenant_slug AND t.suspended_at IS NULL AND NOT t.pending_full
-      AND (t.default_destination_id IS NULL OR notify_kinds IS NOT NULL)
+      AND t.default_destination_id IS NULL
       AND NOT EXISTS (SELECT FROM workflow_execution o WHERE o.id = workflow AND o.tenant_id <> t.id)
       AND NOT EXISTS (SELECT FROM promise p WHERE p.workflow_execution_id = workflow AND p.name = new_name)
       AND NOT EXISTS (SELECT FROM idempotency_key k WHERE k.tenant_id = t.id AND k.key = new_key)
@@ -109,17 +106,14 @@ BEGIN
         IF found_rows.existing_id IS NOT NULL THEN
             SELECT w.external_id INTO stored_external_id FROM workflow_execution w WHERE w.id = workflow;
             promise_row := found_rows.existing;
-            IF targets > 0 OR promise_row.targets > 0 THEN
-                same_notify := delivery_same(promise_row, notify_kinds, notify_destinations);
-            END IF;
-            IF same_notify AND targets > 0 AND found_rows.same_key
+            IF (notify <> '{}' OR promise_row.notifies) AND found_rows.same_key
                 AND (promise_row.erased_at IS NOT NULL OR found_rows.same_metadata AND found_rows.same_on_timeout)
             THEN
-                PERFORM delivery_renew(promise_row.id, notify_tokens);
+                PERFORM delivery_renew(promise_row, notify);
             END IF;
             RETURN (
                 'existing', promise_row, stored_external_id, FALSE, found_rows.same_key, found_rows.same_metadata,
-                found_rows.same_on_timeout, FALSE, same_notify
+                found_rows.same_on_timeout, FALSE
             )::promise_created;
         END IF;
         IF found_rows.key_live OR found_rows.key_uncertain THEN
@@ -129,15 +123,15 @@ BEGIN
             promise_row.metadata := NULL;
             promise_row.timeout_value := NULL;
             promise_row.timeout_error := NULL;
-            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
+            RETURN ('key_holder', promise_row, NULL, found_rows.key_uncertain, TRUE, TRUE, TRUE, FALSE)::promise_created;
         END IF;
         key_as_read := found_rows.key;
         IF found_rows.early_settles THEN
             early_settlement := found_rows.key;
         END IF;
         early_expired := found_rows.has_early AND NOT found_rows.early_settles;
-        IF notify_kinds IS NULL AND found_rows.default_destination IS NOT NULL THEN
-            targets := 1;
+        IF notify IS NULL AND found_rows.default_destination IS NOT NULL THEN
+            notify := ARRAY[NULL, NULL, NULL];
         END IF;
 
         IF found_rows.pending_full AND NOT found_rows.early_settles THEN
@@ -171,32 +165,31 @@ BEGIN
             promise_row.name := new_name;
             promise_row.created_at := NOW();
             promise_row.created_by_sequence := 0;
-            promise_row.targets := 0;
-            RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE, TRUE)::promise_created;
+                        RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE)::promise_created;
         END IF;
     END IF;
 
     IF early_settlement.held_at IS NULL THEN
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
-            timeout_outcome, timeout_value, timeout_error, created_by_sequence, targets
+            timeout_outcome, timeout_value, timeout_error, created_by_sequence, notifies
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
-            deadline_outcome, deadline_value, deadline_error, number, targets
+            deadline_outcome, deadline_value, deadline_error, number, notify <> '{}'
         )
         RETURNING promise.* INTO promise_row;
     ELSE
         INSERT INTO promise (
             workflow_execution_id, tenant_id, name, timeout_at, created_at, metadata, idempotency_key,
             timeout_outcome, timeout_value, timeout_error, created_by_sequence, resolved_by_sequence,
-            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment, targets
+            resolved, outcome, value, error, resolved_at, settled_by_kind, settled_by_id, comment, notifies
         )
         VALUES (
             workflow, caller_tenant, new_name, COALESCE(new_timeout_at, moment + new_timeout), moment, new_metadata, new_key,
             deadline_outcome, deadline_value, deadline_error, number - 1, number,
             TRUE, early_settlement.held_outcome, early_settlement.held_value, early_settlement.held_error, moment,
-            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment, targets
+            early_settlement.held_by_kind, early_settlement.held_by_id, early_settlement.held_comment, notify <> '{}'
         )
         RETURNING promise.* INTO promise_row;
     END IF;
@@ -215,10 +208,10 @@ BEGIN
         END IF;
     END IF;
 
-    IF targets > 0 THEN
-        PERFORM delivery_create(promise_row, moment, notify_kinds, notify_destinations, notify_tokens);
+    IF notify IS NOT NULL THEN
+        PERFORM delivery_create(promise_row, moment, notify);
     END IF;
     INSERT INTO workflow_event_row (workflow_execution_id, sequence_number, event_type, promise_id, created_at)
     VALUES (workflow, promise_row.created_by_sequence, 'PROMISE_CREATED', promise_row.id, moment);
-    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired, TRUE)::promise_created;
+    RETURN ('created', promise_row, stored_external_id, FALSE, TRUE, TRUE, TRUE, early_expired IS TRUE)::promise_created;
 END $$;

@@ -53,7 +53,7 @@ BEGIN
     SET erased_at = CLOCK_TIMESTAMP(), value = NULL, error = NULL, metadata = NULL, comment = NULL,
         timeout_outcome = NULL, timeout_value = NULL, timeout_error = NULL
     WHERE id = target_id AND resolved AND erased_at IS NULL;
-    IF FOUND AND promise_row.targets > 0 THEN
+    IF FOUND AND promise_row.notifies THEN
         UPDATE delivery
         SET state = 'gone', due_at = NULL, lease = NULL, ended_at = CLOCK_TIMESTAMP(), end_reason = 'The promise was deleted.'
         WHERE promise_id = target_id AND state IN ('due', 'dead');

@@ -289,7 +289,7 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
 WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata'), ('promise', 'idempotency_key'),
 	('promise', 'tenant_id'), ('promise', 'timeout_outcome'), ('promise', 'timeout_value'), ('promise', 'timeout_error'),
 	('promise', 'settled_by_kind'), ('promise', 'settled_by_id'), ('promise', 'comment'), ('promise', 'tokens_revoked_at'), ('promise', 'erased_at'),
-	('promise', 'targets'), ('tenant', 'default_destination_id'),
+	('promise', 'notifies'), ('tenant', 'default_destination_id'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
 	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
@@ -304,7 +304,7 @@ WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_even
 	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
 	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
 	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
-	'delivery_create', 'delivery_due', 'delivery_renew', 'delivery_same')
+	'delivery_create', 'delivery_due', 'delivery_renew')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid

@@ -14,12 +14,12 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// 00019 replaces database functions and drops former ones, while a settlement of the previous release waits for a lock. The previous
+// 00020 replaces database functions, one of them with another signature, while a settlement of the previous release waits for a lock. The previous
 // release's statements work before the new grants and after them, on the connection that prepared them and on a new one.
 func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)
-	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00019"), migrate.Options{})
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00020"), migrate.Options{})
 	require.NoError(t, err)
 	db.Tenant(t, "acme")
 	db.Exec(t, `DO $$
@@ -46,20 +46,26 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 		require.NoError(t, err)
 		return conn
 	}
-	run := func(conn *pgx.Conn, name string, args ...any) (map[string]any, error) {
-		rows, _ := conn.Query(t.Context(), previousSQL(t, "00019/"+name), args...)
+	run := func(conn *pgx.Conn, name string, args pgx.StrictNamedArgs) (map[string]any, error) {
+		rows, _ := conn.Query(t.Context(), previousSQL(t, "00020/"+name), args)
 		return pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
 	}
 	create := func(t *testing.T, conn *pgx.Conn, key string, timeoutAt, outcome, message any) (id any) {
 		t.Helper()
-		made, err := run(conn, "create", "acme", uuid.NewString(), nil, "payment", key, time.Hour, nil, timeoutAt, nil, outcome, nil, message,
-			1000, false)
+		made, err := run(conn, "create", pgx.StrictNamedArgs{
+			"tenant": "acme", "workflow": uuid.NewString(), "external_id": nil, "name": "payment", "key": key, "key_ttl": time.Hour,
+			"timeout": nil, "timeout_at": timeoutAt, "metadata": nil, "deadline_outcome": outcome, "deadline_value": nil,
+			"deadline_error": message, "workflow_limit": 1000, "awaited": false,
+		})
 		require.NoError(t, err)
 		require.Equal(t, "created", made["found"])
 		return made["id"]
 	}
 	settle := func(conn *pgx.Conn, id, key any) (map[string]any, error) {
-		return run(conn, "settle", "acme", id, key, "resolved", []byte("1"), nil, "direct", nil, nil)
+		return run(conn, "settle", pgx.StrictNamedArgs{
+			"tenant": "acme", "id": id, "key": key, "outcome": "resolved", "value": []byte("1"), "error": nil, "kind": "direct", "by": nil,
+			"comment": nil,
+		})
 	}
 	first := connect(t)
 	calls := func(when string) {
@@ -78,23 +84,22 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 				require.ErrorIs(t, err, pgx.ErrNoRows)
 
 				overdue := create(t, conn, "overdue"+key, time.Now().Add(-time.Hour), "rejected", "too late")
-				for _, recorded := range []bool{false, true} {
+				for range 2 { // the deadline is recorded by the erasure
 					got, err = settle(conn, overdue, nil)
 					require.NoError(t, err)
-					waited := recorded || when != "before the file" // from 00019 on the function itself waits for an unrecorded deadline
-					require.Equal(t, []any{"rejected", true, waited}, []any{got["state"], got["by_deadline"], got["overdue_since"] == nil})
-					got, err = run(conn, "erase", "acme", overdue, nil)
+					require.Equal(t, []any{"rejected", true}, []any{got["state"], got["by_deadline"]})
+					got, err = run(conn, "erase", pgx.StrictNamedArgs{"tenant": "acme", "id": overdue, "key": nil})
 					require.NoError(t, err)
 					require.Equal(t, "rejected", got["outcome"])
 				}
 			})
 		}
 	}
-	const staying = `pronamespace = current_schema()::REGNAMESPACE AND proname NOT LIKE '%_before' AND (proname <> 'promise_create' OR pronargs = 14)`
+	const staying = `pronamespace = current_schema()::REGNAMESPACE AND proname <> 'promise_create' AND proname NOT LIKE 'delivery_%'`
 	attributes := func() []string {
 		return lines(t, db, `SELECT oid::REGPROCEDURE || ' ' || (oid, proowner, proacl, provolatile, proparallel, proisstrict, prosecdef,
 				proconfig, procost, prorows, proargnames, prorettype)::TEXT
-			FROM pg_proc WHERE `+staying+` AND proname NOT IN ('promise_by_deadline', 'promise_deadline_outcome', 'promise_key_uncertain') ORDER BY 1`)
+			FROM pg_proc WHERE `+staying+` ORDER BY 1`)
 	}
 
 	calls("before the file")
@@ -116,7 +121,7 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
 	}, time.Minute, time.Millisecond)
-	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00020"), migrate.Options{})
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00021"), migrate.Options{})
 	require.NoError(t, err)
 	require.NoError(t, locker.Rollback(t.Context()))
 	require.NoError(t, <-waiting)
@@ -127,10 +132,8 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	t.Run("each function that stays keeps its owner, grants, arguments and settings", func(t *testing.T) {
 		require.Equal(t, before, attributes())
 	})
-	t.Run("the others are dropped, with their types", func(t *testing.T) {
-		require.Empty(t, lines(t, db, "SELECT oid::REGPROCEDURE::TEXT FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND NOT ("+staying+")"))
-		require.Empty(t, lines(t, db, `SELECT typname::TEXT FROM pg_type
-			WHERE typnamespace = current_schema()::REGNAMESPACE AND typname IN ('promise_creation', 'promise_settlement')`))
+	t.Run("promise_create has its new signature alone", func(t *testing.T) {
+		require.Equal(t, 15, one[int](t, db, "SELECT pronargs FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND proname = 'promise_create'"))
 	})
 	calls("before the new grants")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})

@@ -230,7 +230,7 @@ func TestWhatOthersAddedStays(t *testing.T) {
 		{"privileges", fmt.Sprintf(
 			"SELECT concat(has_table_privilege('%s', 'promise', 'UPDATE'), ' ', has_table_privilege('%[1]s', 'idempotency_key', 'SELECT'))", role), []string{"t t"}},
 		{"a trigger", "SELECT tgname::TEXT FROM pg_trigger WHERE tgrelid = 'promise'::REGCLASS AND NOT tgisinternal ORDER BY 1",
-			[]string{"promise_final", "promise_identity", "their_trigger"}},
+			[]string{"promise_delivery_due", "promise_final", "promise_identity", "their_trigger"}},
 		{"a constraint", "SELECT conname::TEXT FROM pg_constraint WHERE conrelid = 'idempotency_key'::REGCLASS ORDER BY conname", []string{
 			"idempotency_key_held", "idempotency_key_pkey", "idempotency_key_promise_id_fkey", "idempotency_key_tenant_id_fkey", "their_unique",
 		}},
@@ -270,7 +270,7 @@ func requireColumnsOfPromise(t *testing.T, fresh *dbtest.DB) {
 		"comment character varying YES ", "created_at timestamp with time zone NO now()", "created_by_sequence integer NO ",
 		"erased_at timestamp with time zone YES ", "error text YES ",
 		"id uuid NO gen_random_uuid()", "idempotency_key character varying YES ", "metadata jsonb YES ",
-		"name character varying NO ", "outcome character varying YES ", "resolved boolean NO false",
+		"name character varying NO ", "notifies boolean YES ", "outcome character varying YES ", "resolved boolean NO false",
 		"resolved_at timestamp with time zone YES ", "resolved_by_sequence integer YES ", "settled_by_id character varying YES ",
 		"settled_by_kind character varying YES ", "tenant_id uuid NO ", "timeout_at timestamp with time zone YES ",
 		"timeout_error text YES ", "timeout_outcome character varying YES ", "timeout_value bytea YES ",

@@ -54,7 +54,7 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 19, result.Version)
+		require.EqualValues(t, 20, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)
@@ -105,6 +105,7 @@ func requireExecutable(t *testing.T, master *pgx.Conn) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"promises_admin tenant_contents", "promises_admin tenant_delete",
+		"promises_app delivery_create", "promises_app delivery_renew",
 		"promises_app promise_await_settlements", "promises_app promise_by_deadline", "promises_app promise_create",
 		"promises_app promise_deadline_outcome", "promises_app promise_erase", "promises_app promise_key_live",
 		"promises_app promise_key_names", "promises_app promise_key_uncertain", "promises_app promise_race_lost", "promises_app promise_settle",

@@ -94,6 +94,16 @@ func keyConflict(holder uuid.UUID) error {
 	}
 }
 
+// createConflict returns the error for a promise that exists already and differs from
+// the one that the call creates.
+func createConflict(existing uuid.UUID, differs string) error {
+	return &promise.Error{
+		Code:              promise.CodeCreateConflict,
+		Detail:            "The promise exists already, with another " + differs + ". Send the same " + differs + " or another name.",
+		ExistingPromiseID: existing,
+	}
+}
+
 // contention returns the error for a call that lost a race in each of its attempts.
 func contention(cause error) error {
 	return &promise.Error{

@@ -142,14 +142,13 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 	if d.OnTimeout != nil {
 		onTimeout = *d.OnTimeout
 	}
-	kinds, destinations, tokens := targetColumns(d.Notify)
 	create := func() (createRow, error) {
 		return confirm(ctx, r, "create promise", createSQL, withAwaited(named{
 			"tenant": tenant, "workflow": d.WorkflowExecutionID.String(), "external_id": d.ExternalID, "name": d.Name,
 			"key": d.IdempotencyKey, "key_ttl": d.IdempotencyKeyTTL, "timeout": d.Timeout, "timeout_at": d.TimeoutAt, "metadata": metadata,
 			"deadline_outcome": nullIfEmpty(string(onTimeout.State)), "deadline_value": onTimeout.Value, "deadline_error": onTimeout.Message,
 			"workflow_limit": defaultOf(promise.LimitWorkflowPromises),
-			"kinds": kinds, "destinations": destinations, "tokens": tokens,
+			"notify":         targetTexts(d.Notify),
 		}), one[createRow])
 	}
 	row, err := create()
@@ -169,8 +168,6 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		return promise.CreateResult{}, keyConflict(row.ID)
 	case !row.SameKey:
 		differs = "idempotency key"
-	case !row.SameNotify:
-		differs = "notify"
 	case row.ErasedAt != nil: // its metadata and default outcome are gone
 	case !row.SameMetadata:
 		differs = "metadata"
@@ -178,11 +175,7 @@ func (r *Repository) Create(ctx context.Context, tenant string, d promise.Draft)
 		differs = "default outcome"
 	}
 	if differs != "" {
-		return promise.CreateResult{}, &promise.Error{
-			Code:              promise.CodeCreateConflict,
-			Detail:            "The promise exists already, with another " + differs + ". Send the same " + differs + " or another name.",
-			ExistingPromiseID: row.ID,
-		}
+		return promise.CreateResult{}, createConflict(row.ID, differs)
 	}
 	return promise.CreateResult{
 		Promise: row.promise(), New: row.Found == "created", EarlyExpired: row.EarlyExpired, TokensRevokedAt: row.TokensRevokedAt,
@@ -196,7 +189,6 @@ type createRow struct {
 	SameKey       bool
 	SameMetadata  bool
 	SameOnTimeout bool
-	SameNotify    bool
 	EarlyExpired  bool `db:"lost_hold"`
 
 	TokensRevokedAt *time.Time

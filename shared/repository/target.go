@@ -3,34 +3,34 @@ package repository
 import (
 	"errors"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// The SQLSTATEs that delivery_create raises.
+// The SQLSTATEs that delivery_create and delivery_renew raise.
 const (
 	codeUnknownDestination  = "PR003"
 	codeDestinationDisabled = "PR004"
+	codeOtherTargets        = "PR005"
 )
 
-// targetColumns returns the targets as the arrays of delivery_create. They are nil if
-// the list is nil, because NULL means the default destination.
-func targetColumns(targets []promise.Target) (kinds, destinations, tokens []*string) {
+// targetTexts returns the targets as the array of delivery_create. It is nil if the
+// list is nil, because NULL means the default destination.
+func targetTexts(targets []promise.Target) []*string {
 	if targets == nil {
-		return nil, nil, nil
+		return nil
 	}
-	kinds, destinations, tokens = []*string{}, []*string{}, []*string{}
+	texts := []*string{}
 	for _, t := range targets {
-		kinds = append(kinds, nullIfEmpty(string(t.Kind)))
-		destinations = append(destinations, nullIfEmpty(t.Destination))
-		tokens = append(tokens, nullIfEmpty(t.Token))
+		texts = append(texts, nullIfEmpty(string(t.Kind)), nullIfEmpty(t.Destination), nullIfEmpty(t.Token))
 	}
-	return kinds, destinations, tokens
+	return texts
 }
 
-// targetError translates an error of delivery_create, and returns every other error
-// unchanged.
+// targetError translates an error of delivery_create or delivery_renew, and returns
+// every other error unchanged.
 func targetError(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -39,6 +39,8 @@ func targetError(err error) error {
 	e := &promise.Error{Field: "notify[" + pg.ColumnName + "]"}
 	name := `"` + pg.Detail + `"`
 	switch {
+	case pg.Code == codeOtherTargets:
+		return createConflict(uuid.MustParse(pg.Detail), "notify")
 	case pg.Code == codeDestinationDisabled:
 		e.Code = promise.CodeDestinationDisabled
 		e.Detail = "The destination " + name + " is disabled: " + pg.Hint + " Repair it, enable it, and repeat the call."

@@ -1,6 +1,7 @@
 -- Deletes promises of any tenant that were settled long ago, with their idempotency keys and events. A key that has an early settlement
 -- stays, without its promise. Workflow executions that become empty are deleted, too. The age counts from the time at which the settlement
--- was recorded, because engines need time to read it. Pending promises stay.
+-- was recorded, because engines need time to read it. Pending promises stay, and so do those with a
+-- delivery that is due. The deliveries of a deleted promise are deleted with it.
 --
 -- Arguments: @age; @limit, the largest number of promises.
 -- Returns: one row with the counts, and with the ids of the workflow executions that stayed. Concurrent batches may each delete some of an
@@ -8,7 +9,7 @@
 -- Locks: the promises' rows, skipping locked ones, then their keys', then the workflow executions', skipping locked ones. No other statement
 -- locks a workflow execution and then waits for a settled promise, so this order cannot deadlock. An execution is deleted only if its row is
 -- still as it was read: otherwise a create has taken a number meanwhile.
--- Indexes: idx_promise_tenant, by tenant and outcome.
+-- Indexes: idx_promise_tenant, by tenant and outcome; delivery_promise_id_target_key.
 WITH doomed AS MATERIALIZED (
     SELECT p.id, p.workflow_execution_id, p.created_by_sequence, p.resolved_by_sequence, p.settled_by_kind <> 'deadline' AS is_event
     FROM promise p
@@ -26,6 +27,7 @@ WITH doomed AS MATERIALIZED (
                   WHERE e.workflow_execution_id = q.workflow_execution_id AND e.sequence_number = q.resolved_by_sequence
                     AND e.created_at >= NOW() - @age::INTERVAL
               )
+              AND (q.notifies IS NOT TRUE OR NOT EXISTS (SELECT FROM delivery v WHERE v.promise_id = q.id AND v.state = 'due'))
             ORDER BY q.created_at, q.id
             LIMIT @limit::INT
         ) AS old
