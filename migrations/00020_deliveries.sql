@@ -38,6 +38,7 @@ CREATE TABLE destination (
 );
 CREATE UNIQUE INDEX idx_destination_name ON destination (tenant_id, name) WHERE deleted_at IS NULL;
 CREATE INDEX idx_destination_tenant ON destination (tenant_id);
+CREATE INDEX idx_destination_deleted ON destination (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- The secrets that sign the messages to a destination, encrypted: see shared/seal, with the purpose 'destination_secret.sealed' and the
 -- destination's id as the row. The newest version signs, and so does the one before until its retire_at.
@@ -51,6 +52,7 @@ CREATE TABLE destination_secret (
     CONSTRAINT destination_secret_sealed CHECK (OCTET_LENGTH(sealed) BETWEEN 37 AND 4096 AND GET_BYTE(sealed, 0) = 1)
 );
 CREATE INDEX idx_destination_secret_key ON destination_secret (SUBSTRING(sealed FROM 1 FOR 9)); -- the id of the sealing key
+CREATE INDEX idx_destination_secret_retire ON destination_secret (retire_at) WHERE retire_at IS NOT NULL;
 
 -- One target of a promise. state is waiting while the promise is pending, then due, and finally delivered, gone or dead. Only a due delivery has a
 -- due_at: the time of its next attempt. A relay that sends it holds it by a lease, and has moved due_at to the lease's end.
@@ -87,6 +89,7 @@ CREATE TABLE delivery_lease (
     destination_id UUID NOT NULL,
     expires_at TIMESTAMPTZ NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+CREATE INDEX idx_delivery_lease_expires ON delivery_lease (expires_at);
 
 ALTER TABLE promise ADD COLUMN notifies BOOLEAN; -- TRUE: it has targets; NULL or FALSE: it has none
 -- No foreign key: tenant and destination would refer to each other. Whoever deletes a destination clears it.

@@ -66,6 +66,8 @@ GRANT UPDATE (last_sequence_number) ON workflow_execution TO promises_sweeper;
 GRANT UPDATE (resolved, outcome, value, error, resolved_at, resolved_by_sequence, settled_by_kind) ON promise TO promises_sweeper;
 GRANT UPDATE ON idempotency_key TO promises_sweeper;
 GRANT SELECT (promise_id, destination_id, state) ON delivery TO promises_sweeper;
+GRANT SELECT (id, deleted_at), UPDATE (deleted_at), DELETE ON destination TO promises_sweeper;
+GRANT SELECT (destination_id, version, retire_at), UPDATE (retire_at), DELETE ON destination_secret TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_sweeper;
 
@@ -76,3 +78,18 @@ GRANT UPDATE (suspended_at, deleted_at, pending_full, held_full, max_pending, ma
     ON tenant TO promises_admin;
 GRANT EXECUTE ON FUNCTION tenant_delete(VARCHAR, INT), tenant_contents(VARCHAR, INT) TO promises_admin;
 GRANT UPDATE (revoked_at, tokens_revoked_at) ON api_key TO promises_admin;
+
+-- relay-deliveries reads the promises that it announces, and alone the tokens. It disables destinations.
+GRANT SELECT ON tenant, promise, delivery, destination, destination_secret TO promises_relay;
+GRANT SELECT (id, external_id) ON workflow_execution TO promises_relay;
+GRANT UPDATE (state, due_at, lease, attempts, last_attempt_at, last_status, last_error, ended_at, end_reason) ON delivery TO promises_relay;
+GRANT SELECT, INSERT, DELETE ON delivery_lease TO promises_relay;
+GRANT UPDATE (enabled, disabled_because, updated_at) ON destination TO promises_relay;
+
+-- manage-integrations and manage-tenants manage destinations and their secrets. They read no promise and no delivery.
+GRANT SELECT ON tenant TO promises_manager;
+GRANT UPDATE (default_destination_id) ON tenant TO promises_manager, promises_admin;
+GRANT SELECT, INSERT, UPDATE (address, mail_from, region, role_arn, enabled, disabled_because, updated_at, deleted_at)
+    ON destination TO promises_manager, promises_admin;
+GRANT SELECT, INSERT, DELETE, UPDATE (retire_at) ON destination_secret TO promises_manager;
+GRANT SELECT, INSERT, DELETE, UPDATE (sealed) ON destination_secret TO promises_admin;

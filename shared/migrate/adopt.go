@@ -280,7 +280,7 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'tenant_usage', 'tenant_usage_pkey', 'deleted_tenant', 'deleted_tenant_pkey', 'idx_workflow_execution_tenant', 'idx_idempotency_key_held',
 	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey',
 	'destination', 'destination_pkey', 'idx_destination_name', 'idx_destination_tenant', 'destination_secret', 'destination_secret_pkey',
-	'idx_destination_secret_key', 'delivery', 'delivery_pkey', 'delivery_promise_id_target_key', 'idx_delivery_due',
+	'idx_destination_secret_key', 'idx_destination_secret_retire', 'idx_destination_deleted', 'idx_delivery_lease_expires', 'delivery', 'delivery_pkey', 'delivery_promise_id_target_key', 'idx_delivery_due',
 	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)

@@ -104,7 +104,7 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 
 	calls("before the file")
 	before := attributes()
-	require.Len(t, before, 13)
+	require.Len(t, before, 15)
 	waits := create(t, first, "waits", nil, nil, nil)
 	locker, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)

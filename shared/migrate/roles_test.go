@@ -83,7 +83,7 @@ func requireIAM(t *testing.T, master *pgx.Conn) {
 	var n int
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_auth_members m
 		WHERE m.roleid = 'rds_iam'::REGROLE AND pg_get_userbyid(m.member) LIKE 'promises\_%'`).Scan(&n))
-	require.Equal(t, 4, n)
+	require.Equal(t, 6, n)
 }
 
 func requireUnprivileged(t *testing.T, master *pgx.Conn) {
@@ -132,7 +132,8 @@ func TestRolesEndTheirStatements(t *testing.T) {
 		_, err = admin.Exec(t.Context(), "RESET ROLE")
 		require.NoError(t, err)
 	})
-	settings := map[string]string{"promises_app": "5s", "promises_reader": "5s", "promises_sweeper": "12s", "promises_admin": "5s"}
+	settings := map[string]string{"promises_app": "5s", "promises_reader": "5s", "promises_sweeper": "12s", "promises_admin": "5s",
+		"promises_relay": "5s", "promises_manager": "5s"}
 	for _, f := range routes.Functions {
 		if f.Role != "" {
 			require.Contains(t, settings, f.Role, "%s: a function's role needs a statement_timeout in migrations/access/roles.sql", f.Name)

@@ -242,6 +242,9 @@ func TestRolesMayCallTheirFunctions(t *testing.T) {
 	db := withRoles(t)
 	const app, reader, sweeper, admin = "promises_app", "promises_reader", "promises_sweeper", "promises_admin"
 	callers := map[string][]string{
+		"delivery_create":           {app},
+		"delivery_due":              {},
+		"delivery_renew":            {app},
 		"promise_await_settlements": {app, reader},
 		"promise_by_deadline":       {app},
 		"promise_create":            {app},
@@ -259,7 +262,7 @@ func TestRolesMayCallTheirFunctions(t *testing.T) {
 		"workflow_event_delete":     {},
 		"workflow_event_write":      {},
 	}
-	definers := []string{"promise_await_settlements", "promise_erase", "tenant_contents", "tenant_delete"}
+	definers := []string{"delivery_create", "delivery_due", "delivery_renew", "promise_await_settlements", "promise_erase", "tenant_contents", "tenant_delete"}
 	rows, err := db.Pool.Query(t.Context(), `SELECT p.proname::TEXT AS name, p.prosecdef AS definer, p.proconfig AS settings,
 			current_schema()::TEXT AS schema, has_function_privilege('public', p.oid, 'EXECUTE') AS public,
 			ARRAY(SELECT r.rolname::TEXT FROM pg_roles r WHERE has_function_privilege(r.oid, p.oid, 'EXECUTE') AND NOT r.rolsuper
