@@ -14,7 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/migrate"
 )
 
-// 00020 replaces database functions, one of them with another signature, while a settlement of the previous release waits for a lock. The previous
+// 00020 replaces database functions, one of them with another signature. It gives up behind a settlement of the previous release, which goes on. The previous
 // release's statements work before the new grants and after them, on the connection that prepared them and on a new one.
 func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
@@ -122,13 +122,13 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 		return one[bool](t, db, "SELECT COALESCE(wait_event_type = 'Lock', FALSE) FROM pg_stat_activity WHERE pid = $1", pid)
 	}, time.Minute, time.Millisecond)
 	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00021"), migrate.Options{})
-	require.NoError(t, err)
+	require.ErrorContains(t, err, "the tables are in use by other transactions: this file changed nothing")
 	require.NoError(t, locker.Rollback(t.Context()))
 	require.NoError(t, <-waiting)
+	require.Equal(t, true, settled["settled"])
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00021"), migrate.Options{})
+	require.NoError(t, err)
 
-	t.Run("a settlement that waits for a lock meanwhile succeeds", func(t *testing.T) {
-		require.Equal(t, true, settled["settled"])
-	})
 	t.Run("each function that stays keeps its owner, grants, arguments and settings", func(t *testing.T) {
 		require.Equal(t, before, attributes())
 	})
