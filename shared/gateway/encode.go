@@ -110,6 +110,34 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) j
 	return text
 }
 
+// PromiseData returns a promise as get-promise shows it to a caller who may see all of
+// it, as a JSON object. It has no deliveries and no token.
+func PromiseData(p promise.Promise) []byte {
+	return encodePromise(promise.Principal{By: promise.By{Kind: promise.KindDirect}}, p, nil)
+}
+
+// ReducedPromiseData returns PromiseData without the value, the metadata and the default
+// outcome. The error, or the reason, is cut after maxMessage characters.
+func ReducedPromiseData(p promise.Promise, maxMessage int) []byte {
+	p.Value, p.Metadata, p.OnTimeout = nil, nil, nil
+	if p.Message != nil {
+		message := firstCharacters(*p.Message, maxMessage)
+		p.Message = &message
+	}
+	return PromiseData(p)
+}
+
+// firstCharacters returns a text, or its first limit characters.
+func firstCharacters(text string, limit int) string {
+	n := 0
+	for i := range text {
+		if n++; n > limit {
+			return text[:i]
+		}
+	}
+	return text
+}
+
 // identifierOf returns the identifier for create-promise's answer. It names the
 // promise by its key if the key certainly belongs to it, and by its id otherwise. The
 // key of a new promise belongs to it, and so does the key of a pending promise. The

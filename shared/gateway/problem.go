@@ -92,15 +92,7 @@ func toProblem(e *promise.Error) problemJSON {
 
 // truncate shortens a text of the request to promise.MaxLength characters, so that
 // an error or a log line stays small.
-func truncate(text string) string {
-	n := 0
-	for i := range text {
-		if n++; n > promise.MaxLength {
-			return text[:i]
-		}
-	}
-	return text
-}
+func truncate(text string) string { return firstCharacters(text, promise.MaxLength) }
 
 func encodeProblem(e *promise.Error) []byte {
 	p := toProblem(e)
