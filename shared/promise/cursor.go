@@ -28,12 +28,14 @@ func (f Filter) Check() error {
 			Detail: "A name is unique only in its workflow execution. Add workflowExecutionId or workflowId.",
 		}
 	case f.After != nil && (f.After.TimeoutAt != nil) != (f.TimeoutBefore != nil):
-		return &Error{
-			Code: CodeInvalidParameter, Field: "cursor",
-			Detail: "The cursor comes from a list in another order. Send it with the parameters of the page that returned it.",
-		}
+		return errForeignCursor
 	}
 	return nil
+}
+
+var errForeignCursor = &Error{
+	Code: CodeInvalidParameter, Field: "cursor",
+	Detail: "The cursor comes from a list in another order. Send it with the parameters of the page that returned it.",
 }
 
 // CursorAfter returns the cursor of a page that ends with promise p.

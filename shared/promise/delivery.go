@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,6 +36,41 @@ type Target struct {
 	Kind        DestinationKind // a kind that takes a token; empty: a message to Destination
 	Destination string          // the destination's name; empty, with a Kind only: the tenant's destination with the kind as its name
 	Token       string          // the task token or callback id: a secret
+}
+
+// The pattern of a callback id, with 1 to 1024 characters.
+// https://docs.aws.amazon.com/lambda/latest/api/API_SendDurableExecutionCallbackSuccess.html
+var callbackID = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2}$`)
+
+const (
+	maxCallbackID = 1024
+
+	// https://docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskSuccess.html
+	maxTaskToken = 2048 // characters
+)
+
+// CheckToken fails with CodeInvalidNotify unless token can be a task token or, for
+// DestinationDurableExecution, a callback id. The error does not contain the token.
+func CheckToken(kind DestinationKind, token string) error {
+	if kind == DestinationDurableExecution {
+		if len(token) > maxCallbackID || !callbackID.MatchString(token) {
+			return Fail(CodeInvalidNotify, "A callback id has 1 to 1024 characters of base64. Send the one that Lambda gave the durable function.")
+		}
+		return nil
+	}
+	return checkLength(token, maxTaskToken, CodeInvalidNotify, "A task token")
+}
+
+var destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// CheckDestinationName fails with CodeInvalidName unless name is 1 to 63 lower-case
+// letters, digits and hyphens, without a hyphen at either end. So a kind that takes a
+// token is no such name, and its own destination cannot be put.
+func CheckDestinationName(name string) error {
+	if !destinationName.MatchString(name) {
+		return Fail(CodeInvalidName, "A destination's name has 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end.")
+	}
+	return nil
 }
 
 // A Destination is a place to which a tenant's deliveries go.
@@ -85,4 +121,53 @@ type Delivery struct {
 	LastError     *string // of the last attempt that failed
 	EndedAt       *time.Time
 	EndReason     *string // DeliveryGone: why
+}
+
+// ParseDeliveryID parses a delivery's id. It fails with CodeInvalidUUID.
+func ParseDeliveryID(s string) (uuid.UUID, error) {
+	id, ok := parseUUID(s)
+	if !ok {
+		return uuid.Nil, Fail(CodeInvalidUUID, "A delivery's id is a UUID. List the deliveries to see their ids.")
+	}
+	return id, nil
+}
+
+// A DeliveryFilter chooses among a tenant's deliveries. A nil field matches every
+// delivery. A name matches no destination that was deleted.
+type DeliveryFilter struct {
+	PromiseID   *uuid.UUID
+	Destination *string // the destination's name
+	State       *DeliveryState
+	After       *Cursor // the end of the previous page
+}
+
+// Check fails with CodeInvalidParameter if After comes from a list in another order.
+func (f DeliveryFilter) Check() error {
+	if f.After != nil && f.After.TimeoutAt != nil {
+		return errForeignCursor
+	}
+	return nil
+}
+
+// CursorAfter returns the cursor of a page that ends with delivery d.
+func (f DeliveryFilter) CursorAfter(d Delivery) Cursor {
+	return Cursor{CreatedAt: d.CreatedAt, ID: d.ID}
+}
+
+// MaxRetries is the largest number of deliveries that one call makes due again.
+const MaxRetries = 100
+
+// CheckRetry fails with CodeConflict if a delivery cannot be sent again.
+func CheckRetry(d Delivery, destinationDeleted bool) error {
+	switch {
+	case d.State == DeliveryWaiting:
+		return Fail(CodeConflict, "The promise is pending. The delivery becomes due when the promise is settled.")
+	case d.State == DeliveryGone:
+		return Fail(CodeConflict, "No one waits for this delivery any more: its endReason says why. It cannot be repeated.")
+	case d.State == DeliveryDelivered && d.Kind.TakesToken():
+		return Fail(CodeConflict, "The task or callback has its result, which it takes once. The delivery cannot be repeated.")
+	case destinationDeleted:
+		return Fail(CodeConflict, "The destination was deleted. The delivery cannot be repeated.")
+	}
+	return nil
 }

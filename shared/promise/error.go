@@ -35,8 +35,8 @@ const (
 	CodeForbidden            Code = "forbidden"              // the credential does not authorize the operation
 	CodeNotFound             Code = "not_found"              // it does not exist, or belongs to another tenant
 	CodeKeyConflict          Code = "key_conflict"           // the idempotency key belongs to another promise
-	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another idempotency key, metadata or default outcome
-	CodeConflict             Code = "conflict"               // the promise is settled otherwise (strict, extend), or pending (delete)
+	CodeCreateConflict       Code = "create_conflict"        // the promise exists with another idempotency key, metadata, default outcome or targets
+	CodeConflict             Code = "conflict"               // the promise is settled otherwise (strict, extend), or pending (delete); a delivery cannot be repeated
 	CodeTimedOut             Code = "timed_out"              // the deadline had passed (strict, extend)
 	CodeCancelled            Code = "cancelled"              // the promise was cancelled (strict, extend)
 	CodeInvalidNotify        Code = "invalid_notify"         // an invalid list of targets
@@ -100,10 +100,10 @@ func NotPending(s SettleResult) *Error {
 	return e
 }
 
-// ErrNotFound is the same error for a tenant, workflow execution or promise that
-// does not exist and for one of another tenant, so that a caller learns nothing
+// ErrNotFound is the same error for a tenant, workflow execution, promise or delivery
+// that does not exist and for one of another tenant, so that a caller learns nothing
 // about other tenants.
-var ErrNotFound = Fail(CodeNotFound, "There is no such tenant, workflow execution or promise.")
+var ErrNotFound = Fail(CodeNotFound, "There is no such tenant, workflow execution, promise or delivery.")
 
 // AsError returns the *Error in err's chain. Without one it returns CodeInternal
 // with err as its cause.

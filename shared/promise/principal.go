@@ -190,13 +190,27 @@ func (p Principal) May(need Need, tenant string, target Identifier) error {
 
 // See returns the part of a promise of its tenant that p may see. Direct invokes
 // and API keys with ScopeRead see the contents too: value, message, comment,
-// metadata and OnTimeout. Every other principal sees the promise without them.
+// metadata, OnTimeout and the deliveries. Every other principal sees the promise
+// without them.
 func (p Principal) See(x Promise) Promise {
-	if p.Kind == KindDirect || p.Kind == KindAPIKey && slices.Contains(p.Scopes, ScopeRead) {
+	if p.seesContents() {
 		return x
 	}
-	x.Value, x.Message, x.Comment, x.Metadata, x.OnTimeout = nil, nil, nil, nil, nil
+	x.Value, x.Message, x.Comment, x.Metadata, x.OnTimeout, x.Deliveries = nil, nil, nil, nil, nil, nil
 	return x
+}
+
+// SeeDelivery returns the part of a delivery of its tenant that p may see. LastError
+// may quote the receiver, so it is for those who see a promise's contents.
+func (p Principal) SeeDelivery(d Delivery) Delivery {
+	if !p.seesContents() {
+		d.LastError = nil
+	}
+	return d
+}
+
+func (p Principal) seesContents() bool {
+	return p.Kind == KindDirect || p.Kind == KindAPIKey && slices.Contains(p.Scopes, ScopeRead)
 }
 
 // SeesOutcome reports whether p may see the outcome of its settle call on a promise

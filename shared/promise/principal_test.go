@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	scopes = []promise.Scope{promise.ScopeCreate, promise.ScopeSettle, promise.ScopeRead, promise.ScopeManage}
+	scopes = []promise.Scope{promise.ScopeCreate, promise.ScopeSettle, promise.ScopeRead, promise.ScopeManage, promise.ScopeDeliver}
 	verbs  = []promise.Verb{promise.VerbResolve, promise.VerbReject}
 )
 
@@ -86,7 +86,7 @@ func TestMay(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 8*16*4*6*4*4*4, checked)
+	require.Equal(t, 8*32*4*7*4*4*4, checked)
 }
 
 func TestMayFailsClosed(t *testing.T) {
@@ -168,16 +168,20 @@ func TestSee(t *testing.T) {
 	all := promise.Promise{
 		ID: uuid.MustParse(id), Name: "payment", State: promise.Rejected, Value: []byte("1"), Message: &text, Comment: &text,
 		Metadata: []byte("{}"), OnTimeout: &promise.Result{}, IdempotencyKey: &text, SettledBy: &promise.By{Kind: promise.KindDirect},
+		Deliveries: []promise.Delivery{{}},
 	}
+	delivery := promise.Delivery{ID: all.ID, Destination: "orders", LastError: &text, EndReason: &text}
+	bareDelivery := promise.Delivery{ID: all.ID, Destination: "orders", EndReason: &text}
 	bare := promise.Promise{ID: all.ID, Name: all.Name, State: all.State, IdempotencyKey: &text, SettledBy: all.SettledBy}
 	for _, kind := range []promise.PrincipalKind{"", promise.KindAnonymous, promise.KindDirect, promise.KindAPIKey, promise.KindToken, promise.KindDeadline, promise.KindUnverified, "root"} {
 		for _, granted := range subsets(scopes) {
 			p := promise.Principal{By: promise.By{Kind: kind}, Scopes: granted}
-			want := bare
+			want, wantDelivery := bare, bareDelivery
 			if kind == promise.KindDirect || kind == promise.KindAPIKey && slices.Contains(granted, promise.ScopeRead) {
-				want = all
+				want, wantDelivery = all, delivery
 			}
 			require.Equal(t, want, p.See(all), "%s %v", kind, granted)
+			require.Equal(t, wantDelivery, p.SeeDelivery(delivery), "%s %v", kind, granted)
 		}
 	}
 }

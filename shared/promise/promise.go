@@ -56,6 +56,10 @@ type Promise struct {
 	// any State, an erased promise has no Value, Message, Metadata, OnTimeout and
 	// Comment.
 	ErasedAt *time.Time
+
+	// Deliveries lists the deliveries to the promise's targets, in their order. Only a
+	// single read has them.
+	Deliveries []Delivery
 }
 
 // A Result is a final state with its value or message.

@@ -386,6 +386,6 @@ func ExamplePrincipal_May() {
 	fmt.Println(webhook.May(promise.Need{Scope: promise.ScopeRead}, "acme", target))
 	// Output:
 	// <nil>
-	// not_found: There is no such tenant, workflow execution or promise.
+	// not_found: There is no such tenant, workflow execution, promise or delivery.
 	// forbidden: The API key does not have the scope read.
 }

@@ -201,16 +201,25 @@ func (r createRow) unrecordedDeadlines() []unrecordedDeadline {
 	return nil
 }
 
-// Get returns a promise. Its deadline is judged by the database's clock.
+// Get returns a promise with its deliveries. Its deadline is judged by the database's
+// clock.
 func (r *Repository) Get(ctx context.Context, tenant string, i promise.Identifier) (promise.Promise, error) {
-	row, err := confirm(ctx, r, "get promise", getSQL, ofPromise(i, named{"tenant": tenant}), one[promiseRow])
+	row, err := confirm(ctx, r, "get promise", getSQL, ofPromise(i, named{"tenant": tenant}), one[getRow])
 	if err != nil {
 		return promise.Promise{}, err
 	}
-	return row.promise(), nil
+	p := row.promise()
+	p.Deliveries = deliveriesOf(row.Deliveries)
+	return p, nil
 }
 
-// GetByWorkflowAndName returns the promise of that name in a workflow execution.
+type getRow struct {
+	promiseRow
+	Deliveries []deliveryRow // a JSON array; nil: the promise has no targets
+}
+
+// GetByWorkflowAndName returns the promise of that name in a workflow execution,
+// without its deliveries.
 func (r *Repository) GetByWorkflowAndName(
 	ctx context.Context, tenant string, workflowExecutionID uuid.UUID, name string,
 ) (promise.Promise, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 )
@@ -44,6 +45,9 @@ func TestOneRoundTrip(t *testing.T) {
 	q := create(t, r, draft("b"))
 	o := create(t, r, late)
 	e := create(t, r, draft("e"))
+	notified := create(t, r, notifying("g", promise.Target{Kind: promise.DestinationStepFunctions, Token: "token"}))
+	delivery := get(t, r, notified.ID).Deliveries[0].ID
+	inState(t, db, delivery, promise.DeliveryDead)
 	key, unknownKey := byKey(t, "k"), byKey(t, "unknown")
 	batch := []promise.Item{item(promise.ByID(create(t, r, draft("f")).ID), resolved([]byte("1"))),
 		item(promise.ByID(o.ID), rejected("no")), item(unknownKey, resolved([]byte("1"))), item(key, rejected("no"))}
@@ -110,6 +114,23 @@ func TestOneRoundTrip(t *testing.T) {
 		{"revoke tokens by key", 1, func() error { return errOf(r.RevokeTokens(ctx, tenant, key)) }},
 		{"erase", 1, func() error { return errOf(r.Erase(ctx, tenant, promise.ByID(p.ID))) }},
 		{"erase again", 1, func() error { return errOf(r.Erase(ctx, tenant, key)) }},
+		{"create with a target", 1, func() error {
+			return errOf(r.Create(ctx, tenant, notifying("h", promise.Target{Kind: promise.DestinationStepFunctions, Token: "token"})))
+		}},
+		{"get with deliveries", 1, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(notified.ID))) }},
+		{"list deliveries", 1, func() error {
+			_, _, err := r.ListDeliveries(ctx, tenant, promise.DeliveryFilter{}, 10)
+			return err
+		}},
+		{"list deliveries of a promise", 1, func() error {
+			_, _, err := r.ListDeliveries(ctx, tenant, promise.DeliveryFilter{PromiseID: &notified.ID}, 10)
+			return err
+		}},
+		{"retry a delivery", 1, func() error { return errOf(r.RetryDelivery(ctx, tenant, delivery)) }},
+		{"retry dead deliveries", 1, func() error {
+			_, _, err := r.RetryDeadDeliveries(ctx, tenant, "stepFunctions", 10)
+			return err
+		}},
 		{"resolve, overdue", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(o.ID), rejected("late"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
@@ -178,8 +199,36 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.NoError(t, err)
 			require.EqualValues(t, 9, limited.Limits[promise.LimitPending])
 			requireLifecycle(t, r, value)
+			requireDeliveries(t, r, db)
 		})
 	}
+}
+
+// requireDeliveries sends each argument of the statements on deliveries.
+func requireDeliveries(t *testing.T, r *repository.Repository, db *dbtest.DB) {
+	t.Helper()
+	p := create(t, r, notifying("with targets", promise.Target{Kind: promise.DestinationStepFunctions, Token: `'\'{",}`},
+		promise.Target{Kind: promise.DestinationDurableExecution, Token: "QQ=="}))
+	require.Equal(t, 1, count(t, db, `SELECT COUNT(*) FROM delivery WHERE token = $1`, `'\'{",}`))
+	deliveries := get(t, r, p.ID).Deliveries
+	require.Len(t, deliveries, 2)
+	for _, d := range deliveries {
+		inState(t, db, d.ID, promise.DeliveryDead)
+	}
+	for _, f := range []promise.DeliveryFilter{
+		{}, {PromiseID: &p.ID}, {PromiseID: &p.ID, State: new(promise.DeliveryDead)}, {State: new(promise.DeliveryDead)},
+	} {
+		require.Len(t, walkDeliveries(t, r, f, 1, func() {}), 2)
+		f.Destination = new("durableExecution")
+		require.Len(t, walkDeliveries(t, r, f, 1, func() {}), 1)
+	}
+	d, err := r.RetryDelivery(t.Context(), tenant, deliveries[0].ID)
+	require.NoError(t, err)
+	require.Equal(t, promise.DeliveryDue, d.State)
+	retried, more, err := r.RetryDeadDeliveries(t.Context(), tenant, "durableExecution", 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, retried)
+	require.False(t, more)
 }
 
 // requireLifecycle sends a value through every statement that takes one, and filters through every list.
@@ -286,6 +335,11 @@ func TestPlans(t *testing.T) {
 	db.Exec(t, "INSERT INTO deleted_tenant SELECT 'gone-' || n, gen_random_uuid(), NOW() FROM generate_series(1, 2000) n")
 	db.Exec(t, `INSERT INTO tenant_wait (tenant_id, id, expires_at)
 		SELECT id, gen_random_uuid(), NOW() + random() * INTERVAL '30 seconds' FROM tenant CROSS JOIN generate_series(1, 500) n`)
+	db.Exec(t, `INSERT INTO destination (tenant_id, name, kind) SELECT id, 'd' || n, 'https' FROM tenant CROSS JOIN generate_series(1, 50) n`)
+	db.Rewrite(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at)
+		SELECT p.tenant_id, p.id, 1, d.id, CASE WHEN p.resolved THEN 'delivered' ELSE 'waiting' END, p.created_at
+		FROM (SELECT *, 1 + floor(random() * 50) AS n FROM promise WHERE random() < 0.1) p
+		JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'd' || p.n`)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements":               {}, // see TestPlansOfAwaitSettlements
@@ -324,7 +378,11 @@ func TestPlans(t *testing.T) {
 		"expire_workflow":                 {"workflow_execution_pkey", "idx_promise_due_by_tenant", "promise_pkey"},
 		"extend":                          {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
 		"find_promise_by_idempotency_key": {"idempotency_key_pkey", "promise_pkey"},
-		"get":                             {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey"},
+		"get":                             {"promise_pkey", "idempotency_key_pkey", "workflow_execution_pkey", "delivery_promise_id_target_key"},
+		"list_deliveries":                 {"idx_destination", "Index Only Scan Backward using idx_delivery_destination", "delivery_pkey"},
+		"list_deliveries_of_promise":      {"delivery_promise_id_target_key", "destination_pkey"},
+		"retry_delivery":                  {"delivery_pkey", "destination_pkey"},
+		"retry_dead_deliveries":           {"idx_destination", "Index Scan using idx_delivery_destination", "delivery_pkey"},
 		"get_by_workflow_and_name":        {"promise_workflow_execution_id_name_key"},
 		"store_early":                     {"idempotency_key_pkey", "promise_pkey"},
 		"list_events":                     {"workflow_execution_pkey", "workflow_event_row_pkey", "idx_promise_settled", "promise_pkey"},

@@ -1,9 +1,11 @@
 -- Reads a promise.
 --
 -- Arguments: @tenant, a slug; @id or, if that is NULL, idempotency @key, which must still name its promise.
--- Returns: the promise; no row if the tenant has no such promise.
+-- Returns: the promise, and its deliveries as a JSON array in the order of the targets, or NULL if it has no targets; no row if the tenant has
+-- no such promise.
 -- Locks: none.
--- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey. If the promise has targets: delivery_promise_id_target_key,
+-- destination_pkey.
 SELECT
     p.id,
     p.workflow_execution_id,
@@ -26,6 +28,17 @@ SELECT
     p.comment,
     p.erased_at,
     (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
+    CASE WHEN p.targets > 0 THEN (
+        SELECT JSON_AGG(ROW_TO_JSON(shown) ORDER BY shown.target)
+        FROM (
+            SELECT
+                v.target, v.id, v.promise_id, d.name AS destination, d.kind, v.state, v.attempts, v.created_at, v.due_at, v.last_attempt_at,
+                v.last_status, v.last_error, v.ended_at, v.end_reason
+            FROM delivery v
+            JOIN destination d ON d.id = v.destination_id
+            WHERE v.promise_id = p.id
+        ) AS shown
+    ) END AS deliveries,
     CLOCK_TIMESTAMP() AS read_at
 FROM tenant t
 JOIN promise p ON p.tenant_id = t.id

@@ -1,0 +1,39 @@
+-- Makes dead deliveries of a destination due now, with all their attempts ahead, oldest first.
+--
+-- Arguments: @tenant, a slug; @destination, its name; @limit, the largest number of deliveries.
+-- Returns: known, whether the tenant has the destination; retried, the number of deliveries; more, whether others may be dead still. No row if
+-- the tenant is unknown or suspended.
+-- Locks: the deliveries' rows, skipping locked ones. A locked one counts as more.
+-- Indexes: idx_destination_name, idx_delivery_destination, delivery_pkey.
+WITH target AS MATERIALIZED (
+    SELECT (
+        SELECT d.id FROM destination d WHERE d.tenant_id = t.id AND d.name = @destination::VARCHAR AND d.deleted_at IS NULL
+    ) AS destination_id
+    FROM tenant t
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
+),
+oldest AS MATERIALIZED (
+    SELECT v.id
+    FROM delivery v
+    WHERE v.destination_id = (SELECT destination_id FROM target) AND v.state = 'dead'
+    ORDER BY v.created_at, v.id
+    LIMIT @limit::INT
+    FOR UPDATE SKIP LOCKED
+),
+retried AS (
+    UPDATE delivery v
+    SET state = 'due', due_at = CLOCK_TIMESTAMP(), attempts = 0, lease = NULL, ended_at = NULL, end_reason = NULL
+    FROM oldest
+    WHERE v.id = oldest.id
+    RETURNING v.id
+)
+SELECT
+    target.destination_id IS NOT NULL AS known,
+    (SELECT COUNT(*) FROM retried) AS retried,
+    (SELECT COUNT(*) FROM retried) < (
+        SELECT COUNT(*)
+        FROM (
+            SELECT FROM delivery v WHERE v.destination_id = (SELECT destination_id FROM target) AND v.state = 'dead' LIMIT @limit + 1
+        ) AS dead
+    ) AS more
+FROM target
