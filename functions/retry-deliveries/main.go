@@ -1,3 +1,9 @@
+// Command retry-deliveries is the Lambda that repeats deliveries.
 package main
 
-func main() { panic("unfinished") }
+import (
+	"github.com/flovyn/promises/shared/app"
+	"github.com/flovyn/promises/shared/gateway"
+)
+
+func main() { app.Run(gateway.RetryDeliveries) }

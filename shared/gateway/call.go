@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
+
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/rawjson"
 )
@@ -17,11 +19,22 @@ type call struct {
 	domain     string // HTTP form: the host name in the URL
 	identifier promise.Identifier
 	workflow   promise.Workflow
+	delivery   *uuid.UUID // nil: the call names none
 	parameters parameters
 	body       object
 	answerBy   time.Time             // see Handler.Timeout
 	request    promise.SettleRequest // of a callback URL's body
 	malformed  error                 // why a callback URL's body is invalid; nil: it is valid
+}
+
+// setDelivery parses the delivery's id. A nil text sets none.
+func (c *call) setDelivery(text *string) error {
+	if text == nil {
+		return nil
+	}
+	id, err := promise.ParseDeliveryID(*text)
+	c.delivery = &id
+	return within("deliveryId", err)
 }
 
 // parameters holds the parameters of a query, or the direct form's fields of the

@@ -94,7 +94,8 @@ func (h *Handler) readDraft(o object) (d promise.Draft, workflow promise.Workflo
 		}
 		d.Metadata = raw
 	}
-	return d, workflow, nil
+	d.Notify, err = readNotify(o)
+	return d, workflow, err
 }
 
 func readIdempotencyKey(o object, d *promise.Draft) error {

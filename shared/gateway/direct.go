@@ -40,6 +40,15 @@ func (h *Handler) readDirect(payload []byte) (*call, error) {
 			return nil, err
 		}
 	}
+	if op.ofDelivery {
+		id, err := c.body.optionalText("deliveryId")
+		if err != nil {
+			return nil, err
+		}
+		if err := c.setDelivery(id); err != nil {
+			return nil, err
+		}
+	}
 	return c, checkTenant(c.tenant)
 }
 
@@ -51,6 +60,9 @@ func (op Operation) directFields() []string {
 	}
 	if op.ofWorkflow {
 		fields = append(fields, "workflowExecutionId", "workflowId")
+	}
+	if op.ofDelivery {
+		fields = append(fields, "deliveryId")
 	}
 	return fields
 }

@@ -101,6 +101,14 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) j
 		j.SettledBy = toByJSON(*p.SettledBy)
 	}
 	text := jsonObject(encode(j))
+	if len(p.Deliveries) > 0 {
+		deliveries := make([]deliveryJSON, len(p.Deliveries))
+		for i, d := range p.Deliveries {
+			deliveries[i] = toDeliveryJSON(viewer, d)
+			deliveries[i].PromiseID = nil
+		}
+		text.set("deliveries", encode(deliveries))
+	}
 	text.setValue("value", p.Value)
 	if d := p.OnTimeout; d != nil && p.State == promise.Pending {
 		outcome := jsonObject(encode(onTimeoutJSON{Reject: d.Message}))
@@ -113,6 +121,7 @@ func encodePromise(viewer promise.Principal, p promise.Promise, created *bool) j
 // PromiseData returns a promise as get-promise shows it to a caller who may see all of
 // it, as a JSON object. It has no deliveries and no token.
 func PromiseData(p promise.Promise) []byte {
+	p.Deliveries = nil
 	return encodePromise(promise.Principal{By: promise.By{Kind: promise.KindDirect}}, p, nil)
 }
 
@@ -134,6 +143,40 @@ func firstCharacters(text string, limit int) string {
 		if n++; n > limit {
 			return text[:i]
 		}
+	}
+	return text
+}
+
+type deliveryJSON struct {
+	DeliveryID    uuid.UUID               `json:"deliveryId"`
+	PromiseID     *uuid.UUID              `json:"promiseId,omitempty"`
+	Destination   string                  `json:"destination"`
+	Kind          promise.DestinationKind `json:"kind"`
+	State         promise.DeliveryState   `json:"state"`
+	Attempts      int                     `json:"attempts"`
+	CreatedAt     time.Time               `json:"createdAt"`
+	DueAt         *time.Time              `json:"dueAt,omitempty"`
+	LastAttemptAt *time.Time              `json:"lastAttemptAt,omitempty"`
+	LastStatus    *int                    `json:"lastStatus,omitempty"`
+	LastError     *string                 `json:"lastError,omitempty"`
+	EndedAt       *time.Time              `json:"endedAt,omitempty"`
+	EndReason     *string                 `json:"endReason,omitempty"`
+}
+
+// toDeliveryJSON returns the parts of a delivery that the principal may see.
+func toDeliveryJSON(viewer promise.Principal, d promise.Delivery) deliveryJSON {
+	d = viewer.SeeDelivery(d)
+	return deliveryJSON{
+		DeliveryID: d.ID, PromiseID: &d.PromiseID, Destination: d.Destination, Kind: d.Kind, State: d.State, Attempts: d.Attempts,
+		CreatedAt: d.CreatedAt.UTC(), DueAt: utc(d.DueAt), LastAttemptAt: utc(d.LastAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
+		EndedAt: utc(d.EndedAt), EndReason: d.EndReason,
+	}
+}
+
+func encodeDeliveries(viewer promise.Principal, deliveries []promise.Delivery, more bool, f promise.DeliveryFilter) []byte {
+	text, fit := page("deliveries", len(deliveries), func(i int) []byte { return encode(toDeliveryJSON(viewer, deliveries[i])) })
+	if more || fit < len(deliveries) {
+		text.set("nextCursor", encode(f.CursorAfter(deliveries[fit-1]).String()))
 	}
 	return text
 }

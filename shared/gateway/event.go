@@ -17,6 +17,7 @@ type event struct {
 	domain      string
 	identifier  string
 	workflow    string
+	delivery    *string         // nil: the route has none
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
 	body        []byte
@@ -118,6 +119,9 @@ func (ev *event) readPath(variables json.RawMessage) {
 			ev.identifier = rawjson.Unquote(f.Raw)
 		case "workflowExecutionId":
 			ev.workflow = rawjson.Unquote(f.Raw)
+		case "deliveryId":
+			id := rawjson.Unquote(f.Raw)
+			ev.delivery = &id
 		case "token":
 			ev.token = rawjson.Unquote(f.Raw)
 		}

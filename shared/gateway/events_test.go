@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/flovyn/promises/shared/promise"
 )
 
 // samples has the expected answer to each sample event: a status in the HTTP form, an error type in the direct form ("" for
@@ -17,6 +19,9 @@ var samples = map[string]struct {
 	code    string
 	created bool // the promise does not exist before
 	settled bool // the promise is settled before
+
+	delivery promise.DeliveryState // the promise has the delivery of the events, in this state
+	disabled bool                  // the destination of that delivery is disabled
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -129,6 +134,26 @@ var samples = map[string]struct {
 	"delete-promise.bad-pending":          {status: 409, code: "conflict"},
 	"delete-promise.bad-scope":            {status: 403, code: "forbidden", settled: true},
 	"delete-promise.bad-unknown-key":      {code: "not_found", settled: true},
+
+	"create-promise.http-notify":               {status: 201, created: true},
+	"create-promise.direct-notify":             {delivery: promise.DeliveryDead},
+	"create-promise.bad-notify":                {status: 422, code: "invalid_notify", created: true},
+	"create-promise.bad-unknown-destination":   {code: "unknown_destination", created: true},
+	"create-promise.bad-disabled-destination":  {status: 409, code: "destination_disabled", delivery: promise.DeliveryDead, disabled: true},
+	"list-deliveries.http":                     {status: 200, delivery: promise.DeliveryDead},
+	"list-deliveries.http-filtered":            {status: 200, delivery: promise.DeliveryDead},
+	"list-deliveries.direct":                   {delivery: promise.DeliveryDead},
+	"list-deliveries.bad-state":                {status: 400, code: "invalid_parameter", delivery: promise.DeliveryDead},
+	"list-deliveries.bad-promise-id":           {code: "invalid_uuid", delivery: promise.DeliveryDead},
+	"retry-deliveries.http":                    {status: 202, delivery: promise.DeliveryDelivered},
+	"retry-deliveries.http-many":               {status: 202, delivery: promise.DeliveryDead},
+	"retry-deliveries.direct":                  {delivery: promise.DeliveryDead},
+	"retry-deliveries.direct-many":             {delivery: promise.DeliveryDead},
+	"retry-deliveries.bad-scope":               {status: 403, code: "forbidden", delivery: promise.DeliveryDead},
+	"retry-deliveries.bad-id":                  {status: 400, code: "invalid_uuid", delivery: promise.DeliveryDead},
+	"retry-deliveries.bad-state":               {status: 400, code: "out_of_range", delivery: promise.DeliveryDead},
+	"retry-deliveries.bad-waiting":             {code: "conflict", delivery: promise.DeliveryWaiting},
+	"retry-deliveries.bad-unknown-destination": {code: "unknown_destination", delivery: promise.DeliveryDead},
 }
 
 func TestSampleEvents(t *testing.T) {
@@ -154,6 +179,12 @@ func TestSampleEvents(t *testing.T) {
 			}
 			if want.settled {
 				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)
+			}
+			if want.delivery != "" {
+				s.delivery(t, deliveryID, want.delivery)
+			}
+			if want.disabled {
+				s.db.Exec(t, "UPDATE destination SET enabled = FALSE, disabled_because = 'It answered 410 Gone.'")
 			}
 			before := s.snapshot(t)
 			payload, err := os.ReadFile(file)

@@ -231,9 +231,13 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 	if r.how&inBase64 != 0 || !utf8.Valid(r.body) {
 		body, encoded = base64.StdEncoding.EncodeToString(r.body), true
 	}
+	variables := map[string]string{"slug": slug, "identifier": identifier, "workflowExecutionId": identifier}
+	if identifier != "" {
+		variables["deliveryId"] = identifier
+	}
 	payload, err := json.Marshal(map[string]any{
 		"version": "2.0", "routeKey": route, "rawQueryString": r.query, "headers": headers, "body": body, "isBase64Encoded": encoded,
-		"pathParameters": map[string]string{"slug": slug, "identifier": identifier, "workflowExecutionId": identifier},
+		"pathParameters": variables,
 		"requestContext": map[string]any{"authorizer": map[string]any{"lambda": p.Texts()}}, "queryStringParameters": parameters,
 	})
 	require.NoError(t, err)
@@ -245,6 +249,9 @@ func (r request) event(t testing.TB) (payload []byte, ok bool) {
 func FuzzRequest(f *testing.F) {
 	metadata := func(text string) []byte {
 		return []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","metadata":` + text + `}`)
+	}
+	notify := func(text string) []byte {
+		return []byte(`{"workflowExecutionId":"` + workflowID + `","name":"n","notify":` + text + `}`)
 	}
 	for i := range functionNames {
 		for _, c := range []request{
@@ -283,6 +290,19 @@ func FuzzRequest(f *testing.F) {
 			{"demo", "", "state=pending&timeoutBefore=2030-01-01T00:00:00Z&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "workflowId=w&name=a&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "limit=01", "", nil, 0},
+			{"demo", "", "promiseId=" + promiseID + "&destination=orders&state=dead&limit=1&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
+			{"demo", "", "destination=stepFunctions&state=Dead", "", nil, 0},
+			{"demo", deliveryID, "", "", nil, 0},
+			{"demo", strings.ToUpper(deliveryID), "", "application/json", []byte(`{}`), 0},
+			{"demo", deliveryID, "", "application/json", []byte(`{"state":"dead"}`), 0},
+			{"demo", "", "", "application/json", []byte(`{"destination":"orders","state":"dead"}`), 0},
+			{"demo", "", "", "application/json", []byte(`{"destination":"Orders","state":"gone"}`), 0},
+			{"demo", "", "", "application/json", notify(`[]`), 0},
+			{"demo", "", "", "application/json", notify(`[{"destination":"a-1"},{"stepFunctions":{"taskToken":"\u0041 b"}},` +
+				`{"durableExecution":{"callbackId":"QQ==","destination":"orders"}},{"destination":"a"}]`), 0},
+			{"demo", "", "", "application/json", notify(`[{"destination":"a"},{"destination":"a"}]`), 0},
+			{"demo", "", "", "application/json", notify(`[{"stepFunctions":{"taskToken":"QQ==","destination":"a"}},{"durableExecution":{"callbackId":"QQ=="}}]`), 0},
+			{"demo", "", "", "application/json", notify(`[{"durableExecution":{"callbackId":"Q==Q"},"destination":"a"},7]`), 0},
 			{"demo", "id:" + promiseID, "strict=TRUE", "application/json", []byte(`{"value":1}`), 0},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":12}`), expired},
 			{"demo", "id:" + promiseID, "", "application/json", []byte(`{"value":1}`), inBase64},
@@ -347,6 +367,9 @@ func (o *oracle) direct(t testing.TB, function string) []byte {
 			delete(all, "workflowExecutionId")
 			all["workflowId"] = quote(*o.externalID)
 		}
+	}
+	if o.delivery != nil {
+		all["deliveryId"] = quote(o.delivery.String())
 	}
 	for name, raw := range o.query {
 		switch name {
@@ -436,6 +459,9 @@ func (o *oracle) http(t testing.TB, function string) []byte {
 		if o.externalID != nil {
 			identifier = "workflowId64:" + base64.RawURLEncoding.EncodeToString([]byte(*o.externalID))
 		}
+	}
+	if o.delivery != nil {
+		identifier = o.delivery.String()
 	}
 	r := request{url.PathEscape(o.tenant), url.PathEscape(identifier), query.Encode(), "application/json", join(body), 0}
 	payload, ok := r.event(t)

@@ -28,6 +28,11 @@ type Store interface {
 	ListEvents(
 		ctx context.Context, tenant string, workflowExecutionID uuid.UUID, after int32, limit int,
 	) ([]promise.Event, error)
+	ListDeliveries(
+		ctx context.Context, tenant string, f promise.DeliveryFilter, limit int,
+	) (deliveries []promise.Delivery, more bool, err error)
+	RetryDelivery(ctx context.Context, tenant string, id uuid.UUID) (promise.Delivery, error)
+	RetryDeadDeliveries(ctx context.Context, tenant, destination string, limit int) (retried int, more bool, err error)
 	BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
 	KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error)
 	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
@@ -44,6 +49,7 @@ type Operation struct {
 	needs           promise.Need
 	callback        bool              // it serves callback URLs, and verifies their tokens itself
 	ofWorkflow      bool              // the call names a workflow execution, not a promise
+	ofDelivery      bool              // the call may name a delivery
 	directOnly      bool              // it has no route, and takes direct invokes alone
 	redirects       map[string]string // parameters of another operation, each with a detail that names that operation
 	do              func(ctx context.Context, h *Handler, c *call) (answer, error)

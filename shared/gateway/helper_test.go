@@ -33,6 +33,7 @@ const (
 	promiseID      = "7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11"
 	idempotencyKey = "stripe:ch_abc123"
 	apiKeyID       = "c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90"
+	deliveryID     = "2e6b4a90-7c1f-4d58-b3a2-9f0e5d7c8b61"
 )
 
 var operations = map[string]gateway.Operation{
@@ -51,6 +52,9 @@ var operations = map[string]gateway.Operation{
 	"batch-resolve":  gateway.BatchResolve,
 	"revoke-tokens":  gateway.RevokeTokens,
 	"delete-promise": gateway.DeletePromise,
+
+	"list-deliveries":  gateway.ListDeliveries,
+	"retry-deliveries": gateway.RetryDeliveries,
 
 	"settle-callback": gateway.SettleCallback,
 }
@@ -114,11 +118,25 @@ func (s *service) promise(t testing.TB) {
 	require.NoError(t, tx.Commit(t.Context()))
 }
 
+// delivery adds a delivery of the sample promise to the destination orders, which it
+// makes an https one if the tenant has none.
+func (s *service) delivery(t testing.TB, id string, state promise.DeliveryState) {
+	t.Helper()
+	s.db.Exec(t, `INSERT INTO destination (tenant_id, name, kind, address) SELECT id, 'orders', 'https', 'https://example.com/' FROM tenant
+		WHERE slug = $1 ON CONFLICT DO NOTHING`, tenant)
+	s.db.Exec(t, `INSERT INTO delivery (id, tenant_id, promise_id, target, destination_id, token, state, due_at, attempts, created_at,
+			last_attempt_at, last_status, last_error, ended_at, end_reason)
+		SELECT $1, p.tenant_id, p.id, p.targets + 1, d.id, 'SECRET-token', $2::VARCHAR, CASE WHEN $2::VARCHAR = 'due' THEN NOW() END, 11, p.created_at,
+			NOW(), 503, 'CONTENTS of the answer', CASE WHEN $2::VARCHAR IN ('delivered', 'gone', 'dead') THEN NOW() END, NULL
+		FROM promise p JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'orders' WHERE p.id = $3`, id, string(state), promiseID)
+	s.db.Rewrite(t, "UPDATE promise SET targets = targets + 1 WHERE id = $1", promiseID)
+}
+
 // snapshot returns every row of the database.
 func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
-	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
+	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "delivery"} {
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -243,6 +261,9 @@ func httpEvent(t testing.TB, method, slug, identifier, query, body string) []byt
 			"http":       map[string]string{"method": method},
 			"authorizer": map[string]any{"lambda": keyHolder(slug, promise.Scopes...).Texts()},
 		},
+	}
+	if identifier != "" {
+		e["pathParameters"].(map[string]string)["deliveryId"] = identifier
 	}
 	if query != "" {
 		values, err := url.ParseQuery(query)
@@ -458,6 +479,21 @@ func (r *recorder) ListPromises(_ context.Context, tenant string, f promise.Filt
 func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, after int32, limit int) ([]promise.Event, error) {
 	r.note("ListEvents", tenant, nil, promise.By{}, id, int64(after), int64(limit))
 	return []promise.Event{{SequenceNumber: after, PromiseID: settledPromise.ID}}, nil
+}
+
+func (r *recorder) ListDeliveries(_ context.Context, tenant string, f promise.DeliveryFilter, limit int) ([]promise.Delivery, bool, error) {
+	r.note("ListDeliveries", tenant, nil, promise.By{}, f, int64(limit))
+	return []promise.Delivery{{ID: uuid.UUID{2}, PromiseID: settledPromise.ID, State: promise.DeliveryDead}}, true, nil
+}
+
+func (r *recorder) RetryDelivery(_ context.Context, tenant string, id uuid.UUID) (promise.Delivery, error) {
+	r.note("RetryDelivery", tenant, nil, promise.By{}, id)
+	return promise.Delivery{ID: id, PromiseID: settledPromise.ID, State: promise.DeliveryDue}, nil
+}
+
+func (r *recorder) RetryDeadDeliveries(_ context.Context, tenant, destination string, limit int) (int, bool, error) {
+	r.note("RetryDeadDeliveries", tenant, nil, promise.By{}, destination, int64(limit))
+	return limit, true, nil
 }
 
 func (r *recorder) KeepWait(_ context.Context, tenant string, _ uuid.UUID, _ int) (bool, error) {

@@ -84,6 +84,11 @@ func (op Operation) decode(c *call, ev *event) (err error) {
 			return err
 		}
 	}
+	if op.ofDelivery {
+		if err := c.setDelivery(ev.delivery); err != nil {
+			return err
+		}
+	}
 	if c.parameters, err = op.readQuery(ev.query); err != nil {
 		return err
 	}

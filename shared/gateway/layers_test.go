@@ -21,7 +21,7 @@ var layers = strings.Fields(`
 	malformed object workflow field
 	event call handler http direct
 	encode problem
-	callback create read settle wait operation gateway
+	callback notify create read delivery settle wait operation gateway
 	tenant limits manage
 `)
 

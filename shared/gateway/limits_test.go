@@ -46,6 +46,9 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 		"delete-promise": {`"promiseId":"` + promiseID + `"`},
 		"batch-resolve":  {`"items":[{"identifier":"id:` + promiseID + `","value":1},{"identifier":"key:new","value":1}]`},
 		"revoke-tokens":  {`"promiseId":"` + promiseID + `"`},
+
+		"list-deliveries":  {``, `"promiseId":"` + promiseID + `"`, `"destination":"orders"`},
+		"retry-deliveries": {`"deliveryId":"` + deliveryID + `"`, `"destination":"orders","state":"dead"`},
 	}
 	direct := func(slug, fields string) []byte {
 		return []byte(strings.TrimSuffix(`{"tenant":"`+slug+`",`+fields, ",") + "}")
@@ -54,6 +57,7 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 	_, err := store.WorkflowExecutionID(t.Context(), tenant, "order-1") // an instance may know the workflow's UUID before the suspension
 	require.NoError(t, err)
 	s.store = store
+	s.delivery(t, deliveryID, promise.DeliveryDead)
 	suspended, err := store.SuspendTenant(t.Context(), tenant, true)
 	require.NoError(t, err)
 	require.NotNil(t, suspended.SuspendedAt)

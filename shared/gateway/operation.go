@@ -9,7 +9,7 @@ var CreatePromise = Operation{
 	name: "create-promise",
 	body: []string{
 		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout",
-		"metadata", "tokens",
+		"metadata", "tokens", "notify",
 	},
 	needs: promise.Need{Scope: promise.ScopeCreate}, do: create,
 }
@@ -35,6 +35,19 @@ var ListPromises = Operation{
 		"workflowExecutionId", "workflowId", "name", "state", "timeoutBefore", "limit", "cursor",
 	},
 	needs: promise.Need{Scope: promise.ScopeRead}, do: listPromises,
+}
+
+// ListDeliveries lists a tenant's deliveries, newest first.
+var ListDeliveries = Operation{
+	name: "list-deliveries", parameters: []string{"promiseId", "destination", "state", "limit", "cursor"},
+	needs: promise.Need{Scope: promise.ScopeRead}, do: listDeliveries,
+}
+
+// RetryDeliveries makes one delivery due again, or dead deliveries of a destination:
+// 202, because they are sent later.
+var RetryDeliveries = Operation{
+	name: "retry-deliveries", body: []string{"destination", "state"}, bodyOptional: true, ofDelivery: true,
+	needs: promise.Need{Scope: promise.ScopeDeliver}, do: retryDeliveries,
 }
 
 // ListEvents reads a workflow execution's log.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -32,6 +33,17 @@ func (o *oracle) calls(function string) []storeCall {
 		method = "Get"
 	case "list-promises":
 		method, args = "ListPromises", []any{o.filter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
+	case "list-deliveries":
+		method, args = "ListDeliveries", []any{o.deliveryFilter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
+	case "retry-deliveries":
+		if o.delivery != nil {
+			o.refuse(o.body["destination"] != nil || o.body["state"] != nil)
+			method, args = "RetryDelivery", []any{*o.delivery}
+			break
+		}
+		destination := *o.required("destination")
+		o.refuse(!isPlace(destination) || *o.required("state") != "dead")
+		method, args = "RetryDeadDeliveries", []any{destination, int64(100)}
 	case "list-events", "wait-events":
 		if function == "wait-events" {
 			o.integer(o.query, o.isText, "waitSeconds", 0, 25)
@@ -147,7 +159,47 @@ func (o *oracle) draft() promise.Draft {
 		in.refuse(in.integer(in.body, false, "ttlSeconds", 1, 31536000) == nil)
 		o.refuse(in.refused)
 	}
+	if raw, ok := o.body["notify"]; ok {
+		d.Notify = o.targets(raw)
+	}
 	return d
+}
+
+func (o *oracle) targets(raw json.RawMessage) []promise.Target {
+	var texts []json.RawMessage
+	o.refuse(json.Unmarshal(raw, &texts) != nil || texts == nil || len(texts) > 4)
+	targets, seen := []promise.Target{}, map[string]bool{}
+	for _, text := range texts {
+		in, t := oracle{}, promise.Target{}
+		in.body = in.object(text, []string{"stepFunctions", "durableExecution", "destination"})
+		in.refuse(len(in.body) != 1)
+		for kind, token := range map[string]string{"stepFunctions": "taskToken", "durableExecution": "callbackId"} {
+			if inner, ok := in.body[kind]; ok && !in.refused {
+				in.body = in.object(inner, []string{token, "destination"})
+				t.Kind, t.Token = promise.DestinationKind(kind), *in.required(token)
+				in.refuse(kind == "stepFunctions" && (t.Token == "" || utf8.RuneCountInString(t.Token) > 2048))
+				in.refuse(kind != "stepFunctions" && (len(t.Token) > 1024 || !callbackText.MatchString(t.Token)))
+				break
+			}
+		}
+		if name := in.text("destination"); name != nil {
+			in.refuse(!nameOfPlace.MatchString(*name))
+			t.Destination = *name
+		}
+		message := t.Token
+		if message == "" {
+			message = "\x00" + t.Destination // no token has a NUL
+		}
+		o.refuse(in.refused || seen[message])
+		seen[message] = true
+		targets = append(targets, t)
+	}
+	return targets
+}
+
+// isPlace reports whether a text can be a destination's name in a filter.
+func isPlace(name string) bool {
+	return nameOfPlace.MatchString(name) || name == "stepFunctions" || name == "durableExecution"
 }
 
 func (o *oracle) promiseDeadline() (*time.Duration, *time.Time) {
@@ -222,5 +274,31 @@ func (o *oracle) filter() promise.Filter {
 	o.refuse(f.Name != nil && !inWorkflow)
 	o.refuse(byDeadline && (inWorkflow || f.Name != nil || f.State == nil || *f.State != "pending"))
 	o.refuse(f.After != nil && (f.After.TimeoutAt != nil) != byDeadline)
+	return f
+}
+
+func (o *oracle) deliveryFilter() promise.DeliveryFilter {
+	var f promise.DeliveryFilter
+	for name := range o.query {
+		s := plain(o.query[name])
+		if !o.isText && slices.Contains([]string{"promiseId", "destination", "state", "cursor"}, name) {
+			s = *o.required(name)
+		}
+		switch name {
+		case "promiseId":
+			id := o.uuid(s)
+			f.PromiseID = &id
+		case "destination":
+			o.refuse(!isPlace(s))
+			f.Destination = &s
+		case "state":
+			o.refuse(!slices.Contains([]string{"waiting", "due", "delivered", "gone", "dead"}, s))
+			f.State = (*promise.DeliveryState)(&s)
+		case "cursor":
+			c, err := promise.ParseCursor(s)
+			o.refuse(err != nil || c.TimeoutAt != nil)
+			f.After = &c
+		}
+	}
 	return f
 }

@@ -35,6 +35,7 @@ type oracle struct {
 	target     string
 	workflow   uuid.UUID
 	externalID *string // the workflowId from which workflow was derived
+	delivery   *uuid.UUID
 	body       map[string]json.RawMessage
 	query      map[string]json.RawMessage // in the direct form, the body
 	isText     bool                       // query: every value is a string
@@ -49,10 +50,12 @@ var functions = map[string]struct {
 	verb         promise.Verb
 	bodyOptional bool
 	ofWorkflow   bool
+	ofDelivery   bool
 	unrouted     bool // it has no route, and so accepts no event
 }{
 	"create-promise": {scope: "create", body: []string{
 		"workflowExecutionId", "workflowId", "name", "idempotencyKey", "idempotencyKeyTtlSeconds", "timeoutMs", "timeoutAt", "onTimeout", "metadata", "tokens",
+		"notify",
 	}},
 	"get-promise":  {scope: "read", identifier: "id: key:"},
 	"wait-promise": {scope: "read", identifier: "id: key:", query: []string{"waitSeconds"}},
@@ -81,6 +84,9 @@ var functions = map[string]struct {
 	"batch-resolve":  {scope: "settle", body: []string{"items"}},
 	"revoke-tokens":  {scope: "create", identifier: "id: key:", body: []string{}, bodyOptional: true},
 	"delete-promise": {scope: "manage", identifier: "id: key:"},
+
+	"list-deliveries":  {scope: "read", query: []string{"promiseId", "destination", "state", "limit", "cursor"}},
+	"retry-deliveries": {scope: "deliver", body: []string{"destination", "state"}, bodyOptional: true, ofDelivery: true},
 }
 
 const uuidDigits = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`
@@ -92,6 +98,8 @@ var (
 	identifierText = regexp.MustCompile(`^(id:` + uuidDigits + `|key:[^\x00\x{FFFD}]{1,255})$`)
 	numberText     = regexp.MustCompile(`^-?((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)(?:[eE]([+-]?[0-9]+))?$`)
 	timeText       = regexp.MustCompile(`^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d):(\d\d))$`)
+	nameOfPlace    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	callbackText   = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2}$`)
 	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // one character or escape of a JSON string
 )
 
@@ -171,6 +179,10 @@ func (o *oracle) readEvent(function string, payload []byte) []storeCall {
 			o.workflow = o.uuid(segment)
 		}
 	}
+	if raw, ok := path["deliveryId"]; ok && f.ofDelivery {
+		id := o.uuid(plain(raw))
+		o.delivery = &id
+	}
 	if f.body != nil && (len(body) > 0 || !f.bodyOptional) {
 		o.declared(plain(headers["content-type"]))
 		o.body = o.object(o.decompressed(body, plain(headers["content-encoding"])), f.body)
@@ -208,6 +220,9 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 	if functions[function].ofWorkflow {
 		known = append(known, "workflowExecutionId", "workflowId")
 	}
+	if f.ofDelivery {
+		known = append(known, "deliveryId")
+	}
 	o.body = o.object(payload, known)
 	o.query, o.by = o.body, promise.By{Kind: promise.KindDirect}
 	o.tenant = *o.required("tenant")
@@ -222,6 +237,10 @@ func (o *oracle) readDirect(function string, payload []byte) []storeCall {
 	}
 	if functions[function].ofWorkflow {
 		o.readWorkflow()
+	}
+	if text := o.text("deliveryId"); text != nil {
+		id := o.uuid(*text)
+		o.delivery = &id
 	}
 	return o.calls(function)
 }

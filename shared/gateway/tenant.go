@@ -176,12 +176,12 @@ func readScopes(o object) ([]promise.Scope, error) {
 	for _, text := range texts {
 		s := promise.Scope(text)
 		if !slices.Contains(promise.Scopes, s) || slices.Contains(scopes, s) {
-			return nil, fieldError("scopes", promise.CodeOutOfRange, "Each scope must be create, settle, read or manage, and may appear once.")
+			return nil, fieldError("scopes", promise.CodeOutOfRange, "Each scope must be create, settle, read, manage or deliver, and may appear once.")
 		}
 		scopes = append(scopes, s)
 	}
 	if len(scopes) == 0 {
-		return nil, fieldError("scopes", promise.CodeOutOfRange, "scopes is empty. Send one or more of create, settle, read and manage.")
+		return nil, fieldError("scopes", promise.CodeOutOfRange, "scopes is empty. Send one or more of create, settle, read, manage and deliver.")
 	}
 	return scopes, nil
 }
