@@ -37,6 +37,9 @@ var access = map[string]struct {
 	"POST /api/tenants/{slug}/promises/{identifier}/revoke-tokens":        {"create", "", ""},
 	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events":      {"read", "", ""},
 	"GET /api/tenants/{slug}/workflows/{workflowExecutionId}/events/wait": {"read", "", ""},
+	"GET /api/tenants/{slug}/deliveries":                                  {"read", "", ""},
+	"POST /api/tenants/{slug}/deliveries/retry":                           {"deliver", "", `{"destination":"stepFunctions","state":"dead"}`},
+	"POST /api/tenants/{slug}/deliveries/{deliveryId}/retry":              {"deliver", "", ""},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":             {"", "resolve", `{"value":1}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":              {"", "reject", `{"error":"x"}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}":     {"", "resolve", `{"value":1}`},
@@ -62,7 +65,7 @@ func TestAccess(t *testing.T) {
 	}
 	invoke("manage-tenants", `{"action":"create-tenant","slug":"other"}`)
 	invoke("manage-tenants", `{"action":"create-tenant","slug":"suspended"}`)
-	all := `"create","settle","read","manage"`
+	all := `"create","settle","read","manage","deliver"`
 	revoked, id := key("demo", all, "")
 	invoke("manage-tenants", `{"action":"revoke-key","tenant":"demo","keyId":"`+id+`"}`)
 	expired, expires := key("demo", all, `,"expiresAt":"`+time.Now().Add(time.Hour).Format(time.RFC3339Nano)+`"`)
@@ -70,10 +73,11 @@ func TestAccess(t *testing.T) {
 	suspended, _ := key("suspended", all, "")
 	invoke("manage-tenants", `{"action":"suspend-tenant","slug":"suspended"}`)
 	without := map[string]string{}
-	without["create"], _ = key("demo", `"settle","read","manage"`, "")
-	without["settle"], _ = key("demo", `"create","read","manage"`, "")
-	without["read"], _ = key("demo", `"create","settle","manage"`, "")
-	without["manage"], _ = key("demo", `"create","settle","read"`, "")
+	without["create"], _ = key("demo", `"settle","read","manage","deliver"`, "")
+	without["settle"], _ = key("demo", `"create","read","manage","deliver"`, "")
+	without["read"], _ = key("demo", `"create","settle","manage","deliver"`, "")
+	without["manage"], _ = key("demo", `"create","settle","read","deliver"`, "")
+	without["deliver"], _ = key("demo", `"create","settle","read","manage"`, "")
 
 	const workflow = "0b5c1f4e-6a0e-4f0a-9c58-2d1a3c7e9b10"
 	create := func(name, verbs, ttl string) (promiseID, token string) {
@@ -104,15 +108,18 @@ func TestAccess(t *testing.T) {
 	_, elsewhere := create("approval", both, "600")
 	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
+	invoke("create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflow+`","name":"notify","notify":[{"stepFunctions":{"taskToken":"x"}}]}`)
 	time.Sleep(2 * time.Second) // until expiredToken has expired
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
 	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	var deliveryID string
+	require.NoError(t, conn.QueryRow(t.Context(), "UPDATE delivery SET state = 'dead' RETURNING id::TEXT").Scan(&deliveryID))
 	snapshot := func(t *testing.T) string {
 		t.Helper()
 		var all []string
-		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key"} {
+		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "delivery"} {
 			rows, err := conn.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 			require.NoError(t, err)
 			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -134,7 +141,7 @@ func TestAccess(t *testing.T) {
 			require.True(t, known, "add the route to access")
 			callback := slices.Contains(routes.SelfVerifying, route.Function)
 			at := promiseID
-			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow).Replace(route.Path)
+			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow, "{deliveryId}", deliveryID).Replace(route.Path)
 			call := func(what, credential string, want int) {
 				t.Helper()
 				t.Run(what, func(t *testing.T) {

@@ -245,7 +245,7 @@ func requireTemporaryKey(t *testing.T, r *runner) {
 	require.InDelta(t, 24, list.Keys[1].ExpiresAt.Sub(list.Keys[1].CreatedAt).Hours(), 0.1)
 	for _, k := range list.Keys {
 		require.Equal(t, "local runner", k.Name)
-		require.Equal(t, []string{"create", "settle", "read", "manage"}, k.Scopes)
+		require.Equal(t, []string{"create", "settle", "read", "manage", "deliver"}, k.Scopes)
 	}
 }
 

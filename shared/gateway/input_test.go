@@ -332,6 +332,18 @@ func TestBadParameters(t *testing.T) {
 		{"list-promises", "cursor=AAAA", "invalid_parameter"},
 		{"list-promises", "cursor=" + strings.Repeat("f", 32), "invalid_parameter"},
 		{"list-promises", "waitSeconds=1", "invalid_parameter"},
+		{"list-deliveries", "limit=0", "out_of_range"},
+		{"list-deliveries", "limit=101", "out_of_range"},
+		{"list-deliveries", "state=Dead", "invalid_parameter"},
+		{"list-deliveries", "state=", "invalid_parameter"},
+		{"list-deliveries", "destination=Orders", "invalid_name"},
+		{"list-deliveries", "destination=", "invalid_name"},
+		{"list-deliveries", "promiseId=x", "invalid_uuid"},
+		{"list-deliveries", "promiseId=id:" + promiseID, "invalid_uuid"},
+		{"list-deliveries", "cursor=AAAA", "invalid_parameter"},
+		{"list-deliveries", "cursor=" + byDeadline, "invalid_parameter"},
+		{"list-deliveries", "deliveryId=" + deliveryID, "invalid_parameter"},
+		{"retry-deliveries", "state=dead", "invalid_parameter"},
 		{"list-events", "after=-1", "invalid_parameter"},
 		{"list-events", "after=2147483648", "out_of_range"},
 		{"list-events", "after=2", "out_of_range"},
@@ -340,8 +352,11 @@ func TestBadParameters(t *testing.T) {
 	} {
 		t.Run(caseName(c.function, c.query, c.code), func(t *testing.T) {
 			identifier := "id:" + promiseID
-			if c.function == "list-events" {
+			switch c.function {
+			case "list-events":
 				identifier = workflowID
+			case "retry-deliveries":
+				identifier = deliveryID
 			}
 			got := respond(t, s.handler(t, c.function), httpEvent(t, "GET", tenant, identifier, c.query, ""))
 			require.NotEmpty(t, requireProblem(t, 400, c.code, got)["field"])
