@@ -126,10 +126,10 @@ func (s *service) delivery(t testing.TB, id string, state promise.DeliveryState)
 		WHERE slug = $1 ON CONFLICT DO NOTHING`, tenant)
 	s.db.Exec(t, `INSERT INTO delivery (id, tenant_id, promise_id, target, destination_id, token, state, due_at, attempts, created_at,
 			last_attempt_at, last_status, last_error, ended_at, end_reason)
-		SELECT $1, p.tenant_id, p.id, p.targets + 1, d.id, 'SECRET-token', $2::VARCHAR, CASE WHEN $2::VARCHAR = 'due' THEN NOW() END, 11, p.created_at,
+		SELECT $1, p.tenant_id, p.id, 1 + (SELECT COUNT(*) FROM delivery v WHERE v.promise_id = p.id), d.id, 'SECRET-token', $2::VARCHAR, CASE WHEN $2::VARCHAR = 'due' THEN NOW() END, 11, p.created_at,
 			NOW(), 503, 'CONTENTS of the answer', CASE WHEN $2::VARCHAR IN ('delivered', 'gone', 'dead') THEN NOW() END, NULL
 		FROM promise p JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'orders' WHERE p.id = $3`, id, string(state), promiseID)
-	s.db.Rewrite(t, "UPDATE promise SET targets = targets + 1 WHERE id = $1", promiseID)
+	s.db.Rewrite(t, "UPDATE promise SET notifies = TRUE WHERE id = $1", promiseID)
 }
 
 // snapshot returns every row of the database.

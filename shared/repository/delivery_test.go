@@ -133,7 +133,7 @@ func TestOnlyAPromiseWithTargetsReadsDeliveries(t *testing.T) {
 	with := create(t, r, notifying("with", promise.Target{Kind: promise.DestinationStepFunctions, Token: "token"}))
 	addManyPromises(t, db)
 	db.Exec(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at)
-		SELECT p.tenant_id, p.id, 1, d.id, 'waiting', NOW() FROM promise p CROSS JOIN destination d WHERE p.targets = 0 AND p.id <> $1`, without.ID)
+		SELECT p.tenant_id, p.id, 1, d.id, 'waiting', NOW() FROM promise p CROSS JOIN destination d WHERE p.notifies IS NOT TRUE AND p.id <> $1`, without.ID)
 	db.Exec(t, "ANALYZE delivery")
 	reads := func(t *testing.T, p promise.Promise) []string {
 		t.Helper()

@@ -16,12 +16,6 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// addDestination inserts a destination of the tenant.
-func addDestination(t testing.TB, db *dbtest.DB, name string, kind promise.DestinationKind) {
-	t.Helper()
-	db.Exec(t, "INSERT INTO destination (tenant_id, name, kind, address) SELECT id, $1, $2, 'x' FROM tenant WHERE slug = $3", name, string(kind), tenant)
-}
-
 func message(destination string) promise.Target { return promise.Target{Destination: destination} }
 
 func task(token string) promise.Target {
@@ -74,8 +68,8 @@ func states(t testing.TB, db *dbtest.DB, id uuid.UUID) (found []string) {
 func TestCreateWithTargets(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
-	addDestination(t, db, "abroad", promise.DestinationDurableExecution)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "abroad", promise.DestinationDurableExecution)
 
 	p := create(t, r, notify(draft("p"), message("orders"), task("t1"), callback("c1", "abroad"), callback("c2", "")))
 	require.Equal(t, []storedDelivery{
@@ -112,11 +106,11 @@ func TestRefusedTargets(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
 	db.Tenant(t, "other")
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
-	addDestination(t, db, "tasks", promise.DestinationStepFunctions)
-	addDestination(t, db, "deleted", promise.DestinationHTTPS)
-	addDestination(t, db, "broken", promise.DestinationHTTPS)
-	addDestination(t, db, "paused", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "tasks", promise.DestinationStepFunctions)
+	addDestination(t, db, tenant, "deleted", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "broken", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "paused", promise.DestinationHTTPS)
 	db.Exec(t, "UPDATE destination SET deleted_at = NOW() WHERE name = 'deleted'")
 	db.Exec(t, "UPDATE destination SET enabled = FALSE, disabled_because = 'It answered 410.' WHERE name = 'broken'")
 	db.Exec(t, "UPDATE destination SET enabled = FALSE WHERE name = 'paused'")
@@ -155,7 +149,7 @@ func TestRefusedTargets(t *testing.T) {
 func TestEverySettlementMakesDeliveriesDue(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
 	past := time.Now().Add(-time.Hour)
 	key := 0
 	settle := func(s promise.SettleRequest) func(context.Context, promise.Promise) error {
@@ -233,7 +227,7 @@ func TestEverySettlementMakesDeliveriesDue(t *testing.T) {
 func TestARepeatedCreateReplacesTheToken(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
 	again := func(d promise.Draft, targets ...promise.Target) error {
 		t.Helper()
 		result, err := r.Create(t.Context(), tenant, notify(d, targets...))
@@ -313,7 +307,7 @@ func TestARepeatedCreateReplacesTheToken(t *testing.T) {
 func TestTheDefaultDestination(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
 	before := create(t, r, draft("before"))
 	db.Exec(t, "UPDATE tenant SET default_destination_id = (SELECT id FROM destination)")
 	w := uuid.New()
@@ -366,7 +360,7 @@ func TestARepeatedCreateBesideASettlement(t *testing.T) {
 func TestRetentionKeepsDueDeliveries(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	addDestination(t, db, "orders", promise.DestinationHTTPS)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
 	var all []uuid.UUID
 	for n, state := range promise.DeliveryStates[1:] {
 		p := create(t, r, notify(draft(fmt.Sprint(n)), message("orders"), task("t")))

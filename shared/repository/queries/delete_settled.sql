@@ -27,7 +27,10 @@ WITH doomed AS MATERIALIZED (
                   WHERE e.workflow_execution_id = q.workflow_execution_id AND e.sequence_number = q.resolved_by_sequence
                     AND e.created_at >= NOW() - @age::INTERVAL
               )
-              AND (q.notifies IS NOT TRUE OR NOT EXISTS (SELECT FROM delivery v WHERE v.promise_id = q.id AND v.state = 'due'))
+              AND (
+                  q.notifies IS NOT TRUE
+                  OR (SELECT COUNT(*) FROM delivery v WHERE v.promise_id = q.id AND v.state = 'due') = 0 -- NOT EXISTS might read all due ones
+              )
             ORDER BY q.created_at, q.id
             LIMIT @limit::INT
         ) AS old

@@ -28,7 +28,7 @@ SELECT
     p.comment,
     p.erased_at,
     (SELECT w.external_id FROM workflow_execution w WHERE w.id = p.workflow_execution_id) AS external_id,
-    CASE WHEN p.targets > 0 THEN (
+    CASE WHEN p.notifies THEN (
         SELECT JSON_AGG(ROW_TO_JSON(shown) ORDER BY shown.target)
         FROM (
             SELECT
