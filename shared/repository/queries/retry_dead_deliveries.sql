@@ -4,11 +4,11 @@
 -- Returns: known, whether the tenant has the destination; retried, the number of deliveries; more, whether others may be dead still. No row if
 -- the tenant is unknown or suspended.
 -- Locks: the deliveries' rows, skipping locked ones. A locked one counts as more.
--- Indexes: idx_destination_name, idx_delivery_destination, delivery_pkey.
+-- Indexes: idx_destination_name, idx_delivery_destination, delivery_pkey. The limit comes from a subselect, as in list_deliveries.sql.
 WITH target AS MATERIALIZED (
     SELECT (
         SELECT d.id FROM destination d WHERE d.tenant_id = t.id AND d.name = @destination::VARCHAR AND d.deleted_at IS NULL
-    ) AS destination_id
+    ) AS destination_id, @limit::INT AS largest
     FROM tenant t
     WHERE t.slug = @tenant AND t.suspended_at IS NULL
 ),
@@ -17,7 +17,7 @@ oldest AS MATERIALIZED (
     FROM delivery v
     WHERE v.destination_id = (SELECT destination_id FROM target) AND v.state = 'dead'
     ORDER BY v.created_at, v.id
-    LIMIT @limit::INT
+    LIMIT (SELECT largest FROM target)
     FOR UPDATE SKIP LOCKED
 ),
 retried AS (
@@ -33,7 +33,11 @@ SELECT
     (SELECT COUNT(*) FROM retried) < (
         SELECT COUNT(*)
         FROM (
-            SELECT FROM delivery v WHERE v.destination_id = (SELECT destination_id FROM target) AND v.state = 'dead' LIMIT @limit + 1
+            SELECT v.id
+            FROM delivery v
+            WHERE v.destination_id = (SELECT destination_id FROM target) AND v.state = 'dead'
+            ORDER BY v.created_at, v.id
+            LIMIT (SELECT largest + 1 FROM target)
         ) AS dead
     ) AS more
 FROM target
