@@ -297,8 +297,8 @@ func TestAPageOfDeliveriesReadsNoMoreThanItMerges(t *testing.T) {
 	db.Exec(t, "INSERT INTO tenant (slug) VALUES ('neighbour')")
 	db.Exec(t, `INSERT INTO destination (tenant_id, name, kind) SELECT t.id, 'd' || n, 'https' FROM tenant t CROSS JOIN generate_series(1, $1::INT) n`, destinations)
 	db.Exec(t, "INSERT INTO workflow_execution (id, tenant_id) SELECT gen_random_uuid(), id FROM tenant")
-	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, targets)
-		SELECT w.id, w.tenant_id, n::TEXT, n, 4 FROM workflow_execution w CROSS JOIN generate_series(1, $1::INT) n`, deliveries/4)
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, notifies)
+		SELECT w.id, w.tenant_id, n::TEXT, n, TRUE FROM workflow_execution w CROSS JOIN generate_series(1, $1::INT) n`, deliveries/4)
 	db.Rewrite(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at)
 		SELECT p.tenant_id, p.id, n, d.id, (ARRAY['waiting', 'delivered', 'delivered', 'dead', 'gone'])[1 + (p.created_by_sequence * 4 + n) / $1::INT % 5],
 			NOW() - p.created_by_sequence * INTERVAL '1 second'
@@ -450,8 +450,8 @@ func TestRetryDeadDeliveries(t *testing.T) {
 	addDestination(t, db, tenant, "queue", promise.DestinationSQS)
 	addDestination(t, db, "other", "theirs", promise.DestinationHTTPS)
 	db.Exec(t, "INSERT INTO workflow_execution (id, tenant_id) SELECT gen_random_uuid(), id FROM tenant WHERE slug = $1", tenant)
-	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, targets)
-		SELECT w.id, w.tenant_id, n::TEXT, n, 2 FROM workflow_execution w CROSS JOIN generate_series(1, 25) n`)
+	db.Exec(t, `INSERT INTO promise (workflow_execution_id, tenant_id, name, created_by_sequence, notifies)
+		SELECT w.id, w.tenant_id, n::TEXT, n, TRUE FROM workflow_execution w CROSS JOIN generate_series(1, 25) n`)
 	db.Exec(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at, attempts, ended_at)
 		SELECT p.tenant_id, p.id, n, d.id, CASE WHEN p.created_by_sequence % 5 = 0 THEN 'gone' ELSE 'dead' END, NOW() - p.created_by_sequence * INTERVAL '1 minute', 11, NOW()
 		FROM promise p CROSS JOIN generate_series(1, 2) n JOIN destination d ON d.tenant_id = p.tenant_id AND d.kind = (ARRAY['https', 'sqs'])[n]`)
