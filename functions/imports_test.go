@@ -35,6 +35,9 @@ var allowed = map[string][]string{
 	"shared/delivery/awssender": {
 		"shared/delivery",
 	},
+	"shared/delivery/invoke": {
+		"shared/delivery",
+	},
 	"shared/app": {
 		"shared/auth", "shared/config", "shared/database", "shared/gateway", "shared/promise", "shared/rawjson", "shared/repository",
 		"shared/secret", "shared/sweep", "shared/telemetry",
@@ -67,6 +70,9 @@ var neverLinked = []string{
 	"github.com/aws/aws-cdk-go", "github.com/stretchr", "github.com/fergusstrange", "testing",
 	"github.com/aws/aws-sdk-go-v2/config", // 7 MB: a function finds its credentials in its environment
 }
+
+// callsLambda lists the functions that may link the client of Lambda.
+var callsLambda = []string{"manage-integrations", "relay-deliveries", "send-deliveries"}
 
 // asDeployed are the build tags of deployed functions (see infra/build).
 const asDeployed = "lambda.norpc"
@@ -116,6 +122,9 @@ func TestFunctionsLinkNoMoreThanTheyNeed(t *testing.T) {
 				}), "it links %s", dep)
 				if !strings.HasSuffix(function, "/send-deliveries") { // the clients of six services double the time of a start
 					require.NotEqual(t, module+"shared/delivery/awssender", dep)
+				}
+				if !slices.Contains(callsLambda, path.Base(function)) {
+					require.NotEqual(t, "github.com/aws/aws-sdk-go-v2/service/lambda", dep)
 				}
 				if !strings.HasSuffix(function, "/migrate") {
 					require.False(t, strings.HasPrefix(dep, "github.com/pressly/goose"), "it links %s", dep)

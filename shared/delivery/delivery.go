@@ -4,6 +4,7 @@
 package delivery
 
 import (
+	"errors"
 	"time"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -97,3 +98,6 @@ type Result struct {
 
 // MaxError is the largest length of a Result's Error, in bytes.
 const MaxError = 500
+
+// ErrNotSent means that a batch certainly reached no destination.
+var ErrNotSent = errors.New("not sent")
