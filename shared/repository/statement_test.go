@@ -193,6 +193,7 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.True(t, counted)
 			require.NoError(t, r.EndWait(ctx, tenant, wait))
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
+			requireRelayed(t, relayed{db, r, addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)})
 			_, err = r.ExpireIdempotencyKeys(ctx, 10)
 			require.NoError(t, err)
 			limited, err := r.SetLimits(ctx, tenant, map[string]*int64{promise.LimitPending: new(int64(9)), promise.LimitWaits: nil})
@@ -335,15 +336,18 @@ func TestPlans(t *testing.T) {
 	db.Exec(t, "INSERT INTO deleted_tenant SELECT 'gone-' || n, gen_random_uuid(), NOW() FROM generate_series(1, 2000) n")
 	db.Exec(t, `INSERT INTO tenant_wait (tenant_id, id, expires_at)
 		SELECT id, gen_random_uuid(), NOW() + random() * INTERVAL '30 seconds' FROM tenant CROSS JOIN generate_series(1, 500) n`)
-	db.Exec(t, `INSERT INTO destination (tenant_id, name, kind) SELECT id, 'd' || n, 'https' FROM tenant CROSS JOIN generate_series(1, 50) n`)
-	db.Rewrite(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at)
-		SELECT p.tenant_id, p.id, 1, d.id, CASE WHEN p.resolved THEN 'delivered' ELSE 'waiting' END, p.created_at
-		FROM (SELECT *, 1 + floor(random() * 50) AS n FROM promise WHERE random() < 0.1) p
-		JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'd' || p.n`)
+	addDeliveries(t, db)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
-		"await_settlements":               {}, // see TestPlansOfAwaitSettlements
+		"await_settlements": {}, // see TestPlansOfAwaitSettlements
+		"claim_deliveries": {"destination_pkey", "idx_delivery_lease_expires", "idx_delivery_due_by_destination", "delivery_pkey", "promise_pkey",
+			"workflow_execution_pkey", "destination_secret_pkey"},
 		"claim_recount":                   {"workflow_execution_pkey"},
+		"end_deliveries":                  {"idx_delivery_due_by_destination", "delivery_pkey"},
+		"expire_leases":                   {"idx_delivery_lease_expires", "delivery_lease_pkey"},
+		"find_all_due":                    {"idx_delivery_due_by_destination", "destination_pkey"},
+		"find_due":                        {"idx_delivery_due", "destination_pkey"},
+		"record_deliveries":               {"destination_pkey", "delivery_pkey", "delivery_lease_pkey"},
 		"count_early":                     {"idx_idempotency_key_held"},
 		"count_pending":                   {"Index Only Scan using idx_promise_tenant"},
 		"delete_tenant":                   {"tenant_delete"},
