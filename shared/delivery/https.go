@@ -28,7 +28,7 @@ const (
 	attemptTimeout = 15 * time.Second
 
 	bodyTimeout = 2 * time.Second // bounds the body of an answer, on which no outcome depends
-	concurrency = 8               // attempts of one batch at the same time
+	concurrency = 16              // attempts of one batch at the same time
 	maxHeader   = 16 << 10        // bytes of an answer's headers
 	maxBody     = 4 << 10         // bytes of an answer's body that are read
 	maxExcerpt  = 200             // bytes of an answer's body in an Error

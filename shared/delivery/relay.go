@@ -1,0 +1,356 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// A Store finds, claims and records deliveries.
+type Store interface {
+	FindDue(ctx context.Context, since time.Time) (promise.DueLook, error)
+	FindAllDue(ctx context.Context) (promise.DueLook, error)
+	ClaimDeliveries(ctx context.Context, c promise.ClaimRequest) (promise.Claim, error)
+	RecordDeliveries(ctx context.Context, r promise.DeliveryReport) (recorded []uuid.UUID, err error)
+	EndDeliveries(ctx context.Context, destinations []uuid.UUID, limit int) (int, error)
+	ExpireLeases(ctx context.Context, limit int) error
+}
+
+// A BatchSender makes one attempt for each delivery of a batch. An error that is
+// ErrNotSent means that it certainly made none.
+type BatchSender interface {
+	Send(ctx context.Context, b Batch) ([]Result, error)
+}
+
+// Metrics receives counts and measurements. It must be safe for concurrent use.
+type Metrics interface {
+	Count(name string, n int64)
+	Gauge(name string, value float64, unit string)
+}
+
+// The names of the metrics, which are written once a minute. Each count covers the time
+// since the previous one.
+const (
+	MetricRelayWorking   = "RelayWorking"   // 1: a relay is at work
+	MetricDelivered      = "Delivered"      // attempts that succeeded
+	MetricFailed         = "Failed"         // attempts that failed, with those after which the delivery is dead
+	MetricDeadDeliveries = "DeadDeliveries" // deliveries that ended as dead
+	MetricRelayErrors    = "RelayErrors"    // statements, invokes and decryptions that failed
+
+	// MetricOldestDue is the time, in seconds, since the oldest due delivery became due; 0
+	// if none is. It does not count a delivery that waits for its next attempt, that a
+	// lease holds, or whose destination is disabled or tenant suspended.
+	MetricOldestDue = "OldestDueSeconds"
+)
+
+// A Relay gives due deliveries to a sender and records the results. It keeps no state
+// between calls, and any number of relays may work on one database at once.
+type Relay struct {
+	Store   Store
+	Sender  BatchSender
+	Metrics Metrics
+	Log     *slog.Logger
+
+	// Open decrypts a signing secret of a destination.
+	Open func(ctx context.Context, destination uuid.UUID, version int, sealed []byte) (string, error)
+
+	// Encode returns a promise as a JSON object, and without its contents: see
+	// Message.WithBody.
+	Encode func(p promise.Promise) (data, reduced []byte)
+
+	// Stopping, once closed, makes Run claim no more.
+	Stopping <-chan struct{}
+}
+
+const (
+	// The pauses between two looks for due deliveries, and the time before the last look
+	// from which each kind of look reads. A delivery is due at a time before its settlement
+	// commits. Most commit at once; none commits later than statement_timeout permits.
+	// The full look reads everything.
+	lookPause, longPause, fullPause = 20 * time.Millisecond, time.Second, time.Minute
+	lookBack, longBack              = 2 * time.Second, 15 * time.Second
+
+	// maxCalls bounds the calls of one relay that run at once. A tenant may have as many of
+	// them as are free, so that a further tenant always finds a free one until five have
+	// taken theirs. tenantCalls and destinationCalls bound the calls of all relays.
+	maxCalls, tenantCalls, destinationCalls = 32, 16, 4
+
+	maxClaim = 16        // deliveries of one call: HTTPSSender sends them at once
+	maxBatch = 4 << 20   // bytes of one call as JSON; Lambda accepts 6 MiB
+	maxHeld  = 128 << 20 // bytes of the calls that run, beyond which nothing is claimed
+
+	fullRest   = 250 * time.Millisecond // before the next claim from a full tenant or destination
+	lockedRest = 20 * time.Millisecond  // from a locked destination
+	errorRest  = time.Second            // after an error of the database or of an invoke
+
+	// A call of the sender ends within sendTime: the function's timeout of 30 s, and a
+	// start. The rest of the lease is for the record. finish is the time that a claim may
+	// take to its end.
+	sendTime, leaseTime, finish = 38 * time.Second, 45 * time.Second, 48 * time.Second
+
+	patience = 5 * time.Second // each statement's timeout
+	endBatch = 500             // deliveries of deleted destinations in one statement
+)
+
+// A RelayReport counts what one Run did.
+type RelayReport struct {
+	Delivered int64 `json:"delivered"`
+	Failed    int64 `json:"failed"` // attempts
+	Dead      int64 `json:"dead"`
+	Errors    int64 `json:"errors"`
+}
+
+// Run claims due deliveries for d, or until ctx or its deadline leaves no time to finish
+// a claim, or until Stopping is closed. It returns when every claim is finished. A
+// delivery of a settlement that commits meanwhile is claimed within about 20 ms, if its
+// destination has less than its bound of calls.
+//
+// An error of the database or of the sender is logged, counted and repeated after a
+// pause. Only the first error of an outage is logged.
+func (r *Relay) Run(ctx context.Context, d time.Duration) RelayReport {
+	end := time.Now().Add(d)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-finish).Before(end) {
+		end = deadline.Add(-finish)
+	}
+	runCtx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.Stopping:
+			cancel()
+		case <-runCtx.Done():
+		}
+	}()
+	c := &relaying{Relay: r, ctx: ctx, runCtx: runCtx, turns: newTurns(), ended: make(chan *call, maxCalls)}
+	for runCtx.Err() == nil {
+		c.look()
+		c.claimInTurn()
+		c.wait()
+	}
+	c.calls.Wait()
+	c.report()
+	return RelayReport{c.total.delivered.Load(), c.total.failed.Load(), c.total.dead.Load(), c.total.errors.Load()}
+}
+
+// counts are counts of results and errors.
+type counts struct{ delivered, failed, dead, errors atomic.Int64 }
+
+// A relaying is the state of one Run. The goroutine of Run alone uses the fields that
+// are not atomic.
+type relaying struct {
+	*Relay
+	ctx    context.Context // of calls that run
+	runCtx context.Context // nothing is claimed after its end
+	turns  *turns
+
+	lookedAt                     time.Time // the database's time of the last look
+	nextLook, nextLong, nextFull time.Time
+	running                      int // calls
+	held                         int // bytes of them
+	calls                        sync.WaitGroup
+	ended                        chan *call
+	cleaning                     atomic.Bool
+	failing                      sync.Map     // by the kind of work: its last try failed
+	restUntil                    atomic.Int64 // Unix nanoseconds: nothing is claimed before
+	total                        counts
+	reported                     RelayReport
+}
+
+// A call is one call of the sender.
+type call struct {
+	*Relay
+	request promise.ClaimRequest
+	claim   promise.Claim
+	of      *destination
+	size    int
+}
+
+// failed logs and counts an error. It does not log a repeated one.
+func (c *relaying) failed(work string, err error) {
+	c.total.errors.Add(1)
+	if _, again := c.failing.LoadOrStore(work, true); !again {
+		c.Log.Error("cannot "+work, "cause", err.Error())
+	}
+}
+
+// rest makes the relay claim nothing for a while.
+func (c *relaying) rest() { c.restUntil.Store(time.Now().Add(errorRest).UnixNano()) }
+
+// try runs a statement within its patience. It reports whether it succeeded.
+func (c *relaying) try(work string, statement func(ctx context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	if err := statement(ctx); err != nil {
+		c.failed(work, err)
+		c.rest()
+		return false
+	}
+	c.failing.Delete(work)
+	return true
+}
+
+func (c *relaying) resting() bool { return time.Now().UnixNano() < c.restUntil.Load() }
+
+// look looks for destinations with due deliveries, if a look is due.
+func (c *relaying) look() {
+	now := time.Now()
+	if now.Before(c.nextLook) || c.resting() {
+		return
+	}
+	full := !now.Before(c.nextFull)
+	back := lookBack
+	if !now.Before(c.nextLong) {
+		back = longBack
+	}
+	var found promise.DueLook
+	if !c.try("find due deliveries", func(ctx context.Context) (err error) {
+		if full {
+			found, err = c.Store.FindAllDue(ctx)
+		} else {
+			found, err = c.Store.FindDue(ctx, c.lookedAt.Add(-back))
+		}
+		return err
+	}) {
+		return
+	}
+	c.lookedAt, c.nextLook = found.At, time.Now().Add(lookPause)
+	if full || back == longBack {
+		c.nextLong = now.Add(longPause)
+	}
+	oldest := found.At
+	for _, d := range found.Due {
+		c.turns.add(d)
+		if d.DueAt.Before(oldest) {
+			oldest = d.DueAt
+		}
+	}
+	if full {
+		c.nextFull = now.Add(fullPause)
+		c.Metrics.Gauge(MetricOldestDue, found.At.Sub(oldest).Seconds(), "Seconds")
+		c.report()
+		c.cleanUp(found.Deleted)
+	}
+}
+
+// report writes the metrics.
+func (c *relaying) report() {
+	now := RelayReport{c.total.delivered.Load(), c.total.failed.Load(), c.total.dead.Load(), c.total.errors.Load()}
+	c.Metrics.Count(MetricRelayWorking, 1)
+	c.Metrics.Count(MetricDelivered, now.Delivered-c.reported.Delivered)
+	c.Metrics.Count(MetricFailed, now.Failed-c.reported.Failed)
+	c.Metrics.Count(MetricDeadDeliveries, now.Dead-c.reported.Dead)
+	c.Metrics.Count(MetricRelayErrors, now.Errors-c.reported.Errors)
+	c.reported = now
+}
+
+// cleanUp ends the deliveries of deleted destinations and deletes old leases, beside
+// the claims.
+func (c *relaying) cleanUp(deleted []uuid.UUID) {
+	if c.cleaning.Swap(true) {
+		return
+	}
+	c.calls.Go(func() {
+		defer c.cleaning.Store(false)
+		c.try("delete old leases", func(ctx context.Context) error { return c.Store.ExpireLeases(ctx, endBatch) })
+		for n := endBatch; len(deleted) > 0 && n >= endBatch && c.runCtx.Err() == nil; {
+			n = 0
+			c.try("end deliveries of deleted destinations", func(ctx context.Context) (err error) {
+				n, err = c.Store.EndDeliveries(ctx, deleted, endBatch)
+				return err
+			})
+		}
+	})
+}
+
+// claimInTurn claims from one destination after another, until the next look is due or
+// no call is free.
+func (c *relaying) claimInTurn() {
+	for c.runCtx.Err() == nil && time.Now().Before(c.nextLook) && !c.resting() && c.running < maxCalls && c.held < maxHeld {
+		d := c.turns.next(time.Now(), maxCalls-c.running)
+		if d == nil {
+			return
+		}
+		c.claim(d)
+	}
+}
+
+// claim claims from one destination, and starts a call with the deliveries.
+func (c *relaying) claim(d *destination) {
+	request := promise.ClaimRequest{
+		Destination: d.id, Since: d.since, Lease: uuid.New(), LeaseTime: leaseTime, Limit: maxClaim, Bytes: maxBatch - maxBatch/32,
+		Largest: maxPosted, DestinationCalls: destinationCalls, TenantCalls: tenantCalls,
+	}
+	var claim promise.Claim
+	if !c.try("claim deliveries", func(ctx context.Context) (err error) {
+		claim, err = c.Store.ClaimDeliveries(ctx, request)
+		return err
+	}) {
+		return
+	}
+	now := time.Now()
+	switch claim.Status {
+	case promise.ClaimTenantFull:
+		d.tenant.restUntil = now.Add(fullRest)
+	case promise.ClaimDestinationFull:
+		d.restUntil = now.Add(fullRest)
+	case promise.ClaimLocked:
+		d.restUntil = now.Add(lockedRest)
+	default:
+		if claim.Next != nil {
+			d.since = *claim.Next
+		} else {
+			c.turns.done(d)
+		}
+	}
+	if len(claim.Deliveries) == 0 {
+		return
+	}
+	started := &call{Relay: c.Relay, request: request, claim: claim, of: d, size: sizeOf(claim)}
+	d.begin()
+	c.running, c.held = c.running+1, c.held+started.size
+	c.calls.Go(func() {
+		defer func() { c.ended <- started }()
+		c.run(started)
+	})
+}
+
+// wait waits until the next look is due, a call ends or the run ends.
+func (c *relaying) wait() {
+	pause := time.Until(c.nextLook)
+	if c.resting() {
+		pause = max(pause, time.Until(time.Unix(0, c.restUntil.Load())))
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case ended := <-c.ended:
+		for more := true; more; {
+			c.turns.end(ended.of)
+			c.running, c.held = c.running-1, c.held-ended.size
+			select {
+			case ended = <-c.ended:
+			default:
+				more = false
+			}
+		}
+	case <-timer.C:
+	case <-c.runCtx.Done():
+	}
+}
+
+// sizeOf estimates the memory that a claim takes.
+func sizeOf(claim promise.Claim) (size int) {
+	for _, d := range claim.Deliveries {
+		size += 4 * (1<<10 + len(d.Promise.Value) + len(d.Promise.Metadata))
+		if d.Promise.Message != nil {
+			size += 4 * len(*d.Promise.Message)
+		}
+	}
+	return size
+}
