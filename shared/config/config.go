@@ -117,10 +117,9 @@ func Load() (Config, error) {
 		p.add("DATABASE_URL is not set; set it to the URL of Postgres")
 	}
 	c.loadAuthentication(&p)
-	if s := os.Getenv("LOG_LEVEL"); s != "" {
-		if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
-			p.add("LOG_LEVEL is %q; it must be debug, info, warn or error", s)
-		}
+	var err error
+	if c.LogLevel, err = LoadLogLevel(); err != nil {
+		p = append(p, err)
 	}
 	c.MaxValueBytes = loadNumber(&p, "MAX_VALUE_BYTES", 1<<20, 1, MaxMaxValueBytes)
 	c.MaxWaits = loadNumber(&p, "MAX_WAITS", 20, 0, MaxMaxWaits)
@@ -130,6 +129,14 @@ func Load() (Config, error) {
 	c.SealingKeys, c.SendFunction = os.Getenv("SEALING_KEYS"), os.Getenv("SEND_FUNCTION")
 	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(p...)
+}
+
+// LoadLogLevel reads LOG_LEVEL alone, for a function without a database.
+func LoadLogLevel() (level slog.Level, err error) {
+	if s := os.Getenv("LOG_LEVEL"); s != "" && level.UnmarshalText([]byte(s)) != nil {
+		err = fmt.Errorf("LOG_LEVEL is %q; it must be debug, info, warn or error", s)
+	}
+	return level, err
 }
 
 // problems lists the variables that are missing or invalid.

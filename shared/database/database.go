@@ -32,6 +32,9 @@ const PoolSize = 2
 // workflow execution, deletes, and counts. The deadlines must not wait for the other three.
 const SweepPoolSize = 4
 
+// RelayPoolSize is the PoolSize of a relay of deliveries: it claims while its calls record their results.
+const RelayPoolSize = 4
+
 // connectTimeout is short enough for a call to answer that the database is
 // unavailable.
 const connectTimeout = 2 * time.Second

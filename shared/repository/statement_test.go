@@ -337,6 +337,10 @@ func TestPlans(t *testing.T) {
 	db.Exec(t, `INSERT INTO tenant_wait (tenant_id, id, expires_at)
 		SELECT id, gen_random_uuid(), NOW() + random() * INTERVAL '30 seconds' FROM tenant CROSS JOIN generate_series(1, 500) n`)
 	addDeliveries(t, db)
+	db.Rewrite(t, `INSERT INTO delivery (tenant_id, promise_id, target, destination_id, state, created_at)
+		SELECT p.tenant_id, p.id, 1, d.id, CASE WHEN p.resolved THEN 'delivered' ELSE 'waiting' END, p.created_at
+		FROM (SELECT *, 1 + floor(random() * 50) AS n FROM promise WHERE random() < 0.1) p
+		JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'd' || p.n`)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements": {}, // see TestPlansOfAwaitSettlements
