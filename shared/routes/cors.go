@@ -13,7 +13,7 @@ var CORS = struct {
 	Methods []string
 	Headers []string
 	MaxAge  time.Duration
-}{[]string{"GET", "POST", "DELETE"}, []string{"authorization", "content-type"}, time.Hour}
+}{[]string{"GET", "POST", "PUT", "DELETE"}, []string{"authorization", "content-type"}, time.Hour}
 
 // IsOrigin reports whether s is a web origin, in the form in which browsers send
 // it: https://app.example.com. A pattern is not an origin.
