@@ -24,6 +24,15 @@ import (
 	"github.com/flovyn/promises/shared/telemetry"
 )
 
+// The metrics of relay-deliveries.
+const (
+	metricDelivered      = "Delivered"
+	metricFailed         = "Failed"
+	metricDeadDeliveries = "DeadDeliveries"
+	metricOldestDue      = "OldestDueSeconds"
+	metricRelayWorking   = "RelayWorking" // 1 from each run, while it works
+)
+
 // An alarm is a condition that an operator must act on. README.md gives its meaning
 // and the action.
 type alarm struct {
@@ -135,6 +144,10 @@ func (m monitored) functionMetric(function, name, statistic string, period time.
 	})
 }
 
+func (m monitored) relayMetric(name, statistic string, period time.Duration) awscloudwatch.IMetric {
+	return m.functionMetric("relay-deliveries", name, statistic, period)
+}
+
 // proxyMetric returns the sum of a metric of RDS Proxy over all of its instances.
 func (m monitored) proxyMetric(name string, period time.Duration) awscloudwatch.IMetric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
@@ -174,8 +187,8 @@ func (m monitored) alarms(s settings) []alarm {
 				"failed": m.api.MetricServerError(metricOptions("Sum", five)), "requests": m.api.MetricCount(metricOptions("Sum", five)),
 			}),
 		},
-		// If the sweep stops, no deadline is recorded and no data arrives: the alarm changes
-		// to INSUFFICIENT_DATA. Every new alarm starts in that state, and CloudWatch mails
+		// If the sweep or the relay stops, no data arrives: the alarm changes to
+		// INSUFFICIENT_DATA. Every new alarm starts in that state, and CloudWatch mails
 		// only a change of state, so a new stage sends no mail. If missing data breached, the
 		// alarm would go off at its first evaluation, whatever the number of periods.
 		// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
@@ -183,6 +196,12 @@ func (m monitored) alarms(s settings) []alarm {
 			name: "overdue", metric: m.functionMetric("expire-promises", sweep.MetricOldestOverdue, "Maximum", minute), threshold: 30, periods: 5, datapoints: 3,
 			missingData: awscloudwatch.TreatMissingData_MISSING,
 		},
+		alarm{
+			name: "relay-stopped", metric: m.relayMetric(metricRelayWorking, "Sum", minute), threshold: 1, breachesBelow: true, periods: 5, datapoints: 5,
+			missingData: awscloudwatch.TreatMissingData_MISSING,
+		},
+		alarm{name: "deliveries-late", metric: m.relayMetric(metricOldestDue, "Maximum", minute), threshold: 300, periods: 5, datapoints: 3},
+		alarm{name: "deliveries-dead", metric: m.relayMetric(metricDeadDeliveries, "Maximum", five)},
 		alarm{name: "sweep-errors", metric: m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", five), periods: 3, datapoints: 2},
 		alarm{name: "holds-expired", metric: m.earlyExpired(five)},
 		alarm{name: "dead-letters", metric: m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))},
@@ -215,11 +234,12 @@ func (m monitored) functionAlarms() []alarm {
 			}),
 		}
 		slow := alarm{name: f.Name + "-slow", metric: lambda.MetricDuration(metricOptions("p99", five)), threshold: 1000, periods: 3, datapoints: 3}
-		if slices.Contains(routes.Waiting, f.Name) { // a call lasts up to 25 s
+		if slices.Contains(routes.Waiting, f.Name) || f.Name == "manage-integrations" { // a call lasts up to 25 s
 			slow.threshold = 26_000
 		}
 		switch f.Name {
-		case "expire-promises", "migrate": // they may run close to their timeout, and no outside caller sends them bad input
+		// They may run close to their timeout, and no outside caller sends them bad input.
+		case "expire-promises", "migrate", "relay-deliveries", "send-deliveries":
 			slow.threshold = 0.95 * float64(f.Timeout.Milliseconds())
 			slow.periods, slow.datapoints = 1, 1
 			errors = alarm{name: errors.name, metric: lambda.MetricErrors(metricOptions("Sum", five))}

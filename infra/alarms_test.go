@@ -35,10 +35,12 @@ var alarmFacts = []fact{
 			require.NotEqual(t, "breaching", r.Properties["TreatMissingData"], name)
 		}
 	}},
-	{"only overdue is also mailed when its data stops", func(t *testing.T, tmpl template) {
+	{"overdue and relay-stopped are also mailed when their data stops, and no others", func(t *testing.T, tmpl template) {
+		require.Contains(t, tmpl.alarms(), "relay-stopped")
 		for name, r := range tmpl.alarms() {
-			require.Equal(t, name == "overdue", r.Properties["TreatMissingData"] == "missing", name)
-			require.Equal(t, name == "overdue" && tmpl.settings["alarmEmail"] != "", r.Properties["InsufficientDataActions"] != nil, name)
+			stops := name == "overdue" || name == "relay-stopped"
+			require.Equal(t, stops, r.Properties["TreatMissingData"] == "missing", name)
+			require.Equal(t, stops && tmpl.settings["alarmEmail"] != "", r.Properties["InsufficientDataActions"] != nil, name)
 		}
 	}},
 	{"holds-expired counts in each function that discards early settlements", func(t *testing.T, tmpl template) {

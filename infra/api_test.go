@@ -62,7 +62,7 @@ var routeFacts = []fact{
 		for _, r := range tmpl.ofType("AWS::ApiGatewayV2::Api") {
 			require.Equal(t, tmpl.settings["corsOrigins"] != "", r.Properties["CorsConfiguration"] != nil)
 			if tmpl.settings["corsOrigins"] != "" {
-				require.JSONEq(t, `{"AllowOrigins":["https://app.example.com"],"AllowMethods":["GET","POST","DELETE"],
+				require.JSONEq(t, `{"AllowOrigins":["https://app.example.com"],"AllowMethods":["GET","POST","PUT","DELETE"],
 					"AllowHeaders":["authorization","content-type"],"MaxAge":3600}`, text(t, r.Properties["CorsConfiguration"]))
 			}
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // newDashboard creates the dashboard. From top to bottom it shows the HTTP API, the
-// functions, the deadlines and the database.
+// functions, the deadlines, the deliveries and the database.
 func newDashboard(parent constructs.Construct, s settings, m monitored) {
 	const minute = time.Minute
 	dashboard := awscloudwatch.NewDashboard(parent, jsii.String("Dashboard"), &awscloudwatch.DashboardProps{
@@ -60,11 +60,15 @@ func newDashboard(parent constructs.Construct, s settings, m monitored) {
 		graph("Deadlines recorded", 8, m.functionMetric("expire-promises", sweep.MetricPromisesExpired, "Sum", minute)),
 		graph("Sweep errors, early settlements expired", 8, m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", minute), m.earlyExpired(minute)),
 	)
-	database := []awscloudwatch.IMetric{m.database.metrics.cpu}
+	row(
+		graph("Oldest due delivery, s", 8, m.relayMetric(metricOldestDue, "Maximum", minute)),
+		graph("Deliveries, failed attempts", 8, m.relayMetric(metricDelivered, "Sum", minute), m.relayMetric(metricFailed, "Sum", minute)),
+		graph("Dead deliveries, relays at work", 8, m.relayMetric(metricDeadDeliveries, "Maximum", minute), m.relayMetric(metricRelayWorking, "Sum", minute)),
+	)
 	row(
 		graph("Connections of RDS Proxy to Postgres", 8, m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute),
 			m.proxyMetric("DatabaseConnectionsCurrentlySessionPinned", minute)),
 		graph("Connections to RDS Proxy", 8, m.proxyMetric("ClientConnections", minute)),
-		graph("Postgres, CPU %", 8, database...),
+		graph("Postgres, CPU %", 8, m.database.metrics.cpu),
 	)
 }

@@ -16,26 +16,31 @@ import (
 // Small stages reserve nothing: a new account may have only 10 executions at once, and
 // Lambda lets none of those be reserved.
 var concurrency = map[string]int{
-	"authorize":       60,
-	"batch-resolve":   10,
-	"cancel-promise":  10,
-	"create-promise":  50,
-	"delete-promise":  5,
-	"expire-promises": 3, // two runs overlap, and a run of the previous release may still be there
-	"extend-promise":  10,
-	"get-promise":     40,
-	"list-events":     20,
-	"list-promises":   10,
-	"manage-tenants":  2,
-	"migrate":         1,
-	"reject":          20,
-	"resolve":         45,
-	"resolve-by-id":   30,
-	"resolve-by-key":  30,
-	"revoke-tokens":   5,
-	"settle-callback": 20,
-	"wait-events":     90,  // up to 25 s each
-	"wait-promise":    150, // up to 25 s each
+	"authorize":           60,
+	"batch-resolve":       10,
+	"cancel-promise":      10,
+	"create-promise":      50,
+	"delete-promise":      5,
+	"expire-promises":     3, // two runs overlap, and a run of the previous release may still be there
+	"extend-promise":      10,
+	"get-promise":         40,
+	"list-deliveries":     8,
+	"list-events":         20,
+	"list-promises":       10,
+	"manage-integrations": 4, // a test waits up to 25 s for the receiver
+	"manage-tenants":      2,
+	"migrate":             1,
+	"reject":              20,
+	"relay-deliveries":    4, // three runs overlap, and a run of the previous release may still be there
+	"resolve":             45,
+	"resolve-by-id":       30,
+	"resolve-by-key":      30,
+	"retry-deliveries":    4,
+	"revoke-tokens":       5,
+	"send-deliveries":     50, // up to 30 s each; more than this, the relay tries again
+	"settle-callback":     20,
+	"wait-events":         90,  // up to 25 s each
+	"wait-promise":        150, // up to 25 s each
 }
 
 const (
@@ -79,19 +84,22 @@ func proxyConnections(s settings) int { return maxConnections(s) * proxyPercent 
 // open to the proxy: the sum over all functions of concurrency x pool size.
 func fleetConnections() (n int) {
 	for _, f := range routes.Functions {
-		if f.Name != "migrate" { // migrate connects to Postgres directly
-			n += concurrency[f.Name] * poolSize(f.Name)
-		}
+		n += concurrency[f.Name] * poolSize(f)
 	}
 	return n
 }
 
-// poolSize returns the most connections that one process of the function opens.
-func poolSize(function string) int {
-	if function == "expire-promises" {
+// poolSize returns the most connections that one process of the function opens to the
+// proxy. migrate connects to Postgres directly, and send-deliveries to no database.
+func poolSize(f routes.Function) int {
+	switch {
+	case f.Role == "":
+		return 0
+	case f.Name == "expire-promises":
 		return database.SweepPoolSize
+	default:
+		return database.PoolSize
 	}
-	return database.PoolSize
 }
 
 // fleetConcurrency returns the sum of the executions that a large stage reserves.

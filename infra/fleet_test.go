@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,12 +45,12 @@ func (tmpl template) fleet() (connections, reserved int) {
 	for _, r := range tmpl.ofType("AWS::Lambda::Function") {
 		n, _ := r.Properties["ReservedConcurrentExecutions"].(float64)
 		reserved += int(n)
-		if r.Properties["FunctionName"] != "promises-"+tmpl.stage+"-migrate" {
-			size := database.PoolSize
-			if r.Properties["FunctionName"] == "promises-"+tmpl.stage+"-expire-promises" {
-				size = database.SweepPoolSize
-			}
-			connections += int(n) * size
+		switch strings.TrimPrefix(fmt.Sprint(r.Properties["FunctionName"]), "promises-"+tmpl.stage+"-") {
+		case "migrate", "send-deliveries":
+		case "expire-promises":
+			connections += int(n) * database.SweepPoolSize
+		default:
+			connections += int(n) * database.PoolSize
 		}
 	}
 	return connections, reserved

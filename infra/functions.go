@@ -46,11 +46,13 @@ func (b binaries) hash(function string) (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
+const logLevel = "info"
+
 // A function is an entry of routes.Functions with the settings that only the stack knows.
 type function struct {
 	routes.Function
-	group       awsec2.ISecurityGroup
-	environment map[string]string // overrides the values that all functions share
+	groups      []awsec2.ISecurityGroup // none: the function runs outside the VPC
+	environment map[string]string
 	statements  []awsiam.PolicyStatement
 }
 
@@ -63,29 +65,15 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		Description: jsii.String(name),
 	})
 	log.GrantWrite(role)
-	for _, statement := range append(f.statements, vpcStatements(stack, name)...) {
+	statements := f.statements
+	if f.groups != nil {
+		statements = append(slices.Clone(statements), vpcStatements(stack, name)...)
+	}
+	for _, statement := range statements {
 		role.AddToPolicy(statement)
 	}
-
-	environment := map[string]string{
-		"DB_EXEC_MODE":       "exec",
-		"DB_IAM_AUTH":        "true",
-		"DB_PASSWORD_SECRET": "",
-		"HTTP_ALIAS":         routes.HTTPAlias,
-		"LOG_LEVEL":          "info",
-		"MAX_VALUE_BYTES":    strconv.Itoa(1 << 20),
-		"MAX_WAITS":          strconv.Itoa(maxWaits(s)),
-		"PUBLIC_URL":         "",
-		"RETENTION_DAYS":     strconv.Itoa(s.RetentionDays),
-		"SIGNING_KEY":        "",
-		"TOKEN_KEYS":         "",
-	}
-	maps.Copy(environment, f.environment)
-	if names := slices.Sorted(maps.Keys(environment)); !slices.Equal(names, config.Names) {
-		panic(fmt.Sprintf("function %s: the environment sets %v, but the code reads %v", f.Name, names, config.Names))
-	}
 	pointers := map[string]*string{}
-	for k, v := range environment {
+	for k, v := range f.environment {
 		pointers[k] = jsii.String(v)
 	}
 
@@ -100,18 +88,43 @@ func newFunction(scope constructs.Construct, s settings, n network, code binarie
 		LogGroup:     log,
 		// The functions write JSON themselves. Lambda's JSON log format would drop
 		// the lines that carry metrics.
-		LoggingFormat:  awslambda.LoggingFormat_TEXT,
-		MemorySize:     jsii.Number(f.MemoryMB),
-		Timeout:        awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds())),
-		Tracing:        awslambda.Tracing_ACTIVE,
-		Vpc:            n.vpc,
-		VpcSubnets:     n.subnets,
-		SecurityGroups: &[]awsec2.ISecurityGroup{f.group},
+		LoggingFormat: awslambda.LoggingFormat_TEXT,
+		MemorySize:    jsii.Number(f.MemoryMB),
+		Timeout:       awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds())),
+		Tracing:       awslambda.Tracing_ACTIVE,
+	}
+	if f.groups != nil {
+		props.Vpc, props.VpcSubnets, props.SecurityGroups = n.vpc, n.subnets, &f.groups
 	}
 	if s.Large {
 		props.ReservedConcurrentExecutions = jsii.Number(concurrency[f.Name])
 	}
 	return awslambda.NewFunction(scope, jsii.String("Function"), props)
+}
+
+// environment returns the variables of a function in the VPC: the values that all of
+// them share, with the given ones.
+func environment(s settings, function string, given map[string]string) map[string]string {
+	all := map[string]string{
+		"DB_EXEC_MODE":       "exec",
+		"DB_IAM_AUTH":        "true",
+		"DB_PASSWORD_SECRET": "",
+		"HTTP_ALIAS":         routes.HTTPAlias,
+		"LOG_LEVEL":          logLevel,
+		"MAX_VALUE_BYTES":    strconv.Itoa(1 << 20),
+		"MAX_WAITS":          strconv.Itoa(maxWaits(s)),
+		"PUBLIC_URL":         "",
+		"RETENTION_DAYS":     strconv.Itoa(s.RetentionDays),
+		"SEALING_KEYS":       "",
+		"SEND_FUNCTION":      "",
+		"SIGNING_KEY":        "",
+		"TOKEN_KEYS":         "",
+	}
+	maps.Copy(all, given)
+	if names := slices.Sorted(maps.Keys(all)); !slices.Equal(names, config.Names) {
+		panic(fmt.Sprintf("function %s: the environment sets %v, but the code reads %v", function, names, config.Names))
+	}
+	return all
 }
 
 // vpcStatements lets Lambda connect a function to the VPC, and denies the same actions

@@ -36,10 +36,10 @@ var functionFacts = []fact{
 			require.Equal(t, "Text", r.Properties["LoggingConfig"].(map[string]any)["LogFormat"], "%s: Lambda's JSON format would drop the metrics", f.Name)
 		}
 	}},
-	{"each runs in the VPC", func(t *testing.T, tmpl template) {
+	{"each runs in the VPC, except send-deliveries", func(t *testing.T, tmpl template) {
 		for _, f := range routes.Functions {
 			_, r := tmpl.function(t, f.Name)
-			require.NotEmpty(t, r.Properties["VpcConfig"], f.Name)
+			require.Equal(t, f.Name != "send-deliveries", r.Properties["VpcConfig"] != nil, f.Name)
 		}
 	}},
 	{"only a large stage reserves concurrency", func(t *testing.T, tmpl template) {
@@ -63,24 +63,24 @@ var functionFacts = []fact{
 		}
 	}},
 	{"the environment sets exactly the variables that the code reads", func(t *testing.T, tmpl template) {
-		for _, f := range routes.Functions {
+		eachInVPC(func(f routes.Function) {
 			require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(tmpl.functionVariables(t, f.Name))), f.Name)
-		}
+		})
 	}},
 	{"no environment contains a secret", func(t *testing.T, tmpl template) {
 		for _, f := range routes.Functions {
 			require.NotContains(t, text(t, tmpl.functionVariables(t, f.Name)), "resolve:secretsmanager", f.Name)
 		}
 	}},
-	{"each knows the alias that API Gateway invokes", func(t *testing.T, tmpl template) {
-		for _, f := range routes.Functions {
+	{"each in the VPC knows the alias that API Gateway invokes", func(t *testing.T, tmpl template) {
+		eachInVPC(func(f routes.Function) {
 			require.Equal(t, routes.HTTPAlias, tmpl.functionVariables(t, f.Name)["HTTP_ALIAS"], f.Name)
-		}
+		})
 	}},
 	{"MAX_WAITS depends on the size", func(t *testing.T, tmpl template) {
-		for _, f := range routes.Functions {
+		eachInVPC(func(f routes.Function) {
 			require.Equal(t, map[bool]string{true: "20", false: "5"}[tmpl.large], tmpl.functionVariables(t, f.Name)["MAX_WAITS"], f.Name)
-		}
+		})
 	}},
 	{"migrate connects to Postgres directly with the master password", func(t *testing.T, tmpl template) {
 		variables := tmpl.functionVariables(t, "migrate")
@@ -88,8 +88,8 @@ var functionFacts = []fact{
 		require.NotEmpty(t, variables["DB_PASSWORD_SECRET"])
 		require.NotContains(t, text(t, variables), "Proxy", "a migration's lock belongs to its session")
 	}},
-	{"all others connect through RDS Proxy as their role with an IAM token", func(t *testing.T, tmpl template) {
-		eachButMigrate(func(f routes.Function) {
+	{"all others in the VPC connect through RDS Proxy as their role with an IAM token", func(t *testing.T, tmpl template) {
+		eachWithRole(func(f routes.Function) {
 			variables := tmpl.functionVariables(t, f.Name)
 			require.Equal(t, "true", variables["DB_IAM_AUTH"], f.Name)
 			require.Contains(t, text(t, variables["DATABASE_URL"]), "postgres://"+f.Role+"@", f.Name)
@@ -97,18 +97,23 @@ var functionFacts = []fact{
 		})
 	}},
 	{"all others may connect as no other database user", func(t *testing.T, tmpl template) {
+		users := map[string]bool{"postgres": true}
+		eachWithRole(func(f routes.Function) { users[f.Role] = true })
+		require.Len(t, users, 7)
 		eachButMigrate(func(f routes.Function) {
 			policies := tmpl.functionPolicies(t, f.Name)
-			require.Contains(t, policies, "/"+f.Role+`"`, f.Name)
-			for _, other := range []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "postgres"} {
-				require.Equal(t, other == f.Role, strings.Contains(policies, "/"+other+`"`), "%s as %s", f.Name, other)
+			for user := range users {
+				require.Equal(t, user == f.Role, strings.Contains(policies, "/"+user+`"`), "%s as %s", f.Name, user)
 			}
 		})
 	}},
-	{"all others may read a secret only if they verify tokens", func(t *testing.T, tmpl template) {
+	{"all others may read only the secrets of their variables", func(t *testing.T, tmpl template) {
 		eachButMigrate(func(f routes.Function) {
-			verifies := tmpl.functionVariables(t, f.Name)["TOKEN_KEYS"] != ""
-			require.Equal(t, verifies, strings.Contains(tmpl.functionPolicies(t, f.Name), "secretsmanager:GetSecretValue"), f.Name)
+			variables, policies := tmpl.functionVariables(t, f.Name), tmpl.functionPolicies(t, f.Name)
+			for variable, secret := range map[string]string{"TOKEN_KEYS": "token-keys", "SIGNING_KEY": "signing-key", "SEALING_KEYS": "sealing-keys"} {
+				id := tmpl.secrets()[secret]
+				require.Equal(t, target(variables[variable]) == id, strings.Contains(policies, `"`+id+`"`), "%s: %s", f.Name, secret)
+			}
 		})
 	}},
 	{"all others change after the migration", func(t *testing.T, tmpl template) {
@@ -130,6 +135,23 @@ var functionFacts = []fact{
 func eachButMigrate(check func(routes.Function)) {
 	for _, f := range routes.Functions {
 		if f.Name != "migrate" {
+			check(f)
+		}
+	}
+}
+
+func eachInVPC(check func(routes.Function)) {
+	for _, f := range routes.Functions {
+		if f.Name != "send-deliveries" {
+			check(f)
+		}
+	}
+}
+
+// eachWithRole calls check with each function that connects to Postgres as a role of its own.
+func eachWithRole(check func(routes.Function)) {
+	for _, f := range routes.Functions {
+		if f.Role != "" {
 			check(f)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,6 +78,15 @@ func TestRules(t *testing.T) {
 		return map[string]any{"FunctionName": "promises-dev-" + name, "Role": map[string]any{"Fn::GetAtt": []any{role, "Arn"}}, "Code": map[string]any{},
 			"Environment": map[string]any{"Variables": map[string]any{"HTTP_ALIAS": "http"}}}
 	}
+	outside := func(role string, more map[string]any) map[string]any {
+		f := map[string]any{"FunctionName": "promises-dev-send-deliveries", "Role": get(role), "Code": map[string]any{}}
+		maps.Copy(f, more)
+		return f
+	}
+	variables := func(name string) map[string]any {
+		return map[string]any{"Environment": map[string]any{"Variables": map[string]any{name: "x"}}}
+	}
+	const sender = "arn:aws:lambda:eu-west-1:123456789012:function:promises-dev-send-deliveries"
 	const secretARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:promises-dev/signing-key-AbCdEf"
 	const read, write = "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"
 	cases := []struct {
@@ -185,6 +195,48 @@ func TestRules(t *testing.T) {
 		{"ListRole", "AWS::IAM::Role", map[string]any{
 			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{grants(read, ref("SigningKey"))},
 		}, "promises_signing_key"},
+		{"SealingKeys", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/sealing-keys"}, ""},
+		{"Relays", "AWS::Lambda::Function", runs("relay-deliveries", "RelayRole"), ""},
+		{"RelayRole", "AWS::IAM::Role", map[string]any{"AssumeRolePolicyDocument": map[string]any{}}, ""},
+		{"RelayReads", "AWS::IAM::Policy", grants(read, ref("SealingKeys"), "RelayRole"), ""},
+		{"MigrateRotates", "AWS::IAM::Policy", grants([]any{read, write}, ref("SealingKeys"), "MigrateRole"), ""},
+		{"RelayWrites", "AWS::IAM::Policy", grants([]any{read, write}, ref("SealingKeys"), "RelayRole"), "promises_sealing_keys"},
+		{"RelayReadsTheOther", "AWS::IAM::Policy", grants(read, ref("SigningKey"), "RelayRole"), "promises_signing_key"},
+		{"CreateReadsTheOther", "AWS::IAM::Policy", grants(read, ref("SealingKeys"), "CreateRole"), "promises_sealing_keys"},
+		{"SealingKeysPolicy", "AWS::SecretsManager::ResourcePolicy", map[string]any{"SecretId": ref("SealingKeys"), "ResourcePolicy": map[string]any{}}, "promises_sealing_keys"},
+		{"Sender", "AWS::Lambda::Function", outside("SenderRole", variables("LOG_LEVEL")), ""},
+		{"SenderInVPC", "AWS::Lambda::Function", outside("SenderRole", map[string]any{"VpcConfig": map[string]any{"SubnetIds": []any{"s"}}}), "promises_sender_outside"},
+		{"SenderWithDatabase", "AWS::Lambda::Function", outside("SenderRole", variables("DATABASE_URL")), "promises_sender_outside"},
+		{"SenderWithKeys", "AWS::Lambda::Function", outside("SenderRole", variables("SEALING_KEYS")), "promises_sender_outside"},
+		{"Loopback", "AWS::Lambda::Function", func() map[string]any {
+			f := withAlias("http")
+			f["Environment"].(map[string]any)["Variables"].(map[string]any)["DELIVER_TO_LOOPBACK"] = "false"
+			return f
+		}(), "promises_no_loopback"},
+		{"SenderRole", "AWS::IAM::Role", map[string]any{"AssumeRolePolicyDocument": map[string]any{}}, ""},
+		{"SenderSends", "AWS::IAM::Policy", grants([]any{"sqs:SendMessage", "sts:AssumeRole"}, arn, "SenderRole"), ""},
+		{"SenderInvokes", "AWS::IAM::Policy", grants("lambda:InvokeFunction", function, "SenderRole"), ""},
+		{"SenderConnects", "AWS::IAM::Policy", grants("rds-db:connect", arn, "SenderRole"), "promises_sender_rights"},
+		{"SenderReadsQueue", "AWS::IAM::Policy", grants([]any{"sqs:SendMessage", "sqs:ReceiveMessage"}, arn, "SenderRole"), "promises_sender_rights"},
+		{"SenderReadsSecret", "AWS::IAM::Policy", grants(read, ref("OtherSecret"), "SenderRole"), "promises_sender_rights"},
+		{"SenderSharesRights", "AWS::IAM::Policy", grants("rds-db:connect", arn, "RelayRole", "SenderRole"), "promises_sender_rights"},
+		{"SenderInvokesOwn", "AWS::IAM::Policy", grants("lambda:InvokeFunction", get("Lists"), "SenderRole"), "promises_sender_rights"},
+		{"SecondSender", "AWS::Lambda::Function", outside("SecondSenderRole", variables("LOG_LEVEL")), ""},
+		{"SecondSenderRole", "AWS::IAM::Role", map[string]any{
+			"AssumeRolePolicyDocument": map[string]any{}, "Policies": []any{grants("rds-db:connect", arn)},
+		}, "promises_sender_rights"},
+		{"RelaySends", "AWS::IAM::Policy", grants("lambda:InvokeFunction", get("Sender"), "RelayRole"), ""},
+		{"ListSends", "AWS::IAM::Policy", grants("lambda:InvokeFunction", get("Sender"), "ListRole"), "promises_sender_callers"},
+		{"ListSendsByARN", "AWS::IAM::Policy", grants("lambda:InvokeFunction", []any{function, sender}, "ListRole"), "promises_sender_callers"},
+		{"RelayAndListSend", "AWS::IAM::Policy", grants("lambda:InvokeFunction", get("Sender"), "RelayRole", "ListRole"), "promises_sender_callers"},
+		{"EngineSends", policy, allow("lambda:InvokeFunction", get("Sender")), "promises_sender_callers"},
+		{"SenderPermission", "AWS::Lambda::Permission", map[string]any{"FunctionName": get("Sender"), "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"}, "promises_sender_callers"},
+		{"OtherPermission", "AWS::Lambda::Permission", map[string]any{"FunctionName": get("Named"), "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"}, ""},
+		{"SenderAlias", "AWS::Lambda::Alias", map[string]any{"FunctionName": ref("Sender"), "FunctionVersion": "$LATEST", "Name": "x"}, "promises_sender_callers"},
+		{"LambdaEndpoint", "AWS::EC2::VPCEndpoint", allow("lambda:InvokeFunction", get("Sender")), ""},
+		{"LambdaEndpointOfAnother", "AWS::EC2::VPCEndpoint", allow("lambda:InvokeFunction", []any{get("Sender"), get("Named")}), "promises_endpoint_policy"},
+		{"LambdaEndpointOfAll", "AWS::EC2::VPCEndpoint", allow([]any{"lambda:InvokeFunction", "lambda:GetFunction"}, get("Sender")), "promises_endpoint_policy"},
+		{"OpenEndpoint", "AWS::EC2::VPCEndpoint", map[string]any{"ServiceName": "com.amazonaws.eu-west-1.lambda"}, "promises_endpoint_policy"},
 		{"URL", "AWS::Lambda::Url", map[string]any{"AuthType": "AWS_IAM", "TargetFunctionArn": function}, "promises_no_function_url"},
 	}
 

@@ -19,9 +19,10 @@ import (
 // deployment. CloudFormation changes the dependents of that resource only after the
 // schema was migrated, and changes none of them if the migration fails.
 type migration struct {
-	function   awslambda.Function
-	resource   awscdk.CustomResource
-	signingKey *string // the ARN of the secret
+	function    awslambda.Function
+	resource    awscdk.CustomResource
+	signingKey  *string // the ARN of the secret
+	sealingKeys *string // the ARN of the secret
 }
 
 func newMigration(parent constructs.Construct, s settings, n network, db postgres, code binaries, f routes.Function, failed awssqs.IQueue) (migration, error) {
@@ -37,14 +38,20 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 	n.allowSecret(db.secretARN)
 	signingKey := newSigningKey(scope, s).SecretArn()
 	n.allow(secretStatement(signingKey, "DescribeSecret", "GetSecretValue", "PutSecretValue"))
+	sealingKeys := newSealingKeys(scope, s).SecretArn()
+	n.allow(secretStatement(sealingKeys, "DescribeSecret", "GetSecretValue", "PutSecretValue"))
 
 	migrate := newFunction(scope, s, n, code, function{
-		Function: f, group: group,
-		environment: map[string]string{
+		Function: f, groups: []awsec2.ISecurityGroup{group},
+		environment: environment(s, f.Name, map[string]string{
 			"DATABASE_URL": *databaseURL(masterUser, db.host), "DB_IAM_AUTH": "false", "DB_PASSWORD_SECRET": *db.secretARN,
-			"SIGNING_KEY": *signingKey,
+			"SIGNING_KEY": *signingKey, "SEALING_KEYS": *sealingKeys,
+		}),
+		statements: []awsiam.PolicyStatement{
+			readSecretStatement(db.secretARN),
+			secretStatement(signingKey, "DescribeSecret", "PutSecretValue"),
+			secretStatement(sealingKeys, "DescribeSecret", "GetSecretValue", "PutSecretValue"), // a rotation keeps the former key
 		},
-		statements: []awsiam.PolicyStatement{readSecretStatement(db.secretARN), secretStatement(signingKey, "DescribeSecret", "PutSecretValue")},
 	})
 	configureDeadLetters(migrate, failed, 2, f.Timeout)
 
@@ -56,28 +63,39 @@ func newMigration(parent constructs.Construct, s settings, n network, db postgre
 		ResourceType: jsii.String("Custom::Migration"),
 		ServiceToken: migrate.FunctionArn(),
 		// CloudFormation runs migrate again when a property changes: the binary, which
-		// contains the migrations, the database, or the secret of the signing key.
+		// contains the migrations, the database, or the secret of a key.
 		// migrate compares Database with its previous value. If the database of a guarded
 		// stage was replaced, migrate fails unless Snapshot names the snapshot that the
 		// new one was restored from.
 		Properties: &map[string]any{
 			"Version": version, "Database": db.resourceID,
-			"Guarded": strconv.FormatBool(s.guarded()), "Snapshot": s.Snapshot, "SigningKey": signingKey,
+			"Guarded": strconv.FormatBool(s.guarded()), "Snapshot": s.Snapshot,
+			"SigningKey": signingKey, "SealingKeys": sealingKeys,
 		},
 		// migrate reports its own timeout before this one ends.
 		ServiceTimeout: awscdk.Duration_Seconds(jsii.Number(f.Timeout.Seconds() + 60)),
 	})
 	done.Node().AddDependency(db.construct, n.vpc, n.secrets, n.secretsGroup, n.s3, db.group, group)
-	return migration{migrate, done, signingKey}, nil
+	return migration{migrate, done, signingKey, sealingKeys}, nil
 }
 
-// newSigningKey creates the secret for the private key that signs promise tokens. The
-// secret starts empty; migrate writes the key.
+// newSigningKey creates the secret for the private key that signs promise tokens.
 func newSigningKey(scope constructs.Construct, s settings) awssecretsmanager.Secret {
-	secret := awssecretsmanager.NewSecret(scope, jsii.String("SigningKey"), &awssecretsmanager.SecretProps{
-		SecretName:    jsii.String(s.stackName() + "/signing-key"),
-		Description:   jsii.String("SIGNING_KEY: the private key that signs promise tokens. Only migrate writes it, and only create-promise reads it"),
-		RemovalPolicy: removal(s),
+	return newEmptySecret(scope, s, "SigningKey", "signing-key",
+		"SIGNING_KEY: the private key that signs promise tokens. Only migrate writes it, and only create-promise reads it")
+}
+
+// newSealingKeys creates the secret for the keys that encrypt the secrets of
+// destinations.
+func newSealingKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
+	return newEmptySecret(scope, s, "SealingKeys", "sealing-keys",
+		"SEALING_KEYS: the keys that encrypt the secrets of destinations. Only migrate writes them")
+}
+
+// newEmptySecret creates a secret without a value; migrate writes it.
+func newEmptySecret(scope constructs.Construct, s settings, id, name, description string) awssecretsmanager.Secret {
+	secret := awssecretsmanager.NewSecret(scope, jsii.String(id), &awssecretsmanager.SecretProps{
+		SecretName: jsii.String(s.stackName() + "/" + name), Description: jsii.String(description), RemovalPolicy: removal(s),
 	})
 	secret.Node().DefaultChild().(awscdk.CfnResource).AddPropertyDeletionOverride(jsii.String("GenerateSecretString"))
 	return secret

@@ -13,7 +13,7 @@ import (
 )
 
 var migrationFacts = []fact{
-	{"it runs again if migrate, the database, the snapshot or the signing key changes", func(t *testing.T, tmpl template) {
+	{"it runs again if migrate, the database, the snapshot or the secret of a key changes", func(t *testing.T, tmpl template) {
 		database := map[string]any{}
 		for id := range tmpl.ofType("AWS::RDS::DBInstance") {
 			database["Fn::GetAtt"] = []any{id, "DbiResourceId"}
@@ -23,7 +23,7 @@ var migrationFacts = []fact{
 		}
 		for _, r := range tmpl.ofType("Custom::Migration") {
 			p := r.Properties
-			require.ElementsMatch(t, []string{"ServiceToken", "ServiceTimeout", "Version", "Database", "Guarded", "Snapshot", "SigningKey"}, slices.Collect(maps.Keys(p)))
+			require.ElementsMatch(t, []string{"ServiceToken", "ServiceTimeout", "Version", "Database", "Guarded", "Snapshot", "SigningKey", "SealingKeys"}, slices.Collect(maps.Keys(p)))
 			require.Len(t, p["Version"], 64)
 			require.Equal(t, database, p["Database"])
 			require.Equal(t, strconv.FormatBool(tmpl.guarded), p["Guarded"])

@@ -19,10 +19,12 @@ var networkFacts = []fact{
 			require.ElementsMatch(t, strings.Split(tmpl.settings["zones"], ","), strings.Split(strings.ReplaceAll(strings.Join(zones, ","), `"`, ""), ","))
 		}
 	}},
-	{"the VPC has two endpoints, each with a policy", func(t *testing.T, tmpl template) {
+	{"the VPC has endpoints of S3, Secrets Manager and Lambda, each with a policy", func(t *testing.T, tmpl template) {
+		var services []string
 		for _, r := range tmpl.ofType("AWS::EC2::VPCEndpoint") {
 			require.NotEmpty(t, r.Properties["PolicyDocument"])
+			services = append(services, joined(r.Properties["ServiceName"]))
 		}
-		require.Len(t, tmpl.ofType("AWS::EC2::VPCEndpoint"), 2)
+		require.ElementsMatch(t, []string{"com.amazonaws.{Region}.s3", "com.amazonaws.{Region}.secretsmanager", "com.amazonaws.{Region}.lambda"}, services)
 	}},
 }

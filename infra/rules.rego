@@ -64,58 +64,190 @@ violation contains v if {
 	v := make_diag_at("promises_no_wildcard_resource", "ERROR", name, "Properties", sprintf("name the resource in full, without a wildcard: %s", [resource]))
 }
 
-# The private key that signs promise tokens. create-promise may read it. migrate may write it, but not read it. No other role
-# may use it. The endpoint of Secrets Manager lets these calls through; the roles decide which functions may make them.
-may_sign := {
-	"-create-promise": {"secretsmanager:GetSecretValue"},
-	"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"},
+# The secrets of keys, with the functions that may use them. create-promise reads the key that signs promise tokens. migrate
+# writes it, but does not read it. A rotation of the keys that encrypt the secrets of destinations keeps the former key, so
+# migrate reads them too. The endpoint of Secrets Manager lets these calls through; the roles decide which functions may make them.
+may_use := {
+	"/signing-key": {
+		"-create-promise": {"secretsmanager:GetSecretValue"},
+		"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"},
+	},
+	"/sealing-keys": {
+		"-manage-integrations": {"secretsmanager:GetSecretValue"},
+		"-manage-tenants": {"secretsmanager:GetSecretValue"},
+		"-relay-deliveries": {"secretsmanager:GetSecretValue"},
+		"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"},
+	},
 }
 
-signing_key(resource) if {
+key_rules := {"/signing-key": "promises_signing_key", "/sealing-keys": "promises_sealing_keys"}
+
+names_secret(resource, key) if {
 	some secret in resources_of_type("AWS::SecretsManager::Secret")
-	endswith(resolve(secret, "Properties.Name"), "/signing-key")
+	endswith(resolve(secret, "Properties.Name"), key)
 	refers(resource, secret)
 }
 
-signing_key(resource) if contains(json.marshal(resource), "/signing-key")
+names_secret(resource, key) if contains(json.marshal(resource), key)
 
 # resolve() replaces a reference only if it is the whole property. Within a property, a reference keeps its JSON form.
 refers(value, name) if contains(json.marshal(value), concat("", ["\"", name, "\""]))
 
-role_may(role, action) if {
+# The role belongs to the function whose name has the suffix.
+role_of(role, suffix) if {
 	some function in resources_of_type("AWS::Lambda::Function")
 	some name in resources_of_type("AWS::IAM::Role")
 	refers(role, name)
 	refers(resolve(function, "Properties.Role"), name)
-	some suffix, actions in may_sign
 	endswith(resolve(function, "Properties.FunctionName"), suffix)
-	action in actions
 }
 
-policy_may(name, action) if name in resources_of_type("AWS::EC2::VPCEndpoint")
-
-policy_may(name, action) if {
+# The statements of a policy, or of a role itself, apply to roles of functions with one of the suffixes and to nothing else.
+only_for(name, suffixes) if {
 	name in resources_of_type("AWS::IAM::Policy")
 	not resolve(name, "Properties.Users")
 	not resolve(name, "Properties.Groups")
-	every role in resolve(name, "Properties.Roles") { role_may(role, action) }
+	every role in resolve(name, "Properties.Roles") {
+		some suffix in suffixes
+		role_of(role, suffix)
+	}
 }
 
-policy_may(name, action) if role_may(name, action)
+only_for(name, suffixes) if {
+	name in resources_of_type("AWS::IAM::Role")
+	some suffix in suffixes
+	role_of({"Ref": name}, suffix)
+}
+
+policy_may(name, _, _) if name in resources_of_type("AWS::EC2::VPCEndpoint")
+
+policy_may(name, key, action) if only_for(name, {suffix | some suffix, actions in may_use[key]; action in actions})
 
 violation contains v if {
 	some [name, statement] in statements
 	some resource in list(statement.Resource)
-	signing_key(resource)
+	some key, rule in key_rules
+	names_secret(resource, key)
 	some action in list(statement.Action)
-	not policy_may(name, action)
-	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", sprintf("only create-promise may read the signing key, and only migrate may write it: %s", [action]))
+	not policy_may(name, key, action)
+	v := make_diag_at(rule, "ERROR", name, "Properties", sprintf("let only the functions in may_use use this secret: %s", [action]))
 }
 
 violation contains v if {
 	some name in resources_of_type("AWS::SecretsManager::ResourcePolicy")
-	signing_key(resolve(name, "Properties.SecretId"))
-	v := make_diag_at("promises_signing_key", "ERROR", name, "Properties", "remove the resource policy of the signing key: only the roles decide which functions use it")
+	some key, rule in key_rules
+	names_secret(resolve(name, "Properties.SecretId"), key)
+	v := make_diag_at(rule, "ERROR", name, "Properties", "remove the resource policy of the secret: only the roles decide which functions use it")
+}
+
+# send-deliveries talks to strangers, so it must have no way to the data. It runs outside the VPC, its environment names no
+# database and no secret, and its role may only send.
+is_sender(name) if endswith(resolve(name, "Properties.FunctionName"), "-send-deliveries")
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Function")
+	is_sender(name)
+	resolve(name, "Properties.VpcConfig")
+	v := make_diag_at("promises_sender_outside", "ERROR", name, "Properties", "remove VpcConfig: send-deliveries must have no way to the database")
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Function")
+	is_sender(name)
+	some variable, _ in resolve(name, "Properties.Environment.Variables")
+	variable != "LOG_LEVEL"
+	v := make_diag_at("promises_sender_outside", "ERROR", name, "Properties", sprintf("remove the variable %s: send-deliveries needs only LOG_LEVEL", [variable]))
+}
+
+sender_may := {
+	"events:PutEvents", "kms:Decrypt", "kms:GenerateDataKey", "lambda:InvokeFunction", "lambda:SendDurableExecutionCallbackFailure",
+	"lambda:SendDurableExecutionCallbackSuccess", "logs:CreateLogStream", "logs:PutLogEvents", "ses:SendEmail", "sns:Publish",
+	"sqs:SendMessage", "states:SendTaskFailure", "states:SendTaskSuccess", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+}
+
+of_sender(name) if {
+	some role in resolve(name, "Properties.Roles")
+	role_of(role, "-send-deliveries")
+}
+
+of_sender(name) if role_of({"Ref": name}, "-send-deliveries")
+
+violation contains v if {
+	some [name, statement] in statements
+	of_sender(name)
+	some action in list(statement.Action)
+	not action in sender_may
+	v := make_diag_at("promises_sender_rights", "ERROR", name, "Properties", sprintf("remove the action: send-deliveries may only send: %s", [action]))
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	of_sender(name)
+	"lambda:InvokeFunction" in list(statement.Action)
+	some resource in list(statement.Resource)
+	some function in resources_of_type("AWS::Lambda::Function")
+	refers(resource, function)
+	v := make_diag_at("promises_sender_rights", "ERROR", name, "Properties", sprintf("remove the function: send-deliveries must not invoke a function of the stack: %s", [function]))
+}
+
+# Only the functions of routes.Sending may invoke send-deliveries.
+names_sender(value) if {
+	some function in resources_of_type("AWS::Lambda::Function")
+	is_sender(function)
+	refers(value, function)
+}
+
+names_sender(value) if contains(json.marshal(value), "-send-deliveries")
+
+may_send(name) if name in resources_of_type("AWS::EC2::VPCEndpoint")
+
+may_send(name) if only_for(name, {"-manage-integrations", "-relay-deliveries"})
+
+violation contains v if {
+	some [name, statement] in statements
+	some resource in list(statement.Resource)
+	some action in list(statement.Action)
+	startswith(action, "lambda:")
+	names_sender(resource)
+	not may_send(name)
+	v := make_diag_at("promises_sender_callers", "ERROR", name, "Properties", "only relay-deliveries and manage-integrations may invoke send-deliveries")
+}
+
+violation contains v if {
+	some type in ["AWS::Lambda::Permission", "AWS::Lambda::Alias", "AWS::Lambda::EventSourceMapping"]
+	some name in resources_of_type(type)
+	names_sender(resolve(name, "Properties.FunctionName"))
+	v := make_diag_at("promises_sender_callers", "ERROR", name, "Properties", "remove it: only relay-deliveries and manage-integrations may invoke send-deliveries")
+}
+
+violation contains v if {
+	some name in resources_of_type("AWS::Lambda::Function")
+	some variable, _ in resolve(name, "Properties.Environment.Variables")
+	variable == "DELIVER_TO_LOOPBACK"
+	v := make_diag_at("promises_no_loopback", "ERROR", name, "Properties", "remove DELIVER_TO_LOOPBACK: a delivery on AWS must not reach a process of its own machine")
+}
+
+# The endpoint of Lambda lets functions out of the VPC, so it must let only invocations of send-deliveries pass. An endpoint
+# without a policy lets every call pass.
+violation contains v if {
+	some name in resources_of_type("AWS::EC2::VPCEndpoint")
+	not resolve(name, "Properties.PolicyDocument")
+	v := make_diag_at("promises_endpoint_policy", "ERROR", name, "Properties", "set PolicyDocument: an endpoint without a policy lets every call pass")
+}
+
+passes(action, resource) if {
+	action == "lambda:InvokeFunction"
+	names_sender(resource)
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	name in resources_of_type("AWS::EC2::VPCEndpoint")
+	some action in list(statement.Action)
+	startswith(action, "lambda:")
+	some resource in list(statement.Resource)
+	not passes(action, resource)
+	v := make_diag_at("promises_endpoint_policy", "ERROR", name, "Properties", sprintf("let only invocations of send-deliveries pass: %s", [action]))
 }
 
 violation contains v if {
@@ -167,6 +299,7 @@ names_alias(function) if {
 violation contains v if {
 	some name in resources_of_type("AWS::Lambda::Function")
 	startswith(resolve(name, "Properties.FunctionName"), "promises-") # the CDK's own functions have no name
+	not is_sender(name) # API Gateway does not invoke it
 	not names_alias(name)
 	v := make_diag_at("promises_http_alias", "ERROR", name, "Properties", "set HTTP_ALIAS: without it a function trusts every event, not only the events of API Gateway")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/routes"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 // SAM CLI finds a function's code by the metadata aws:asset:path, relative to the template. It finds a function by its logical
@@ -67,6 +68,13 @@ func TestSAMEnvironment(t *testing.T) {
 	t.Run("sets a valid signing key", func(t *testing.T) {
 		_, err := auth.ParseSigningKey(env.Parameters["SIGNING_KEY"])
 		require.NoError(t, err)
+	})
+	t.Run("sets valid sealing keys", func(t *testing.T) {
+		_, err := seal.Parse(env.Parameters["SEALING_KEYS"])
+		require.NoError(t, err)
+	})
+	t.Run("sets no function that sends, because SAM CLI emulates no deliveries", func(t *testing.T) {
+		require.Empty(t, env.Parameters["SEND_FUNCTION"])
 	})
 	t.Run("sets no keys of earlier releases", func(t *testing.T) {
 		require.Empty(t, env.Parameters["TOKEN_KEYS"])

@@ -25,7 +25,7 @@ var scheduleFacts = []fact{
 		}
 	}},
 	{"failed asynchronous invocations go to the dead-letter queue", func(t *testing.T, tmpl template) {
-		require.Len(t, tmpl.ofType("AWS::Lambda::EventInvokeConfig"), 2)
+		require.Len(t, tmpl.ofType("AWS::Lambda::EventInvokeConfig"), len(routes.Schedules)+1, "the scheduled functions and migrate")
 		for _, r := range tmpl.ofType("AWS::Lambda::EventInvokeConfig") {
 			require.Equal(t, "AWS::SQS::Queue", tmpl.Resources[target(r.Properties["DestinationConfig"])].Type)
 		}

@@ -33,7 +33,7 @@ func newService(app awscdk.App, s settings, code binaries) error {
 	for _, f := range routes.Functions {
 		if f.Name == "migrate" {
 			migrate = f
-		} else {
+		} else if f.Role != "" {
 			roles[f.Role] = true
 		}
 	}
@@ -83,8 +83,8 @@ func withRegion(scope constructs.Construct, name string) *string {
 	return jsii.String(name + "-" + *awscdk.Stack_Of(scope).Region())
 }
 
-// newFunctions creates all functions except migrate. They share a security group and
-// the legacy keys of tokens. Each has its own role.
+// newFunctions creates all functions except migrate. Each has its own role. Those in the
+// VPC share a security group and the legacy keys of tokens.
 func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a api, schema migration, code binaries) map[string]awslambda.Function {
 	scope := constructs.NewConstruct(parent, jsii.String("Functions"))
 	port := awsec2.Port_Tcp(jsii.Number(databasePort))
@@ -95,30 +95,44 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 
 	tokenKeys := newTokenKeys(scope, s)
 	n.allowSecret(tokenKeys.SecretArn())
-	functions := map[string]awslambda.Function{}
+	functions := newOutsideFunctions(scope, s, code)
+	sending := newSending(scope, n, functions["send-deliveries"])
 	for _, f := range routes.Functions {
-		if f.Name == "migrate" {
+		if f.Name == "migrate" || slices.Contains(routes.Outside, f.Name) {
 			continue
 		}
+		groups := []awsec2.ISecurityGroup{group}
 		statements := []awsiam.PolicyStatement{connectStatement(scope, p.id(), f.Role)}
-		environment := map[string]string{"DATABASE_URL": *p.url(f.Role), "PUBLIC_URL": *a.url}
+		given := map[string]string{"DATABASE_URL": *p.url(f.Role), "PUBLIC_URL": *a.url}
+		read := func(variable string, secret *string) {
+			given[variable] = *secret
+			statements = append(statements, readSecretStatement(secret))
+		}
 		if !withoutTokens[f.Name] {
-			environment["TOKEN_KEYS"] = *tokenKeys.SecretArn()
-			statements = append(statements, readSecretStatement(tokenKeys.SecretArn()))
+			read("TOKEN_KEYS", tokenKeys.SecretArn())
 		}
 		if slices.Contains(routes.Signing, f.Name) {
-			environment["SIGNING_KEY"] = *schema.signingKey
-			statements = append(statements, readSecretStatement(schema.signingKey))
+			read("SIGNING_KEY", schema.signingKey)
+		}
+		if slices.Contains(routes.Sealing, f.Name) {
+			read("SEALING_KEYS", schema.sealingKeys)
+		}
+		if slices.Contains(routes.Sending, f.Name) {
+			given["SEND_FUNCTION"] = *sending.function.FunctionName()
+			statements = append(statements, sending.statement())
+			groups = append(groups, sending.group)
 		}
 		functions[f.Name] = newFunction(constructs.NewConstruct(scope, jsii.String(f.Name)), s, n, code, function{
-			Function: f, group: group, environment: environment, statements: statements,
+			Function: f, groups: groups, environment: environment(s, f.Name, given), statements: statements,
 		})
 	}
 	return functions
 }
 
 // withoutTokens names the functions that neither sign nor verify promise tokens.
-var withoutTokens = map[string]bool{"expire-promises": true, "manage-tenants": true, "resolve-by-id": true, "resolve-by-key": true}
+var withoutTokens = map[string]bool{
+	"expire-promises": true, "manage-tenants": true, "relay-deliveries": true, "resolve-by-id": true, "resolve-by-key": true, "send-deliveries": true,
+}
 
 // updateSignersAfterVerifiers makes CloudFormation change the functions that verify
 // tokens before the ones that sign them. A function of the previous release does not

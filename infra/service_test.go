@@ -11,7 +11,9 @@ import (
 )
 
 var stackFacts = []fact{
-	{"its outputs are the URL, the engines' policy and, with a domain, the target of its CNAME", func(t *testing.T, tmpl template) {
+	{"its outputs are the URL, the engines' policy, the role of send-deliveries and, with a domain, the target of its CNAME", func(t *testing.T, tmpl template) {
+		id, _ := tmpl.function(t, "send-deliveries")
+		require.Equal(t, target(tmpl.Resources[id].Properties["Role"]), target(tmpl.Outputs["SenderRoleArn"]))
 		require.Contains(t, tmpl.Outputs, "EnginePolicyArn")
 		require.Contains(t, tmpl.Outputs, "Url")
 		require.Equal(t, tmpl.settings["domain"] != "", tmpl.Outputs["DomainTarget"] != nil)

@@ -51,6 +51,14 @@ type settings struct {
 	// CORSOrigins (corsOrigins, separated by commas) are the web origins whose pages may
 	// call the HTTP API. By default there are none.
 	CORSOrigins []string
+
+	// StateMachines (stateMachines, separated by commas) are the ARNs of the state
+	// machines whose tasks send-deliveries may complete. DurableFunctions
+	// (durableFunctions) are those of the durable functions whose callbacks it may
+	// complete. Destinations (destinations) are those of the queues, topics, event buses,
+	// functions, roles, SES identities and KMS keys that it may use. By default it may
+	// use none. sendRights has their forms.
+	StateMachines, DurableFunctions, Destinations []string
 }
 
 // guarded reports whether the stage protects its data: against deletion, and with the
@@ -75,60 +83,81 @@ var (
 func readSettings(context map[string]any) (settings, error) {
 	s := settings{Stage: "dev", RetentionDays: 90}
 	var errs []error
-	reject := func(name, reason string) {
-		errs = append(errs, fmt.Errorf("-c %s=%v: %s", name, context[name], reason))
-	}
 	for name, value := range context {
-		text, isText := value.(string)
-		switch name {
-		case "stage":
-			if s.Stage = text; !stagePattern.MatchString(text) {
-				reject(name, "must be 1 to 20 lower-case letters, digits and hyphens, and begin with a letter")
-			}
-		case "size":
-			if text != "small" && text != "large" {
-				reject(name, "must be small or large")
-			}
-		case "zones":
-			if s.Zones = strings.Split(text, ","); !areZones(s.Zones) {
-				reject(name, "must be 2 to 6 different availability zones of one region, separated by commas, such as us-east-1a,us-east-1b")
-			}
-		case "database":
-			if s.Aurora = text == "aurora"; !s.Aurora && text != "postgres" {
-				reject(name, "must be postgres or aurora")
-			}
-		case "domain":
-			if s.Domain = text; !domainPattern.MatchString(text) || len(text) > 253 {
-				reject(name, "must be a host name in lower case, such as promises.example.com")
-			}
-		case "alarmEmail":
-			address, err := mail.ParseAddress(text)
-			if s.AlarmEmail = text; err != nil || address.Address != text {
-				reject(name, "must be an e-mail address without a display name, such as ops@example.com")
-			}
-		case "retentionDays":
-			days, err := strconv.Atoi(fmt.Sprint(value)) // cdk.json may have a number
-			if s.RetentionDays = days; err != nil || days < 0 || days > config.MaxRetentionDays {
-				reject(name, fmt.Sprintf("must be a whole number from 0 (keep everything) to %d", config.MaxRetentionDays))
-			}
-		case "snapshot":
-			if s.Snapshot = text; !snapshotPattern.MatchString(text) {
-				reject(name, "must be the name or the ARN of a snapshot")
-			}
-		case "corsOrigins":
-			s.CORSOrigins = strings.Split(text, ",")
-			if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !routes.IsOrigin(o) }) {
-				reject(name, "must be origins such as https://app.example.com, separated by commas")
-			}
-		default:
-			if isText && !strings.ContainsAny(name, ":/") { // the CDK's own settings contain : or /, or are not text
-				reject(name, "there is no such setting; use stage, size, database, zones, domain, alarmEmail, retentionDays, snapshot or corsOrigins")
-			}
+		if fault := s.set(name, value); fault != "" {
+			errs = append(errs, fmt.Errorf("-c %s=%v: %s", name, value, fault))
 		}
 	}
 	s.Large = context["size"] == "large" || context["size"] == nil && s.guarded()
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return s, errors.Join(errs...)
+}
+
+// set sets one setting. It returns the fault of an invalid value or name, or "".
+func (s *settings) set(name string, value any) (fault string) {
+	text, isText := value.(string)
+	switch name {
+	case "stage":
+		if s.Stage = text; !stagePattern.MatchString(text) {
+			return "must be 1 to 20 lower-case letters, digits and hyphens, and begin with a letter"
+		}
+	case "size":
+		if text != "small" && text != "large" {
+			return "must be small or large"
+		}
+	case "zones":
+		if s.Zones = strings.Split(text, ","); !areZones(s.Zones) {
+			return "must be 2 to 6 different availability zones of one region, separated by commas, such as us-east-1a,us-east-1b"
+		}
+	case "database":
+		if s.Aurora = text == "aurora"; !s.Aurora && text != "postgres" {
+			return "must be postgres or aurora"
+		}
+	case "domain":
+		if s.Domain = text; !domainPattern.MatchString(text) || len(text) > 253 {
+			return "must be a host name in lower case, such as promises.example.com"
+		}
+	case "alarmEmail":
+		address, err := mail.ParseAddress(text)
+		if s.AlarmEmail = text; err != nil || address.Address != text {
+			return "must be an e-mail address without a display name, such as ops@example.com"
+		}
+	case "retentionDays":
+		days, err := strconv.Atoi(fmt.Sprint(value)) // cdk.json may have a number
+		if s.RetentionDays = days; err != nil || days < 0 || days > config.MaxRetentionDays {
+			return fmt.Sprintf("must be a whole number from 0 (keep everything) to %d", config.MaxRetentionDays)
+		}
+	case "snapshot":
+		if s.Snapshot = text; !snapshotPattern.MatchString(text) {
+			return "must be the name or the ARN of a snapshot"
+		}
+	case "corsOrigins":
+		s.CORSOrigins = strings.Split(text, ",")
+		if slices.ContainsFunc(s.CORSOrigins, func(o string) bool { return !routes.IsOrigin(o) }) {
+			return "must be origins such as https://app.example.com, separated by commas"
+		}
+	case "stateMachines", "durableFunctions", "destinations":
+		arns := strings.Split(text, ",")
+		*s.arns(name) = arns
+		return checkRights(name, arns)
+	default:
+		if isText && !strings.ContainsAny(name, ":/") { // the CDK's own settings contain : or /, or are not text
+			return "there is no such setting; use stage, size, database, zones, domain, alarmEmail, retentionDays, snapshot, corsOrigins, stateMachines, durableFunctions or destinations"
+		}
+	}
+	return ""
+}
+
+// arns returns the field of a setting of sendRights.
+func (s *settings) arns(name string) *[]string {
+	switch name {
+	case "stateMachines":
+		return &s.StateMachines
+	case "durableFunctions":
+		return &s.DurableFunctions
+	default:
+		return &s.Destinations
+	}
 }
 
 // areZones reports whether zones are two to six different zones of one region.

@@ -11,25 +11,25 @@ import (
 )
 
 var signingKeyFacts = []fact{
-	{"the stack has two secrets, and only token-keys has a generated value", func(t *testing.T, tmpl template) {
-		require.Len(t, tmpl.secrets(), 2)
+	{"the stack has three secrets, and only token-keys has a generated value", func(t *testing.T, tmpl template) {
+		require.Len(t, tmpl.secrets(), 3)
 		for name, id := range tmpl.secrets() {
 			generated := tmpl.Resources[id].Properties["GenerateSecretString"] != nil
-			require.Equal(t, strings.HasSuffix(tmpl.Resources[id].Properties["Name"].(string), "/token-keys"), generated, "%s: migrate writes the signing key", name)
+			require.Equal(t, strings.HasSuffix(tmpl.Resources[id].Properties["Name"].(string), "/token-keys"), generated, "%s: migrate writes the keys", name)
 		}
 	}},
 	{"token-keys keeps its logical ID", func(t *testing.T, tmpl template) {
 		require.Equal(t, "FunctionsTokenKeys56C82E5C", tmpl.secrets()["token-keys"], "with another logical ID CloudFormation would replace the secret: tokens of earlier releases would be invalid")
 	}},
 	{"only create-promise may read the key, and only migrate may write it", func(t *testing.T, tmpl template) {
-		require.Equal(t, map[string][]string{"create-promise": {"GetSecretValue"}, "migrate": {"DescribeSecret", "PutSecretValue"}}, tmpl.signingKeyActions(t))
+		require.Equal(t, map[string][]string{"create-promise": {"GetSecretValue"}, "migrate": {"DescribeSecret", "PutSecretValue"}}, tmpl.secretActions(t, "signing-key"))
 	}},
 	{"only functions that sign get the key's ARN", func(t *testing.T, tmpl template) {
 		key := tmpl.secrets()["signing-key"]
 		for _, f := range routes.Functions {
 			variables := tmpl.functionVariables(t, f.Name)
 			require.Equal(t, slices.Contains(routes.Signing, f.Name), target(variables["SIGNING_KEY"]) == key, f.Name)
-			if f.Name != "migrate" {
+			if f.Role != "" {
 				require.Equal(t, f.Name == "create-promise", variables["SIGNING_KEY"] != "", f.Name)
 			}
 		}
@@ -38,8 +38,25 @@ var signingKeyFacts = []fact{
 		_, signs := tmpl.function(t, "create-promise")
 		for _, f := range routes.Functions {
 			id, _ := tmpl.function(t, f.Name)
-			verifies := tmpl.functionVariables(t, f.Name)["TOKEN_KEYS"] != "" && f.Name != "create-promise"
+			verifies := target(tmpl.functionVariables(t, f.Name)["TOKEN_KEYS"]) != "" && f.Name != "create-promise"
 			require.Equal(t, verifies, slices.Contains(signs.DependsOn, id), "%s of the previous release does not know a new key", f.Name)
+		}
+	}},
+	{"only four functions may use the sealing keys, and only migrate may write them", func(t *testing.T, tmpl template) {
+		require.Equal(t, map[string][]string{
+			"manage-integrations": {"GetSecretValue"}, "manage-tenants": {"GetSecretValue"}, "relay-deliveries": {"GetSecretValue"},
+			"migrate": {"DescribeSecret", "GetSecretValue", "PutSecretValue"},
+		}, tmpl.secretActions(t, "sealing-keys"))
+	}},
+	{"only the functions of the table get the ARN of the sealing keys", func(t *testing.T, tmpl template) {
+		for _, f := range routes.Functions {
+			given := target(tmpl.functionVariables(t, f.Name)["SEALING_KEYS"])
+			require.Equal(t, slices.Contains(routes.Sealing, f.Name), given == tmpl.secrets()["sealing-keys"], f.Name)
+		}
+	}},
+	{"the migration runs again if the secret of the sealing keys is another one", func(t *testing.T, tmpl template) {
+		for _, r := range tmpl.ofType("Custom::Migration") {
+			require.Equal(t, tmpl.secrets()["sealing-keys"], target(r.Properties["SealingKeys"]))
 		}
 	}},
 	{"the migration runs again if the key's secret is another one", func(t *testing.T, tmpl template) {
@@ -58,11 +75,11 @@ func (tmpl template) secrets() map[string]string {
 	return secrets
 }
 
-// signingKeyActions returns the actions on the signing key that each function's role may do. It fails if anything but the
-// policy of one role refers to the key.
-func (tmpl template) signingKeyActions(t *testing.T) map[string][]string {
+// secretActions returns the actions on a secret that each function's role may do. It fails if anything but the policy of one
+// role refers to the secret.
+func (tmpl template) secretActions(t *testing.T, name string) map[string][]string {
 	t.Helper()
-	key := tmpl.secrets()["signing-key"]
+	key := tmpl.secrets()[name]
 	functions, allowed := map[string]string{}, map[string][]string{} // by role; by function
 	for _, f := range routes.Functions {
 		_, r := tmpl.function(t, f.Name)

@@ -24,6 +24,7 @@ var facts = []struct {
 	{"synthesis", synthesisFacts},
 	{"functions", functionFacts},
 	{"signing key", signingKeyFacts},
+	{"sending", sendingFacts},
 	{"routes", routeFacts},
 	{"database", databaseFacts},
 	{"migration", migrationFacts},
@@ -54,7 +55,9 @@ func TestTemplates(t *testing.T) {
 		"prod, small Aurora": {settings: map[string]string{"stage": "prod", "size": "small", "database": "aurora", "retentionDays": "365"}, guarded: true},
 		"qa-2, all other settings": {settings: map[string]string{
 			"stage": "qa-2", "size": "small", "database": "postgres", "alarmEmail": "a@example.com", "snapshot": "before-the-fire",
-			"zones": "us-east-1b,us-east-1d,us-east-1f",
+			"zones":            "us-east-1b,us-east-1d,us-east-1f",
+			"stateMachines":    "arn:aws:states:us-east-1:123456789012:stateMachine:orders,arn:aws:states:us-west-2:123456789012:stateMachine:refunds",
+			"durableFunctions": "arn:aws:lambda:us-east-1:123456789012:function:approve", "destinations": strings.Join(sampleDestinations, ","),
 		}, guarded: true},
 	} {
 		t.Run(name, func(t *testing.T) {
