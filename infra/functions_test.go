@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/routes"
 )
 
@@ -62,9 +61,10 @@ var functionFacts = []fact{
 			require.NotContains(t, tmpl.Resources[role].Properties, "ManagedPolicyArns", "%s: managed policies allow too much", f.Name)
 		}
 	}},
-	{"the environment sets exactly the variables that the code reads", func(t *testing.T, tmpl template) {
+	{"the environment sets exactly the variables that the code reads, and none that permits loopback", func(t *testing.T, tmpl template) {
 		eachInVPC(func(f routes.Function) {
-			require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(tmpl.functionVariables(t, f.Name))), f.Name)
+			require.NotContains(t, tmpl.functionVariables(t, f.Name), "DELIVER_TO_LOOPBACK", f.Name)
+			require.ElementsMatch(t, deployedNames(), slices.Collect(maps.Keys(tmpl.functionVariables(t, f.Name))), f.Name)
 		})
 	}},
 	{"no environment contains a secret", func(t *testing.T, tmpl template) {

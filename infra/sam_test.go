@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/auth"
-	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/seal"
 )
@@ -60,7 +59,7 @@ func TestSAMEnvironment(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(file, &env))
 	t.Run("sets every variable that the code reads", func(t *testing.T) {
-		require.ElementsMatch(t, config.Names, slices.Collect(maps.Keys(env.Parameters)))
+		require.ElementsMatch(t, deployedNames(), slices.Collect(maps.Keys(env.Parameters)))
 	})
 	t.Run("sets no alias, because SAM CLI invokes none", func(t *testing.T) {
 		require.Empty(t, env.Parameters["HTTP_ALIAS"])
