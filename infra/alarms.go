@@ -29,6 +29,7 @@ const (
 	metricDelivered      = "Delivered"
 	metricFailed         = "Failed"
 	metricDeadDeliveries = "DeadDeliveries"
+	metricRelayErrors    = "RelayErrors"
 	metricOldestDue      = "OldestDueSeconds"
 	metricRelayWorking   = "RelayWorking" // 1 from each run, while it works
 )
@@ -200,8 +201,9 @@ func (m monitored) alarms(s settings) []alarm {
 			name: "relay-stopped", metric: m.relayMetric(metricRelayWorking, "Sum", minute), threshold: 1, breachesBelow: true, periods: 5, datapoints: 5,
 			missingData: awscloudwatch.TreatMissingData_MISSING,
 		},
+		alarm{name: "relay-errors", metric: m.relayMetric(metricRelayErrors, "Sum", five), periods: 3, datapoints: 2},
 		alarm{name: "deliveries-late", metric: m.relayMetric(metricOldestDue, "Maximum", minute), threshold: 300, periods: 5, datapoints: 3},
-		alarm{name: "deliveries-dead", metric: m.relayMetric(metricDeadDeliveries, "Maximum", five)},
+		alarm{name: "deliveries-dead", metric: m.relayMetric(metricDeadDeliveries, "Sum", five)},
 		alarm{name: "sweep-errors", metric: m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", five), periods: 3, datapoints: 2},
 		alarm{name: "holds-expired", metric: m.earlyExpired(five)},
 		alarm{name: "dead-letters", metric: m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))},

@@ -62,8 +62,8 @@ func newDashboard(parent constructs.Construct, s settings, m monitored) {
 	)
 	row(
 		graph("Oldest due delivery, s", 8, m.relayMetric(metricOldestDue, "Maximum", minute)),
-		graph("Deliveries, failed attempts", 8, m.relayMetric(metricDelivered, "Sum", minute), m.relayMetric(metricFailed, "Sum", minute)),
-		graph("Dead deliveries, relays at work", 8, m.relayMetric(metricDeadDeliveries, "Maximum", minute), m.relayMetric(metricRelayWorking, "Sum", minute)),
+		graph("Deliveries, failed attempts", 8, m.relaySum(metricDelivered), m.relaySum(metricFailed)),
+		graph("Dead deliveries, errors, relays at work", 8, m.relaySum(metricDeadDeliveries), m.relaySum(metricRelayErrors), m.relaySum(metricRelayWorking)),
 	)
 	row(
 		graph("Connections of RDS Proxy to Postgres", 8, m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute),
@@ -71,4 +71,9 @@ func newDashboard(parent constructs.Construct, s settings, m monitored) {
 		graph("Connections to RDS Proxy", 8, m.proxyMetric("ClientConnections", minute)),
 		graph("Postgres, CPU %", 8, m.database.metrics.cpu),
 	)
+}
+
+// relaySum returns the sum of a metric of relay-deliveries in each minute.
+func (m monitored) relaySum(name string) awscloudwatch.IMetric {
+	return m.relayMetric(name, "Sum", time.Minute)
 }

@@ -9,9 +9,9 @@ import (
 
 // concurrency is the number of processes that Lambda reserves for each function in a
 // large stage. Above it a call fails with 429 from the SDK and 503 over HTTP, and the
-// other functions lose no capacity. Only the calls of routes.Waiting last for seconds,
-// so those two functions have most of the processes, and waits never block a read or a
-// settlement.
+// other functions lose no capacity. The calls of routes.Waiting last for seconds, so
+// those two functions have most of the processes. Waits never block a read or a
+// settlement, and neither do tests of destinations or sends.
 //
 // Small stages reserve nothing: a new account may have only 10 executions at once, and
 // Lambda lets none of those be reserved.
@@ -27,7 +27,7 @@ var concurrency = map[string]int{
 	"list-deliveries":     8,
 	"list-events":         20,
 	"list-promises":       10,
-	"manage-integrations": 4, // a test waits up to 25 s for the receiver
+	"manage-integrations": 15, // a test waits up to 25 s for the receiver
 	"manage-tenants":      2,
 	"migrate":             1,
 	"reject":              20,
@@ -37,7 +37,7 @@ var concurrency = map[string]int{
 	"resolve-by-key":      30,
 	"retry-deliveries":    4,
 	"revoke-tokens":       5,
-	"send-deliveries":     50, // up to 30 s each; more than this, the relay tries again
+	"send-deliveries":     100, // up to 30 s each; three runs of the relay make up to 96 calls at once
 	"settle-callback":     20,
 	"wait-events":         90,  // up to 25 s each
 	"wait-promise":        150, // up to 25 s each
@@ -46,7 +46,7 @@ var concurrency = map[string]int{
 const (
 	// headroom is the number of processes kept for the functions of future releases.
 	// The fleet leaves executions and connections for them.
-	headroom = 80
+	headroom = 60
 
 	// accountConcurrency is an account's usual quota of concurrent executions.
 	// unreservedConcurrency is the part of it that Lambda does not let functions reserve.
@@ -97,6 +97,8 @@ func poolSize(f routes.Function) int {
 		return 0
 	case f.Name == "expire-promises":
 		return database.SweepPoolSize
+	case f.Name == "relay-deliveries":
+		return database.RelayPoolSize
 	default:
 		return database.PoolSize
 	}

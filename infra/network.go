@@ -9,11 +9,12 @@ import (
 )
 
 // A network is a VPC without an internet gateway and without NAT. Functions in it reach
-// Postgres and two AWS services:
+// Postgres and three AWS services:
 //
-//   - Secrets Manager: the functions read the keys of promise tokens there; migrate
-//     reads the master user's password and writes the signing key
+//   - Secrets Manager: the functions read their keys there; migrate reads the master
+//     user's password and writes the signing key and the sealing keys
 //   - S3: migrate reports the result of the migration to CloudFormation there
+//   - Lambda: relay-deliveries and manage-integrations invoke send-deliveries there
 //
 // Lambda sends logs, metrics and traces outside the VPC.
 type network struct {

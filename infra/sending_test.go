@@ -25,6 +25,18 @@ var sendingFacts = []fact{
 	{"send-deliveries may log, write traces, use what the settings name, and nothing else", func(t *testing.T, tmpl template) {
 		require.Equal(t, tmpl.sendRights(), tmpl.allowed(t, "send-deliveries"))
 	}},
+	{"send-deliveries may use a key only through SQS and SNS", func(t *testing.T, tmpl template) {
+		keys := 0
+		for _, r := range tmpl.ofType("AWS::IAM::Policy") {
+			for _, s := range r.Properties["PolicyDocument"].(map[string]any)["Statement"].([]any) {
+				if s := s.(map[string]any); strings.Contains(text(t, s["Action"]), "kms:") {
+					keys++
+					require.JSONEq(t, `{"StringLike":{"kms:ViaService":["sns.*.amazonaws.com*","sqs.*.amazonaws.com*"]}}`, text(t, s["Condition"]))
+				}
+			}
+		}
+		require.Equal(t, tmpl.settings["destinations"] != "", keys == 1)
+	}},
 	{"only manage-integrations and relay-deliveries may invoke send-deliveries", func(t *testing.T, tmpl template) {
 		id, _ := tmpl.function(t, "send-deliveries")
 		var allowed []string
