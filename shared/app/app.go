@@ -3,6 +3,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/seal"
 	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 )
@@ -42,6 +44,7 @@ type service struct {
 	store   *repository.Repository
 	tokens  *auth.Verifier
 	signing auth.Source[auth.SigningKey] // nil if no tokens are issued
+	sealing *auth.Cached[*seal.Keys]     // see sealingKeys
 	// stopping is closed by the first SIGTERM.
 	stopping <-chan struct{}
 }
@@ -123,6 +126,29 @@ func (s *service) loadTokenKeys() error {
 	return nil
 }
 
+// sealingKeys returns the key ring that encrypts the secrets of destinations. If a text
+// needs a key that the ring lacks, another process has rotated the ring: Refresh reads it
+// again (see package seal). Without SEALING_KEYS each read fails.
+func (s service) sealingKeys() *auth.Cached[*seal.Keys] { return s.sealing }
+
+// loadSealingKeys returns the key ring of SEALING_KEYS. A secret in Secrets Manager is
+// read when it is first needed. A ring in the configuration itself is checked at once.
+func loadSealingKeys(conf config.Config, log *slog.Logger) (*auth.Cached[*seal.Keys], error) {
+	text := conf.SealingKeys
+	read := parsed(text, seal.Parse)
+	switch {
+	case text == "":
+		read = func(context.Context) (*seal.Keys, error) { return nil, errors.New("SEALING_KEYS is not set") }
+	case !secret.IsARN(text):
+		keys, err := seal.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("SEALING_KEYS: %w", err)
+		}
+		read = auth.Always(keys)
+	}
+	return auth.NewCached("sealing keys", read, time.Now, log), nil
+}
+
 // parsed returns a function that reads and parses the secret with the given ARN.
 func parsed[T any](arn string, parse func(string) (T, error)) func(context.Context) (T, error) {
 	return func(ctx context.Context) (none T, err error) {
@@ -165,6 +191,9 @@ func startWith(connections int, handler func(service) lambda.Handler) {
 				stopping: stopping,
 			}
 			if err = s.loadTokenKeys(); err == nil {
+				s.sealing, err = loadSealingKeys(conf, log)
+			}
+			if err == nil {
 				lambda.Start(handler(s))
 			}
 		}
