@@ -16,8 +16,8 @@ import (
 // Names lists the environment variables that Load reads. The infrastructure and the
 // local runner pass these to a function and no others.
 var Names = []string{
-	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL",
-	"RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
+	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "DELIVER_TO_LOOPBACK", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES",
+	"MAX_WAITS", "PUBLIC_URL", "RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
 }
 
 // A Config is the configuration of a function.
@@ -67,6 +67,10 @@ type Config struct {
 	// seal.Parse, or the ARN of a secret in Secrets Manager that contains them. They are
 	// never logged.
 	SealingKeys string
+
+	// DeliverToLoopback (DELIVER_TO_LOOPBACK) permits destinations on this machine, by
+	// https and by http. It is for the local runner only.
+	DeliverToLoopback bool
 
 	// SendFunction (SEND_FUNCTION) is the name or ARN of the function send-deliveries.
 	SendFunction string
@@ -127,6 +131,13 @@ func Load() (Config, error) {
 	c.PublicURL = loadPublicURL(&p)
 	c.HTTPAlias = loadAlias(&p)
 	c.SealingKeys, c.SendFunction = os.Getenv("SEALING_KEYS"), os.Getenv("SEND_FUNCTION")
+	switch text := os.Getenv("DELIVER_TO_LOOPBACK"); text {
+	case "true":
+		c.DeliverToLoopback = true
+	case "", "false":
+	default:
+		p.add("DELIVER_TO_LOOPBACK is %q; it must be true or false", text)
+	}
 	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(p...)
 }

@@ -52,6 +52,13 @@ func TestLoad(t *testing.T) {
 			RetentionDays: 36500, HTTPAlias: "http",
 		}, load(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500", "HTTP_ALIAS=http", "MAX_WAITS=0"))
 	})
+	t.Run("DELIVER_TO_LOOPBACK", func(t *testing.T) {
+		require.True(t, load(t, "DATABASE_URL=d", "DELIVER_TO_LOOPBACK=true").DeliverToLoopback)
+		require.False(t, load(t, "DATABASE_URL=d", "DELIVER_TO_LOOPBACK=false").DeliverToLoopback)
+		set(t, "DATABASE_URL=d", "DELIVER_TO_LOOPBACK=yes")
+		_, err := config.Load()
+		require.ErrorContains(t, err, "DELIVER_TO_LOOPBACK")
+	})
 	t.Run("IAM authentication", func(t *testing.T) {
 		c := load(t, "DATABASE_URL=d", "DB_IAM_AUTH=true")
 		require.True(t, c.IAMAuth)
