@@ -62,6 +62,15 @@ func newKey(secret []byte) key {
 	return k
 }
 
+// Prefix returns the bytes that begin each text that the first key seals, or nil for
+// the zero Keys. No other key's texts begin with them.
+func (k *Keys) Prefix() []byte {
+	if len(k.ring) == 0 {
+		return nil
+	}
+	return bytes.Clone(k.ring[0].header[:])
+}
+
 func (k key) id() string { return hex.EncodeToString(k.header[1:]) }
 
 // Generate returns a ring with one random key.
