@@ -50,6 +50,8 @@ func (nothingDue) DeleteSettled(context.Context, time.Duration, int) (promise.De
 	return promise.Deleted{}, nil
 }
 
+func (nothingDue) DeleteDestinations(context.Context, int) (int, error) { return 0, nil }
+
 func (nothingDue) Uncounted(context.Context) ([]promise.Count, error) { return nil, nil }
 
 func (nothingDue) CountMore(context.Context, []promise.Count, int) error { return nil }

@@ -22,3 +22,12 @@ func TestCheckDestinationName(t *testing.T) {
 		})
 	}
 }
+
+func TestKindNamesInTheError(t *testing.T) {
+	t.Parallel()
+	err := promise.AsError(promise.CheckDestination(promise.Destination{Name: "a", Kind: "fax"}))
+	require.Equal(t, "kind", err.Field)
+	for _, kind := range promise.DestinationKinds {
+		t.Run(string(kind), func(t *testing.T) { require.Contains(t, err.Detail, string(kind)) })
+	}
+}

@@ -386,6 +386,8 @@ func unpack(c promise.CreateResult, err error) (p promise.Promise, created bool,
 // errOf drops a call's result.
 func errOf[T any](_ T, err error) error { return err }
 
+func errOf2[T, U any](_ T, _ U, err error) error { return err }
+
 // pageOnly drops a list's report of more pages.
 func pageOnly(promises []promise.Promise, _ bool, err error) ([]promise.Promise, error) {
 	return promises, err

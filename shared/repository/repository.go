@@ -13,6 +13,9 @@
 //  2. promise: before a transaction locks a pending promise FOR UPDATE, it has
 //     locked the workflow execution; see promise_await_settlements
 //  3. idempotency_key
+//  4. destination, its secrets, and then its tenant's row for a change of the default
+//  5. delivery
+//  6. delivery_lease
 //
 // delete_settled.sql is the exception. It locks settled promises and their keys
 // before workflow executions, and says why that cannot deadlock.

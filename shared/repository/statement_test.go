@@ -131,6 +131,20 @@ func TestOneRoundTrip(t *testing.T) {
 			_, _, err := r.RetryDeadDeliveries(ctx, tenant, "stepFunctions", 10)
 			return err
 		}},
+		{"put a destination", 1, func() error {
+			return errOf2(r.PutDestination(ctx, tenant, orders(), nil, append([]byte{1}, make([]byte, 40)...)))
+		}},
+		{"put a destination again", 1, func() error {
+			return errOf2(r.PutDestination(ctx, tenant, orders(), nil, append([]byte{1}, make([]byte, 40)...)))
+		}},
+		{"enable a destination", 1, func() error { return errOf(r.EnableDestination(ctx, tenant, "orders", true)) }},
+		{"get a destination", 1, func() error { return errOf2(r.GetDestination(ctx, tenant, "orders")) }},
+		{"list destinations", 1, func() error { return errOf(r.ListDestinations(ctx, tenant)) }},
+		{"set the default destination", 1, func() error { return r.SetDefaultDestination(ctx, tenant, new("orders")) }},
+		{"rotate a secret", 2, func() error {
+			return errOf2(r.RotateDestinationSecret(ctx, tenant, "orders", promise.Rotation{}, sealed))
+		}},
+		{"delete a destination", 1, func() error { return errOf(r.DeleteDestination(ctx, tenant, "orders")) }},
 		{"resolve, overdue", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(o.ID), rejected("late"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
@@ -201,6 +215,7 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.EqualValues(t, 9, limited.Limits[promise.LimitPending])
 			requireLifecycle(t, r, value)
 			requireDeliveries(t, r, db)
+			requireDestinations(t, r)
 		})
 	}
 }
@@ -341,11 +356,25 @@ func TestPlans(t *testing.T) {
 		SELECT p.tenant_id, p.id, 1, d.id, CASE WHEN p.resolved THEN 'delivered' ELSE 'waiting' END, p.created_at
 		FROM (SELECT *, 1 + floor(random() * 50) AS n FROM promise WHERE random() < 0.1) p
 		JOIN destination d ON d.tenant_id = p.tenant_id AND d.name = 'd' || p.n`)
+	db.Exec(t, `INSERT INTO destination (tenant_id, name, kind, deleted_at)
+		SELECT id, 'e' || n, 'https', CASE WHEN n > 90 THEN NOW() END FROM tenant CROSS JOIN generate_series(1, 100) n`)
+	db.Exec(t, `INSERT INTO destination_secret (destination_id, version, sealed, retire_at)
+		SELECT id, n, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), CASE WHEN n < 2 AND random() < 0.01 THEN NOW() END FROM destination CROSS JOIN generate_series(1, 2) n WHERE name LIKE 'e%'`)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements": {}, // see TestPlansOfAwaitSettlements
 		"claim_deliveries": {"destination_pkey", "idx_delivery_lease_expires", "idx_delivery_due_by_destination", "delivery_pkey", "promise_pkey",
 			"workflow_execution_pkey", "destination_secret_pkey"},
+		"put_destination":                 {"idx_destination_name", "destination_pkey"},
+		"enable_destination":              {"idx_destination_name"},
+		"get_destination":                 {"idx_destination_name", "destination_secret_pkey"},
+		"list_destinations":               {"idx_destination"},
+		"delete_destination":              {"idx_destination_name", "destination_pkey", "destination_secret_pkey"},
+		"set_default_destination":         {"idx_destination_name"},
+		"rotate_destination_secret":       {"destination_pkey", "destination_secret_pkey"},
+		"list_secrets_to_reseal":          {"idx_destination_secret_key"},
+		"reseal_secrets":                  {"destination_secret_pkey"},
+		"delete_destinations":             {"idx_destination_deleted", "idx_delivery_destination", "destination_pkey", "idx_destination_secret_retire", "destination_secret_pkey"},
 		"claim_recount":                   {"workflow_execution_pkey"},
 		"end_deliveries":                  {"idx_delivery_due_by_destination", "delivery_pkey"},
 		"expire_leases":                   {"idx_delivery_lease_expires", "delivery_lease_pkey"},

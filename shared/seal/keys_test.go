@@ -187,3 +187,18 @@ func TestKeysDoNotShow(t *testing.T) {
 		}
 	}
 }
+
+func TestPrefix(t *testing.T) {
+	t.Parallel()
+	first := seal.Generate()
+	second := first.Rotate()
+	for name, keys := range map[string]*seal.Keys{"one key": first, "two keys": second} {
+		t.Run("the texts of the first of "+name+" begin with it", func(t *testing.T) {
+			sealed, err := keys.Seal("p", "r", 1, nil)
+			require.NoError(t, err)
+			require.Equal(t, sealed[:9], keys.Prefix())
+		})
+	}
+	t.Run("each key has another", func(t *testing.T) { require.NotEqual(t, first.Prefix(), second.Prefix()) })
+	t.Run("without a key there is none", func(t *testing.T) { require.Nil(t, new(seal.Keys).Prefix()) })
+}
