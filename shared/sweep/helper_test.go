@@ -122,6 +122,10 @@ func (c *clockwork) DeleteSettled(ctx context.Context, _ time.Duration, _ int) (
 	return promise.Deleted{}, c.batch(ctx)
 }
 
+func (c *clockwork) DeleteDestinations(ctx context.Context, _ int) (int, error) {
+	return 0, c.batch(ctx)
+}
+
 // A buffer is a bytes.Buffer for several goroutines.
 type buffer struct {
 	mu sync.Mutex

@@ -1,6 +1,6 @@
 // Package sweep does the scheduled work: it records deadlines, deletes expired
-// idempotency keys, expired early settlements and old settled promises, and counts
-// each tenant's pending promises and early settlements.
+// idempotency keys, expired early settlements, old settled promises and deleted
+// destinations, and counts each tenant's pending promises and early settlements.
 package sweep
 
 import (
@@ -28,6 +28,9 @@ type Store interface {
 
 	ExpireIdempotencyKeys(ctx context.Context, limit int) (promise.ExpireKeysResult, error)
 	DeleteSettled(ctx context.Context, age time.Duration, limit int) (promise.Deleted, error)
+
+	// DeleteDestinations deletes the rows of deleted destinations, and retired secrets.
+	DeleteDestinations(ctx context.Context, limit int) (int, error)
 
 	// Uncounted starts a count for each tenant. CountMore continues each count by at
 	// most limit rows of each kind. StoreCounts stores finished counts, and returns
@@ -135,8 +138,8 @@ type call struct {
 	runCtx   context.Context // no batch begins after its end
 	batchCtx context.Context // a running batch is cancelled at its end
 
-	deadlines, keys, settled work
-	counts                   counting
+	deadlines, keys, settled, destinations work
+	counts                                 counting
 
 	// The deadlines' goroutine alone uses report.Expired and unreported; the
 	// deletions' goroutine alone uses the rest of report.
@@ -190,15 +193,19 @@ func (s *Sweeper) sweep(ctx context.Context, d time.Duration, do func(*call)) (R
 	defer cancel()
 	c := &call{
 		Sweeper: s, runCtx: runCtx, batchCtx: batchCtx,
-		deadlines:  work{name: "record deadlines", limit: expireBatch},
-		keys:       work{name: "expire idempotency keys"},
-		settled:    work{name: "delete settled promises"},
+		deadlines: work{name: "record deadlines", limit: expireBatch},
+		keys:      work{name: "expire idempotency keys"},
+		settled:   work{name: "delete settled promises"},
+
+		destinations: work{name: "delete destinations"},
+
 		counts:     counting{work: work{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
 		skipped:    work{name: "record a skipped workflow's deadlines", limit: expireBatch},
 		waitResult: make(chan promise.ExpireResult, 1),
 	}
 	do(c)
-	return c.report, errors.Join(c.deadlines.err(), c.skipped.err(), c.keys.err(), c.settled.err(), c.counts.work.err())
+	return c.report, errors.Join(c.deadlines.err(), c.skipped.err(), c.keys.err(), c.settled.err(), c.destinations.err(),
+		c.counts.work.err())
 }
 
 func (w *work) err() error {
@@ -326,11 +333,11 @@ func (c *call) cleanUpInRounds() {
 	}
 }
 
-// cleanUp deletes expired idempotency keys and old promises. It does a batch of each
-// kind in turn, until no kind has a full batch.
+// cleanUp deletes expired idempotency keys, old promises and destinations that nothing
+// needs. It does a batch of each kind in turn, until no kind has a full batch.
 func (c *call) cleanUp(pause time.Duration) {
 	keys, early, promises := c.report.KeysDeleted, c.report.EarlyExpired, c.report.PromisesDeleted
-	more := []func() bool{c.expireKeys, c.deleteSettled}
+	more := []func() bool{c.expireKeys, c.deleteSettled, c.deleteDestinations}
 	for len(more) > 0 && c.runCtx.Err() == nil {
 		more = slices.DeleteFunc(more, func(full func() bool) bool { return !full() })
 		if len(more) > 0 {
@@ -367,6 +374,15 @@ func (c *call) deleteSettled() (full bool) {
 		c.report.EventsDeleted += d.Events
 		c.report.WorkflowsDeleted += d.Workflows
 		full = d.Promises >= deleteBatch
+		return err
+	})
+	return full
+}
+
+func (c *call) deleteDestinations() (full bool) {
+	c.try(&c.destinations, func(ctx context.Context) error { //nolint:errcheck // see try
+		n, err := c.Store.DeleteDestinations(ctx, deleteBatch)
+		full = n >= deleteBatch
 		return err
 	})
 	return full
