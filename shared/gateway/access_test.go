@@ -246,7 +246,7 @@ func TestInvalidTokensOfACreation(t *testing.T) {
 func manager(s *service) (*gateway.TenantHandler, func(t testing.TB, payload string) map[string]any) {
 	n := byte(0)
 	h := &gateway.TenantHandler{
-		Store: repository.New(s.db.Pool), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Store: repository.New(s.db.Pool), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(s.log, nil)), Integrations: integrations,
 		NewAPIKey: func() (string, []byte) { n++; return "prk_secret", append(make([]byte, 31), n) },
 	}
 	return h, func(t testing.TB, payload string) map[string]any {
@@ -374,15 +374,17 @@ func TestSampleTenantCalls(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../events/manage-tenants.*.json")
 	require.NoError(t, err)
-	require.Len(t, files, 11)
+	require.Len(t, files, 15)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s := newService(t)
 			s.db.Exec(t, "INSERT INTO api_key (id, tenant_id, name, hash, scopes) SELECT $1::UUID, id, 'n', sha256('k'), '{read}' FROM tenant", apiKeyID)
 			h := &gateway.TenantHandler{
 				Store: repository.New(s.db.Pool), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(s.log, nil)),
-				NewAPIKey: func() (string, []byte) { return "prk_secret", make([]byte, 32) },
+				NewAPIKey: func() (string, []byte) { return "prk_secret", make([]byte, 32) }, Integrations: integrations,
+				Reencrypt: func(context.Context) (promise.Reencryption, error) { return promise.Reencryption{Done: true}, nil },
 			}
+			s.destination(t)
 			payload, err := os.ReadFile(file)
 			require.NoError(t, err)
 			_, err = h.Invoke(t.Context(), payload)

@@ -20,6 +20,7 @@ type call struct {
 	identifier promise.Identifier
 	workflow   promise.Workflow
 	delivery   *uuid.UUID // nil: the call names none
+	name       string     // of the destination
 	parameters parameters
 	body       object
 	answerBy   time.Time             // see Handler.Timeout

@@ -48,7 +48,7 @@ func readDeliveryFilter(p parameters) (f promise.DeliveryFilter, err error) {
 		f.PromiseID = &id
 	}
 	if s, ok := texts["destination"]; ok {
-		if err := checkFilterName(s); err != nil {
+		if err := promise.CheckDestinationName(s); err != nil {
 			return f, within("destination", err)
 		}
 		f.Destination = &s
@@ -68,15 +68,6 @@ func readDeliveryFilter(p parameters) (f promise.DeliveryFilter, err error) {
 		f.After = &cursor
 	}
 	return f, f.Check()
-}
-
-// checkFilterName checks the name of a destination that may be one of those that a
-// target names by its kind alone.
-func checkFilterName(name string) error {
-	if promise.DestinationKind(name).TakesToken() {
-		return nil
-	}
-	return promise.CheckDestinationName(name)
 }
 
 // retryDeliveries makes the delivery that the call names due again, or the dead
@@ -107,7 +98,7 @@ func (h *Handler) retryMany(ctx context.Context, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if err := checkFilterName(destination); err != nil {
+	if err := promise.CheckDestinationName(destination); err != nil {
 		return answer{}, within("destination", err)
 	}
 	state, err := c.body.requiredText("state")

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -49,12 +50,48 @@ func (h *Handler) readDirect(payload []byte) (*call, error) {
 			return nil, err
 		}
 	}
+	if op.named {
+		if c.name, err = readDestinationName(c.body); err != nil {
+			return nil, err
+		}
+	}
 	return c, checkTenant(c.tenant)
+}
+
+func readDestinationName(o object) (string, error) {
+	name, err := o.requiredText("name")
+	if err != nil {
+		return "", err
+	}
+	return name, within("name", promise.CheckDestinationName(name))
+}
+
+// readAction returns the action that a payload names. fields are those of all actions:
+// the error for an unknown field lists them, sorted and each once.
+func readAction(payload []byte, fields, names []string) (string, error) {
+	fields = append([]string{"action"}, fields...)
+	slices.Sort(fields)
+	all, err := parseObject(payload, slices.Compact(fields))
+	if err != nil {
+		return "", err
+	}
+	name, err := all.requiredText("action")
+	if err == nil && !slices.Contains(names, name) {
+		slices.Sort(names)
+		err = fieldError("action", promise.CodeOutOfRange, "There is no such action. The actions are: "+strings.Join(names, ", ")+".")
+	}
+	return name, err
 }
 
 // directFields returns the fields of the direct form.
 func (op Operation) directFields() []string {
 	fields := slices.Concat([]string{"tenant"}, op.body, op.parameters)
+	if op.route != "" {
+		fields = append(fields, "action")
+	}
+	if op.named {
+		fields = append(fields, "name")
+	}
 	if op.checkIdentifier != nil {
 		fields = append(fields, "promiseId", "key")
 	}

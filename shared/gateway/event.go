@@ -17,7 +17,8 @@ type event struct {
 	domain      string
 	identifier  string
 	workflow    string
-	delivery    *string         // nil: the route has none
+	delivery    *string // nil: the route has none
+	name        string
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
 	body        []byte
@@ -122,6 +123,8 @@ func (ev *event) readPath(variables json.RawMessage) {
 		case "deliveryId":
 			id := rawjson.Unquote(f.Raw)
 			ev.delivery = &id
+		case "name":
+			ev.name = rawjson.Unquote(f.Raw)
 		case "token":
 			ev.token = rawjson.Unquote(f.Raw)
 		}

@@ -22,6 +22,8 @@ var samples = map[string]struct {
 
 	delivery promise.DeliveryState // the promise has the delivery of the events, in this state
 	disabled bool                  // the destination of that delivery is disabled
+	put      bool                  // the destination exists before
+	reads    bool                  // the call writes nothing
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -154,6 +156,28 @@ var samples = map[string]struct {
 	"retry-deliveries.bad-state":               {status: 400, code: "out_of_range", delivery: promise.DeliveryDead},
 	"retry-deliveries.bad-waiting":             {code: "conflict", delivery: promise.DeliveryWaiting},
 	"retry-deliveries.bad-unknown-destination": {code: "unknown_destination", delivery: promise.DeliveryDead},
+	"manage-integrations.http-put":             {status: 201},
+	"manage-integrations.http-put-again":       {status: 200, put: true},
+	"manage-integrations.http-pause":           {status: 200, put: true},
+	"manage-integrations.http-get":             {status: 200, put: true, reads: true},
+	"manage-integrations.http-list":            {status: 200, put: true, reads: true},
+	"manage-integrations.http-delete":          {status: 200, put: true},
+	"manage-integrations.http-rotate":          {status: 200, put: true},
+	"manage-integrations.http-test":            {status: 200, put: true, reads: true},
+	"manage-integrations.http-default":         {status: 200, put: true},
+	"manage-integrations.put":                  {},
+	"manage-integrations.get":                  {put: true, reads: true},
+	"manage-integrations.list":                 {reads: true},
+	"manage-integrations.delete":               {put: true},
+	"manage-integrations.rotate":               {put: true},
+	"manage-integrations.test":                 {put: true, reads: true},
+	"manage-integrations.default":              {put: true},
+	"manage-integrations.bad-action":           {code: "out_of_range"},
+	"manage-integrations.bad-kind":             {status: 403, code: "forbidden"},
+	"manage-integrations.bad-private-address":  {status: 400, code: "out_of_range"},
+	"manage-integrations.bad-scope":            {status: 403, code: "forbidden", put: true},
+	"manage-integrations.bad-default":          {code: "unknown_destination"},
+	"manage-integrations.bad-unknown":          {status: 404, code: "not_found"},
 }
 
 func TestSampleEvents(t *testing.T) {
@@ -176,6 +200,9 @@ func TestSampleEvents(t *testing.T) {
 			s := newService(t)
 			if !want.created {
 				s.promise(t)
+			}
+			if want.put {
+				s.destination(t)
 			}
 			if want.settled {
 				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)
@@ -204,7 +231,7 @@ func TestSampleEvents(t *testing.T) {
 					requireProblem(t, want.status, want.code, a)
 				}
 			}
-			changes := want.code == "" && function != "get-promise" && !strings.HasPrefix(function, "list-") && !strings.HasPrefix(function, "wait-")
+			changes := want.code == "" && !want.reads && function != "get-promise" && !strings.HasPrefix(function, "list-") && !strings.HasPrefix(function, "wait-")
 			require.Equal(t, changes, before != s.snapshot(t), "a call writes unless it is refused or only reads")
 			require.Equal(t, want.code != "", strings.HasPrefix(form, "bad-"), "the names of refused events begin with bad-")
 			require.True(t, json.Valid(payload))

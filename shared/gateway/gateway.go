@@ -32,6 +32,17 @@ import (
 // messages.InvokeResponse_Error. The HTTP form returns one only if the event is
 // not API Gateway's.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(h.Operation.members) > 0 {
+		member, err := h.Operation.pick(payload)
+		if err != nil {
+			e := promise.AsError(err)
+			h.log(ctx, nil, e)
+			return nil, functionError(e)
+		}
+		one := *h
+		one.Operation = member
+		return one.Invoke(ctx, payload)
+	}
 	c, a, isHTTP, err := h.run(ctx, payload)
 	if err != nil {
 		e := promise.AsError(err)
@@ -70,7 +81,7 @@ func (h *Handler) run(ctx context.Context, payload []byte) (c *call, a answer, i
 	if err != nil {
 		return c, answer{}, isHTTP, err
 	}
-	if !slices.Contains(h.Operation.parameters, "waitSeconds") { // a call that waits bounds each of its polls
+	if !h.Operation.ownTime {
 		var stop context.CancelFunc
 		ctx, stop = context.WithDeadline(ctx, c.answerBy)
 		defer stop()
@@ -82,6 +93,27 @@ func (h *Handler) run(ctx context.Context, payload []byte) (c *call, a answer, i
 		}
 	}
 	return c, a, isHTTP, err
+}
+
+// pick returns the member that a call names: by its route, or by its action.
+func (op Operation) pick(payload []byte) (Operation, error) {
+	var names, fields []string
+	ev, isHTTP := readEvent(payload)
+	for _, m := range op.members {
+		if isHTTP && m.route == ev.routeKey {
+			return m, nil
+		}
+		names, fields = append(names, m.name), append(fields, m.directFields()...)
+	}
+	if isHTTP {
+		return Operation{}, promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. Send an object with an action: "+
+			strings.Join(names, ", ")+".")
+	}
+	name, err := readAction(payload, fields, names)
+	if err != nil {
+		return Operation{}, err
+	}
+	return op.members[slices.Index(names, name)], nil
 }
 
 // eventRefused returns the error for an event that API Gateway did not send.

@@ -36,10 +36,54 @@ type Store interface {
 	BeginWait(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
 	KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error)
 	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
+	DestinationStore
+}
+
+// A DestinationStore stores the destinations of a tenant. The repository documents the
+// methods' errors.
+type DestinationStore interface {
+	DestinationPutter
+	EnableDestination(ctx context.Context, tenant, name string, enabled bool) (promise.Destination, error)
+	GetDestination(ctx context.Context, tenant, name string) (promise.Destination, []promise.DestinationSecret, error)
+	RotateDestinationSecret(
+		ctx context.Context, tenant, name string, r promise.Rotation, seal func(id uuid.UUID, version int) ([]byte, error),
+	) (promise.Destination, []promise.DestinationSecret, error)
+	SetDefaultDestination(ctx context.Context, tenant string, name *string) error
+}
+
+// A DestinationPutter is the part that manage-tenants shares.
+type DestinationPutter interface {
+	PutDestination(
+		ctx context.Context, tenant string, d promise.Destination, enabled *bool, sealed []byte,
+	) (put promise.Destination, created bool, err error)
+	ListDestinations(ctx context.Context, tenant string) ([]promise.Destination, error)
+	DeleteDestination(ctx context.Context, tenant, name string) (uuid.UUID, error)
+}
+
+// Integrations are what the operations on destinations need beside the store.
+type Integrations struct {
+	// CheckURL returns an error unless the service may send to the URL. Its text goes to
+	// the caller, and contains no part of the URL.
+	CheckURL func(url string) error
+
+	// NewSecret returns a new signing secret, and its sealed form for this destination
+	// and version.
+	NewSecret func(ctx context.Context, destination uuid.UUID, version int) (secret string, sealed []byte, err error)
+
+	// Test sends one signed test message and reports the receiver's answer. Its error
+	// means that nothing is known about the receiver.
+	Test func(ctx context.Context, tenant string, d promise.Destination, secrets []promise.DestinationSecret) (TestResult, error)
+}
+
+// A TestResult reports the attempt to send a test message.
+type TestResult struct {
+	Outcome string // such as delivered or failed
+	Status  int    // the HTTP status; 0: there was no answer
+	Error   string // why the attempt failed
 }
 
 // An Operation is one operation of the API, such as resolve. Each function serves
-// one operation.
+// one operation, or the members of one.
 type Operation struct {
 	name            string
 	body            []string                       // the fields of the HTTP body; nil: the body is not read
@@ -52,6 +96,10 @@ type Operation struct {
 	ofDelivery      bool              // the call may name a delivery
 	directOnly      bool              // it has no route, and takes direct invokes alone
 	redirects       map[string]string // parameters of another operation, each with a detail that names that operation
+	named           bool              // the call names a destination
+	route           string            // of a member: its route key; a direct invoke gives its name as the action
+	ownTime         bool              // do bounds the call's time itself
+	members         []Operation       // the operations of a function that serves several; then name is the function's
 	do              func(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
@@ -89,6 +137,8 @@ type Handler struct {
 	// Authenticate looks up a credential: the token of a callback URL, or an
 	// Authorization header whose lookup failed in the authorizer.
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
+
+	Integrations Integrations // of manage-integrations alone
 
 	// HTTPAlias is the alias through which API Gateway invokes the function. An event that arrives through any other ARN
 	// was written by its caller, and is refused. Empty: every event is accepted.

@@ -21,9 +21,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/delivery"
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 // The names in the sample events.
@@ -57,6 +59,8 @@ var operations = map[string]gateway.Operation{
 	"retry-deliveries": gateway.RetryDeliveries,
 
 	"settle-callback": gateway.SettleCallback,
+
+	"manage-integrations": gateway.ManageIntegrations,
 }
 
 type service struct {
@@ -85,12 +89,36 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second, MaxWaits: 20,
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com", Authenticate: authenticate,
+		Integrations: integrations,
 		Signer: func(context.Context) (gateway.SignToken, error) {
 			return func(r gateway.TokenRequest) (string, error) {
 				return fmt.Sprint("token.", r.Tenant, ".", r.PromiseID, ".", r.Verbs, ".", r.TTL), nil
 			}, nil
 		},
 	}
+}
+
+// sealing is the ring that seals the secrets of destinations in tests.
+var sealing = seal.Generate()
+
+// integrations checks URLs and seals secrets as the service does. A test message is not sent.
+var integrations = gateway.Integrations{
+	CheckURL: func(url string) error { return delivery.CheckURL(url, false) },
+	NewSecret: func(_ context.Context, id uuid.UUID, version int) (string, []byte, error) {
+		secret := delivery.NewSecret()
+		sealed, err := sealing.Seal("destination_secret.sealed", id.String(), version, []byte(secret))
+		return secret, sealed, err
+	},
+	Test: func(context.Context, string, promise.Destination, []promise.DestinationSecret) (gateway.TestResult, error) {
+		return gateway.TestResult{Outcome: "failed", Status: 500, Error: "the receiver answered 500"}, nil
+	},
+}
+
+// destination creates the destination that the sample events name.
+func (s *service) destination(t testing.TB) {
+	t.Helper()
+	_, err := s.direct(t, "manage-integrations", `{"tenant":"demo","action":"put-destination","name":"orders","kind":"https","url":"https://example.com/hooks"}`)
+	require.NoError(t, err)
 }
 
 // promise creates the pending promise that the sample events name.
@@ -136,7 +164,7 @@ func (s *service) delivery(t testing.TB, id string, state promise.DeliveryState)
 func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
-	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "delivery"} {
+	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -388,6 +416,8 @@ type storeCall struct {
 // A recorder is a store that records its calls and answers at once. A database would
 // make a fuzz target slow.
 type recorder struct {
+	gateway.DestinationStore // not called
+
 	calls   []storeCall
 	pending bool // whether Get returns a pending promise
 }

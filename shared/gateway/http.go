@@ -89,6 +89,12 @@ func (op Operation) decode(c *call, ev *event) (err error) {
 			return err
 		}
 	}
+	if op.named {
+		c.name = ev.name
+		if err := within("name", promise.CheckDestinationName(c.name)); err != nil {
+			return err
+		}
+	}
 	if c.parameters, err = op.readQuery(ev.query); err != nil {
 		return err
 	}

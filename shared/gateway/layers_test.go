@@ -21,8 +21,8 @@ var layers = strings.Fields(`
 	malformed object workflow field
 	event call handler http direct
 	encode problem
-	callback notify create read delivery settle wait operation gateway
-	tenant limits manage
+	callback notify create read delivery settle wait destination operation gateway
+	tenant limits operator manage
 `)
 
 func TestFilesFormLayers(t *testing.T) {

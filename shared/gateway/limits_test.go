@@ -49,6 +49,12 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 
 		"list-deliveries":  {``, `"promiseId":"` + promiseID + `"`, `"destination":"orders"`},
 		"retry-deliveries": {`"deliveryId":"` + deliveryID + `"`, `"destination":"orders","state":"dead"`},
+		"manage-integrations": {
+			`"action":"put-destination","name":"orders","kind":"https","url":"https://example.com/"`, `"action":"put-destination","name":"orders","enabled":true`,
+			`"action":"get-destination","name":"orders"`, `"action":"list-destinations"`, `"action":"delete-destination","name":"orders"`,
+			`"action":"rotate-secret","name":"orders"`, `"action":"test-destination","name":"orders"`, `"action":"set-default-destination","destination":"orders"`,
+			`"action":"set-default-destination","destination":null`,
+		},
 	}
 	direct := func(slug, fields string) []byte {
 		return []byte(strings.TrimSuffix(`{"tenant":"`+slug+`",`+fields, ",") + "}")

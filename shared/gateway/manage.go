@@ -7,7 +7,6 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
-	"strings"
 
 	"github.com/flovyn/promises/shared/promise"
 )
@@ -28,6 +27,11 @@ var tenantActions = map[string]tenantAction{
 	"create-key":     {[]string{"tenant", "name", "scopes", "expiresAt"}, createAPIKey},
 	"list-keys":      {[]string{"tenant"}, listAPIKeys},
 	"revoke-key":     {[]string{"tenant", "keyId", "tokens"}, revokeAPIKey},
+
+	"put-destination":    {putFields, operatorPutsDestination},
+	"list-destinations":  {[]string{"tenant"}, operatorListsDestinations},
+	"delete-destination": {[]string{"tenant", "name"}, operatorDeletesDestination},
+	"reencrypt":          {nil, reencrypt},
 }
 
 // Invoke answers one call.
@@ -52,32 +56,18 @@ func (h *TenantHandler) Invoke(ctx context.Context, payload []byte) (out []byte,
 }
 
 func (h *TenantHandler) run(ctx context.Context, payload []byte) (any, error) {
-	all, err := parseObject(payload, tenantFields())
+	var fields []string
+	for _, action := range tenantActions {
+		fields = append(fields, action.fields...)
+	}
+	name, err := readAction(payload, fields, slices.Collect(maps.Keys(tenantActions)))
 	if err != nil {
 		return nil, err
 	}
-	name, err := all.requiredText("action")
-	if err != nil {
-		return nil, err
-	}
-	action, ok := tenantActions[name]
-	if !ok {
-		return nil, fieldError("action", promise.CodeOutOfRange, "There is no such action. The actions are: "+strings.Join(slices.Sorted(maps.Keys(tenantActions)), ", ")+".")
-	}
+	action := tenantActions[name]
 	o, err := parseObject(payload, append([]string{"action"}, action.fields...))
 	if err != nil {
 		return nil, err
 	}
 	return action.do(ctx, h, o)
-}
-
-// tenantFields returns the fields of all actions, sorted and each once. The error
-// for an unknown field lists them.
-func tenantFields() []string {
-	all := []string{"action"}
-	for _, action := range tenantActions {
-		all = append(all, action.fields...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

@@ -56,7 +56,7 @@ func readTarget(text json.RawMessage) (t promise.Target, err error) {
 	}
 	field := string(o[0].Name)
 	if field == "destination" {
-		t.Destination, err = readDestination(o)
+		t.Destination, err = readTargetDestination(o)
 		return t, err
 	}
 	t.Kind = promise.DestinationKind(field)
@@ -71,13 +71,13 @@ func readTarget(text json.RawMessage) (t promise.Target, err error) {
 		return t, within(field, within(tokenField, err))
 	}
 	if _, named := o.get("destination"); named {
-		t.Destination, err = readDestination(o)
+		t.Destination, err = readTargetDestination(o)
 	}
 	return t, within(field, err)
 }
 
-// readDestination reads the required name of a destination.
-func readDestination(o object) (string, error) {
+// readTargetDestination reads the required name of a destination.
+func readTargetDestination(o object) (string, error) {
 	const field = "destination"
 	name, err := o.requiredText(field)
 	if err != nil {

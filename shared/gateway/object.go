@@ -83,15 +83,23 @@ func (o object) optionalInteger(name string, low, high int64) (*int64, error) {
 	return &n, nil
 }
 
+// flag returns false if the field is absent.
 func (o object) flag(name string) (bool, error) {
+	is, err := o.optionalFlag(name)
+	return is != nil && *is, err
+}
+
+// optionalFlag returns nil if the field is absent.
+func (o object) optionalFlag(name string) (*bool, error) {
 	raw, ok := o.get(name)
-	if !ok || string(raw) == "false" {
-		return false, nil
+	if !ok {
+		return nil, nil
 	}
-	if string(raw) != "true" {
-		return false, fieldError(name, promise.CodeWrongType, name+" must be true or false.")
+	is := string(raw) == "true"
+	if !is && string(raw) != "false" {
+		return nil, fieldError(name, promise.CodeWrongType, name+" must be true or false.")
 	}
-	return true, nil
+	return &is, nil
 }
 
 // text decodes a JSON string that Postgres can store as TEXT.

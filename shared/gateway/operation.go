@@ -24,7 +24,7 @@ var GetPromise = Operation{
 
 // WaitPromise reads a promise as soon as it is settled, or when the time is up.
 var WaitPromise = Operation{
-	name: "wait-promise", parameters: []string{"waitSeconds"}, checkIdentifier: anyIdentifier,
+	name: "wait-promise", parameters: []string{"waitSeconds"}, checkIdentifier: anyIdentifier, ownTime: true,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: waitPromise,
 }
 
@@ -62,7 +62,7 @@ var ListEvents = Operation{
 // WaitEvents reads a workflow execution's log as soon as it has an event after the
 // given number, or when the time is up.
 var WaitEvents = Operation{
-	name: "wait-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true,
+	name: "wait-events", parameters: []string{"after", "limit", "waitSeconds"}, ofWorkflow: true, ownTime: true,
 	needs: promise.Need{Scope: promise.ScopeRead}, do: waitEvents,
 }
 
@@ -130,7 +130,35 @@ var DeletePromise = Operation{
 	name: "delete-promise", checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeManage}, do: deletePromise,
 }
 
+// ManageIntegrations manages a tenant's destinations. A route or an action picks one of
+// its operations.
+var ManageIntegrations = Operation{name: "manage-integrations", members: []Operation{
+	{
+		name: "list-destinations", route: "GET /api/tenants/{slug}/destinations", parameters: []string{"limit", "cursor"},
+		needs: toManage, do: listDestinations,
+	},
+	{name: "get-destination", route: "GET /api/tenants/{slug}/destinations/{name}", named: true, needs: toManage, do: getDestination},
+	{
+		name: "put-destination", route: "PUT /api/tenants/{slug}/destinations/{name}", named: true, body: []string{"kind", "url", "enabled"},
+		needs: toManage, do: putDestination,
+	},
+	{name: "delete-destination", route: "DELETE /api/tenants/{slug}/destinations/{name}", named: true, needs: toManage, do: deleteDestination},
+	{
+		name: "rotate-secret", route: "POST /api/tenants/{slug}/destinations/{name}/rotate-secret", named: true,
+		body: []string{"overlapSeconds", "replaceVersion"}, bodyOptional: true, needs: toManage, do: rotateSecret,
+	},
+	{
+		name: "test-destination", route: "POST /api/tenants/{slug}/destinations/{name}/test", named: true, body: []string{}, bodyOptional: true,
+		needs: toManage, ownTime: true, do: testDestination,
+	},
+	{
+		name: "set-default-destination", route: "PUT /api/tenants/{slug}/default-destination", body: []string{"destination"},
+		needs: toManage, do: setDefaultDestination,
+	},
+}}
+
 var (
+	toManage         = promise.Need{Scope: promise.ScopeManage}
 	toResolve        = promise.Need{Scope: promise.ScopeSettle, Verb: promise.VerbResolve}
 	resolveFields    = []string{"value", "comment", "holdSeconds"}
 	settleParameters = []string{"strict"}

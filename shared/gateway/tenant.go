@@ -28,10 +28,12 @@ type TenantStore interface {
 	RevokeAPIKey(
 		ctx context.Context, tenant string, id uuid.UUID, tokens bool,
 	) (revokedAt time.Time, tokensRevokedAt *time.Time, err error)
+
+	DestinationPutter
 }
 
-// A TenantHandler manages tenants and their API keys, by direct invoke alone: IAM
-// authorizes its callers. It takes {"action": ...} with the fields of that action
+// A TenantHandler manages tenants, their API keys and their destinations of every
+// kind, by direct invoke alone: IAM authorizes its callers. It takes {"action": ...} with the fields of that action
 // and answers with JSON. Its errors have the form of a Handler's. It implements
 // lambda.Handler.
 //
@@ -40,8 +42,14 @@ type TenantStore interface {
 type TenantHandler struct {
 	Store     TenantStore
 	NewAPIKey func() (secret string, hash []byte)
-	Timeout   time.Duration
-	Log       *slog.Logger
+
+	Integrations Integrations // Test is not used
+
+	// Reencrypt encrypts one batch of secrets again, with the newest sealing key.
+	Reencrypt func(context.Context) (promise.Reencryption, error)
+
+	Timeout time.Duration
+	Log     *slog.Logger
 }
 
 type tenantJSON struct {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,27 @@ func (r *tenantRecorder) RevokeAPIKey(_ context.Context, tenant string, id uuid.
 	return time.Now(), nil, nil
 }
 
+func (r *tenantRecorder) PutDestination(
+	_ context.Context, tenant string, d promise.Destination, enabled *bool, sealed []byte,
+) (promise.Destination, bool, error) {
+	if (sealed != nil) != (d.Kind == promise.DestinationHTTPS) || d.ID == uuid.Nil {
+		panic("only https has a secret, and each destination an id")
+	}
+	d.ID = uuid.Nil
+	r.note("PutDestination", tenant, d, enabled)
+	return d, true, nil
+}
+
+func (r *tenantRecorder) ListDestinations(_ context.Context, tenant string) ([]promise.Destination, error) {
+	r.note("ListDestinations", tenant)
+	return nil, nil
+}
+
+func (r *tenantRecorder) DeleteDestination(_ context.Context, tenant, name string) (uuid.UUID, error) {
+	r.note("DeleteDestination", tenant, name)
+	return uuid.UUID{1}, nil
+}
+
 var (
 	slugText  = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
 	keyIDText = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -85,7 +107,7 @@ var (
 func (o *oracle) readTenantCall(payload []byte) []storeCall {
 	all := []string{
 		"action", "slug", "tenant", "name", "scopes", "expiresAt", "keyId", "tokens", "confirm",
-		"pending", "workflowPromises", "held", "heldBytes", "waits",
+		"pending", "workflowPromises", "held", "heldBytes", "waits", "kind", "url", "address", "from", "region", "roleArn", "enabled",
 	}
 	o.body = o.object(payload, all)
 	action := *o.required("action")
@@ -93,6 +115,8 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 		"create-tenant": {"slug"}, "list-tenants": {}, "suspend-tenant": {"slug"}, "resume-tenant": {"slug"},
 		"set-limits": {"slug", "pending", "workflowPromises", "held", "heldBytes", "waits"}, "delete-tenant": {"slug", "confirm"},
 		"create-key": {"tenant", "name", "scopes", "expiresAt"}, "list-keys": {"tenant"}, "revoke-key": {"tenant", "keyId", "tokens"},
+		"put-destination":   {"tenant", "name", "kind", "url", "address", "from", "region", "roleArn", "enabled"},
+		"list-destinations": {"tenant"}, "delete-destination": {"tenant", "name"}, "reencrypt": {},
 	}[action]
 	o.refuse(!known)
 	o.object(payload, append(fields, "action"))
@@ -126,6 +150,17 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 			return []storeCall{{method: "FindTenant", tenant: slug}, {method: "TenantContents", tenant: slug, args: []any{100_000}}}
 		}
 		c = storeCall{method: "DeleteTenant", tenant: slug, args: []any{2_000}}
+	case "put-destination":
+		c = storeCall{method: "PutDestination", tenant: *o.required("tenant"), args: []any{o.destination(), o.enabled()}}
+	case "list-destinations":
+		c = storeCall{method: "ListDestinations", tenant: *o.required("tenant")}
+	case "delete-destination":
+		c = storeCall{method: "DeleteDestination", tenant: *o.required("tenant"), args: []any{*o.required("name")}}
+		o.refuse(!destinationText.MatchString(plain(o.body["name"])))
+	case "reencrypt":
+		if !o.refused {
+			return []storeCall{{method: "Reencrypt"}}
+		}
 	case "list-keys":
 		c = storeCall{method: "ListKeys", tenant: *o.required("tenant")}
 	case "revoke-key":
@@ -140,7 +175,7 @@ func (o *oracle) readTenantCall(payload []byte) []storeCall {
 		o.refuse(json.Unmarshal(o.body["scopes"], &k.Scopes) != nil || len(k.Scopes) == 0)
 		seen := map[promise.Scope]bool{}
 		for _, s := range k.Scopes {
-			o.refuse(s != "create" && s != "settle" && s != "read" || seen[s])
+			o.refuse(!slices.Contains([]promise.Scope{"create", "settle", "read", "manage", "deliver"}, s) || seen[s])
 			seen[s] = true
 		}
 		if s := o.text("expiresAt"); s != nil {
@@ -174,6 +209,9 @@ func FuzzManageTenants(f *testing.F) {
 		f.Add([]byte(setLimits + rest + "}"))
 	}
 	f.Add([]byte(`{"action":"delete-tenant","slug":"demo","confirm":null}`))
+	for _, c := range destinations {
+		f.Add([]byte(`{"action":"put-destination","tenant":"demo","name":"orders",` + c.fields + `}`))
+	}
 	createKey := `{"action":"create-key","tenant":"demo","name":"n","scopes":`
 	for _, payload := range []string{
 		`{}`, `{"action":"drop"}`, `{"action":"list-tenants","slug":"demo"}`, `{"action":"create-tenant","slug":"-a"}`,
@@ -190,8 +228,12 @@ func FuzzManageTenants(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		store := &tenantRecorder{}
 		h := &gateway.TenantHandler{
-			Store: store, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler),
+			Store: store, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler), Integrations: integrations,
 			NewAPIKey: func() (string, []byte) { return "prk_", []byte{1} },
+			Reencrypt: func(context.Context) (promise.Reencryption, error) {
+				store.note("Reencrypt", "")
+				return promise.Reencryption{Done: true}, nil
+			},
 		}
 		out, err := h.Invoke(t.Context(), payload)
 		var o oracle

@@ -61,18 +61,6 @@ func CheckToken(kind DestinationKind, token string) error {
 	return checkLength(token, maxTaskToken, CodeInvalidNotify, "A task token")
 }
 
-var destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// CheckDestinationName fails with CodeInvalidName unless name is 1 to 63 lower-case
-// letters, digits and hyphens, without a hyphen at either end. So a kind that takes a
-// token is no such name, and its own destination cannot be put.
-func CheckDestinationName(name string) error {
-	if !destinationName.MatchString(name) {
-		return Fail(CodeInvalidName, "A destination's name has 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end.")
-	}
-	return nil
-}
-
 // A Destination is a place to which a tenant's deliveries go.
 type Destination struct {
 	ID      uuid.UUID

@@ -12,20 +12,6 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-func TestCheckDestinationName(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"a", "7", "a-b", "a--b", "xn--7", strings.Repeat("a", 63)} {
-		t.Run("accepts "+name, func(t *testing.T) { require.NoError(t, promise.CheckDestinationName(name)) })
-	}
-	for _, name := range []string{
-		"", "-", "-a", "a-", "A", "a_b", "a.b", "a b", "ä", "a\n", "\x00", strings.Repeat("a", 64), "stepFunctions", "durableExecution",
-	} {
-		t.Run("refuses "+name, func(t *testing.T) {
-			require.Equal(t, promise.CodeInvalidName, promise.AsError(promise.CheckDestinationName(name)).Code)
-		})
-	}
-}
-
 // The tokens that are valid are the 1 to 2048 characters of Step Functions, and what Lambda's pattern of a callback id matches.
 func TestCheckToken(t *testing.T) {
 	t.Parallel()

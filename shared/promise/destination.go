@@ -60,7 +60,7 @@ const (
 	MaxOverlap = 7 * 24 * time.Hour
 )
 
-// A SealedSecret is the secret of any destination, for a new encryption.
+// A SealedSecret is an encrypted signing secret of a destination.
 type SealedSecret struct {
 	DestinationID uuid.UUID
 	Version       int

@@ -58,12 +58,6 @@ type Claim struct {
 	Deliveries  []ClaimedDelivery
 }
 
-// A SealedSecret is an encrypted signing secret of a destination.
-type SealedSecret struct {
-	Version int
-	Sealed  []byte
-}
-
 // A ClaimedDelivery is a delivery with its promise, as it is when it is claimed.
 type ClaimedDelivery struct {
 	ID         uuid.UUID
