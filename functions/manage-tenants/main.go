@@ -1,4 +1,5 @@
-// Command manage-tenants manages tenants and their API keys. It runs as a Lambda
+// Command manage-tenants manages tenants, their API keys and their destinations of every
+// kind. It runs as a Lambda
 // function, or once from a shell: in the database of DATABASE_URL or through the
 // deployed Lambda function.
 package main

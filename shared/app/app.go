@@ -3,7 +3,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -44,7 +43,7 @@ type service struct {
 	store   *repository.Repository
 	tokens  *auth.Verifier
 	signing auth.Source[auth.SigningKey] // nil if no tokens are issued
-	sealing *auth.Cached[*seal.Keys]     // see sealingKeys
+	sealing *auth.Cached[*seal.Keys]
 	// stopping is closed by the first SIGTERM.
 	stopping <-chan struct{}
 }
@@ -53,22 +52,24 @@ type service struct {
 // invalid, Run logs the cause and exits at once. The first call that needs the
 // database connects to it.
 func Run(op gateway.Operation) {
-	start(func(s service) lambda.Handler {
-		return &gateway.Handler{
-			Operation:     op,
-			Store:         s.store,
-			MaxValueBytes: s.conf.MaxValueBytes,
-			MaxWaits:      s.conf.MaxWaits,
-			HTTPAlias:     s.conf.HTTPAlias,
-			Signer:        s.signer(),
-			PublicURL:     s.conf.PublicURL,
-			Authenticate:  s.authorizer().Identify,
-			Timeout:       callTimeout,
-			Stopping:      s.stopping,
-			Log:           s.log,
-			Metrics:       s.metrics,
-		}
-	})
+	start(func(s service) lambda.Handler { return s.handler(op) })
+}
+
+func (s service) handler(op gateway.Operation) *gateway.Handler {
+	return &gateway.Handler{
+		Operation:     op,
+		Store:         s.store,
+		MaxValueBytes: s.conf.MaxValueBytes,
+		MaxWaits:      s.conf.MaxWaits,
+		HTTPAlias:     s.conf.HTTPAlias,
+		Signer:        s.signer(),
+		PublicURL:     s.conf.PublicURL,
+		Authenticate:  s.authorizer().Identify,
+		Timeout:       callTimeout,
+		Stopping:      s.stopping,
+		Log:           s.log,
+		Metrics:       s.metrics,
+	}
 }
 
 // RunAuthorize serves the HTTP API's authorizer until Lambda ends the process. It
@@ -126,29 +127,6 @@ func (s *service) loadTokenKeys() error {
 	return nil
 }
 
-// sealingKeys returns the key ring that encrypts the secrets of destinations. If a text
-// needs a key that the ring lacks, another process has rotated the ring: Refresh reads it
-// again (see package seal). Without SEALING_KEYS each read fails.
-func (s service) sealingKeys() *auth.Cached[*seal.Keys] { return s.sealing }
-
-// loadSealingKeys returns the key ring of SEALING_KEYS. A secret in Secrets Manager is
-// read when it is first needed. A ring in the configuration itself is checked at once.
-func loadSealingKeys(conf config.Config, log *slog.Logger) (*auth.Cached[*seal.Keys], error) {
-	text := conf.SealingKeys
-	read := parsed(text, seal.Parse)
-	switch {
-	case text == "":
-		read = func(context.Context) (*seal.Keys, error) { return nil, errors.New("SEALING_KEYS is not set") }
-	case !secret.IsARN(text):
-		keys, err := seal.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("SEALING_KEYS: %w", err)
-		}
-		read = auth.Always(keys)
-	}
-	return auth.NewCached("sealing keys", read, time.Now, log), nil
-}
-
 // parsed returns a function that reads and parses the secret with the given ARN.
 func parsed[T any](arn string, parse func(string) (T, error)) func(context.Context) (T, error) {
 	return func(ctx context.Context) (none T, err error) {
@@ -182,24 +160,30 @@ func startWith(connections int, handler func(service) lambda.Handler) {
 	if err == nil {
 		var pool *pgxpool.Pool
 		if pool, err = openPool(conf, connections); err == nil {
-			s := service{
-				conf:    conf,
-				log:     log,
-				metrics: telemetry.NewMetrics(os.Stderr, lambdacontext.FunctionName),
-				store:   repository.New(pool),
-
-				stopping: stopping,
-			}
-			if err = s.loadTokenKeys(); err == nil {
-				s.sealing, err = loadSealingKeys(conf, log)
-			}
-			if err == nil {
+			var s service
+			if s, err = newService(conf, log, pool); err == nil {
+				s.stopping = stopping
 				lambda.Start(handler(s))
 			}
 		}
 	}
 	log.Error("cannot start", "cause", err.Error())
 	os.Exit(1)
+}
+
+// newService returns a service that never stops.
+func newService(conf config.Config, log *slog.Logger, pool *pgxpool.Pool) (service, error) {
+	s := service{
+		conf:    conf,
+		log:     log,
+		metrics: telemetry.NewMetrics(os.Stderr, lambdacontext.FunctionName),
+		store:   repository.New(pool),
+	}
+	err := s.loadTokenKeys()
+	if err == nil {
+		s.sealing, err = loadSealingKeys(conf, log)
+	}
+	return s, err
 }
 
 // terminated returns a channel that the first SIGTERM closes. From then on SIGTERM

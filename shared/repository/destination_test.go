@@ -173,7 +173,9 @@ func TestDeleteDestination(t *testing.T) {
 	t.Run("its name is free", func(t *testing.T) {
 		require.NotEqual(t, d.ID, put(t, r, orders()).ID)
 	})
-	age := func() { db.Exec(t, "UPDATE destination SET deleted_at = NOW() - INTERVAL '11 minutes' WHERE deleted_at IS NOT NULL") }
+	age := func() {
+		db.Exec(t, "UPDATE destination SET deleted_at = NOW() - INTERVAL '11 minutes' WHERE deleted_at IS NOT NULL")
+	}
 	t.Run("its row stays while it has deliveries", func(t *testing.T) {
 		age()
 		n, err := r.DeleteDestinations(t.Context(), 10)
