@@ -22,10 +22,11 @@ import (
 
 // A migration holds the configuration of the function.
 type migration struct {
-	database   database.Options
-	signingKey string        // SIGNING_KEY
-	patience   time.Duration // how long run waits for a database that is still starting
-	log        *slog.Logger
+	database    database.Options
+	signingKey  string        // SIGNING_KEY
+	sealingKeys string        // SEALING_KEYS
+	patience    time.Duration // how long run waits for a database that is still starting
+	log         *slog.Logger
 }
 
 // A result is the answer to a call that is not a dry run.
@@ -35,6 +36,9 @@ type result struct {
 	// SigningKey is the kid of the key that signs promise tokens. It is empty
 	// without SIGNING_KEY, or if a later release has migrated the database.
 	SigningKey string `json:"signingKey,omitempty"`
+
+	// SealingKey is "created" or "rotated" if the run did so.
+	SealingKey string `json:"sealingKey,omitempty"`
 }
 
 // newMigration reads the environment.
@@ -42,7 +46,8 @@ func newMigration() (migration, error) {
 	conf, err := config.Load()
 	m := migration{
 		log: telemetry.NewLogger(os.Stderr, conf.LogLevel), patience: database.ConnectPatience, signingKey: conf.SigningKey,
-		database: database.Options{URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode},
+		sealingKeys: conf.SealingKeys,
+		database:    database.Options{URL: conf.DatabaseURL, IAMAuth: conf.IAMAuth, QueryExecMode: conf.QueryExecMode},
 	}
 	if conf.PasswordSecret != "" {
 		m.database.Secret = func(ctx context.Context) (string, error) { return secret.Get(ctx, conf.PasswordSecret) }
@@ -53,7 +58,7 @@ func newMigration() (migration, error) {
 // run returns a result, or a migrate.Rehearsal for a dry run. It waits for a
 // database that is still starting.
 func (m migration) run(ctx context.Context, o options) (answer any, err error) {
-	if err := errors.Join(o.check(), m.checkSigningKey(o)); err != nil {
+	if err := errors.Join(o.check(), m.checkSigningKey(o), m.checkSealingKeys(o)); err != nil {
 		return nil, err
 	}
 	err = database.Retry(ctx, m.patience, m.log, func(ctx context.Context) error {
@@ -68,6 +73,9 @@ func (m migration) run(ctx context.Context, o options) (answer any, err error) {
 		var done result
 		if done.Result, err = migrate.Run(ctx, conf, migrate.Options{Roles: o.Roles, Log: m.log}); err == nil && m.signingKey != "" {
 			done.SigningKey, err = m.ensureSigningKey(ctx, conf, o)
+		}
+		if err == nil && secret.IsARN(m.sealingKeys) {
+			done.SealingKey, err = m.ensureSealingKeys(ctx, conf, o)
 		}
 		answer = done
 		return err
@@ -103,8 +111,9 @@ func readFlags(args []string, stdout, stderr io.Writer) (o options, code int, ok
 	flags.BoolVar(&o.Roles, "roles", false, "create the database roles of the functions, too")
 	flags.BoolVar(&o.RotateSigningKey, "rotate-signing-key", false, "write a new signing key to the secret of SIGNING_KEY, too; tokens of the old key stay valid")
 	flags.BoolVar(&o.Revoke, "revoke", false, "with -rotate-signing-key: end all tokens of earlier signing keys")
+	flags.BoolVar(&o.RotateSealingKey, "rotate-sealing-key", false, "add a new sealing key to the secret of SEALING_KEYS, too; run manage-tenants reencrypt afterwards")
 	usage := func(w io.Writer) {
-		fmt.Fprint(w, "usage: migrate [-dry-run | -roles] [-rotate-signing-key [-revoke]]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
+		fmt.Fprint(w, "usage: migrate [-dry-run | -roles] [-rotate-signing-key [-revoke]] [-rotate-sealing-key]\n\nBrings the database of DATABASE_URL to the current schema.\n\n")
 		flags.SetOutput(w)
 		flags.PrintDefaults()
 	}

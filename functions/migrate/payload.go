@@ -17,6 +17,7 @@ type options struct {
 	Roles            bool
 	RotateSigningKey bool
 	Revoke           bool // ends the tokens of earlier signing keys
+	RotateSealingKey bool
 }
 
 // check returns an error if the options exclude each other.
@@ -26,6 +27,8 @@ func (o options) check() error {
 		return errors.New("roles cannot be rehearsed, because all databases of the server share them: leave out roles or the dry run")
 	case o.DryRun && o.RotateSigningKey:
 		return errors.New("a rotation of the signing key cannot be rehearsed, because the secret is outside the database: leave out rotateSigningKey or the dry run")
+	case o.DryRun && o.RotateSealingKey:
+		return errors.New("a rotation of the sealing key cannot be rehearsed, because the secret is outside the database: leave out rotateSealingKey or the dry run")
 	case o.Revoke && !o.RotateSigningKey:
 		return errors.New("revoke ends the tokens of earlier signing keys: it needs rotateSigningKey")
 	}
@@ -39,7 +42,7 @@ var eventFields = []string{
 }
 
 // readPayload reads {}, {"dryRun": true}, {"roles": true}, {"rotateSigningKey": true}
-// (with or without {"revoke": true}) or the event of a CloudFormation custom
+// (with or without {"revoke": true}), {"rotateSealingKey": true} or the event of a CloudFormation custom
 // resource; then event is not nil. It refuses every other payload, because a
 // misspelt dry run must not run the migration.
 func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
@@ -62,8 +65,10 @@ func readPayload(payload []byte) (o options, event *cfn.Event, err error) {
 			flag = &o.RotateSigningKey
 		case "revoke":
 			flag = &o.Revoke
+		case "rotateSealingKey":
+			flag = &o.RotateSealingKey
 		default:
-			return o, nil, fmt.Errorf("The payload has the unknown field %.100q: its fields are dryRun, roles, rotateSigningKey and revoke.", name)
+			return o, nil, fmt.Errorf("The payload has the unknown field %.100q: its fields are dryRun, roles, rotateSigningKey, revoke and rotateSealingKey.", name)
 		}
 		if string(value) != "true" && string(value) != "false" {
 			return o, nil, fmt.Errorf("The field %s must be true or false.", name)

@@ -27,20 +27,26 @@ func IsARN(s string) bool {
 // in the ARN with the credentials in the environment. It retries temporary failures
 // for a few seconds. No error contains the secret.
 func Get(ctx context.Context, arn string) (string, error) {
+	value, _, err := GetDated(ctx, arn)
+	return value, err
+}
+
+// GetDated works as Get. It also returns the time at which the value was stored.
+func GetDated(ctx context.Context, arn string) (value string, stored time.Time, err error) {
 	client, err := clientOf(arn)
 	if err != nil {
-		return "", err
+		return "", stored, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &arn})
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("read %s: %w", arn, err)
+		return "", stored, fmt.Errorf("read %s: %w", arn, err)
 	case out.SecretString == nil:
-		return "", fmt.Errorf("read %s: the secret is binary; store it as a string", arn)
+		return "", stored, fmt.Errorf("read %s: the secret is binary; store it as a string", arn)
 	}
-	return *out.SecretString, nil
+	return *out.SecretString, aws.ToTime(out.CreatedDate), nil
 }
 
 // Version returns the id of the secret's current version, or "" if the secret is

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // ARN returns the ARN of a secret with that name.
@@ -31,6 +32,7 @@ type Manager struct {
 type versions struct {
 	values            map[string]string // by version id
 	current, previous string
+	stored            time.Time // when current was stored
 }
 
 // Start starts a Manager that has an empty secret for each ARN. It stops when the test
@@ -87,9 +89,16 @@ func (m *Manager) Set(arn, version, value string) {
 	m.secrets[arn].put(version, value)
 }
 
+// Age makes the current version older.
+func (m *Manager) Age(arn string, by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.secrets[arn].stored = m.secrets[arn].stored.Add(-by)
+}
+
 func (v *versions) put(version, value string) {
 	if version != v.current {
-		v.previous, v.current = v.current, version
+		v.previous, v.current, v.stored = v.current, version, time.Now()
 	}
 	v.values[version] = value
 	for id := range v.values { // AWS deletes versions without a label
@@ -143,6 +152,7 @@ func (m *Manager) do(operation, arn, version, value string) (answer map[string]a
 			return nil, "ResourceNotFoundException"
 		}
 		answer["VersionId"], answer["SecretString"] = s.current, s.values[s.current]
+		answer["CreatedDate"] = float64(s.stored.UnixMilli()) / 1000
 	case "DescribeSecret":
 		stages := map[string][]string{}
 		for id := range s.values {
