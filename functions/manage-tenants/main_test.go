@@ -22,6 +22,7 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/dbtest"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 // shell is the path of the command as "go run" builds it, bootstrap that of the function as it is deployed.
@@ -187,6 +188,46 @@ func TestThroughTheDeployedFunction(t *testing.T) {
 		require.Contains(t, r.signed[0], "Credential=AKIDEXAMPLE/")
 		require.Contains(t, r.signed[0], "/eu-central-1/lambda/aws4_request")
 		require.True(t, slices.ContainsFunc(r.signed, func(s string) bool { return strings.Contains(s, "/us-east-1/lambda/aws4_request") }), "the ARN's region")
+	})
+}
+
+// Destinations of every kind are put in a database. Their secrets are encrypted again with a newer key.
+func TestDestinations(t *testing.T) {
+	t.Parallel()
+	db := dbtest.New(t)
+	db.Tenant(t, "acme")
+	keys := seal.Generate()
+	do := func(keys *seal.Keys, args ...string) outcome {
+		return run(shell, []string{"DATABASE_URL=" + db.URL, "SEALING_KEYS=" + keys.Text()}, "", args...)
+	}
+	t.Run("put-destination", func(t *testing.T) {
+		queue := do(keys, "put-destination", "acme", "queue", "sqs", "address=https://sqs.eu-central-1.amazonaws.com/123456789012/orders", "enabled=false").requireDone(t)
+		require.Equal(t, []any{"sqs", false, true}, []any{queue["kind"], queue["enabled"], queue["created"]})
+		require.NotEmpty(t, do(keys, "put-destination", "acme", "orders", "https", "url=https://example.com/").requireDone(t)["secret"])
+		do(keys, "put-destination", "acme", "machine", "stepFunctions", "region=eu-west-1", "roleArn=arn:aws:iam::123456789012:role/notify").requireDone(t)
+		do(keys, "put-destination", "acme", "topic", "sns", "address=orders").requireFailed(t, 1, "address: address must be a topic's ARN")
+		do(keys, "put-destination", "acme", "topic", "sns", "arn=orders").requireFailed(t, 2, "is not a field of a destination")
+	})
+	t.Run("list-destinations", func(t *testing.T) {
+		require.Len(t, do(keys, "list-destinations", "acme").requireDone(t)["destinations"], 3)
+	})
+	rotated := keys.Rotate()
+	t.Run("reencrypt", func(t *testing.T) {
+		db.Exec(t, `INSERT INTO destination_secret (destination_id, version, sealed)
+			SELECT d.id, n, s.sealed FROM destination d JOIN destination_secret s ON s.destination_id = d.id CROSS JOIN generate_series(2, 3) n`)
+		o := do(rotated, "reencrypt")
+		require.Contains(t, o.stderr, "cannot decrypt a secret", "two texts belong to other versions")
+		o.stderr = ""
+		require.Equal(t, map[string]any{"reencrypted": 1.0, "unreadable": 2.0, "done": true}, o.requireDone(t))
+		db.Exec(t, "DELETE FROM destination_secret WHERE version > 1")
+		require.Equal(t, map[string]any{"reencrypted": 0.0, "unreadable": 0.0, "done": true}, do(rotated, "reencrypt").requireDone(t))
+		var sealed []byte
+		require.NoError(t, db.Pool.QueryRow(t.Context(), "SELECT sealed FROM destination_secret").Scan(&sealed))
+		require.False(t, rotated.NeedsReseal(sealed))
+	})
+	t.Run("delete-destination", func(t *testing.T) {
+		require.Equal(t, true, do(rotated, "delete-destination", "acme", "orders").requireDone(t)["deleted"])
+		do(rotated, "delete-destination", "acme", "orders").requireFailed(t, 1, "name: There is no such destination")
 	})
 }
 
