@@ -325,5 +325,8 @@ func TestInvalidCallsOfManageIntegrations(t *testing.T) {
 			requireFunctionError(t, "forbidden", err)
 		}
 	})
+	t.Run("an event of a route that the function does not serve", func(t *testing.T) {
+		requireProblem(t, 404, "not_found", respond(t, s.handler(t, "manage-integrations"), httpEvent(t, "POST", tenant, "", "", "")))
+	})
 	require.Equal(t, before, s.snapshot(t), "refused calls write nothing")
 }

@@ -33,15 +33,7 @@ import (
 // not API Gateway's.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if len(h.Operation.members) > 0 {
-		member, err := h.Operation.pick(payload)
-		if err != nil {
-			e := promise.AsError(err)
-			h.log(ctx, nil, e)
-			return nil, functionError(e)
-		}
-		one := *h
-		one.Operation = member
-		return one.Invoke(ctx, payload)
+		return h.invokeMember(ctx, payload)
 	}
 	c, a, isHTTP, err := h.run(ctx, payload)
 	if err != nil {
@@ -95,25 +87,42 @@ func (h *Handler) run(ctx context.Context, payload []byte) (c *call, a answer, i
 	return c, a, isHTTP, err
 }
 
-// pick returns the member that a call names: by its route, or by its action.
-func (op Operation) pick(payload []byte) (Operation, error) {
+// invokeMember answers one call of the member that the call names: by its route, or by
+// its action.
+func (h *Handler) invokeMember(ctx context.Context, payload []byte) ([]byte, error) {
+	op := h.Operation
 	var names, fields []string
 	ev, isHTTP := readEvent(payload)
 	for _, m := range op.members {
 		if isHTTP && m.route == ev.routeKey {
-			return m, nil
+			return h.as(m).Invoke(ctx, payload)
 		}
 		names, fields = append(names, m.name), append(fields, m.directFields()...)
 	}
-	if isHTTP {
-		return Operation{}, promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. Send an object with an action: "+
+	var err error
+	switch {
+	case isHTTP && h.sentByGateway(ctx):
+		return encodeProblem(promise.Fail(promise.CodeNotFound, "There is no such route.")), nil
+	case isHTTP:
+		err = promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. Send an object with a tenant and an action: "+
 			strings.Join(names, ", ")+".")
+	default:
+		var name string
+		if name, err = readAction(payload, fields, names); err == nil {
+			i := slices.IndexFunc(op.members, func(m Operation) bool { return m.name == name })
+			return h.as(op.members[i]).Invoke(ctx, payload)
+		}
 	}
-	name, err := readAction(payload, fields, names)
-	if err != nil {
-		return Operation{}, err
-	}
-	return op.members[slices.Index(names, name)], nil
+	e := promise.AsError(err)
+	h.log(ctx, nil, e)
+	return nil, functionError(e)
+}
+
+// as returns the handler of one member.
+func (h *Handler) as(member Operation) *Handler {
+	one := *h
+	one.Operation = member
+	return &one
 }
 
 // eventRefused returns the error for an event that API Gateway did not send.

@@ -164,12 +164,12 @@ func (s *service) delivery(t testing.TB, id string, state promise.DeliveryState)
 func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
-	for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
+	for i, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		require.NoError(t, err)
-		all = append(append(all, table), lines...)
+		all = append(append(all, fmt.Sprint("table ", i)), lines...)
 	}
 	return strings.Join(all, "\n")
 }
