@@ -3,21 +3,16 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambda/messages"
-	"github.com/google/uuid"
 
-	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/database"
 	"github.com/flovyn/promises/shared/delivery"
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
-	"github.com/flovyn/promises/shared/seal"
-	"github.com/flovyn/promises/shared/secret"
 )
 
 // relayTime is longer than two of the schedule's periods. So a relay is always at work,
@@ -37,7 +32,7 @@ func RunRelayDeliveries(sender func(function string) delivery.BatchSender) {
 			Sender:   sender(s.conf.SendFunction),
 			Metrics:  s.metrics,
 			Log:      s.log,
-			Open:     s.openSecret(),
+			Open:     s.openSecret,
 			Encode:   encodePromise,
 			Stopping: s.stopping,
 		}}
@@ -47,36 +42,6 @@ func RunRelayDeliveries(sender func(function string) delivery.BatchSender) {
 // encodePromise returns a promise as get-promise shows it, and without its contents.
 func encodePromise(p promise.Promise) (data, reduced []byte) {
 	return gateway.PromiseData(p), gateway.ReducedPromiseData(p, delivery.MaxCause)
-}
-
-// secretPurpose binds an encrypted signing secret to its column.
-const secretPurpose = "destination_secret.sealed"
-
-// openSecret returns a function that decrypts the signing secrets of destinations. A key
-// ring in Secrets Manager is read when it is first needed.
-func (s service) openSecret() func(context.Context, uuid.UUID, int, []byte) (string, error) {
-	keys := s.sealingKeys()
-	return func(ctx context.Context, destination uuid.UUID, version int, sealed []byte) (string, error) {
-		ring, err := keys(ctx)
-		if err != nil {
-			return "", err
-		}
-		opened, err := ring.Open(secretPurpose, destination.String(), version, sealed)
-		return string(opened), err
-	}
-}
-
-// sealingKeys returns the source of the key ring of SEALING_KEYS.
-func (s service) sealingKeys() func(context.Context) (*seal.Keys, error) {
-	text := s.conf.SealingKeys
-	if secret.IsARN(text) {
-		return auth.NewCached("sealing keys", parsed(text, seal.Parse), time.Now, s.log).Get
-	}
-	keys, err := seal.Parse(text)
-	if err != nil {
-		err = fmt.Errorf("SEALING_KEYS: %w", err)
-	}
-	return func(context.Context) (*seal.Keys, error) { return keys, err }
 }
 
 type relayHandler struct {

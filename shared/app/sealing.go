@@ -60,28 +60,35 @@ func (s service) newSecret(ctx context.Context, destination uuid.UUID, version i
 
 // openSecrets returns the signing secrets of a destination in the same order.
 func (s service) openSecrets(ctx context.Context, destination uuid.UUID, secrets []promise.DestinationSecret) ([]string, error) {
-	keys, err := s.sealingKeys().Get(ctx)
-	if err != nil {
-		return nil, noKeys(err)
-	}
 	texts := make([]string, len(secrets))
 	for i, sealed := range secrets {
-		if !keys.HasKeyOf(sealed.Sealed) {
-			if keys, err = s.sealingKeys().Refresh(ctx); err != nil {
-				return nil, noKeys(err)
-			}
-		}
-		text, err := keys.Open(secretPurpose, destination.String(), sealed.Version, sealed.Sealed)
+		text, err := s.openSecret(ctx, destination, sealed.Version, sealed.Sealed)
 		if err != nil {
-			return nil, &promise.Error{
-				Code:   promise.CodeUnavailable,
-				Detail: "The destination's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret.",
-				Cause:  fmt.Errorf("secret %d of destination %s: %w", sealed.Version, destination, err),
-			}
+			return nil, err
 		}
-		texts[i] = string(text)
+		texts[i] = text
 	}
 	return texts, nil
+}
+
+// openSecret returns one signing secret of a destination.
+func (s service) openSecret(ctx context.Context, destination uuid.UUID, version int, sealed []byte) (string, error) {
+	keys, err := s.sealingKeys().Get(ctx)
+	if err == nil && !keys.HasKeyOf(sealed) {
+		keys, err = s.sealingKeys().Refresh(ctx)
+	}
+	if err != nil {
+		return "", noKeys(err)
+	}
+	text, err := keys.Open(secretPurpose, destination.String(), version, sealed)
+	if err != nil {
+		return "", &promise.Error{
+			Code:   promise.CodeUnavailable,
+			Detail: "The destination's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret.",
+			Cause:  fmt.Errorf("secret %d of destination %s: %w", version, destination, err),
+		}
+	}
+	return string(text), nil
 }
 
 func noKeys(err error) error {

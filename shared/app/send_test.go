@@ -110,16 +110,3 @@ func TestRelayPayloads(t *testing.T) {
 		})
 	}
 }
-
-func TestSealingKeys(t *testing.T) {
-	t.Parallel()
-	for name, text := range map[string]string{"missing": "", "malformed": "whsec_secret"} {
-		t.Run(name, func(t *testing.T) {
-			s := service{log: slog.New(slog.DiscardHandler)}
-			s.conf.SealingKeys = text
-			_, err := s.sealingKeys()(t.Context())
-			require.ErrorContains(t, err, "SEALING_KEYS")
-			require.NotContains(t, err.Error(), "whsec_secret")
-		})
-	}
-}

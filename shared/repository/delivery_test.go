@@ -19,12 +19,6 @@ import (
 	"github.com/flovyn/promises/shared/repository"
 )
 
-// addDestination adds a destination of a tenant.
-func addDestination(t testing.TB, db *dbtest.DB, slug, name string, kind promise.DestinationKind) {
-	t.Helper()
-	db.Exec(t, "INSERT INTO destination (tenant_id, name, kind) SELECT id, $2, $3 FROM tenant WHERE slug = $1", slug, name, string(kind))
-}
-
 // deleteDestination marks a destination as deleted, as manage-integrations does.
 func deleteDestination(t testing.TB, db *dbtest.DB, name string) {
 	t.Helper()
