@@ -38,6 +38,7 @@ import (
 	"github.com/flovyn/promises/shared/dbtest/rdstest"
 	"github.com/flovyn/promises/shared/dbtest/secrettest"
 	"github.com/flovyn/promises/shared/routes"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 var localBinary string // the binary of this package
@@ -117,7 +118,10 @@ func startCommand(t *testing.T, env, command []string, args ...string) *runner {
 	command = append(append(command, "--http", "127.0.0.1:0", "--lambda", "localhost:0", "--ready-file", r.readyFile), args...)
 	r.cmd = exec.Command(command[0], command[1:]...)
 	r.cmd.Env = append(os.Environ(), "DATABASE_URL=", "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1",
-		"LOG_LEVEL=", "PUBLIC_URL=", "SIGNING_KEY=", "TOKEN_KEYS=")
+		"LOG_LEVEL=", "PUBLIC_URL=", "SEALING_KEYS=", "SIGNING_KEY=", "TOKEN_KEYS=", "AWS_ENDPOINT_URL=")
+	for _, service := range awsServices {
+		r.cmd.Env = append(r.cmd.Env, "AWS_ENDPOINT_URL_"+service+"=")
+	}
 	r.cmd.Env = append(r.cmd.Env, env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -243,7 +247,7 @@ func (r *runner) lambda(t *testing.T, function, payload string) *sdk.InvokeOutpu
 func requireSecrets(t *testing.T, data, apiKey string) {
 	t.Helper()
 	text := map[string]string{}
-	for _, name := range []string{signingKeyFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, sealingKeysFile, apiKeyFile} {
 		path := filepath.Join(data, name)
 		info, err := os.Stat(path)
 		require.NoError(t, err)
@@ -253,6 +257,8 @@ func requireSecrets(t *testing.T, data, apiKey string) {
 		text[name] = strings.TrimSuffix(string(b), "\n")
 	}
 	_, err := auth.ParseSigningKey(text[signingKeyFile])
+	require.NoError(t, err)
+	_, err = seal.Parse(text[sealingKeysFile])
 	require.NoError(t, err)
 	require.True(t, auth.CheckAPIKey(apiKey))
 	require.Equal(t, apiKey, text[apiKeyFile])

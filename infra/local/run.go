@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +18,6 @@ import (
 	"github.com/flovyn/promises/infra/local/httpapi"
 	"github.com/flovyn/promises/infra/local/invokeapi"
 	"github.com/flovyn/promises/infra/local/lambda"
-	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/localpg"
 	"github.com/flovyn/promises/shared/routes"
 )
@@ -54,8 +50,8 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.cleanUp()) }()
 
-	httpURL := "http://" + httpListener.Addr().String()
-	service, apiKey, err := launch(ctx, o, p, httpURL, screen)
+	httpURL, lambdaURL := "http://"+httpListener.Addr().String(), "http://"+lambdaListener.Addr().String()
+	service, apiKey, err := launch(ctx, o, p, httpURL, lambdaURL, screen)
 	if err != nil {
 		return err
 	}
@@ -69,7 +65,7 @@ func run(ctx context.Context, o options) (err error) {
 
 	r := ready{
 		HTTPURL:     httpURL,
-		LambdaURL:   "http://" + lambdaListener.Addr().String(),
+		LambdaURL:   lambdaURL,
 		DatabaseURL: p.databaseURL,
 		Tenant:      tenant,
 		APIKey:      apiKey,
@@ -143,7 +139,7 @@ func prepare(ctx context.Context, o options, screen *terminal) (p resources, err
 // launch starts the functions' service, migrates the database as a deployment
 // does, and ensures that the tenant and its API key exist. If it fails, it closes
 // the service first.
-func launch(ctx context.Context, o options, p resources, httpURL string, screen *terminal) (
+func launch(ctx context.Context, o options, p resources, httpURL, lambdaURL string, screen *terminal) (
 	service *lambda.Service, apiKey string, err error,
 ) {
 	kept := secrets(p.data) // the Postgres server has locked the folder
@@ -156,6 +152,13 @@ func launch(ctx context.Context, o options, p resources, httpURL string, screen 
 	if err != nil {
 		return nil, "", err
 	}
+	sealingKeys, err := kept.sealingKeys()
+	if err != nil {
+		return nil, "", err
+	}
+	if p.data == "" && os.Getenv("SEALING_KEYS") == "" {
+		screen.temporarySealingKeys()
+	}
 	tokenKeys, err := kept.tokenKeys()
 	if err != nil {
 		return nil, "", err
@@ -163,8 +166,10 @@ func launch(ctx context.Context, o options, p resources, httpURL string, screen 
 	service = lambda.New(functions(p.binaries, map[string]string{
 		"DATABASE_URL": p.databaseURL,
 		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"SEALING_KEYS": sealingKeys,
 		"SIGNING_KEY":  signingKey,
 		"TOKEN_KEYS":   tokenKeys,
+		lambdaEndpoint: lambdaURL,
 	}), lambda.Options{
 		MaxEnvironments: maxEnvironments,
 		Output:          screen.functionOutput(),
@@ -211,48 +216,6 @@ func dataDir(o options) (string, error) {
 		return "", fmt.Errorf("%w (choose another folder with --data)", err)
 	}
 	return dir, nil
-}
-
-// concurrency bounds the processes of one function, and maxEnvironments those of
-// all functions together. So functions with waiting calls leave room for the other
-// functions. In each of them, MAX_WAITS bounds one tenant's waits, so that other
-// tenants can wait too. A process opens at most database.PoolSize connections, and
-// Postgres accepts 200.
-const (
-	concurrency     = 32
-	maxEnvironments = 96
-)
-
-// functions returns the functions of the routes table. Each gets the runner's own
-// settings, and the other settings from this process's environment.
-func functions(binaries string, own map[string]string) []lambda.Function {
-	own = maps.Clone(own)
-	own["HTTP_ALIAS"] = routes.HTTPAlias
-	var env []string
-	for _, name := range config.Names {
-		value, ok := own[name]
-		if !ok {
-			value, ok = os.LookupEnv(name)
-		}
-		if ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	list := make([]lambda.Function, len(routes.Functions))
-	for i, f := range routes.Functions {
-		list[i] = lambda.Function{
-			Name:        f.Name,
-			Path:        build.Binary(binaries, f.Name),
-			Timeout:     f.Timeout,
-			MemoryMB:    f.MemoryMB,
-			Concurrency: concurrency,
-			Env:         env,
-		}
-		if !slices.Contains(routes.Signing, f.Name) {
-			list[i].Env = slices.DeleteFunc(slices.Clone(env), func(variable string) bool { return strings.HasPrefix(variable, "SIGNING_KEY=") })
-		}
-	}
-	return list
 }
 
 // ready is the content of the ready file, from which scripts read addresses and credentials.

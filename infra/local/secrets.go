@@ -13,14 +13,16 @@ import (
 
 	"github.com/flovyn/promises/infra/local/lambda"
 	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 // These files in the data folder, beside the database, hold secrets. Only their
 // owner can read them, and they are replaced atomically.
 const (
-	signingKeyFile = "signing-key" // the value of SIGNING_KEY
-	tokenKeysFile  = "token-keys"  // the value of TOKEN_KEYS; only earlier releases wrote this file
-	apiKeyFile     = "api-key"     // the tenant's API key
+	signingKeyFile  = "signing-key"  // the value of SIGNING_KEY
+	sealingKeysFile = "sealing-keys" // the value of SEALING_KEYS
+	tokenKeysFile   = "token-keys"   // the value of TOKEN_KEYS; only earlier releases wrote this file
+	apiKeyFile      = "api-key"      // the tenant's API key
 )
 
 // keyScopes lists every scope that an API key can have.
@@ -38,7 +40,7 @@ func (s secrets) remove() error {
 	if s == "" {
 		return nil
 	}
-	for _, name := range []string{signingKeyFile, tokenKeysFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, sealingKeysFile, tokenKeysFile, apiKeyFile} {
 		if err := os.Remove(filepath.Join(string(s), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -69,15 +71,27 @@ func (s secrets) write(name, secret string) error {
 // file, which it creates if needed. So tokens stay valid when the runner restarts.
 // The function migrate registers the public half.
 func (s secrets) signingKey() (string, error) {
-	if given := os.Getenv("SIGNING_KEY"); given != "" {
+	return s.keep("SIGNING_KEY", signingKeyFile, func() string { return auth.NewSigningKey().Text() })
+}
+
+// sealingKeys returns SEALING_KEYS from the environment, or else the keys from the
+// file, which it creates if needed. Without them the secrets of destinations are lost.
+func (s secrets) sealingKeys() (string, error) {
+	return s.keep("SEALING_KEYS", sealingKeysFile, func() string { return seal.Generate().Text() })
+}
+
+// keep returns the variable from the environment, or else the secret from the file. If
+// there is no file, it stores a new secret there.
+func (s secrets) keep(variable, name string, generate func() string) (string, error) {
+	if given := os.Getenv(variable); given != "" {
 		return given, nil
 	}
-	kept, err := s.read(signingKeyFile)
+	kept, err := s.read(name)
 	if err != nil || kept != "" {
 		return kept, err
 	}
-	made := auth.NewSigningKey().Text()
-	return made, s.write(signingKeyFile, made)
+	made := generate()
+	return made, s.write(name, made)
 }
 
 // tokenKeys returns TOKEN_KEYS from the environment, or else the keys that an

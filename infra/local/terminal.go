@@ -16,8 +16,9 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 )
 
-// A terminal is the output that a person reads. It prints the addresses and one
-// line for each invocation on out, and the functions' own output on err.
+// A terminal is the output that a person reads. It prints the addresses, one line for
+// each invocation and one for each delivery on out, and the functions' own output on
+// err.
 type terminal struct {
 	mu       sync.Mutex
 	out, err io.Writer
@@ -36,10 +37,14 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 
 // functionOutput returns the writer of the functions' lines, which come one line
 // for each Write. It drops metrics, which are for CloudWatch and would crowd out
-// everything else.
+// everything else. A delivery's line is printed in the form of an invocation's.
 func (t *terminal) functionOutput() io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
 		if bytes.Contains(p, []byte(`,"_aws":{"Timestamp":`)) {
+			return len(p), nil
+		}
+		if line, ok := deliveryLine(p); ok {
+			t.printf("%s", line)
 			return len(p), nil
 		}
 		return lockedWriter{t, t.err}.Write(p)
@@ -57,6 +62,12 @@ func (t *terminal) printf(format string, args ...any) {
 // building announces the build, the only slow part of a start.
 func (t *terminal) building() {
 	t.printf("Building the functions. The first time takes a minute.\n")
+}
+
+// temporarySealingKeys warns that a later runner cannot decrypt the secrets of
+// destinations.
+func (t *terminal) temporarySealingKeys() {
+	t.printf("SEALING_KEYS is not set: destinations lose their signing secrets when the runner stops.\n")
 }
 
 // welcome prints the API key, which a person needs. The runner prints no other secret.
@@ -94,6 +105,33 @@ func (t *terminal) invocation(r lambda.Result) {
 	}
 	t.printf("%s  %-16s %8.1f ms  %s  %s\n", time.Now().Format("15:04:05"), r.Function,
 		float64(r.Duration)/float64(time.Millisecond), start, status(r))
+}
+
+// deliveryLine returns the line of a delivery, and reports whether a function's line
+// is the log of one attempt to deliver.
+func deliveryLine(p []byte) (line string, ok bool) {
+	text, ok := bytes.CutPrefix(p, []byte("[relay-deliveries] "))
+	var d struct {
+		Time                      time.Time
+		Msg                       string
+		Tenant, Destination, Kind string
+		Outcome, Error            string
+		Status, Attempts          int
+		DurationMs                float64
+	}
+	if !ok || json.Unmarshal(text, &d) != nil || d.Msg != "delivery" {
+		return "", false
+	}
+	result := d.Outcome
+	if d.Status != 0 {
+		result += " " + strconv.Itoa(d.Status)
+	}
+	result += ", attempt " + strconv.Itoa(d.Attempts)
+	if d.Error != "" {
+		result += ": " + d.Error
+	}
+	return fmt.Sprintf("%s  %-16s %8.1f ms  %s  %s/%s  %s\n", d.Time.Local().Format("15:04:05"), "delivery", d.DurationMs,
+		d.Kind, d.Tenant, d.Destination, result), true
 }
 
 // status returns the type of a function error, the status of an HTTP response,
