@@ -125,7 +125,7 @@ func TestRequests(t *testing.T) {
 		{"callback succeeded", destinations[delivery.DurableExecution], sample(delivery.DurableExecution), "POST " + path + "succeed", "eu-central-1/lambda", `{"secret":"body"}`, 200},
 		{
 			"callback failed", destinations[delivery.DurableExecution], failure, "POST " + path + "fail", "eu-central-1/lambda",
-			`{"ErrorMessage":"no \"way\"","ErrorType":"promise_rejected"}`, 200,
+			`{"ErrorData":"promise_rejected","ErrorMessage":"no \"way\"","ErrorType":"promise_rejected"}`, 200,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

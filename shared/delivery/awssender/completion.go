@@ -24,7 +24,8 @@ func completeTask(ctx context.Context, config aws.Config, _ delivery.Destination
 	return []delivery.Result{delivered}, err
 }
 
-// completeCallback ends a callback of a durable function.
+// completeCallback ends a callback of a durable function. The durable functions' SDK for
+// JavaScript shows a failure's data and message, and not its type: the data repeats it.
 func completeCallback(ctx context.Context, config aws.Config, _ delivery.Destination, deliveries []delivery.Delivery) ([]delivery.Result, error) {
 	c := deliveries[0].Completion
 	client := lambda.NewFromConfig(config)
@@ -33,7 +34,7 @@ func completeCallback(ctx context.Context, config aws.Config, _ delivery.Destina
 		_, err = client.SendDurableExecutionCallbackSuccess(ctx, &lambda.SendDurableExecutionCallbackSuccessInput{CallbackId: &c.Token, Result: c.Output})
 	} else {
 		_, err = client.SendDurableExecutionCallbackFailure(ctx, &lambda.SendDurableExecutionCallbackFailureInput{
-			CallbackId: &c.Token, Error: &types.ErrorObject{ErrorType: orNil(c.Error), ErrorMessage: orNil(c.Cause)},
+			CallbackId: &c.Token, Error: &types.ErrorObject{ErrorType: orNil(c.Error), ErrorData: orNil(c.Error), ErrorMessage: orNil(c.Cause)},
 		})
 	}
 	return []delivery.Result{delivered}, err
