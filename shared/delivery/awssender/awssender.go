@@ -50,7 +50,8 @@ var services = map[delivery.Kind]service{
 // environment. It makes each call once: the caller schedules the next attempt.
 type Sender struct {
 	// EndpointsOnly makes it refuse to call AWS itself: it sends a batch only if the
-	// environment names an endpoint for the service.
+	// environment names an endpoint for the service and, if the destination has a role,
+	// for STS.
 	EndpointsOnly bool
 
 	region  string
@@ -95,6 +96,9 @@ func (s *Sender) Send(ctx context.Context, batch delivery.Batch) []delivery.Resu
 	to := batch.Destination
 	svc, ok := services[to.Kind]
 	url, variable := Endpoint(to.Kind)
+	if url != "" && to.RoleARN != "" {
+		url, variable = endpoint("STS")
+	}
 	to.Region = s.regionOf(to)
 	switch {
 	case !ok:

@@ -206,6 +206,21 @@ func TestEndpoints(t *testing.T) {
 	}
 	url, variable := awssender.Endpoint(delivery.HTTPS)
 	require.Empty(t, url+variable)
+
+	t.Run("a role", func(t *testing.T) {
+		s := startAWS(t, success)
+		t.Setenv("AWS_ENDPOINT_URL", "")
+		t.Setenv("AWS_ENDPOINT_URL_SQS", s.URL)
+		to := destinations[delivery.SQS]
+		to.RoleARN = "arn:aws:iam::" + account + ":role/orders"
+		local := awssender.New()
+		local.EndpointsOnly = true
+		batch := delivery.Batch{Destination: to, Deliveries: []delivery.Delivery{sample(delivery.SQS)}}
+		want := delivery.Result{ID: "d-1", Outcome: delivery.Failed, Error: "No endpoint is configured for sqs: set AWS_ENDPOINT_URL_STS."}
+		require.Equal(t, []delivery.Result{want}, local.Send(t.Context(), batch), "the role would be assumed in AWS")
+		t.Setenv("AWS_ENDPOINT_URL_STS", s.URL)
+		require.Equal(t, delivery.Delivered, local.Send(t.Context(), batch)[0].Outcome)
+	})
 }
 
 // A role is assumed once, with the sender's own credentials.
