@@ -203,6 +203,27 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// Every settlement reaches its waiter, by a delivery and by a wait, and so does each delivery of a backlog.
+func TestDeliveries(t *testing.T) {
+	t.Parallel()
+	got := measured[deliveryReport](t, "--deliveries", "--rate", "20", "--time", "2s", "--backlog", "60")
+	for name, w := range map[string]wakeups{"delivered": got.Delivered, "polled": got.Polled} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, 40, w.Count)
+			require.True(t, 0 < w.P50Ms && w.P50Ms <= w.P95Ms && w.P95Ms <= w.P99Ms)
+			require.Positive(t, w.CPU.Postgres)
+		})
+	}
+	t.Run("the functions that wake the waiters", func(t *testing.T) {
+		require.Positive(t, got.Delivered.CPU.Relay+got.Delivered.CPU.Send)
+		require.Positive(t, got.Polled.CPU.Wait)
+	})
+	t.Run("the backlog", func(t *testing.T) {
+		require.Equal(t, 60, got.Backlog.Deliveries)
+		require.Positive(t, got.Backlog.PerSecond)
+	})
+}
+
 // A hostile tenant makes no call of an honest tenant fail or be refused, and the honest tenant's event logs are complete.
 func TestNeighbour(t *testing.T) {
 	// The test does not run in parallel: with the package's other benchmarks the processors would be the limit.

@@ -5,6 +5,7 @@
 //	go run ./infra/bench --trip 1ms            # the table, with a longer round trip to the database
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
 //	go run ./infra/bench --neighbour 2m        # an honest tenant, alone and beside a hostile one
+//	go run ./infra/bench --deliveries          # from a settlement to its waiter: by a delivery, and by a wait
 //
 // It starts its own Postgres on loopback, as the local runner does, and removes the data folder at the end. With --growth,
 // Postgres has a quarter of the machine's memory as shared buffers.
@@ -39,6 +40,12 @@ type options struct {
 	load      time.Duration
 	neighbour time.Duration
 	http      bool
+
+	deliveries   bool
+	rate         int
+	deliveryTime time.Duration
+	backlog      int
+
 	roundTrip time.Duration
 	only      *regexp.Regexp
 }
@@ -84,6 +91,10 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.growth, "growth", false, "settle in databases of 10 thousand to 5 million promises, and in workflows of 1 to 100,000; Postgres has a quarter of the memory as shared buffers")
 	flags.DurationVar(&o.load, "load", 0, "`duration` of a load over HTTP at 70 % of the maximum rate; an overload follows")
 	flags.DurationVar(&o.neighbour, "neighbour", 0, "`duration` of the work of an honest tenant, half of it beside a hostile tenant, in turns")
+	flags.BoolVar(&o.deliveries, "deliveries", false, "measure deliveries to a receiver on this machine, and waits beside them")
+	flags.IntVar(&o.rate, "rate", 50, "number of settlements a second, with --deliveries")
+	flags.DurationVar(&o.deliveryTime, "time", 20*time.Second, "`duration` of the settlements whose waiters get a delivery, with --deliveries; as long for waits")
+	flags.IntVar(&o.backlog, "backlog", 5000, "number of deliveries that are due at once, with --deliveries")
 	only := flags.String("only", "", "`regular expression`: measure only operations with a matching name")
 	flags.BoolVar(&o.http, "http", true, "also measure the local runner")
 	flags.DurationVar(&o.roundTrip, "trip", 0, "`duration` added to each round trip to the database, as over a network; excludes the local runner")
@@ -110,10 +121,8 @@ func parse(args []string) (options, error) {
 	if o.growth && o.promises < sizes[0].promises {
 		return o, fmt.Errorf("--promises %d: must be at least %d, the size of the smallest database", o.promises, sizes[0].promises)
 	}
-	for name, d := range map[string]time.Duration{"load": o.load, "neighbour": o.neighbour} {
-		if d != 0 && d < time.Second {
-			return o, fmt.Errorf("--%s %v: must be at least 1s", name, d)
-		}
+	if err := o.checkDurations(); err != nil {
+		return o, err
 	}
 	o.http = o.http && o.roundTrip == 0
 	needed := o.promises / settledOneIn
@@ -123,10 +132,22 @@ func parse(args []string) (options, error) {
 			needed += settlingHTTPOperations * (o.callsHTTP() + uncountedCalls(clients))
 		}
 	}
-	if !o.growth && o.load == 0 && o.neighbour == 0 && o.promises < needed {
+	if !o.growth && !o.deliveries && o.load == 0 && o.neighbour == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d: must be at least %d for this number of calls, because each promise is settled once", o.promises, needed)
 	}
 	return o, nil
+}
+
+func (o options) checkDurations() error {
+	for name, d := range map[string]time.Duration{"load": o.load, "neighbour": o.neighbour} {
+		if d != 0 && d < time.Second {
+			return fmt.Errorf("--%s %v: must be at least 1s", name, d)
+		}
+	}
+	if o.rate < 1 || o.rate > 1000 || o.deliveryTime < time.Second || o.backlog < 1 {
+		return errors.New("--rate must be 1 to 1000, --time at least 1s, and --backlog at least 1")
+	}
+	return nil
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -158,6 +179,9 @@ func measure(ctx context.Context, c *cluster, o options, screen *progress) (resu
 	}
 	if o.neighbour > 0 {
 		return measureNeighbour(ctx, c, o, screen)
+	}
+	if o.deliveries {
+		return measureDeliveries(ctx, c, o, screen)
 	}
 	measureRows := measureTable
 	if o.growth {

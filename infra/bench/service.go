@@ -51,10 +51,11 @@ func build(ctx context.Context, dir string, screen *progress) (programs, error) 
 	return p, nil
 }
 
-// startLocal starts the local runner on a database. The runner removes its ready file when it ends.
-func (p programs) startLocal(ctx context.Context, databaseURL string) (*runner, error) {
+// startLocal starts the local runner on a database, with more environment variables. The runner removes its ready file when it
+// ends.
+func (p programs) startLocal(ctx context.Context, databaseURL string, env ...string) (*runner, error) {
 	ready := filepath.Join(p.dir, "ready.json")
-	return start(ctx, ready, []string{"DATABASE_URL=" + databaseURL},
+	return start(ctx, ready, append(env, "DATABASE_URL="+databaseURL),
 		p.local, "--http", "127.0.0.1:0", "--lambda", "127.0.0.1:0", "--ready-file", ready)
 }
 
