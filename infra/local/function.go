@@ -40,7 +40,7 @@ var recipients = map[string][]string{
 }
 
 // outsideSettings lists the settings that the functions without a database get.
-var outsideSettings = []string{"LOG_LEVEL"}
+var outsideSettings = []string{"DELIVER_TO_LOOPBACK", "LOG_LEVEL"}
 
 // awsServices lists the AWS services to which deliveries go, by their names in
 // AWS_ENDPOINT_URL_<service>. STS assumes the roles of destinations.
@@ -65,7 +65,7 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 		}
 		if slices.Contains(routes.Outside, f.Name) {
 			list[i].Concurrency = outside
-			list[i].Env = append(list[i].Env, deliveryEnvironment()...)
+			list[i].Env = append(list[i].Env, endpoints()...)
 		}
 	}
 	return list
@@ -90,19 +90,18 @@ func environment(function string, own map[string]string) (env []string) {
 	return env
 }
 
-// deliveryEnvironment returns the variables of a function that sends deliveries. They
-// permit receivers on loopback and, in place of AWS, the endpoints that this process's
-// environment names. Only if it names one do they contain its region and credentials.
-func deliveryEnvironment() []string {
-	env := []string{"DELIVER_TO_LOOPBACK=true"}
+// endpoints returns the variables of a function that sends deliveries: the endpoints
+// that this process's environment names in place of AWS. If there is one, it also
+// returns the region and the credentials of the environment.
+func endpoints() (env []string) {
 	for _, service := range append([]string{""}, awsServices...) {
 		name := strings.TrimSuffix("AWS_ENDPOINT_URL_"+service, "_")
 		if url := os.Getenv(name); url != "" {
 			env = append(env, name+"="+url)
 		}
 	}
-	if len(env) == 1 {
-		return env
+	if env == nil {
+		return nil
 	}
 	if region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")); region != "" {
 		env = append(env, "AWS_REGION="+region)

@@ -16,7 +16,7 @@ func environments(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	all := map[string]map[string]string{}
 	for _, f := range functions("/bin", map[string]string{
-		"DATABASE_URL": "postgres://own", "SIGNING_KEY": "own", "SEALING_KEYS": "own", "TOKEN_KEYS": "own", lambdaEndpoint: "http://own",
+		"DATABASE_URL": "postgres://own", "DELIVER_TO_LOOPBACK": "true", "SIGNING_KEY": "own", "SEALING_KEYS": "own", "TOKEN_KEYS": "own", lambdaEndpoint: "http://own",
 	}) {
 		all[f.Name] = map[string]string{}
 		for _, variable := range f.Env {

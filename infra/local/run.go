@@ -164,12 +164,13 @@ func launch(ctx context.Context, o options, p resources, httpURL, lambdaURL stri
 		return nil, "", err
 	}
 	service = lambda.New(functions(p.binaries, map[string]string{
-		"DATABASE_URL": p.databaseURL,
-		"PUBLIC_URL":   cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
-		"SEALING_KEYS": sealingKeys,
-		"SIGNING_KEY":  signingKey,
-		"TOKEN_KEYS":   tokenKeys,
-		lambdaEndpoint: lambdaURL,
+		"DATABASE_URL":        p.databaseURL,
+		"DELIVER_TO_LOOPBACK": "true",
+		"PUBLIC_URL":          cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
+		"SEALING_KEYS":        sealingKeys,
+		"SIGNING_KEY":         signingKey,
+		"TOKEN_KEYS":          tokenKeys,
+		lambdaEndpoint:        lambdaURL,
 	}), lambda.Options{
 		MaxEnvironments: maxEnvironments,
 		Output:          screen.functionOutput(),
