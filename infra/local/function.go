@@ -14,17 +14,14 @@ import (
 )
 
 // concurrency bounds the processes of one function, and maxEnvironments those of all
-// functions together. So functions with waiting calls leave room for the other
-// functions. In each of them, MAX_WAITS bounds one tenant's waits, so that other
-// tenants can wait too. A process opens at most database.PoolSize connections, and
-// Postgres accepts 200.
-//
-// outside bounds the processes of a function without a database, which may wait for
-// receivers that hang.
+// functions together. So functions with waiting calls, or with deliveries to receivers
+// that hang, leave room for the other functions. In each of the former, MAX_WAITS
+// bounds one tenant's waits, so that other tenants can wait too. A process opens at
+// most database.PoolSize connections, and Postgres accepts 200; send-deliveries, with
+// up to 32 processes, opens none.
 const (
 	concurrency     = 32
-	outside         = 16
-	maxEnvironments = 96 + outside
+	maxEnvironments = 128
 )
 
 // lambdaEndpoint is the variable with the URL of the Lambda Invoke API.
@@ -64,7 +61,6 @@ func functions(binaries string, own map[string]string) []lambda.Function {
 			Env:         environment(f.Name, own),
 		}
 		if slices.Contains(routes.Outside, f.Name) {
-			list[i].Concurrency = outside
 			list[i].Env = append(list[i].Env, endpoints()...)
 		}
 	}

@@ -115,16 +115,20 @@ func TestTerminal_Delivery(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ line, out, err string }{
 		"delivered": {
-			`[relay-deliveries] {"time":"2026-11-27T05:00:00Z","level":"INFO","msg":"delivery","tenant":"demo","destination":"orders","kind":"https","outcome":"delivered","status":204,"durationMs":12.34,"attempts":1}`,
-			`^\d\d:00:00  delivery             12\.3 ms  https  demo/orders  delivered 204, attempt 1\n$`, `^$`,
+			`[relay-deliveries] {"time":"2026-11-27T05:00:00Z","level":"INFO","msg":"delivery attempted","deliveryId":"8d1f","tenant":"demo","destination":"orders","kind":"https","outcome":"delivered","state":"delivered","status":204,"ms":12}`,
+			`^\d\d:\d\d:00  delivery               12 ms  https  demo/orders  delivered 204\n$`, `^$`,
 		},
 		"failed": {
-			`[relay-deliveries] {"time":"2026-11-27T05:00:00Z","level":"INFO","msg":"delivery","tenant":"demo","destination":"stepFunctions","kind":"stepFunctions","outcome":"failed","durationMs":0.1,"attempts":3,"error":"No endpoint is configured for stepFunctions: set AWS_ENDPOINT_URL_SFN."}`,
-			`  stepFunctions  demo/stepFunctions  failed, attempt 3: No endpoint is configured for stepFunctions: set AWS_ENDPOINT_URL_SFN\.\n$`, `^$`,
+			`[relay-deliveries] {"time":"2026-11-27T05:00:00Z","level":"INFO","msg":"delivery attempted","deliveryId":"8d1f","tenant":"demo","destination":"stepFunctions","kind":"stepFunctions","outcome":"failed","state":"due","status":0,"ms":0,"error":"No endpoint is configured for stepFunctions: set AWS_ENDPOINT_URL_SFN."}`,
+			`  stepFunctions  demo/stepFunctions  failed, due again: No endpoint is configured for stepFunctions: set AWS_ENDPOINT_URL_SFN\.\n$`, `^$`,
+		},
+		"dead": {
+			`[relay-deliveries] {"msg":"delivery attempted","tenant":"demo","destination":"orders","kind":"https","outcome":"failed","state":"dead","status":500,"ms":3,"error":"status 500"}`,
+			`  https  demo/orders  failed 500, dead: status 500\n$`, `^$`,
 		},
 		"another line of the relay":  {`[relay-deliveries] {"msg":"relayed"}`, `^$`, `^\[relay-deliveries\] \{"msg":"relayed"\}\n$`},
-		"a line of another function": {`[create-promise] {"msg":"delivery"}`, `^$`, `^\[create-promise\]`},
-		"a panic":                    {`[relay-deliveries] panic: "msg":"delivery"`, `^$`, `panic`},
+		"a line of another function": {`[create-promise] {"msg":"delivery attempted"}`, `^$`, `^\[create-promise\]`},
+		"a panic":                    {`[relay-deliveries] panic: "msg":"delivery attempted"`, `^$`, `panic`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, err buffer

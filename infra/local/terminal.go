@@ -112,26 +112,30 @@ func (t *terminal) invocation(r lambda.Result) {
 func deliveryLine(p []byte) (line string, ok bool) {
 	text, ok := bytes.CutPrefix(p, []byte("[relay-deliveries] "))
 	var d struct {
-		Time                      time.Time
-		Msg                       string
-		Tenant, Destination, Kind string
-		Outcome, Error            string
-		Status, Attempts          int
-		DurationMs                float64
+		Time                           time.Time
+		Msg, Tenant, Destination, Kind string
+		Outcome, State, Error          string
+		Status                         int
+		Ms                             float64
 	}
-	if !ok || json.Unmarshal(text, &d) != nil || d.Msg != "delivery" {
+	if !ok || json.Unmarshal(text, &d) != nil || d.Msg != "delivery attempted" {
 		return "", false
 	}
 	result := d.Outcome
 	if d.Status != 0 {
 		result += " " + strconv.Itoa(d.Status)
 	}
-	result += ", attempt " + strconv.Itoa(d.Attempts)
+	switch d.State {
+	case d.Outcome:
+	case "due":
+		result += ", due again"
+	default:
+		result += ", " + d.State
+	}
 	if d.Error != "" {
 		result += ": " + d.Error
 	}
-	return fmt.Sprintf("%s  %-16s %8.1f ms  %s  %s/%s  %s\n", d.Time.Local().Format("15:04:05"), "delivery", d.DurationMs,
-		d.Kind, d.Tenant, d.Destination, result), true
+	return fmt.Sprintf("%s  %-16s %8.0f ms  %s  %s/%s  %s\n", d.Time.Local().Format("15:04:05"), "delivery", d.Ms, d.Kind, d.Tenant, d.Destination, result), true
 }
 
 // status returns the type of a function error, the status of an HTTP response,
