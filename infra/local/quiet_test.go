@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/uuid"
@@ -19,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/auth"
+	"github.com/flovyn/promises/shared/seal"
 )
 
 // planted holds secrets by their description.
@@ -62,9 +65,14 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	signing := auth.NewSigningKey().Text()
 	secrets["signing key"] = signing
 	secrets["signing key, encoded"] = signing[strings.Index(signing, ":")+1:]
+	sealing := seal.Generate().Text()
+	secrets["sealing key, encoded"] = regexp.MustCompile(seal.KeyPattern).FindString(sealing)[len("aes256-seal:"):]
 	data := filepath.Join(tempFolder(t), "data")
-	r := startCommand(t, []string{"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "TOKEN_KEYS=k1:" + legacy}, []string{localBinary}, "--data", data).awaitReady(t)
+	r := startCommand(t, []string{
+		"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "SEALING_KEYS=" + sealing, "TOKEN_KEYS=k1:" + legacy,
+	}, []string{localBinary}, "--data", data).awaitReady(t)
 	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "the signing key comes from the environment and is not stored")
+	require.NoFileExists(t, filepath.Join(data, sealingKeysFile), "the sealing keys, too")
 	secrets["API key"] = r.ready.APIKey
 	database, err := url.Parse(r.ready.DatabaseURL)
 	require.NoError(t, err)
@@ -148,6 +156,19 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		secrets.plant("batch value"), id, secrets.plant("batch error"), secrets.plant("batch identifier")))
 
 	invoke("expire-promises", `{"once":true}`)
+	receiver, messages := standIn(t)
+	status, fields = r.call(t, "PUT", "/destinations/orders", `{"kind":"https","url":"`+receiver+`"}`)
+	require.Equal(t, 201, status, fields)
+	secrets["signing secret"] = strings.TrimPrefix(fields["secret"].(string), "whsec_")
+	notified := create(fmt.Sprintf(`,"notify":[{"destination":"orders"},{"stepFunctions":{"taskToken":%q}},{"durableExecution":{"callbackId":%q}}]`,
+		secrets.plant("task token"), secrets.plant("callback id")))["promiseId"].(string)
+	status, fields = r.call(t, "POST", "/promises/id:"+notified+"/resolve", value)
+	require.Equal(t, 200, status, fields)
+	secrets["signature"] = strings.TrimPrefix(await(t, r, messages).header.Get("webhook-signature"), "v1,")
+	for _, kind := range []string{"stepFunctions", "durableExecution"} {
+		require.Eventually(t, func() bool { return strings.Contains(r.stdout.String(), "No endpoint is configured for "+kind) },
+			time.Minute, 10*time.Millisecond, "%s", &r.stderr)
+	}
 
 	// These calls are refused. The test does not compare the codes.
 	refusedCalls := func() {
