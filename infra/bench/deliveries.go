@@ -244,17 +244,17 @@ func (d *deliveryTest) backlog(ctx context.Context, n int) (b backlog, err error
 	if err := d.resolveAll(ctx, promises); err != nil {
 		return b, err
 	}
-	if err := d.register(ctx, true); err != nil {
+	d.screen.say("backlog: %d deliveries", n)
+	// A delivery that became due while its destination was paused is found within a minute, and one that has just become due at once.
+	if _, err := d.meter.monitor.Exec(ctx, "UPDATE delivery SET due_at = CLOCK_TIMESTAMP() WHERE state = 'due'"); err != nil {
 		return b, err
 	}
-	d.screen.say("backlog: %d deliveries", n)
-	// The destinations were paused. A paused delivery is found again within a minute, and one that becomes due now at once.
-	if _, err := d.meter.monitor.Exec(ctx, "UPDATE delivery SET due_at = CLOCK_TIMESTAMP() WHERE state = 'due' AND lease IS NULL"); err != nil {
+	before, err := d.cpu(ctx)
+	if err != nil {
 		return b, err
 	}
 	begun := time.Now()
-	before, err := d.cpu(ctx)
-	if err != nil {
+	if err := d.register(ctx, true); err != nil {
 		return b, err
 	}
 	arrived, err := d.receiver.await(ctx, promises, deliveryPatience)
