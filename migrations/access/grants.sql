@@ -83,13 +83,16 @@ GRANT UPDATE (revoked_at, tokens_revoked_at) ON api_key TO promises_admin;
 GRANT SELECT ON tenant, promise, delivery, destination, destination_secret TO promises_relay;
 GRANT SELECT (id, external_id) ON workflow_execution TO promises_relay;
 GRANT UPDATE (state, due_at, lease, attempts, last_attempt_at, last_status, last_error, ended_at, end_reason) ON delivery TO promises_relay;
-GRANT SELECT, INSERT, DELETE ON delivery_lease TO promises_relay;
+GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON delivery_lease TO promises_relay;
 GRANT UPDATE (enabled, disabled_because, updated_at) ON destination TO promises_relay;
 
--- manage-integrations and manage-tenants manage destinations and their secrets. They read no promise and no delivery.
-GRANT SELECT ON tenant TO promises_manager;
+-- manage-integrations and manage-tenants manage destinations and their secrets. They read no promise and no delivery. Only manage-tenants
+-- replaces a secret's encryption.
+GRANT SELECT ON tenant, tenant_usage, api_key, signing_key TO promises_manager;
 GRANT UPDATE (default_destination_id) ON tenant TO promises_manager, promises_admin;
-GRANT SELECT, INSERT, UPDATE (address, mail_from, region, role_arn, enabled, disabled_because, updated_at, deleted_at)
+GRANT SELECT, INSERT (id, tenant_id, name, kind, address, mail_from, region, role_arn, enabled),
+    UPDATE (address, mail_from, region, role_arn, enabled, disabled_because, updated_at, deleted_at)
     ON destination TO promises_manager, promises_admin;
-GRANT SELECT, INSERT, DELETE, UPDATE (retire_at) ON destination_secret TO promises_manager;
-GRANT SELECT, INSERT, DELETE, UPDATE (sealed) ON destination_secret TO promises_admin;
+GRANT SELECT, INSERT (destination_id, version, sealed), UPDATE (retire_at), DELETE ON destination_secret TO promises_manager;
+GRANT SELECT (destination_id, version, sealed), INSERT (destination_id, version, sealed), UPDATE (sealed), DELETE
+    ON destination_secret TO promises_admin;

@@ -21,11 +21,12 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
 	const app, reader, sweeper, admin = "promises_app", "promises_reader", "promises_sweeper", "promises_admin"
+	const relay, manager = "promises_relay", "promises_manager"
 	may := map[string][]string{
 		"await_settlements":               {app, reader},
 		"claim_recount":                   {app},
 		"count_early":                     {app, reader, sweeper},
-		"count_pending":                   {app, reader, sweeper},
+		"count_pending":                   {app, reader, sweeper, relay},
 		"begin_wait":                      {reader},
 		"create":                          {app},
 		"add_idempotency_key":             {app},
@@ -41,24 +42,24 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"expire_workflow":                 {app, sweeper},
 		"extend":                          {app},
 		"find_deleted_tenant":             {admin},
-		"find_api_key":                    {app, reader, admin},
+		"find_api_key":                    {app, reader, admin, manager},
 		"find_promise_by_idempotency_key": {app, reader, sweeper},
-		"find_tenant":                     {app, reader, sweeper, admin},
+		"find_tenant":                     {app, reader, sweeper, admin, manager},
 		"get":                             {app, reader},
-		"get_by_workflow_and_name":        {app, reader, sweeper},
+		"get_by_workflow_and_name":        {app, reader, sweeper, relay},
 		"store_early":                     {app},
 		"keep_wait":                       {reader},
-		"list_deliveries":                 {app, reader},
-		"list_deliveries_of_promise":      {app, reader},
-		"retry_delivery":                  {app},
-		"retry_dead_deliveries":           {app},
+		"list_deliveries":                 {app, reader, relay},
+		"list_deliveries_of_promise":      {app, reader, relay},
+		"retry_delivery":                  {app, relay},
+		"retry_dead_deliveries":           {app, relay},
 		"list_events":                     {app, reader, sweeper},
-		"list_api_keys":                   {app, reader, admin},
-		"list_promises":                   {app, reader, sweeper},
-		"list_promises_due":               {app, reader, sweeper},
+		"list_api_keys":                   {app, reader, admin, manager},
+		"list_promises":                   {app, reader, sweeper, relay},
+		"list_promises_due":               {app, reader, sweeper, relay},
 		"list_promises_of_workflow":       {app, reader, sweeper},
-		"list_signing_keys":               {app, reader},
-		"list_tenants":                    {app, reader, sweeper, admin},
+		"list_signing_keys":               {app, reader, manager},
+		"list_tenants":                    {app, reader, sweeper, admin, manager},
 		"mark_deleted":                    {admin},
 		"recount_workflow":                {app},
 		"revoke_api_key":                  {admin},
@@ -69,9 +70,25 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"store_counts":                    {sweeper},
 		"suspend_tenant":                  {admin},
 		"tenant_contents":                 {admin},
-		"tenant_id":                       {app, reader, sweeper, admin},
+		"tenant_id":                       {app, reader, sweeper, admin, relay, manager},
 		"token_active":                    {app, reader},
-		"uncounted_tenants":               {app, reader, sweeper, admin},
+		"put_destination":                 {admin, manager},
+		"enable_destination":              {admin, relay, manager},
+		"delete_destination":              {admin, manager},
+		"set_default_destination":         {admin, manager},
+		"list_secrets_to_reseal":          {admin, relay, manager},
+		"list_destinations":               {app, reader, admin, relay, manager},
+		"get_destination":                 {relay, manager},
+		"rotate_destination_secret":       {manager},
+		"reseal_secrets":                  {admin},
+		"delete_destinations":             {sweeper},
+		"claim_deliveries":                {relay},
+		"record_deliveries":               {relay},
+		"find_due":                        {app, reader, relay},
+		"find_all_due":                    {app, reader, relay},
+		"end_deliveries":                  {app, relay},
+		"expire_leases":                   {relay},
+		"uncounted_tenants":               {app, reader, sweeper, admin, relay, manager},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
@@ -86,7 +103,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 			require.Contains(t, may, name, "the list has no roles for the statement")
 			prepare(t, conn, name)
 			var can []string
-			for _, role := range []string{app, reader, sweeper, admin} {
+			for _, role := range []string{app, reader, sweeper, admin, relay, manager} {
 				_, err := conn.Exec(t.Context(), "SET ROLE "+role)
 				require.NoError(t, err)
 				if _, err = conn.Exec(t.Context(), "EXPLAIN "+execute(t, name, nil)); err == nil {
@@ -114,7 +131,7 @@ func requireForbidden(t *testing.T, err error, what string) {
 func TestRolesMayDoNothingElse(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
-	all := []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin"}
+	all := []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_manager"} // the relay: below
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
