@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 		"shared/secret", "shared/telemetry",
 	},
 	"infra": {
-		"infra/build", "shared/config", "shared/database", "shared/routes", "shared/sweep", "shared/telemetry",
+		"infra/build", "shared/config", "shared/database", "shared/delivery", "shared/routes", "shared/sweep", "shared/telemetry",
 	},
 	"infra/build": {"shared/routes"},
 	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes", "shared/seal"},

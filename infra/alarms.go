@@ -19,19 +19,10 @@ import (
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
+	"github.com/flovyn/promises/shared/delivery"
 	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/sweep"
 	"github.com/flovyn/promises/shared/telemetry"
-)
-
-// The metrics of relay-deliveries.
-const (
-	metricDelivered      = "Delivered"
-	metricFailed         = "Failed"
-	metricDeadDeliveries = "DeadDeliveries"
-	metricRelayErrors    = "RelayErrors"
-	metricOldestDue      = "OldestDueSeconds"
-	metricRelayWorking   = "RelayWorking" // 1 from each run, while it works
 )
 
 // An alarm is a condition that an operator must act on. README.md gives its meaning
@@ -198,12 +189,12 @@ func (m monitored) alarms(s settings) []alarm {
 			missingData: awscloudwatch.TreatMissingData_MISSING,
 		},
 		alarm{
-			name: "relay-stopped", metric: m.relayMetric(metricRelayWorking, "Sum", minute), threshold: 1, breachesBelow: true, periods: 5, datapoints: 5,
+			name: "relay-stopped", metric: m.relayMetric(delivery.MetricRelayWorking, "Sum", minute), threshold: 1, breachesBelow: true, periods: 5, datapoints: 5,
 			missingData: awscloudwatch.TreatMissingData_MISSING,
 		},
-		alarm{name: "relay-errors", metric: m.relayMetric(metricRelayErrors, "Sum", five), periods: 3, datapoints: 2},
-		alarm{name: "deliveries-late", metric: m.relayMetric(metricOldestDue, "Maximum", minute), threshold: 300, periods: 5, datapoints: 3},
-		alarm{name: "deliveries-dead", metric: m.relayMetric(metricDeadDeliveries, "Sum", five)},
+		alarm{name: "relay-errors", metric: m.relayMetric(delivery.MetricRelayErrors, "Sum", five), periods: 3, datapoints: 2},
+		alarm{name: "deliveries-late", metric: m.relayMetric(delivery.MetricOldestDue, "Maximum", minute), threshold: 300, periods: 5, datapoints: 3},
+		alarm{name: "deliveries-dead", metric: m.relayMetric(delivery.MetricDeadDeliveries, "Sum", five)},
 		alarm{name: "sweep-errors", metric: m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", five), periods: 3, datapoints: 2},
 		alarm{name: "holds-expired", metric: m.earlyExpired(five)},
 		alarm{name: "dead-letters", metric: m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))},

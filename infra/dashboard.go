@@ -7,6 +7,7 @@ import (
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
+	"github.com/flovyn/promises/shared/delivery"
 	"github.com/flovyn/promises/shared/sweep"
 )
 
@@ -61,9 +62,9 @@ func newDashboard(parent constructs.Construct, s settings, m monitored) {
 		graph("Sweep errors, early settlements expired", 8, m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", minute), m.earlyExpired(minute)),
 	)
 	row(
-		graph("Oldest due delivery, s", 8, m.relayMetric(metricOldestDue, "Maximum", minute)),
-		graph("Deliveries, failed attempts", 8, m.relaySum(metricDelivered), m.relaySum(metricFailed)),
-		graph("Dead deliveries, errors, relays at work", 8, m.relaySum(metricDeadDeliveries), m.relaySum(metricRelayErrors), m.relaySum(metricRelayWorking)),
+		graph("Oldest due delivery, s", 8, m.relayMetric(delivery.MetricOldestDue, "Maximum", minute)),
+		graph("Deliveries, failed attempts", 8, m.relaySum(delivery.MetricDelivered), m.relaySum(delivery.MetricFailed)),
+		graph("Dead deliveries, errors, relays at work", 8, m.relaySum(delivery.MetricDeadDeliveries), m.relaySum(delivery.MetricRelayErrors), m.relaySum(delivery.MetricRelayWorking)),
 	)
 	row(
 		graph("Connections of RDS Proxy to Postgres", 8, m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute),

@@ -64,6 +64,16 @@ func maxWaits(s settings) int {
 	return 5
 }
 
+// maxSends returns MAX_SENDS: the number of calls of send-deliveries that one relay has
+// under way at once. Three relays may overlap. In a small stage they take executions from
+// all other calls.
+func maxSends(s settings) int {
+	if s.Large {
+		return 32
+	}
+	return 2
+}
+
 // maxConnections returns max_connections of Postgres. A busy connection costs about
 // 10 MiB; a large stage has 16 GiB of memory, a small one 4 GiB.
 func maxConnections(s settings) int {

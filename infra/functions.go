@@ -111,6 +111,7 @@ func environment(s settings, function string, given map[string]string) map[strin
 		"DB_PASSWORD_SECRET": "",
 		"HTTP_ALIAS":         routes.HTTPAlias,
 		"LOG_LEVEL":          logLevel,
+		"MAX_SENDS":          strconv.Itoa(maxSends(s)),
 		"MAX_VALUE_BYTES":    strconv.Itoa(1 << 20),
 		"MAX_WAITS":          strconv.Itoa(maxWaits(s)),
 		"PUBLIC_URL":         "",

@@ -77,6 +77,9 @@ var functionFacts = []fact{
 			require.Equal(t, routes.HTTPAlias, tmpl.functionVariables(t, f.Name)["HTTP_ALIAS"], f.Name)
 		})
 	}},
+	{"MAX_SENDS depends on the size", func(t *testing.T, tmpl template) {
+		require.Equal(t, map[bool]string{true: "32", false: "2"}[tmpl.large], tmpl.functionVariables(t, "relay-deliveries")["MAX_SENDS"])
+	}},
 	{"MAX_WAITS depends on the size", func(t *testing.T, tmpl template) {
 		eachInVPC(func(f routes.Function) {
 			require.Equal(t, map[bool]string{true: "20", false: "5"}[tmpl.large], tmpl.functionVariables(t, f.Name)["MAX_WAITS"], f.Name)

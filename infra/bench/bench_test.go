@@ -87,7 +87,7 @@ func TestTable(t *testing.T) {
 	require.FileExists(t, svg)
 }
 
-// The statements of a call are counted, and those of the sweep, the authorizer and pgx's ping are recognised by their text.
+// The statements of a call are counted, and those of the sweep, the relay, the authorizer and pgx's ping are recognised by their text.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -140,7 +140,7 @@ func TestStatements(t *testing.T) {
 			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err
 		}},
-		"the sweep's": {0, 7, func(*testing.T) error {
+		"the sweep's": {0, 8, func(*testing.T) error {
 			_, err := (&sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: time.Hour}).Once(ctx)
 			return err
 		}},

@@ -25,8 +25,8 @@ import (
 const statementCalls = 50
 
 // countStatements returns the number of statements that the functions send to Postgres for one call of each operation. It
-// leaves out statements that depend on time and not on the call: those of the sweep, of the authorizer, and the ping of an
-// idle connection. Postgres logs each statement meanwhile, so this run measures nothing else.
+// leaves out statements that depend on time and not on the call: those of the sweep, of a relay without work, of the
+// authorizer, and the ping of an idle connection. Postgres logs each statement meanwhile, so this run measures nothing else.
 func countStatements(ctx context.Context, c *cluster, p programs, db *dataset, o options, screen *progress) (_ map[string]float64, err error) {
 	background, err := backgroundStatements(ctx, db)
 	if err != nil {
@@ -74,7 +74,7 @@ func countStatements(ctx context.Context, c *cluster, p programs, db *dataset, o
 	return counts, nil
 }
 
-// backgroundStatements returns the statements of the sweep and of the authorizer, and pgx's ping.
+// backgroundStatements returns the statements of the sweep, of a relay without work and of the authorizer, and pgx's ping.
 func backgroundStatements(ctx context.Context, db *dataset) (map[string]bool, error) {
 	seen := &recorder{sql: map[string]bool{"-- ping": true}}
 	pool, err := db.pool(ctx, 1, seen)
@@ -91,11 +91,25 @@ func backgroundStatements(ctx context.Context, db *dataset) (map[string]bool, er
 	if _, err := store.ExpireWorkflow(ctx, uuid.New(), 1); err != nil {
 		return nil, err
 	}
+	if err := relayNothing(ctx, store); err != nil {
+		return nil, err
+	}
 	if _, err := store.FindAPIKey(ctx, nil); !errors.Is(err, promise.ErrNotFound) {
 		return nil, fmt.Errorf("look up an unknown API key: %w", err)
 	}
 	_, err = store.TokenActive(ctx, tenant, uuid.New(), uuid.Nil, nil)
 	return seen.sql, err
+}
+
+// relayNothing sends the statements of a relay that finds nothing due.
+func relayNothing(ctx context.Context, store *repository.Repository) error {
+	if _, err := store.FindAllDue(ctx); err != nil {
+		return err
+	}
+	if _, err := store.FindDue(ctx, time.Now()); err != nil {
+		return err
+	}
+	return store.ExpireLeases(ctx, 1)
 }
 
 // A recorder keeps the text of each statement that a pool sends.

@@ -35,6 +35,7 @@ func RunRelayDeliveries(sender func(function string) delivery.BatchSender) {
 			Open:     s.openSecret,
 			Encode:   encodePromise,
 			Stopping: s.stopping,
+			MaxCalls: s.conf.MaxSends,
 		}}
 	})
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"os"
 	"time"
@@ -16,11 +15,6 @@ import (
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/telemetry"
 )
-
-// loopbackVariable is set by the local runner alone. It permits destinations on loopback
-// addresses, and makes the sender call AWS services only at endpoints that the
-// environment names.
-const loopbackVariable = "DELIVER_TO_LOOPBACK"
 
 // sendMargin is the end of an invocation's time, in which the results are returned.
 const sendMargin = time.Second
@@ -40,21 +34,18 @@ type DeliverySender interface {
 // of its deliveries. A payload that is none is a Lambda function error of the type
 // invalid_payload. A batch that has no time left is answered without being sent.
 func RunSendDeliveries(aws func(endpointsOnly bool) DeliverySender) {
-	level, err := config.LoadLogLevel()
-	log := telemetry.NewLogger(os.Stderr, level)
+	terminated() // the local runner's SIGTERM: an attempt that is under way ends by itself
+	conf, err := config.LoadSender()
+	log := telemetry.NewLogger(os.Stderr, conf.LogLevel)
 	slog.SetDefault(log) // for aws-lambda-go's lines
 	telemetry.QuietFunctionErrors()
-	loopback := os.Getenv(loopbackVariable)
-	if loopback != "" && loopback != "true" {
-		err = errors.Join(err, errors.New(loopbackVariable+" must be true, or not set"))
-	}
 	if err != nil {
 		log.Error("cannot start", "cause", err.Error())
 		os.Exit(1)
 	}
 	lambda.Start(&sendHandler{
-		https: &delivery.HTTPSSender{Version: gateway.Version, Loopback: loopback == "true"},
-		aws:   aws(loopback == "true"),
+		https: &delivery.HTTPSSender{Version: gateway.Version, Loopback: conf.DeliverToLoopback},
+		aws:   aws(conf.DeliverToLoopback),
 	})
 }
 

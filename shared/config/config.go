@@ -14,10 +14,11 @@ import (
 )
 
 // Names lists the environment variables that Load reads. The infrastructure and the
-// local runner pass these to a function and no others.
+// local runner pass these to a function and no others. The infrastructure never sets
+// DELIVER_TO_LOOPBACK.
 var Names = []string{
-	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "DELIVER_TO_LOOPBACK", "HTTP_ALIAS", "LOG_LEVEL", "MAX_VALUE_BYTES",
-	"MAX_WAITS", "PUBLIC_URL", "RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
+	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "DELIVER_TO_LOOPBACK", "HTTP_ALIAS", "LOG_LEVEL", "MAX_SENDS",
+	"MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL", "RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
 }
 
 // A Config is the configuration of a function.
@@ -55,6 +56,10 @@ type Config struct {
 	// text can double in size inside the JSON of an answer.
 	MaxValueBytes int
 
+	// MaxSends (MAX_SENDS) is the number of calls of send-deliveries that one relay has
+	// under way at once; 32 if unset.
+	MaxSends int
+
 	// MaxWaits (MAX_WAITS) is the number of calls of one tenant that may wait at
 	// once, over all processes, unless the tenant has its own limit; 20 if unset.
 	MaxWaits int
@@ -68,8 +73,10 @@ type Config struct {
 	// never logged.
 	SealingKeys string
 
-	// DeliverToLoopback (DELIVER_TO_LOOPBACK) permits destinations on this machine, by
-	// https and by http. It is for the local runner only.
+	// DeliverToLoopback (DELIVER_TO_LOOPBACK, true or false; false if unset) permits
+	// destinations on this machine, by https and by http, and makes the sender call AWS
+	// services only at endpoints that the environment names. It is for the local runner
+	// only.
 	DeliverToLoopback bool
 
 	// SendFunction (SEND_FUNCTION) is the name or ARN of the function send-deliveries.
@@ -106,6 +113,9 @@ const MaxMaxValueBytes = 2 << 20
 
 var aliasName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
+// MaxMaxSends is the maximum of MAX_SENDS.
+const MaxMaxSends = 100
+
 // MaxMaxWaits is the maximum of MAX_WAITS.
 const MaxMaxWaits = 1000
 
@@ -121,33 +131,38 @@ func Load() (Config, error) {
 		p.add("DATABASE_URL is not set; set it to the URL of Postgres")
 	}
 	c.loadAuthentication(&p)
-	var err error
-	if c.LogLevel, err = LoadLogLevel(); err != nil {
+	sender, err := LoadSender()
+	if err != nil {
 		p = append(p, err)
 	}
+	c.LogLevel, c.DeliverToLoopback = sender.LogLevel, sender.DeliverToLoopback
 	c.MaxValueBytes = loadNumber(&p, "MAX_VALUE_BYTES", 1<<20, 1, MaxMaxValueBytes)
+	c.MaxSends = loadNumber(&p, "MAX_SENDS", 32, 1, MaxMaxSends)
 	c.MaxWaits = loadNumber(&p, "MAX_WAITS", 20, 0, MaxMaxWaits)
 	c.RetentionDays = loadNumber(&p, "RETENTION_DAYS", 90, 0, MaxRetentionDays)
 	c.PublicURL = loadPublicURL(&p)
 	c.HTTPAlias = loadAlias(&p)
 	c.SealingKeys, c.SendFunction = os.Getenv("SEALING_KEYS"), os.Getenv("SEND_FUNCTION")
-	switch text := os.Getenv("DELIVER_TO_LOOPBACK"); text {
-	case "true":
-		c.DeliverToLoopback = true
-	case "", "false":
-	default:
-		p.add("DELIVER_TO_LOOPBACK is %q; it must be true or false", text)
-	}
 	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(p...)
 }
 
-// LoadLogLevel reads LOG_LEVEL alone, for a function without a database.
-func LoadLogLevel() (level slog.Level, err error) {
-	if s := os.Getenv("LOG_LEVEL"); s != "" && level.UnmarshalText([]byte(s)) != nil {
-		err = fmt.Errorf("LOG_LEVEL is %q; it must be debug, info, warn or error", s)
+// LoadSender reads the variables of send-deliveries, which has no database: the fields
+// LogLevel and DeliverToLoopback.
+func LoadSender() (Config, error) {
+	var p problems
+	var c Config
+	if s := os.Getenv("LOG_LEVEL"); s != "" && c.LogLevel.UnmarshalText([]byte(s)) != nil {
+		p.add("LOG_LEVEL is %q; it must be debug, info, warn or error", s)
 	}
-	return level, err
+	switch s := os.Getenv("DELIVER_TO_LOOPBACK"); s {
+	case "true":
+		c.DeliverToLoopback = true
+	case "", "false":
+	default:
+		p.add("DELIVER_TO_LOOPBACK is %q; it must be true or false", s)
+	}
+	return c, errors.Join(p...)
 }
 
 // problems lists the variables that are missing or invalid.

@@ -36,7 +36,7 @@ func TestLoad(t *testing.T) {
 	t.Run("defaults", func(t *testing.T) {
 		require.Equal(t, config.Config{
 			DatabaseURL: "postgres://h/d", QueryExecMode: pgx.QueryExecModeCacheStatement, LogLevel: slog.LevelInfo,
-			MaxValueBytes: 1 << 20, MaxWaits: 20, RetentionDays: 90,
+			MaxValueBytes: 1 << 20, MaxSends: 32, MaxWaits: 20, RetentionDays: 90,
 		}, load(t, "DATABASE_URL=postgres://h/d"))
 	})
 	t.Run("HTTP_ALIAS is http if it is not set", func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestLoad(t *testing.T) {
 	t.Run("every number, name and level", func(t *testing.T) {
 		require.Equal(t, config.Config{
 			DatabaseURL: "d", QueryExecMode: pgx.QueryExecModeExec, LogLevel: slog.LevelDebug, MaxValueBytes: 2 << 20,
-			RetentionDays: 36500, HTTPAlias: "http",
-		}, load(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500", "HTTP_ALIAS=http", "MAX_WAITS=0"))
+			RetentionDays: 36500, HTTPAlias: "http", MaxSends: 7,
+		}, load(t, "DATABASE_URL=d", "DB_EXEC_MODE=exec", "LOG_LEVEL=debug", "MAX_VALUE_BYTES=2097152", "RETENTION_DAYS=36500", "HTTP_ALIAS=http", "MAX_WAITS=0", "MAX_SENDS=7"))
 	})
 	t.Run("DELIVER_TO_LOOPBACK", func(t *testing.T) {
 		require.True(t, load(t, "DATABASE_URL=d", "DELIVER_TO_LOOPBACK=true").DeliverToLoopback)
@@ -87,10 +87,13 @@ func TestLoad(t *testing.T) {
 func TestLoadNamesEachFault(t *testing.T) {
 	t.Run("all at once", func(t *testing.T) {
 		set(t, "DB_EXEC_MODE=fast", "DB_IAM_AUTH=yes", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
-			"SIGNING_KEY=secret", "TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001")
+			"SIGNING_KEY=secret", "TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001",
+			"MAX_SENDS=101", "DELIVER_TO_LOOPBACK=yes", "SEALING_KEYS=secret", "SEND_FUNCTION=f")
 		_, err := config.Load()
 		for _, name := range config.Names {
-			if name != "SIGNING_KEY" && name != "TOKEN_KEYS" && name != "DB_PASSWORD_SECRET" { // shared/auth and Secrets Manager check them
+			switch name {
+			case "SIGNING_KEY", "TOKEN_KEYS", "SEALING_KEYS", "DB_PASSWORD_SECRET", "SEND_FUNCTION": // checked where they are used
+			default:
 				require.ErrorContains(t, err, name)
 			}
 		}
@@ -104,6 +107,7 @@ func TestLoadNamesEachFault(t *testing.T) {
 	for name, values := range map[string][]string{
 		"PUBLIC_URL":      {"https://", "ftp://a", "https://a/", "https://a/b", "https://a?b", "https://u@a", "//a", "a b"},
 		"MAX_VALUE_BYTES": {"0", "-1", "1e3", "x"},
+		"MAX_SENDS":       {"0", "1.5", "x"},
 		"MAX_WAITS":       {"-1", "1.5", "x"},
 		"RETENTION_DAYS":  {"-1", "1.5", "90d", " 1"},
 	} {

@@ -64,6 +64,10 @@ type Relay struct {
 	// Message.WithBody.
 	Encode func(p promise.Promise) (data, reduced []byte)
 
+	// MaxCalls bounds the calls of the sender that run at once. A tenant may have as many
+	// of them as are free.
+	MaxCalls int
+
 	// Stopping, once closed, makes Run claim no more.
 	Stopping <-chan struct{}
 }
@@ -76,10 +80,8 @@ const (
 	lookPause, longPause, fullPause = 20 * time.Millisecond, time.Second, time.Minute
 	lookBack, longBack              = 2 * time.Second, 15 * time.Second
 
-	// maxCalls bounds the calls of one relay that run at once. A tenant may have as many of
-	// them as are free, so that a further tenant always finds a free one until five have
-	// taken theirs. tenantCalls and destinationCalls bound the calls of all relays.
-	maxCalls, tenantCalls, destinationCalls = 32, 16, 4
+	// These bound the calls of all relays.
+	tenantCalls, destinationCalls = 16, 4
 
 	maxClaim = 16        // deliveries of one call: HTTPSSender sends them at once
 	maxBatch = 4 << 20   // bytes of one call as JSON; Lambda accepts 6 MiB
@@ -127,7 +129,7 @@ func (r *Relay) Run(ctx context.Context, d time.Duration) RelayReport {
 		case <-runCtx.Done():
 		}
 	}()
-	c := &relaying{Relay: r, ctx: ctx, runCtx: runCtx, turns: newTurns(), ended: make(chan *call, maxCalls)}
+	c := &relaying{Relay: r, ctx: ctx, runCtx: runCtx, turns: newTurns(), ended: make(chan *call, r.MaxCalls)}
 	for runCtx.Err() == nil {
 		c.look()
 		c.claimInTurn()
@@ -271,8 +273,8 @@ func (c *relaying) cleanUp(deleted []uuid.UUID) {
 // claimInTurn claims from one destination after another, until the next look is due or
 // no call is free.
 func (c *relaying) claimInTurn() {
-	for c.runCtx.Err() == nil && time.Now().Before(c.nextLook) && !c.resting() && c.running < maxCalls && c.held < maxHeld {
-		d := c.turns.next(time.Now(), maxCalls-c.running)
+	for c.runCtx.Err() == nil && time.Now().Before(c.nextLook) && !c.resting() && c.running < c.MaxCalls && c.held < maxHeld {
+		d := c.turns.next(time.Now(), c.MaxCalls-c.running)
 		if d == nil {
 			return
 		}

@@ -83,7 +83,7 @@ func newRelayRig(t *testing.T) *relayRig {
 	rig := &relayRig{DB: db, metrics: &metrics{values: map[string]float64{}}, stop: sync.OnceFunc(func() { close(stopping) }), log: &lockedBuffer{}}
 	rig.relay = &delivery.Relay{
 		Store: repository.New(db.Pool), Sender: &inProcess{delivery.HTTPSSender{Loopback: true}}, Metrics: rig.metrics,
-		Log: slog.New(slog.NewJSONHandler(rig.log, nil)), Stopping: stopping,
+		Log: slog.New(slog.NewJSONHandler(rig.log, nil)), Stopping: stopping, MaxCalls: 32,
 		Open: func(_ context.Context, _ uuid.UUID, _ int, sealed []byte) (string, error) {
 			return string(sealed[37:]), nil
 		},
