@@ -110,7 +110,7 @@ func (rig *relayRig) destination(t *testing.T, slug, name, url string, secrets .
 func (rig *relayRig) settle(t *testing.T, n int, slug, destination, value string) {
 	t.Helper()
 	rig.Exec(t, `SELECT promise_create($2, gen_random_uuid(), NULL, 'n', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1000, FALSE,
-		ARRAY[NULL]::VARCHAR[], ARRAY[$3]::VARCHAR[], ARRAY[NULL]::VARCHAR[]) FROM generate_series(1, $1)`, n, slug, destination)
+		ARRAY[NULL, $3, NULL]::VARCHAR[]) FROM generate_series(1, $1)`, n, slug, destination)
 	rig.Exec(t, `UPDATE promise SET resolved = TRUE, outcome = 'resolved', value = $1, resolved_at = NOW(), resolved_by_sequence = 2, settled_by_kind = 'key'
 		WHERE NOT resolved`, []byte(value))
 }
