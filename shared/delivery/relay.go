@@ -129,7 +129,10 @@ func (r *Relay) Run(ctx context.Context, d time.Duration) RelayReport {
 		case <-runCtx.Done():
 		}
 	}()
-	c := &relaying{Relay: r, ctx: ctx, runCtx: runCtx, turns: newTurns(), ended: make(chan *call, r.MaxCalls)}
+	c := &relaying{
+		Relay: r, ctx: ctx, runCtx: runCtx, turns: newTurns(), lookedAt: time.Now(),
+		foundAll: make(chan []promise.DueDestination, 1), ended: make(chan *call, r.MaxCalls),
+	}
 	for runCtx.Err() == nil {
 		c.look()
 		c.claimInTurn()
@@ -151,10 +154,12 @@ type relaying struct {
 	runCtx context.Context // nothing is claimed after its end
 	turns  *turns
 
-	lookedAt                     time.Time // the database's time of the last look
+	lookedAt                     time.Time // the database's time of the last look, and this process's before the first
 	nextLook, nextLong, nextFull time.Time
-	running                      int // calls
-	held                         int // bytes of them
+	looking                      bool                          // a full look runs
+	foundAll                     chan []promise.DueDestination // its result, nil if it failed
+	running                      int                           // calls
+	held                         int                           // bytes of them
 	calls                        sync.WaitGroup
 	ended                        chan *call
 	cleaning                     atomic.Bool
@@ -205,39 +210,64 @@ func (c *relaying) look() {
 	if now.Before(c.nextLook) || c.resting() {
 		return
 	}
-	full := !now.Before(c.nextFull)
-	back := lookBack
-	if !now.Before(c.nextLong) {
+	c.lookAtAll(now)
+	back, long := lookBack, !now.Before(c.nextLong)
+	if long {
 		back = longBack
 	}
 	var found promise.DueLook
 	if !c.try("find due deliveries", func(ctx context.Context) (err error) {
-		if full {
-			found, err = c.Store.FindAllDue(ctx)
-		} else {
-			found, err = c.Store.FindDue(ctx, c.lookedAt.Add(-back))
-		}
+		found, err = c.Store.FindDue(ctx, c.lookedAt.Add(-back))
 		return err
 	}) {
 		return
 	}
 	c.lookedAt, c.nextLook = found.At, time.Now().Add(lookPause)
-	if full || back == longBack {
+	if long {
 		c.nextLong = now.Add(longPause)
 	}
-	oldest := found.At
 	for _, d := range found.Due {
 		c.turns.add(d)
-		if d.DueAt.Before(oldest) {
-			oldest = d.DueAt
+	}
+}
+
+// lookAtAll takes the result of the full look, if it has ended, and begins one, if it is
+// due. No claim waits for it: it takes seconds if a long transaction keeps many dead
+// entries in the index, and then may fail each time.
+func (c *relaying) lookAtAll(now time.Time) {
+	select {
+	case due := <-c.foundAll:
+		c.looking = false
+		for _, d := range due {
+			c.turns.add(d)
 		}
+	default:
 	}
-	if full {
-		c.nextFull = now.Add(fullPause)
+	if c.looking || now.Before(c.nextFull) {
+		return
+	}
+	c.looking, c.nextFull = true, now.Add(fullPause)
+	c.report()
+	c.calls.Go(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, patience)
+		defer cancel()
+		found, err := c.Store.FindAllDue(ctx)
+		if err != nil {
+			c.failed("find all due deliveries", err)
+			c.foundAll <- nil
+			return
+		}
+		c.failing.Delete("find all due deliveries")
+		oldest := found.At
+		for _, d := range found.Due {
+			if d.DueAt.Before(oldest) {
+				oldest = d.DueAt
+			}
+		}
 		c.Metrics.Gauge(MetricOldestDue, found.At.Sub(oldest).Seconds(), "Seconds")
-		c.report()
+		c.foundAll <- found.Due
 		c.cleanUp(found.Deleted)
-	}
+	})
 }
 
 // report writes the metrics.

@@ -313,6 +313,27 @@ func TestASenderThatFails(t *testing.T) {
 	})
 }
 
+// A store whose full look ends with the statement's timeout, as behind a long transaction that keeps millions of dead entries in the index.
+type slowStore struct{ delivery.Store }
+
+func (slowStore) FindAllDue(ctx context.Context) (promise.DueLook, error) {
+	<-ctx.Done()
+	return promise.DueLook{}, ctx.Err()
+}
+
+func TestASlowFullLookHoldsUpNoDelivery(t *testing.T) {
+	t.Parallel()
+	rig := newRelayRig(t)
+	rig.relay.Store = slowStore{rig.relay.Store}
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	rig.destination(t, "acme", "orders", server.URL, delivery.NewSecret())
+	rig.settle(t, 1, "acme", "orders", "1")
+	report := rig.run(t, func() bool { return rig.count(t, "state = 'delivered'") == 1 })
+	require.Equal(t, delivery.RelayReport{Delivered: 1, Errors: 1}, report)
+	require.Contains(t, rig.log.String(), "cannot find all due deliveries")
+}
+
 // A run ends in time for its last claim, and when it is stopped.
 func TestRelayEndsInTime(t *testing.T) {
 	t.Parallel()
