@@ -201,14 +201,15 @@ func (c *relaying) count(report promise.DeliveryReport, recorded int) {
 	}
 }
 
-// logResults writes a line for each delivery of a call.
+// logResults writes a line for each delivery of a call. It leaves out the error of an
+// answer by https, which quotes the receiver, and so perhaps the promise's contents.
 func (c *relaying) logResults(of *call, report promise.DeliveryReport, results []Result, took time.Duration) {
 	for i, d := range report.Deliveries {
 		attributes := []any{
 			"deliveryId", d.ID, "tenant", of.claim.Tenant, "destination", of.claim.Destination.Name, "kind", of.claim.Destination.Kind,
 			"outcome", results[i].Outcome, "state", d.State, "status", d.Status, "ms", took.Milliseconds(),
 		}
-		if d.Error != "" {
+		if quotes := of.claim.Destination.Kind == HTTPS && d.Status != 0; d.Error != "" && !quotes {
 			attributes = append(attributes, "error", d.Error)
 		}
 		c.Log.Info("delivery attempted", attributes...)

@@ -34,6 +34,8 @@ const (
 	maxExcerpt  = 200             // bytes of an answer's body in an Error
 )
 
+var errInvalid = fmt.Sprintf("the destination's answer is not valid TLS or HTTP, or its headers exceed %d bytes", maxHeader)
+
 // An HTTPSSender sends batches of the kind HTTPS. It keeps no state between batches, and
 // is safe for concurrent use.
 type HTTPSSender struct {
@@ -149,6 +151,9 @@ func (s *HTTPSSender) attempt(ctx context.Context, transport *http.Transport, u 
 		return Result{Outcome: Failed, Error: cause(err)}
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode == 0 { // net/http accepts it
+		return Result{Outcome: Failed, Error: errInvalid}
+	}
 	var body []byte
 	if answer.StatusCode != http.StatusSwitchingProtocols { // the body of which is the connection
 		defer time.AfterFunc(bodyTimeout, cancel).Stop()
@@ -279,5 +284,5 @@ func cause(err error) string {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return "the destination's network cannot be reached"
 	}
-	return fmt.Sprintf("the destination's answer is not valid TLS or HTTP, or its headers exceed %d bytes", maxHeader)
+	return errInvalid
 }

@@ -302,6 +302,7 @@ func TestBrokenAnswers(t *testing.T) {
 		{"closes within the headers", closed, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA: b\r\n") }},
 		{"garbage", invalid, func(c net.Conn) { _, _ = io.WriteString(c, "s3cret garbage\r\n\r\n") }},
 		{"no number", invalid, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 s3cret OK\r\n\r\n") }},
+		{"status 0", invalid, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 000 OK\r\nContent-Length: 6\r\n\r\ns3cret") }},
 		{"two lengths", invalid, func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\ns3cret")
 		}},

@@ -195,6 +195,22 @@ func TestRelay(t *testing.T) {
 			require.Equal(t, delivery.RelayReport{Failed: 1}, rig.run(t, func() bool { return rig.count(t, c.condition) == 1 }))
 		})
 	}
+	t.Run("the log does not quote a receiver, which may quote the promise", func(t *testing.T) {
+		t.Parallel()
+		rig := newRelayRig(t)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = w.Write([]byte(`no account has the password "hunter2"`))
+		}))
+		t.Cleanup(server.Close)
+		rig.destination(t, "acme", "orders", server.URL, delivery.NewSecret())
+		rig.settle(t, 1, "acme", "orders", `"hunter2"`)
+		rig.run(t, func() bool {
+			return rig.count(t, "last_error = 'status 422: no account has the password \"hunter2\"'") == 1
+		})
+		require.Contains(t, rig.log.String(), `"outcome":"failed","state":"due","status":422`)
+		require.NotContains(t, rig.log.String(), "hunter2")
+	})
 	t.Run("a destination without a secret does not end the relay", func(t *testing.T) {
 		t.Parallel()
 		rig := newRelayRig(t)
