@@ -65,7 +65,8 @@ type Relay struct {
 	Encode func(p promise.Promise) (data, reduced []byte)
 
 	// MaxCalls bounds the calls of the sender that run at once. A tenant may have as many
-	// of them as are free.
+	// of them as are free, so that a further tenant finds a free one until about five have
+	// taken theirs. The same holds for the bytes that the calls hold.
 	MaxCalls int
 
 	// Stopping, once closed, makes Run claim no more.
@@ -304,7 +305,7 @@ func (c *relaying) cleanUp(deleted []uuid.UUID) {
 // no call is free.
 func (c *relaying) claimInTurn() {
 	for c.runCtx.Err() == nil && time.Now().Before(c.nextLook) && !c.resting() && c.running < c.MaxCalls && c.held < maxHeld {
-		d := c.turns.next(time.Now(), c.MaxCalls-c.running)
+		d := c.turns.next(time.Now(), c.MaxCalls-c.running, maxHeld-c.held)
 		if d == nil {
 			return
 		}
@@ -344,7 +345,7 @@ func (c *relaying) claim(d *destination) {
 		return
 	}
 	started := &call{Relay: c.Relay, request: request, claim: claim, of: d, size: sizeOf(claim)}
-	d.begin()
+	d.begin(started.size)
 	c.running, c.held = c.running+1, c.held+started.size
 	c.calls.Go(func() {
 		defer func() { c.ended <- started }()
@@ -363,7 +364,7 @@ func (c *relaying) wait() {
 	select {
 	case ended := <-c.ended:
 		for more := true; more; {
-			c.turns.end(ended.of)
+			c.turns.end(ended.of, ended.size)
 			c.running, c.held = c.running-1, c.held-ended.size
 			select {
 			case ended = <-c.ended:

@@ -15,14 +15,14 @@ func NewTurns() *Turns { return &Turns{newTurns()} }
 
 func (t *Turns) Add(d promise.DueDestination) { t.turns.add(d) }
 
-// Begin begins a call of the destination whose turn it is.
-func (t *Turns) Begin(now time.Time, free int) (id uuid.UUID, found bool) {
-	d := t.turns.next(now, free)
+// Begin begins a call of the destination whose turn it is. The call has a number of bytes; calls and free are left.
+func (t *Turns) Begin(now time.Time, calls, free, bytes int) (id uuid.UUID, found bool) {
+	d := t.turns.next(now, calls, free)
 	if d == nil {
 		return id, false
 	}
-	d.begin()
+	d.begin(bytes)
 	return d.id, true
 }
 
-func (t *Turns) End(id uuid.UUID) { t.turns.end(t.turns.destinations[id]) }
+func (t *Turns) End(id uuid.UUID, bytes int) { t.turns.end(t.turns.destinations[id], bytes) }

@@ -22,6 +22,7 @@ type tenant struct {
 	id           uuid.UUID
 	destinations []*destination // in the order of their turns
 	calls        int
+	bytes        int // of the calls
 	restUntil    time.Time
 }
 
@@ -60,10 +61,10 @@ func (t *turns) add(due promise.DueDestination) {
 }
 
 // next returns the destination whose turn it is, or nil if none can be claimed from now.
-// free is the number of calls that are free: a tenant that has as many already waits.
-func (t *turns) next(now time.Time, free int) *destination {
+// calls and bytes are free: a tenant that has as many of either already waits.
+func (t *turns) next(now time.Time, calls, bytes int) *destination {
 	for i, of := range t.tenants {
-		if of.calls >= min(free, tenantCalls) || now.Before(of.restUntil) {
+		if of.calls >= min(calls, tenantCalls) || of.bytes >= bytes || now.Before(of.restUntil) {
 			continue
 		}
 		for j, d := range of.destinations {
@@ -77,16 +78,18 @@ func (t *turns) next(now time.Time, free int) *destination {
 	return nil
 }
 
-// begin counts a call.
-func (d *destination) begin() {
+// begin counts a call and its bytes.
+func (d *destination) begin(bytes int) {
 	d.calls++
 	d.tenant.calls++
+	d.tenant.bytes += bytes
 }
 
 // end ends a call, which made room for another one.
-func (t *turns) end(d *destination) {
+func (t *turns) end(d *destination, bytes int) {
 	d.calls--
 	d.tenant.calls--
+	d.tenant.bytes -= bytes
 	d.restUntil, d.tenant.restUntil = time.Time{}, time.Time{}
 	t.forget(d)
 }

@@ -26,7 +26,7 @@ func TestTurns(t *testing.T) {
 		add(turns, 2, 21)
 		var order []byte
 		for range 8 {
-			next, _ := turns.Begin(now, 32)
+			next, _ := turns.Begin(now, 32, 1, 0)
 			order = append(order, next[0])
 		}
 		require.Equal(t, []byte{11, 21, 12, 21, 13, 21, 11, 21}, order)
@@ -39,7 +39,7 @@ func TestTurns(t *testing.T) {
 		add(turns, 2, 21)
 		calls := map[byte]int{}
 		for free := 32; ; free-- {
-			next, found := turns.Begin(now, free)
+			next, found := turns.Begin(now, free, 1, 0)
 			if !found {
 				break
 			}
@@ -54,17 +54,45 @@ func TestTurns(t *testing.T) {
 		}
 		require.Equal(t, 14, total, "14 are free then")
 	})
+	t.Run("a tenant has at most as many bytes as are free", func(t *testing.T) {
+		turns := delivery.NewTurns()
+		const size = 8
+		free := 128
+		begin := func() bool {
+			_, found := turns.Begin(now, 32, free, size)
+			if found {
+				free -= size
+			}
+			return found
+		}
+		for destination := range byte(6) {
+			add(turns, 1, destination+1)
+		}
+		for begin() {
+		}
+		require.Equal(t, 64, free)
+		for destination := range byte(6) {
+			add(turns, 2, destination+20)
+		}
+		for begin() {
+		}
+		require.Equal(t, 32, free)
+		turns.End(id(1), size)
+		free += size
+		require.True(t, begin(), "an ended call makes room")
+		require.False(t, begin())
+	})
 	t.Run("an ended call makes room", func(t *testing.T) {
 		turns := delivery.NewTurns()
 		add(turns, 1, 11)
 		for range 4 {
-			_, found := turns.Begin(now, 32)
+			_, found := turns.Begin(now, 32, 1, 0)
 			require.True(t, found)
 		}
-		_, found := turns.Begin(now, 32)
+		_, found := turns.Begin(now, 32, 1, 0)
 		require.False(t, found)
-		turns.End(id(11))
-		_, found = turns.Begin(now, 32)
+		turns.End(id(11), 0)
+		_, found = turns.Begin(now, 32, 1, 0)
 		require.True(t, found)
 	})
 }
