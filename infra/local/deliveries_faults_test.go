@@ -186,8 +186,7 @@ const settleChunk = `
 WITH created AS MATERIALIZED (
 	SELECT n, promise_create('acme', ('00000000-0000-4000-8000-' || LPAD(n::TEXT, 12, '0'))::UUID, NULL, 'n', NULL, NULL, INTERVAL '1 day', NULL, NULL,
 		NULL, NULL, NULL, 1000, FALSE,
-		(ARRAY['stepFunctions', NULL, NULL, NULL]::VARCHAR[])[1:1 + n % 4], (ARRAY[NULL, 'a', 'b', 'c']::VARCHAR[])[1:1 + n % 4],
-		(ARRAY['token-' || n, NULL, NULL, NULL]::VARCHAR[])[1:1 + n % 4]) AS it
+		(ARRAY['stepFunctions', NULL, 'token-' || n, NULL, 'a', NULL, NULL, 'b', NULL, NULL, 'c', NULL]::VARCHAR[])[1:3 + 3 * (n % 4)]) AS it
 	FROM generate_series($1::INT, $2::INT) n
 )
 SELECT COUNT(*) FROM created`
