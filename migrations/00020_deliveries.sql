@@ -92,7 +92,7 @@ CREATE TABLE delivery_lease (
 CREATE INDEX idx_delivery_lease_expires ON delivery_lease (expires_at);
 
 ALTER TABLE promise ADD COLUMN notifies BOOLEAN; -- TRUE: it has targets; NULL or FALSE: it has none
--- No foreign key: tenant and destination would refer to each other. Whoever deletes a destination clears it.
+-- No foreign key: tenant and destination would refer to each other. The statement that deletes a destination clears it.
 ALTER TABLE tenant ADD COLUMN default_destination_id UUID;
 
 ALTER TABLE api_key
@@ -188,7 +188,7 @@ REVOKE ALL ON FUNCTION delivery_create(promise, TIMESTAMPTZ, VARCHAR[]) FROM PUB
 -- Makes the deliveries of a promise due. The trigger promise_delivery_due runs it in the transaction that settles the promise, for each promise
 -- that has targets, however it is settled.
 --
--- SECURITY DEFINER: whoever may settle a promise notifies its waiters, and needs no right to a delivery.
+-- SECURITY DEFINER: every role that may settle a promise notifies its waiters, and needs no right to a delivery.
 --
 -- Locks: the deliveries' rows, after the promise's.
 --

@@ -41,8 +41,8 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
     delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
     delivery_renew(promise, VARCHAR[]) TO promises_app;
 
--- Who reads deliveries reads neither their tokens nor the addresses of destinations, because a URL may hold a secret. retry-deliveries makes
--- deliveries due again.
+-- These roles read deliveries without their tokens, and destinations without their addresses, because a URL may hold a secret.
+-- retry-deliveries makes deliveries due again.
 GRANT SELECT (id, tenant_id, name, kind, deleted_at) ON destination TO promises_app, promises_reader;
 GRANT SELECT (
     id, tenant_id, promise_id, target, destination_id, by_default, state, due_at, lease, attempts, created_at, last_attempt_at, last_status,

@@ -1,7 +1,7 @@
 -- Makes the deliveries of a promise due. The trigger promise_delivery_due runs it in the transaction that settles the promise, for each promise
 -- that has targets, however it is settled.
 --
--- SECURITY DEFINER: whoever may settle a promise notifies its waiters, and needs no right to a delivery.
+-- SECURITY DEFINER: every role that may settle a promise notifies its waiters, and needs no right to a delivery.
 --
 -- Locks: the deliveries' rows, after the promise's.
 --
