@@ -52,12 +52,12 @@ type settings struct {
 	// call the HTTP API. By default there are none.
 	CORSOrigins []string
 
-	// StateMachines (stateMachines, separated by commas) are the ARNs of the state
+	// StateMachines (stateMachines, separated by commas) has the ARNs of the state
 	// machines whose tasks send-deliveries may complete. DurableFunctions
-	// (durableFunctions) are those of the durable functions whose callbacks it may
-	// complete. Destinations (destinations) are those of the queues, topics, event buses,
-	// functions, roles, SES identities and KMS keys that it may use. By default it may
-	// use none. sendRights has their forms.
+	// (durableFunctions) has the ARNs of the durable functions whose callbacks it may
+	// complete. Destinations (destinations) has the ARNs of the queues, topics, event
+	// buses, functions, roles, SES identities and KMS keys that it may use. By default it
+	// may use none. sendRights has the forms of the ARNs.
 	StateMachines, DurableFunctions, Destinations []string
 }
 

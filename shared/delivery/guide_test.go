@@ -101,7 +101,7 @@ func TestGuide_StateMachine(t *testing.T) {
 	})
 }
 
-// The numbers of the guide are those of the code.
+// The guide has the numbers of the code.
 func TestGuide_Limits(t *testing.T) {
 	t.Parallel()
 	guide, err := os.ReadFile("README.md")

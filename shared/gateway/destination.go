@@ -159,7 +159,8 @@ func readDestination(o object, name string, i Integrations) (promise.Destination
 	return d, i.check(d)
 }
 
-// check refuses a destination that nobody may put.
+// check returns an error for a destination that neither a tenant nor the operator may
+// put.
 func (i Integrations) check(d promise.Destination) error {
 	if err := promise.CheckDestination(d); err != nil {
 		return err

@@ -81,7 +81,7 @@ var destinations = []struct{ fields, field, code string }{
 	{`"address":"a"`, "kind", "missing_field"},
 }
 
-// destination reads a destination of put-destination. Which addresses are valid comes from the list, not from the code under test.
+// destination reads a destination of put-destination. The valid addresses come from the list, not from the code under test.
 func (o *oracle) destination() promise.Destination {
 	d := promise.Destination{Name: *o.required("name"), Kind: promise.DestinationKind(*o.required("kind"))}
 	for field, to := range map[string]*string{"address": &d.Address, "from": &d.From, "region": &d.Region, "roleArn": &d.RoleARN} {

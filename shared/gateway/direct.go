@@ -66,8 +66,8 @@ func readDestinationName(o object) (string, error) {
 	return name, within("name", promise.CheckDestinationName(name))
 }
 
-// readAction returns the action that a payload names. fields are those of all actions:
-// the error for an unknown field lists them, sorted and each once.
+// readAction returns the action that a payload names. fields has the fields of all
+// actions. The error for an unknown field lists them, sorted and each once.
 func readAction(payload []byte, fields, names []string) (string, error) {
 	fields = append([]string{"action"}, fields...)
 	slices.Sort(fields)

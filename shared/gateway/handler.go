@@ -60,7 +60,8 @@ type DestinationPutter interface {
 	DeleteDestination(ctx context.Context, tenant, name string) (uuid.UUID, error)
 }
 
-// Integrations are what the operations on destinations need beside the store.
+// An Integrations has the functions that the operations on destinations need beside the
+// store.
 type Integrations struct {
 	// CheckURL returns an error unless the service may send to the URL. Its text goes to
 	// the caller, and contains no part of the URL.

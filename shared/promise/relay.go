@@ -58,7 +58,7 @@ type Claim struct {
 	Deliveries  []ClaimedDelivery
 }
 
-// A ClaimedDelivery is a delivery with its promise, as it is when it is claimed.
+// A ClaimedDelivery is a delivery with its promise, both in their state at the claim.
 type ClaimedDelivery struct {
 	ID         uuid.UUID
 	Token      string // of a task or callback: a secret

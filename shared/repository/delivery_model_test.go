@@ -51,7 +51,7 @@ type refNotifier struct {
 	targets []refTarget
 }
 
-// A refTarget is what is known of one delivery.
+// A refTarget is the known state of one delivery.
 type refTarget struct {
 	id    uuid.UUID
 	state promise.DeliveryState

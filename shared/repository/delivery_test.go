@@ -282,7 +282,7 @@ func deliveryFilterName(f promise.DeliveryFilter) string {
 	return name
 }
 
-// Of 10,000 deliveries to 50 destinations of a tenant, a page reads at most a page of each destination and state, and a retry reads the deliveries
+// A tenant has 10,000 deliveries to 50 destinations. A page reads at most a page of each destination and state, and a retry reads the deliveries
 // that it makes due, twice. The planner's statistics mislead: one destination has a quarter of all deliveries, and they are dead.
 func TestAPageOfDeliveriesReadsNoMoreThanItMerges(t *testing.T) {
 	t.Parallel()

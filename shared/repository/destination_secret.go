@@ -107,7 +107,7 @@ func fieldConflict(detail string) error {
 	return &promise.Error{Code: promise.CodeConflict, Field: "replaceVersion", Detail: detail}
 }
 
-// activeVersions tells which secrets are active.
+// activeVersions returns a sentence with the versions of the active secrets.
 func activeVersions(active []promise.DestinationSecret) string {
 	text := "Active: version " + strconv.Itoa(active[0].Version)
 	for _, s := range active[1:] {

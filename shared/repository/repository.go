@@ -1,9 +1,11 @@
-// Package repository keeps promises and idempotency keys in Postgres.
+// Package repository keeps promises, idempotency keys, destinations and deliveries in
+// Postgres.
 //
 // One operation is one statement and one round trip. A lost race repeats the
 // statement. A deadline that has passed and is not recorded yet adds two
 // statements: one waits for running transactions, one asks again. A settlement
-// does both by itself. A caller can safely repeat every method.
+// does both by itself. A caller can safely repeat every method, but each
+// RotateDestinationSecret adds another secret.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that no two can deadlock:

@@ -338,7 +338,7 @@ func TestTheDefaultDestination(t *testing.T) {
 	})
 }
 
-// A repeated create and a settlement at the same time: the newest token is due in the end, whoever came first.
+// A repeated create and a settlement at the same time: the newest token is due in the end, in either order.
 func TestARepeatedCreateBesideASettlement(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)

@@ -29,8 +29,8 @@ type Sender struct {
 }
 
 // New returns a Sender for the function of that name or ARN. It calls the region of the
-// ARN or, for a name, AWS_REGION, with the credentials in the environment. Of the SDKs'
-// variables for endpoints it reads AWS_ENDPOINT_URL_LAMBDA.
+// ARN or, for a name, AWS_REGION, with the credentials in the environment. It reads
+// AWS_ENDPOINT_URL_LAMBDA, and no other variable of the SDKs for endpoints.
 func New(function string) *Sender {
 	options := lambda.Options{
 		Region:     os.Getenv("AWS_REGION"),

@@ -2,8 +2,8 @@
 -- them.
 --
 -- The deliveries of one claim fit into a number of bytes, and it has at least one. Their size is estimated by the promise's contents, in JSON
--- and base64. A delivery whose last lease ended without a result is claimed alone, because it may be the one that stops the sender. That
--- lease counts as an attempt.
+-- and base64. A delivery whose last lease ended without a result is claimed alone, because it may be the one that stops the sender. The claim
+-- counts that lease as an attempt.
 --
 -- Arguments:
 --   @destination                  the destination's id
