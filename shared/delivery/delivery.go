@@ -1,6 +1,10 @@
-// Package delivery sends the messages that notify the waiters of a settled promise:
-// workflows in Step Functions, durable functions, queues, topics, buses, functions,
-// mailboxes and signed webhooks.
+// Package delivery notifies the waiters of settled promises: workflows in Step
+// Functions, durable functions, queues, topics, buses, functions, mailboxes and signed
+// webhooks.
+//
+// A Relay claims due deliveries from a Store, makes their messages and gives them to a
+// BatchSender, which reaches the sender in another process. There an HTTPSSender sends
+// to webhooks, and package awssender to AWS services.
 package delivery
 
 import (
@@ -58,7 +62,7 @@ type Message struct {
 	ID      string            `json:"id"`
 	Type    string            `json:"type"` // such as promise.resolved
 	Tenant  string            `json:"tenant"`
-	Group   string            `json:"group"`             // the workflow execution: FIFO queues and topics keep order within it
+	Group   string            `json:"group"`             // the workflow execution: the message group in FIFO queues and topics
 	Body    []byte            `json:"body"`              // a JSON object
 	Headers map[string]string `json:"headers,omitempty"` // HTTPS: the signature, made for this attempt
 }
@@ -77,10 +81,10 @@ type Outcome string
 // The outcomes.
 const (
 	Delivered Outcome = "delivered"
-	Gone      Outcome = "gone"      // the task, callback or execution has ended
+	Gone      Outcome = "gone"      // the task, callback or execution has ended, or is unknown in that account and region
 	Failed    Outcome = "failed"    // the attempt failed, and a later one may succeed
-	Refused   Outcome = "refused"   // no later attempt can succeed
-	Disabled  Outcome = "disabled"  // HTTPS: 410 Gone, which ends all deliveries to the destination
+	Refused   Outcome = "refused"   // no later attempt can succeed: the delivery is dead
+	Disabled  Outcome = "disabled"  // HTTPS: 410 Gone, which disables the destination; its deliveries wait until it is enabled
 	Throttled Outcome = "throttled" // not sent, or the destination's service limits this sender: not counted as an attempt
 )
 
@@ -93,7 +97,7 @@ type Result struct {
 	// Error says why the attempt failed, in at most MaxError bytes. It holds no token, no
 	// signature and no credential.
 	Error      string        `json:"error,omitempty"`
-	RetryAfter time.Duration `json:"retryAfter,omitempty"` // the earliest time for the next attempt, if the destination names one
+	RetryAfter time.Duration `json:"retryAfter,omitempty"` // the shortest time to the next attempt, if the destination names one; in JSON nanoseconds
 }
 
 // MaxError is the largest length of a Result's Error, in bytes.

@@ -12,18 +12,32 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 )
 
-// A Store finds, claims and records deliveries.
+// A Store finds, claims and records deliveries. It must be safe for concurrent use, and
+// every method safe to repeat after an error.
 type Store interface {
+	// FindDue finds the destinations with deliveries that became due after a moment.
+	// FindAllDue finds all, and the deleted destinations whose deliveries have not ended.
 	FindDue(ctx context.Context, since time.Time) (promise.DueLook, error)
 	FindAllDue(ctx context.Context) (promise.DueLook, error)
+
+	// ClaimDeliveries gives due deliveries of one destination to a new lease. No other
+	// claim returns them until the lease ends.
 	ClaimDeliveries(ctx context.Context, c promise.ClaimRequest) (promise.Claim, error)
+
+	// RecordDeliveries records the results of a lease's deliveries and ends the lease. It
+	// returns the deliveries that the lease still had.
 	RecordDeliveries(ctx context.Context, r promise.DeliveryReport) (recorded []uuid.UUID, err error)
+
+	// EndDeliveries ends deliveries of deleted destinations, and returns their number, at
+	// most limit. ExpireLeases deletes at most limit leases that have ended.
 	EndDeliveries(ctx context.Context, destinations []uuid.UUID, limit int) (int, error)
 	ExpireLeases(ctx context.Context, limit int) error
 }
 
-// A BatchSender makes one attempt for each delivery of a batch. An error that is
-// ErrNotSent means that it certainly made none.
+// A BatchSender makes one attempt for each delivery of a batch, and returns a Result for
+// each, in any order. A delivery without a Result has failed. An error that is ErrNotSent
+// means that it certainly made no attempt; after any other error it may have made some.
+// It must be safe for concurrent use, and return soon after ctx ends.
 type BatchSender interface {
 	Send(ctx context.Context, b Batch) ([]Result, error)
 }
@@ -34,8 +48,8 @@ type Metrics interface {
 	Gauge(name string, value float64, unit string)
 }
 
-// The names of the metrics, which are written once a minute. Each count covers the time
-// since the previous one.
+// The names of the metrics, which a run writes once a minute and at its end. Each count
+// covers the time since the previous one.
 const (
 	MetricRelayWorking   = "RelayWorking"   // 1: a relay is at work
 	MetricDelivered      = "Delivered"      // attempts that succeeded
@@ -50,7 +64,8 @@ const (
 )
 
 // A Relay gives due deliveries to a sender and records the results. It keeps no state
-// between calls, and any number of relays may work on one database at once.
+// between runs, and any number of relays may work on one database at once. Every field
+// but Stopping is required. A run calls the functions concurrently.
 type Relay struct {
 	Store   Store
 	Sender  BatchSender
@@ -60,7 +75,7 @@ type Relay struct {
 	// Open decrypts a signing secret of a destination.
 	Open func(ctx context.Context, destination uuid.UUID, version int, sealed []byte) (string, error)
 
-	// Encode returns a promise as a JSON object, and without its contents: see
+	// Encode returns a promise as a JSON object, and the same without its contents: see
 	// Message.WithBody.
 	Encode func(p promise.Promise) (data, reduced []byte)
 

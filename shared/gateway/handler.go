@@ -51,7 +51,7 @@ type DestinationStore interface {
 	SetDefaultDestination(ctx context.Context, tenant string, name *string) error
 }
 
-// A DestinationPutter is the part that manage-tenants shares.
+// A DestinationPutter is the part of a DestinationStore that manage-tenants uses, too.
 type DestinationPutter interface {
 	PutDestination(
 		ctx context.Context, tenant string, d promise.Destination, enabled *bool, sealed []byte,

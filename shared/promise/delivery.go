@@ -87,7 +87,7 @@ const (
 	DeliveryDue       DeliveryState = "due"       // an attempt is due, now or later
 	DeliveryDelivered DeliveryState = "delivered" // the target has accepted it
 	DeliveryGone      DeliveryState = "gone"      // the task, callback, destination or promise has ended: no one waits any more
-	DeliveryDead      DeliveryState = "dead"      // all attempts failed
+	DeliveryDead      DeliveryState = "dead"      // all attempts failed, or none can succeed
 )
 
 // DeliveryStates lists every state.
@@ -145,7 +145,8 @@ func (f DeliveryFilter) CursorAfter(d Delivery) Cursor {
 // MaxRetries is the largest number of deliveries that one call makes due again.
 const MaxRetries = 100
 
-// CheckRetry fails with CodeConflict if a delivery cannot be sent again.
+// CheckRetry fails with CodeConflict if a delivery cannot be sent again: the promise is
+// pending, the delivery or its destination is gone, or a task or callback has its result.
 func CheckRetry(d Delivery, destinationDeleted bool) error {
 	switch {
 	case d.State == DeliveryWaiting:

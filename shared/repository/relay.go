@@ -153,8 +153,8 @@ func (r *Repository) RecordDeliveries(ctx context.Context, report promise.Delive
 
 type countRow struct{ N int }
 
-// EndDeliveries ends at most limit deliveries of deleted destinations, and returns their
-// number.
+// EndDeliveries ends at most limit due deliveries of deleted destinations, and returns
+// their number. It skips those that a lease holds. The destinations must be deleted.
 func (r *Repository) EndDeliveries(ctx context.Context, destinations []uuid.UUID, limit int) (int, error) {
 	ids := make([]string, len(destinations))
 	for i, id := range destinations {
@@ -164,7 +164,8 @@ func (r *Repository) EndDeliveries(ctx context.Context, destinations []uuid.UUID
 	return row.N, err
 }
 
-// ExpireLeases deletes at most limit leases of relays that were stopped.
+// ExpireLeases deletes at most limit leases that ended a minute ago or earlier. Their
+// relays were stopped.
 func (r *Repository) ExpireLeases(ctx context.Context, limit int) error {
 	_, err := r.db.Exec(ctx, expireLeasesSQL, named{"limit": limit})
 	return interpret("expire leases", err)

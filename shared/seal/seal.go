@@ -1,6 +1,5 @@
-// Package seal encrypts the secrets that the database stores, such as those of
-// destinations and webhook sources. It uses AES-256-GCM, and the key ring is a secret
-// in Secrets Manager.
+// Package seal encrypts the secrets that the database stores, such as the signing secrets
+// of destinations. It uses AES-256-GCM, and the key ring is a secret in Secrets Manager.
 //
 // A sealed text belongs to one purpose, one row and one version of it. Nothing else
 // opens it, so it is of no use in another column, in another row, or in the same row
@@ -27,8 +26,8 @@
 //
 // # Rotation
 //
-// Rotate puts a new key first. The former key still opens its texts, and NeedsReseal
-// finds them. The next rotation removes the former key, and its texts are lost. Before
+// Rotate puts a new key first. The former key still opens its texts, which do not begin
+// with Prefix. The next rotation removes the former key, and its texts are lost. Before
 // it, the first key must have resealed all texts, and no process may still seal with
 // the former key.
 //

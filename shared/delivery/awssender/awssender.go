@@ -1,5 +1,5 @@
 // Package awssender sends deliveries to AWS services. A function that links it starts
-// several milliseconds later, so that only the sender of deliveries imports it.
+// several milliseconds later, so only the sender of deliveries imports it.
 package awssender
 
 import (
@@ -47,7 +47,8 @@ var services = map[delivery.Kind]service{
 }
 
 // A Sender sends batches to the kinds that are AWS services, with the credentials in the
-// environment. It makes each call once: the caller schedules the next attempt.
+// environment. It makes each call once: the caller schedules the next attempt. It caches
+// the credentials of assumed roles, and is safe for concurrent use.
 type Sender struct {
 	// EndpointsOnly makes it refuse to call AWS itself: it sends a batch only if the
 	// environment names an endpoint for the service and, if the destination has a role,
@@ -73,7 +74,7 @@ func New() *Sender {
 
 // Endpoint returns the URL that the environment sets in place of a kind's AWS service, or
 // "". variable is the variable that sets it for this service alone; AWS_ENDPOINT_URL sets
-// it for all services.
+// it for all services. Both are empty for a kind that is no AWS service.
 func Endpoint(kind delivery.Kind) (url, variable string) {
 	svc, ok := services[kind]
 	if !ok {
@@ -90,8 +91,21 @@ func endpoint(service string) (url, variable string) {
 	return url, variable
 }
 
-// Send makes one attempt for each delivery of the batch, with several calls at once. It
-// returns one result for each delivery, in their order. It returns soon after ctx ends.
+// Send makes one attempt for each delivery of the batch, with several calls at once. Each
+// call ends within 15 s, and so does the assumption of a role. It returns one result for
+// each delivery, in their order. It returns soon after ctx ends.
+//
+// The outcome of a delivery is one of these:
+//
+//   - Delivered: the service has accepted it.
+//   - Gone: Step Functions or Lambda does not know the task or the callback, or it has
+//     ended.
+//   - Refused: the service will never take the body, or the delivery does not fit the kind.
+//   - Throttled: the service limits the sender, or ctx ended before the call.
+//   - Failed: everything else, such as a missing right.
+//
+// An Error names the operation, the service's error code and the remedy. It quotes no text
+// of the service, because that may hold a token.
 func (s *Sender) Send(ctx context.Context, batch delivery.Batch) []delivery.Result {
 	to := batch.Destination
 	svc, ok := services[to.Kind]

@@ -52,8 +52,8 @@ func New(function string) *Sender {
 	return &Sender{function: function, client: lambda.New(options)}
 }
 
-// Send invokes the function once, and returns its results. It waits until the function
-// has answered or ctx ends.
+// Send implements delivery.BatchSender. It invokes the function once, and returns its
+// results. It waits until the function has answered or ctx ends.
 //
 // If the function has certainly sent nothing, errors.Is(err, delivery.ErrNotSent): Lambda
 // could not be reached, or refused the call for a reason that does not lie in the batch,
