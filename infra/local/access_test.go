@@ -40,6 +40,13 @@ var access = map[string]struct {
 	"GET /api/tenants/{slug}/deliveries":                                  {"read", "", ""},
 	"POST /api/tenants/{slug}/deliveries/retry":                           {"deliver", "", `{"destination":"stepFunctions","state":"dead"}`},
 	"POST /api/tenants/{slug}/deliveries/{deliveryId}/retry":              {"deliver", "", ""},
+	"GET /api/tenants/{slug}/destinations":                                {"manage", "", ""},
+	"GET /api/tenants/{slug}/destinations/{name}":                         {"manage", "", ""},
+	"PUT /api/tenants/{slug}/destinations/{name}":                         {"manage", "", `{"kind":"https","url":"https://example.com/"}`},
+	"DELETE /api/tenants/{slug}/destinations/{name}":                      {"manage", "", ""},
+	"POST /api/tenants/{slug}/destinations/{name}/rotate-secret":          {"manage", "", ""},
+	"POST /api/tenants/{slug}/destinations/{name}/test":                   {"manage", "", ""},
+	"PUT /api/tenants/{slug}/default-destination":                         {"manage", "", `{"destination":"orders"}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":             {"", "resolve", `{"value":1}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":              {"", "reject", `{"error":"x"}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}":     {"", "resolve", `{"value":1}`},
@@ -109,6 +116,7 @@ func TestAccess(t *testing.T) {
 	theirs := invoke("create-promise", `{"tenant":"other","workflowExecutionId":"7d9f1f3a-3c1e-4e5b-8a57-0c2f6f1f4a11","name":"n",
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
 	invoke("create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflow+`","name":"notify","notify":[{"stepFunctions":{"taskToken":"x"}}]}`)
+	invoke("manage-integrations", `{"tenant":"demo","action":"put-destination","name":"orders","kind":"https","url":"https://example.com/"}`)
 	time.Sleep(2 * time.Second) // until expiredToken has expired
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
@@ -119,7 +127,7 @@ func TestAccess(t *testing.T) {
 	snapshot := func(t *testing.T) string {
 		t.Helper()
 		var all []string
-		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "delivery"} {
+		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
 			rows, err := conn.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 			require.NoError(t, err)
 			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -141,7 +149,7 @@ func TestAccess(t *testing.T) {
 			require.True(t, known, "add the route to access")
 			callback := slices.Contains(routes.SelfVerifying, route.Function)
 			at := promiseID
-			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow, "{deliveryId}", deliveryID).Replace(route.Path)
+			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow, "{deliveryId}", deliveryID, "{name}", "orders").Replace(route.Path)
 			call := func(what, credential string, want int) {
 				t.Helper()
 				t.Run(what, func(t *testing.T) {

@@ -48,6 +48,7 @@ func TestForgedEvents(t *testing.T) {
 	}
 	refusals := map[string]string{ // codes of the functions that are not operations of the API
 		"manage-tenants": "unknown_field", "expire-promises": "invalid_payload", "migrate": "invalid_payload",
+		"relay-deliveries": "invalid_payload", "send-deliveries": "invalid_payload",
 	}
 	tables := []string{"promise", "tenant", "api_key", "workflow_event_row", "idempotency_key", "promise WHERE resolved"}
 	count := func(t *testing.T) (n []int) {

@@ -284,11 +284,11 @@ func TestRefusals(t *testing.T) {
 
 func TestDatabaseUnavailable_RunnerExits(t *testing.T) {
 	t.Parallel()
-	r := startWith(t, "postgres://u:secret@127.0.0.1:1/x?connect_timeout=1", []string{localBinary})
+	r := startWith(t, "postgres://u:hunter2@127.0.0.1:1/x?connect_timeout=1", []string{localBinary})
 	<-r.exited
 	require.Equal(t, 1, r.cmd.ProcessState.ExitCode())
 	require.Contains(t, r.stderr.String(), "local: migrate: ")
-	require.NotContains(t, r.stdout.String()+r.stderr.String(), "secret")
+	require.NotContains(t, r.stdout.String()+r.stderr.String(), "hunter2")
 	left, err := os.ReadDir(r.tmp)
 	require.NoError(t, err)
 	require.Empty(t, left)

@@ -54,7 +54,10 @@ func TestDataFolderOfThePreviousRelease(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), first.ready.DatabaseURL)
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `
-		DROP TABLE signing_key;
+		DROP TABLE signing_key, delivery_lease, delivery, destination_secret, destination;
+		DROP FUNCTION delivery_due, delivery_create, delivery_renew, promise_create CASCADE; -- with the trigger
+		ALTER TABLE promise DROP COLUMN notifies;
+		ALTER TABLE tenant DROP COLUMN default_destination_id;
 		ALTER TYPE settle_result RENAME TO promise_settlement;
 		DELETE FROM promises_schema_version WHERE version_id >= 17`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)

@@ -64,7 +64,7 @@ func TestCORS(t *testing.T) {
 			require.Equal(t, 204, code)
 			require.Equal(t, map[string]string{
 				"Access-Control-Allow-Origin":  app,
-				"Access-Control-Allow-Methods": "GET,POST,DELETE",
+				"Access-Control-Allow-Methods": "GET,POST,PUT,DELETE",
 				"Access-Control-Allow-Headers": "authorization,content-type",
 				"Access-Control-Max-Age":       "3600",
 			}, got)
