@@ -43,8 +43,8 @@ func TestInvalidNotify(t *testing.T) {
 		{`[{"destination":"orders-"}]`, "invalid_name", "notify[0].destination"},
 		{`[{"destination":"or_ders"}]`, "invalid_name", "notify[0].destination"},
 		{`[{"destination":"orders\n"}]`, "invalid_name", "notify[0].destination"},
-		{`[{"destination":"stepFunctions"}]`, "unknown_destination", "notify[0]"},
-		{`[{"destination":"durableExecution"}]`, "unknown_destination", "notify[0]"},
+		{`[{"destination":"stepFunctions"}]`, "unknown_destination", "notify[0]"},    // a valid name, of no destination yet
+		{`[{"destination":"durableExecution"}]`, "unknown_destination", "notify[0]"}, // a valid name, of no destination yet
 		{`[{"destination":"` + strings.Repeat("a", 64) + `"}]`, "invalid_name", "notify[0].destination"},
 		{`[{"destination":"\u0000"}]`, "nul_character", "notify[0].destination"},
 		{`[{"destination":"a"},{"destination":"b"},{"destination":"a"}]`, "invalid_notify", "notify[2].destination"},
