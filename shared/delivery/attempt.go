@@ -29,7 +29,7 @@ func (c *relaying) run(of *call) {
 	} else {
 		c.failing.Delete("send deliveries")
 	}
-	report := promise.DeliveryReport{Lease: of.request.Lease, Destination: of.request.Destination}
+	report := promise.DeliveryReport{Lease: of.request.Lease, Destination: of.request.Destination, Seen: of.claim.Destination.UpdatedAt}
 	var counted []Result
 	for _, d := range of.claim.Deliveries {
 		result, ok := results[d.ID.String()]

@@ -71,7 +71,8 @@ type ClaimedDelivery struct {
 type DeliveryReport struct {
 	Lease           uuid.UUID
 	Destination     uuid.UUID
-	DisabledBecause string // the reason, if the destination is to be disabled
+	Seen            time.Time // the destination's UpdatedAt in the claim
+	DisabledBecause string    // the reason, if the destination is to be disabled; one that has changed since Seen is not
 	Deliveries      []DeliveryRecord
 }
 

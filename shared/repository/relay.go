@@ -64,21 +64,22 @@ func toLook(rows []dueRow, err error) (look promise.DueLook, _ error) {
 
 type claimRow struct {
 	promiseRow
-	Status          promise.ClaimStatus
-	Next            *time.Time
-	Tenant          *string
-	DestinationName *string
-	Kind            *promise.DestinationKind
-	Address         *string
-	MailFrom        *string
-	Region          *string
-	RoleARN         *string `db:"role_arn"`
-	SecretVersions  []int32
-	SealedSecrets   [][]byte
-	DeliveryID      *uuid.UUID
-	Token           *string
-	Attempts        *int32
-	Unanswered      *bool
+	Status               promise.ClaimStatus
+	Next                 *time.Time
+	Tenant               *string
+	DestinationName      *string
+	Kind                 *promise.DestinationKind
+	Address              *string
+	MailFrom             *string
+	Region               *string
+	RoleARN              *string `db:"role_arn"`
+	DestinationUpdatedAt *time.Time
+	SecretVersions       []int32
+	SealedSecrets        [][]byte
+	DeliveryID           *uuid.UUID
+	Token                *string
+	Attempts             *int32
+	Unanswered           *bool
 }
 
 // ClaimDeliveries gives a lease due deliveries of one destination, the oldest first. If
@@ -98,6 +99,7 @@ func (r *Repository) ClaimDeliveries(ctx context.Context, c promise.ClaimRequest
 		Destination: promise.Destination{
 			ID: c.Destination, Name: orEmpty(first.DestinationName), Kind: orEmpty(first.Kind), Address: orEmpty(first.Address),
 			From: orEmpty(first.MailFrom), Region: orEmpty(first.Region), RoleARN: orEmpty(first.RoleARN),
+			UpdatedAt: orEmpty(first.DestinationUpdatedAt),
 		},
 	}
 	for i, version := range first.SecretVersions {
@@ -140,7 +142,7 @@ func (r *Repository) RecordDeliveries(ctx context.Context, report promise.Delive
 		}
 	}
 	rows, err := run(ctx, r, "record deliveries", recordDeliveriesSQL, named{
-		"lease": report.Lease.String(), "destination": report.Destination.String(), "disabled_because": nullIfEmpty(report.DisabledBecause),
+		"lease": report.Lease.String(), "destination": report.Destination.String(), "seen": report.Seen, "disabled_because": nullIfEmpty(report.DisabledBecause),
 		"ids": ids, "states": states, "delays": delays, "counted": counted, "unanswered": unanswered,
 		"statuses": statuses, "errors": errors, "reasons": reasons,
 	}, all[recordedRow])

@@ -107,7 +107,10 @@ func TestClaim(t *testing.T) {
 		claim := r.claim(t, first, promise.ClaimOpen, 16)
 		require.NotNil(t, claim.Next)
 		require.Equal(t, tenant, claim.Tenant)
-		require.Equal(t, promise.Destination{ID: r.orders, Name: "orders", Kind: promise.DestinationHTTPS, Address: "https://example.com/hook"}, claim.Destination)
+		require.Equal(t, 1, count(t, r.DB, "SELECT COUNT(*) FROM destination WHERE updated_at = $1", claim.Destination.UpdatedAt))
+		require.Equal(t, promise.Destination{
+			ID: r.orders, Name: "orders", Kind: promise.DestinationHTTPS, Address: "https://example.com/hook", UpdatedAt: claim.Destination.UpdatedAt,
+		}, claim.Destination)
 		require.Len(t, claim.Secrets, 1)
 		require.Equal(t, 1, claim.Secrets[0].Version)
 		p := claim.Deliveries[0].Promise
@@ -358,7 +361,7 @@ func TestRecord(t *testing.T) {
 		c := request(r.orders)
 		c.Limit = 1
 		claim := r.claim(t, c, promise.ClaimOpen, 1)
-		report := promise.DeliveryReport{Lease: c.Lease, Destination: r.orders, DisabledBecause: "It answered 410 Gone.", Deliveries: []promise.DeliveryRecord{
+		report := promise.DeliveryReport{Lease: c.Lease, Destination: r.orders, Seen: claim.Destination.UpdatedAt, DisabledBecause: "It answered 410 Gone.", Deliveries: []promise.DeliveryRecord{
 			{ID: claim.Deliveries[0].ID, State: promise.DeliveryDue, Counted: true, Status: 410, Error: "status 410"},
 		}}
 		stale := report
@@ -378,6 +381,34 @@ func TestRecord(t *testing.T) {
 		r.Exec(t, "UPDATE destination SET enabled = TRUE, disabled_because = NULL")
 		r.claim(t, request(r.orders), promise.ClaimOpen, 2)
 	})
+}
+
+// Its tenant has repaired and enabled a destination, and then a call that began before brings its 410.
+func TestALateAnswerDoesNotDisableARepairedDestination(t *testing.T) {
+	t.Parallel()
+	r := setUpRelay(t)
+	r.settle(t, 2, tenant, "orders", "1")
+	var requests []promise.ClaimRequest
+	var claims []promise.Claim
+	for range 2 {
+		c := request(r.orders)
+		c.Limit = 1
+		requests, claims = append(requests, c), append(claims, r.claim(t, c, promise.ClaimOpen, 1))
+	}
+	answer := func(n int) {
+		recorded, err := r.RecordDeliveries(t.Context(), promise.DeliveryReport{
+			Lease: requests[n].Lease, Destination: r.orders, Seen: claims[n].Destination.UpdatedAt, DisabledBecause: "It answered 410 Gone.",
+			Deliveries: []promise.DeliveryRecord{{ID: claims[n].Deliveries[0].ID, State: promise.DeliveryDue, Counted: true, Status: 410}},
+		})
+		require.NoError(t, err)
+		require.Len(t, recorded, 1)
+	}
+	answer(0)
+	require.Equal(t, 1, count(t, r.DB, "SELECT COUNT(*) FROM destination WHERE NOT enabled AND disabled_because <> ''"))
+	_, err := r.EnableDestination(t.Context(), tenant, "orders", true)
+	require.NoError(t, err)
+	answer(1)
+	require.Equal(t, 1, count(t, r.DB, "SELECT COUNT(*) FROM destination WHERE enabled"))
 }
 
 func TestFindDue(t *testing.T) {

@@ -117,6 +117,7 @@ SELECT
     g.mail_from,
     g.region,
     g.role_arn,
+    g.updated_at AS destination_updated_at,
     secret.versions AS secret_versions,
     secret.sealed AS sealed_secrets,
     taken.id AS delivery_id,

@@ -4,7 +4,9 @@
 -- Arguments:
 --   @lease                      the lease's id
 --   @destination                the destination of its deliveries
---   @disabled_because           why the destination is disabled, or NULL
+--   @seen                       its updated_at when they were claimed
+--   @disabled_because           why the destination is disabled, or NULL. If it has changed since @seen, it stays as it is: the answer may be one
+--                               that its tenant has already repaired
 --   @ids, @states, @delays, @counted, @unanswered, @statuses, @errors, @reasons
 --                               for each delivery: its id; its new state; the time until it is due; whether this was an attempt; whether its
 --                               result is unknown, so that it keeps the lease's mark; the HTTP status, the error and the reason of its end, or
@@ -17,7 +19,8 @@
 WITH disabled AS MATERIALIZED (
     UPDATE destination d
     SET enabled = FALSE, disabled_because = @disabled_because::VARCHAR, updated_at = NOW()
-    WHERE @disabled_because::VARCHAR IS NOT NULL AND d.id = @destination::UUID AND d.enabled AND d.deleted_at IS NULL
+    WHERE @disabled_because::VARCHAR IS NOT NULL AND d.id = @destination::UUID AND d.updated_at = @seen::TIMESTAMPTZ AND d.enabled
+      AND d.deleted_at IS NULL
       AND EXISTS (SELECT FROM delivery v WHERE v.id = ANY (@ids::UUID[]) AND v.lease = @lease::UUID)
     RETURNING d.id
 ),
