@@ -10,7 +10,7 @@
 -- If a destination does not exist, or is of another kind than its target, the function raises SQLSTATE PR003 with the destination's name in the
 -- DETAIL, its kind, if it exists, in the HINT, and the target's number, counted from 0, as COLUMN. If the service has disabled it, the SQLSTATE is PR004,
 -- and the HINT is the reason. Nothing is written. A destination that its tenant has paused is a target as every other, and so is a disabled one
--- that is the default.
+-- that is the default. If the tenant has no default any more, the function raises promise_race_lost, and the caller retries.
 --
 -- SECURITY DEFINER: the function may create the destination of a kind.
 --
@@ -34,16 +34,31 @@ BEGIN
             INSERT INTO delivery (tenant_id, promise_id, target, destination_id, by_default, state, due_at, created_at)
             SELECT t.id, of_promise.id, n, t.default_destination_id, TRUE, first_state, first_due, moment
             FROM tenant t
-            WHERE t.id = of_promise.tenant_id;
+            WHERE t.id = of_promise.tenant_id AND t.default_destination_id IS NOT NULL;
+            IF NOT FOUND THEN -- a concurrent call has deleted the default
+                PERFORM promise_race_lost(of_promise.id);
+            END IF;
             CONTINUE;
         END IF;
         SELECT d.* INTO found_row
         FROM destination d
         WHERE d.tenant_id = of_promise.tenant_id AND d.name = COALESCE(target_name, target_kind) AND d.deleted_at IS NULL;
         IF NOT FOUND AND target_name IS NULL THEN
-            INSERT INTO destination (tenant_id, name, kind) VALUES (of_promise.tenant_id, target_kind, target_kind)
-            ON CONFLICT (tenant_id, name) WHERE deleted_at IS NULL DO UPDATE SET kind = EXCLUDED.kind -- another call has just created it
-            RETURNING * INTO found_row;
+            INSERT INTO destination (tenant_id, name, kind)
+            SELECT of_promise.tenant_id, needed.kind, needed.kind
+            FROM (
+                SELECT DISTINCT notify[3 * i - 2] AS kind
+                FROM GENERATE_SERIES(n, CARDINALITY(notify) / 3) AS i
+                WHERE notify[3 * i - 1] IS NULL AND notify[3 * i - 2] IS NOT NULL
+            ) AS needed
+            ORDER BY needed.kind -- the same order in each call, so that no two deadlock
+            ON CONFLICT (tenant_id, name) WHERE deleted_at IS NULL DO NOTHING;
+            SELECT d.* INTO found_row
+            FROM destination d
+            WHERE d.tenant_id = of_promise.tenant_id AND d.name = target_kind AND d.deleted_at IS NULL;
+            IF NOT FOUND THEN -- a concurrent call has deleted it
+                PERFORM promise_race_lost(of_promise.id);
+            END IF;
         END IF;
         IF found_row.id IS NULL
             OR target_kind IS DISTINCT FROM (CASE WHEN found_row.kind IN ('stepFunctions', 'durableExecution') THEN found_row.kind END)

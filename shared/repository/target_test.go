@@ -2,6 +2,7 @@ package repository_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -336,6 +337,59 @@ func TestTheDefaultDestination(t *testing.T) {
 		require.False(t, result.New)
 		require.Equal(t, byDefault, deliveriesOf(t, db, p.ID))
 	})
+}
+
+// The first creates of a tenant name both kinds in different orders. The statement is not repeated here, so a deadlock is an error.
+func TestKindsAreCreatedInOneOrder(t *testing.T) {
+	t.Parallel()
+	_, db := setUp(t)
+	for n := range 5 {
+		slug := fmt.Sprint("new", n)
+		db.Tenant(t, slug)
+		var creates sync.WaitGroup
+		for i := range 8 {
+			kinds := []string{"stepFunctions", "durableExecution"}
+			creates.Go(func() {
+				_, err := db.Pool.Exec(context.WithoutCancel(t.Context()), `SELECT promise_create($1, gen_random_uuid(), NULL, 'n', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+					1000, FALSE, ARRAY[$2, NULL, 't', $3, NULL, 't']::VARCHAR[])`, slug, kinds[i%2], kinds[1-i%2])
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		creates.Wait()
+	}
+	require.Equal(t, 10, count(t, db, "SELECT COUNT(*) FROM destination"))
+	require.Equal(t, 80, count(t, db, "SELECT COUNT(*) FROM delivery"))
+}
+
+// A create that has read the tenant's default destination waits, and meanwhile the destination is deleted.
+func TestACreateBesideTheDeletionOfTheDefault(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)
+	d := create(t, r, draft("first"))
+	require.NoError(t, r.SetDefaultDestination(t.Context(), tenant, new("orders")))
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it only holds a lock
+	_, err = tx.Exec(t.Context(), "SELECT FROM workflow_execution WHERE id = $1 FOR UPDATE", d.WorkflowExecutionID)
+	require.NoError(t, err)
+	created := make(chan error, 1)
+	go func() {
+		result, err := r.Create(context.WithoutCancel(t.Context()), tenant, promise.Draft{WorkflowExecutionID: d.WorkflowExecutionID, Name: "second"})
+		if err == nil && !result.New {
+			err = errors.New("it is not new")
+		}
+		created <- err
+	}()
+	waitForLocks(t, db, 1, "workflow_execution", "create")
+	_, err = r.DeleteDestination(t.Context(), tenant, "orders")
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-created)
+	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM delivery"))
+	require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM promise WHERE notifies IS NOT TRUE"))
 }
 
 // A repeated create and a settlement at the same time: the newest token is due in the end, in either order.
