@@ -9,10 +9,10 @@
 --
 -- SECURITY DEFINER: its caller may read no promise.
 --
--- Locks: the workflow executions' rows and the promises', skipping locked ones, then the keys', then the tenant's. A create that began before
+-- Locks: the workflow executions' rows and the promises', skipping locked ones, then their deliveries', then the keys', then the tenant's. A create that began before
 -- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
 --
--- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, idx_idempotency_key_promise,
+-- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, delivery_promise_id_target_key, idx_idempotency_key_promise,
 -- idempotency_key_pkey, idx_api_key_tenant.
 CREATE OR REPLACE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
@@ -46,6 +46,7 @@ BEGIN
     ids := ARRAY(
         SELECT p.id FROM promise p WHERE p.workflow_execution_id = ANY (locked) LIMIT batch - events FOR UPDATE SKIP LOCKED
     );
+    PERFORM FROM delivery v WHERE v.promise_id = ANY (ids) ORDER BY v.promise_id, v.target FOR UPDATE; -- as the relay's record locks them
     DELETE FROM idempotency_key k WHERE k.promise_id = ANY (ids);
     GET DIAGNOSTICS keys = ROW_COUNT;
     WITH gone AS (
