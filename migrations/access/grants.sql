@@ -97,3 +97,4 @@ GRANT SELECT, INSERT (id, tenant_id, name, kind, address, mail_from, region, rol
 GRANT SELECT, INSERT (destination_id, version, sealed), UPDATE (retire_at), DELETE ON destination_secret TO promises_manager;
 GRANT SELECT (destination_id, version, sealed), INSERT (destination_id, version, sealed), UPDATE (sealed), DELETE
     ON destination_secret TO promises_admin;
+GRANT SELECT, INSERT, DELETE ON delivery_lease TO promises_manager; -- tests of destinations

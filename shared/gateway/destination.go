@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/base64"
+	"log/slog"
 	"math"
 	"net/http"
 	"slices"
@@ -262,6 +263,14 @@ func testDestination(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, promise.Fail(promise.CodeConflict,
 			"A destination of the kind "+string(d.Kind)+" cannot be tested: only a waiting task can be completed. Create a promise with a target instead.")
 	}
+	id := uuid.New()
+	switch counted, err := h.Store.BeginTest(lookup, c.tenant, id, testTime+endTimeout, promise.MaxTests); {
+	case err != nil:
+		return answer{}, err
+	case !counted:
+		return answer{}, promise.TestsExceeded()
+	}
+	defer h.endTest(ctx, c.tenant, id)
 	ctx, stop = context.WithTimeout(ctx, testTime)
 	defer stop()
 	begin := time.Now()
@@ -270,6 +279,15 @@ func testDestination(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	return answer{status: http.StatusOK, body: encode(testJSON{r.Outcome, r.Status, r.Error, time.Since(begin).Milliseconds()})}, nil
+}
+
+// endTest removes a test from its tenant's count.
+func (h *Handler) endTest(ctx context.Context, tenant string, id uuid.UUID) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer stop()
+	if err := h.Store.EndTest(ctx, id); err != nil {
+		h.Log.LogAttrs(ctx, slog.LevelWarn, "test stays counted until it expires", slog.String("tenant", tenant), slog.String("cause", err.Error()))
+	}
 }
 
 // setDefaultDestination sets the destination of promises that are created without

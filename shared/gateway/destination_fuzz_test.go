@@ -47,6 +47,12 @@ func (r *destinationRecorder) EnableDestination(_ context.Context, tenant, name 
 	return promise.Destination{}, nil
 }
 
+func (r *destinationRecorder) BeginTest(context.Context, string, uuid.UUID, time.Duration, int) (bool, error) {
+	return true, nil
+}
+
+func (r *destinationRecorder) EndTest(context.Context, uuid.UUID) error { return nil }
+
 func (r *destinationRecorder) GetDestination(_ context.Context, tenant, name string) (promise.Destination, []promise.DestinationSecret, error) {
 	r.note("GetDestination", tenant, name)
 	return promise.Destination{}, nil, nil

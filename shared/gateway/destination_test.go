@@ -224,6 +224,26 @@ func TestManageIntegrations(t *testing.T) {
 		require.Equal(t, []any{"failed", 500.0, "the receiver answered 500"}, []any{tested["outcome"], tested["status"], tested["error"]})
 		require.Contains(t, tested, "durationMs")
 	})
+	t.Run("a tenant has at most two tests at one time", func(t *testing.T) {
+		h := s.handler(t, "manage-integrations")
+		call := []byte(`{"tenant":"demo","action":"test-destination","name":"orders"}`)
+		var errs []error // the innermost call's first
+		tests := 0
+		h.Integrations.Test = testFunc(func(ctx context.Context) error {
+			if tests++; tests <= 2 {
+				_, err := h.Invoke(ctx, call)
+				errs = append(errs, err)
+			}
+			return nil
+		})
+		_, err := h.Invoke(t.Context(), call)
+		require.NoError(t, err)
+		require.Equal(t, 2, tests, "the third test does not begin")
+		problem := requireFunctionError(t, "quota_exceeded", errs[0])
+		require.Equal(t, []any{"tests", 2.0}, []any{problem["quota"], problem["limit"]})
+		require.NoError(t, errs[1])
+		s.integrate(t, `"action":"test-destination","name":"orders"`) // both have ended
+	})
 	t.Run("a task cannot be tested", func(t *testing.T) {
 		_, err := s.direct(t, "manage-integrations", `{"tenant":"demo","action":"test-destination","name":"machine"}`)
 		require.Contains(t, requireFunctionError(t, "conflict", err)["detail"], "only a waiting task can be completed")

@@ -49,6 +49,8 @@ type DestinationStore interface {
 		ctx context.Context, tenant, name string, r promise.Rotation, seal func(id uuid.UUID, version int) ([]byte, error),
 	) (promise.Destination, []promise.DestinationSecret, error)
 	SetDefaultDestination(ctx context.Context, tenant string, name *string) error
+	BeginTest(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (counted bool, err error)
+	EndTest(ctx context.Context, id uuid.UUID) error
 }
 
 // A DestinationPutter is the part of a DestinationStore that manage-tenants uses, too.

@@ -20,6 +20,19 @@ var DestinationKinds = []DestinationKind{
 // MaxDestinations is the largest number of a tenant's destinations.
 const MaxDestinations = 100
 
+// MaxTests is the largest number of a tenant's tests of destinations at one time. Each
+// holds a process of the function, and one that sends, until the receiver answers.
+const MaxTests = 2
+
+// TestsExceeded returns the error of a test beyond MaxTests.
+func TestsExceeded() *Error {
+	return &Error{
+		Code:   CodeQuotaExceeded,
+		Detail: "As many tests are running as the tenant may have at one time: " + strconv.Itoa(MaxTests) + ". Repeat the call when one has ended.",
+		Quota:  &Quota{Name: "tests", Limit: MaxTests},
+	}
+}
+
 // maxAddress is the largest length of an address, in bytes.
 const maxAddress = 2048
 

@@ -32,6 +32,12 @@ var setDefaultDestinationSQL string
 //go:embed queries/delete_destinations.sql
 var deleteDestinationsSQL string
 
+//go:embed queries/begin_test.sql
+var beginTestSQL string
+
+//go:embed queries/end_test.sql
+var endTestSQL string
+
 type destinationRow struct {
 	ID              *uuid.UUID
 	Name            *string
@@ -228,4 +234,20 @@ func (r *Repository) DeleteDestinations(ctx context.Context, limit int) (int, er
 type deletedDestinationsRow struct {
 	Destinations int
 	Secrets      int
+}
+
+// BeginTest counts a test of a destination until EndTest removes it, at most for
+// longest. If the tenant already has limit running tests, or another one begins at this
+// moment, BeginTest does not count it and returns false.
+func (r *Repository) BeginTest(ctx context.Context, tenant string, id uuid.UUID, longest time.Duration, limit int) (bool, error) {
+	row, err := run(ctx, r, "begin test", beginTestSQL, named{
+		"tenant": tenant, "id": id.String(), "longest": longest, "bound": limit,
+	}, one[existsRow])
+	return row.Exists, err
+}
+
+// EndTest removes a test that BeginTest counted.
+func (r *Repository) EndTest(ctx context.Context, id uuid.UUID) error {
+	_, err := r.db.Exec(ctx, endTestSQL, named{"id": id.String()})
+	return interpret("end test", err)
 }

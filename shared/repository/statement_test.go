@@ -105,6 +105,9 @@ func TestOneRoundTrip(t *testing.T) {
 		{"token active", 1, func() error {
 			return errOf(r.TokenActive(ctx, tenant, p.ID, uuid.Nil, nil))
 		}},
+		{"begin test", 1, func() error { return errOf(r.BeginTest(ctx, tenant, uuid.New(), time.Minute, 1)) }},
+		{"begin test, beyond the bound", 1, func() error { return errOf(r.BeginTest(ctx, tenant, uuid.New(), time.Minute, 1)) }},
+		{"end test", 1, func() error { return r.EndTest(ctx, uuid.New()) }},
 		{"begin wait", 1, func() error { return errOf(r.BeginWait(ctx, tenant, uuid.New(), time.Minute, 1)) }},
 		{"begin wait, beyond the bound", 1, func() error { return errOf(r.BeginWait(ctx, tenant, uuid.New(), time.Minute, 1)) }},
 		{"keep wait", 1, func() error { return errOf(r.KeepWait(ctx, tenant, uuid.New(), 1)) }},
@@ -206,6 +209,11 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, counted)
 			require.NoError(t, r.EndWait(ctx, tenant, wait))
+			counted, err = r.BeginTest(ctx, tenant, wait, 1500*time.Millisecond, 1)
+			require.NoError(t, err)
+			require.True(t, counted)
+			require.NoError(t, r.EndTest(ctx, wait))
+			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM delivery_lease"))
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
 			requireRelayed(t, relayed{db, r, addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)})
 			_, err = r.ExpireIdempotencyKeys(ctx, 10)
@@ -393,6 +401,8 @@ func TestPlans(t *testing.T) {
 		"tenant_contents":                 {"tenant_contents"},
 		"uncounted_tenants":               {},
 		"begin_wait":                      {"idx_tenant_wait_expires", "tenant_wait_pkey"},
+		"begin_test":                      {"idx_delivery_lease_expires"},
+		"end_test":                        {"delivery_lease_pkey"},
 		"end_wait":                        {"tenant_wait_pkey"},
 		"keep_wait":                       {"tenant_wait_pkey"},
 		"create_api_key":                  {},
