@@ -71,7 +71,7 @@ func maxSends(s settings) int {
 	if s.Large {
 		return 32
 	}
-	return 2
+	return 4
 }
 
 // maxConnections returns max_connections of Postgres. A busy connection costs about

@@ -78,7 +78,7 @@ var functionFacts = []fact{
 		})
 	}},
 	{"MAX_SENDS depends on the size", func(t *testing.T, tmpl template) {
-		require.Equal(t, map[bool]string{true: "32", false: "2"}[tmpl.large], tmpl.functionVariables(t, "relay-deliveries")["MAX_SENDS"])
+		require.Equal(t, map[bool]string{true: "32", false: "4"}[tmpl.large], tmpl.functionVariables(t, "relay-deliveries")["MAX_SENDS"])
 	}},
 	{"MAX_WAITS depends on the size", func(t *testing.T, tmpl template) {
 		eachInVPC(func(f routes.Function) {

@@ -1,5 +1,6 @@
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
--- kind and id of its settler stay. Its deliveries that have not arrived end. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- kind and id of its settler stay. Its deliveries that have not arrived end, and no delivery keeps the error of an attempt, which may quote the
+-- value. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -55,8 +56,11 @@ BEGIN
     WHERE id = target_id AND resolved AND erased_at IS NULL;
     IF FOUND AND promise_row.notifies THEN
         UPDATE delivery
-        SET state = 'gone', due_at = NULL, lease = NULL, ended_at = CLOCK_TIMESTAMP(), end_reason = 'The promise was deleted.'
-        WHERE promise_id = target_id AND state IN ('due', 'dead');
+        SET last_error = NULL, due_at = NULL, lease = NULL,
+            state = CASE WHEN state IN ('due', 'dead') THEN 'gone' ELSE state END,
+            ended_at = CASE WHEN state IN ('due', 'dead') THEN CLOCK_TIMESTAMP() ELSE ended_at END,
+            end_reason = CASE WHEN state IN ('due', 'dead') THEN 'The promise was deleted.' ELSE end_reason END
+        WHERE promise_id = target_id;
     END IF;
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;

@@ -42,27 +42,6 @@ type BatchSender interface {
 	Send(ctx context.Context, b Batch) ([]Result, error)
 }
 
-// Metrics receives counts and measurements. It must be safe for concurrent use.
-type Metrics interface {
-	Count(name string, n int64)
-	Gauge(name string, value float64, unit string)
-}
-
-// The names of the metrics, which a run writes once a minute and at its end. Each count
-// covers the time since the previous one.
-const (
-	MetricRelayWorking   = "RelayWorking"   // 1: a relay is at work
-	MetricDelivered      = "Delivered"      // attempts that succeeded
-	MetricFailed         = "Failed"         // attempts that failed, with those after which the delivery is dead
-	MetricDeadDeliveries = "DeadDeliveries" // deliveries that ended as dead
-	MetricRelayErrors    = "RelayErrors"    // statements, invokes and decryptions that failed
-
-	// MetricOldestDue is the time, in seconds, since the oldest due delivery became due; 0
-	// if none is. It does not count a delivery that waits for its next attempt, that a
-	// lease holds, or whose destination is disabled or tenant suspended.
-	MetricOldestDue = "OldestDueSeconds"
-)
-
 // A Relay gives due deliveries to a sender and records the results. It keeps no state
 // between runs, and any number of relays may work on one database at once. Every field
 // but Stopping is required. A run calls the functions concurrently.
@@ -158,9 +137,6 @@ func (r *Relay) Run(ctx context.Context, d time.Duration) RelayReport {
 	c.report()
 	return RelayReport{c.total.delivered.Load(), c.total.failed.Load(), c.total.dead.Load(), c.total.errors.Load()}
 }
-
-// counts are counts of results and errors.
-type counts struct{ delivered, failed, dead, errors atomic.Int64 }
 
 // A relaying is the state of one Run. The goroutine of Run alone uses the fields that
 // are not atomic.
@@ -284,17 +260,6 @@ func (c *relaying) lookAtAll(now time.Time) {
 		c.foundAll <- found.Due
 		c.cleanUp(found.Deleted)
 	})
-}
-
-// report writes the metrics.
-func (c *relaying) report() {
-	now := RelayReport{c.total.delivered.Load(), c.total.failed.Load(), c.total.dead.Load(), c.total.errors.Load()}
-	c.Metrics.Count(MetricRelayWorking, 1)
-	c.Metrics.Count(MetricDelivered, now.Delivered-c.reported.Delivered)
-	c.Metrics.Count(MetricFailed, now.Failed-c.reported.Failed)
-	c.Metrics.Count(MetricDeadDeliveries, now.Dead-c.reported.Dead)
-	c.Metrics.Count(MetricRelayErrors, now.Errors-c.reported.Errors)
-	c.reported = now
 }
 
 // cleanUp ends the deliveries of deleted destinations and deletes old leases, beside
