@@ -278,6 +278,25 @@ func TestARepeatedCreateReplacesTheToken(t *testing.T) {
 		require.NoError(t, again(d, task("new")))
 		require.Equal(t, []string{"new due"}, tokens(p.ID))
 	})
+	t.Run("a new token does not go to a deleted destination", func(t *testing.T) {
+		addDestination(t, db, tenant, "abroad", promise.DestinationDurableExecution)
+		for _, settled := range []bool{false, true} {
+			d := draft(fmt.Sprint("deleted ", settled))
+			p := create(t, r, notify(d, task("old"), callback("old", "abroad")))
+			if settled {
+				settlePromise(t, r, p.ID)
+			}
+			db.Exec(t, "UPDATE destination SET deleted_at = NOW() WHERE name IN ('stepFunctions', 'abroad') AND deleted_at IS NULL")
+			e := promise.AsError(again(d, task("new"), callback("new", "abroad")))
+			require.Equal(t, promise.CodeUnknownDestination, e.Code)
+			require.Equal(t, "notify[1]", e.Field)
+			addDestination(t, db, tenant, "abroad", promise.DestinationDurableExecution)
+			require.NoError(t, again(d, task("new"), callback("new", "abroad")))
+			settlePromise(t, r, p.ID)
+			require.Equal(t, []string{"new due", "new due"}, tokens(p.ID))
+			require.Equal(t, 2, count(t, db, "SELECT COUNT(*) FROM delivery v JOIN destination d ON d.id = v.destination_id WHERE v.promise_id = $1 AND d.deleted_at IS NULL", p.ID))
+		}
+	})
 	t.Run("everything else is a conflict, and changes no token", func(t *testing.T) {
 		d := draft("conflict")
 		p := create(t, r, notify(d, task("old"), message("orders")))
