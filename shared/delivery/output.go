@@ -66,8 +66,8 @@ func Limit(kind Kind) int {
 const MaxCause = 32_768
 
 // NewCompletion returns the completion of a task or a callback with the result of a
-// settled promise. A resolved promise gives an output; the output omits a value with
-// which it would exceed the kind's limit. Every other state gives an error, such as
+// settled promise. A resolved promise gives an output; the output omits a value that
+// was erased, or with which it would exceed the kind's limit. Every other state gives an error, such as
 // promise_timed_out, and the message as its cause.
 func NewCompletion(kind Kind, token string, id uuid.UUID, result promise.Result) Completion {
 	c := Completion{Token: token}
@@ -80,12 +80,9 @@ func NewCompletion(kind Kind, token string, id uuid.UUID, result promise.Result)
 	}
 	head := appendField([]byte(`{`), "promiseId", encodeString(id.String()))
 	head = appendField(head, "state", encodeString(string(result.State)))
-	switch {
-	case result.Value == nil: // erased
-		c.Output = head
-	case len(head)+len(`,"value":}`)+len(result.Value) > Limit(kind) || !json.Valid(result.Value):
+	if result.Value == nil || len(head)+len(`,"value":}`)+len(result.Value) > Limit(kind) || !json.Valid(result.Value) {
 		c.Output = appendField(head, "valueOmitted", []byte("true"))
-	default:
+	} else {
 		c.Output = appendField(head, "value", result.Value)
 	}
 	c.Output = append(c.Output, '}')

@@ -19,8 +19,12 @@
 //  5. delivery
 //  6. delivery_lease
 //
-// delete_settled.sql is the exception. It locks settled promises and their keys
+// delete_settled.sql is an exception. It locks settled promises and their keys
 // before workflow executions, and says why that cannot deadlock.
+//
+// The last batch of tenant_delete.sql is another: it locks the destinations before the
+// tenant. A create that began before the tenant's suspension may deadlock with it. Both
+// are repeated.
 //
 // A statement for many workflows locks their rows in the order of their ids, or
 // skips locked rows.
