@@ -286,7 +286,10 @@ func (rig *deliveryRig) untilDelivered(t *testing.T) {
 		if err := rig.pool.QueryRow(t.Context(), "SELECT COUNT(*) FROM delivery WHERE state = 'due'").Scan(&due); err == nil && due == 0 {
 			return
 		}
-		require.True(t, time.Now().Before(deadline), "%d deliveries are due\n%s", due, rig.output.String()[max(0, len(rig.output.String())-4000):])
+		if time.Now().After(deadline) {
+			output := rig.output.String()
+			require.FailNow(t, "deliveries are due still", "%d\n%s", due, output[max(0, len(output)-4000):])
+		}
 		if n%20 == 19 {
 			rig.pool.Exec(t.Context(), "UPDATE delivery SET due_at = NOW() WHERE state = 'due' AND due_at > NOW()") //nolint:errcheck // the database may be down
 			rig.pool.Exec(t.Context(), "UPDATE delivery_lease SET expires_at = NOW()")                              //nolint:errcheck // as above
