@@ -165,7 +165,7 @@ BEGIN
             promise_row.name := new_name;
             promise_row.created_at := NOW();
             promise_row.created_by_sequence := 0;
-                        RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE)::promise_created;
+            RETURN (full_quota, promise_row, NULL, FALSE, TRUE, TRUE, TRUE, FALSE)::promise_created;
         END IF;
     END IF;
 
