@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,10 +83,10 @@ func (b *buffer) String() string {
 func newRegion(t *testing.T, db *dbtest.DB) *region {
 	t.Helper()
 	r := &region{}
-	var service *lambda.Service
+	var service atomic.Pointer[lambda.Service] // the functions' requests come from other processes, and order nothing
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !strings.Contains(req.URL.Path, "/functions/sender/") {
-			invokeapi.Handler{Service: service}.ServeHTTP(w, req)
+			invokeapi.Handler{Service: service.Load()}.ServeHTTP(w, req)
 			return
 		}
 		var batch delivery.Batch
@@ -99,9 +100,10 @@ func newRegion(t *testing.T, db *dbtest.DB) *region {
 	t.Cleanup(api.Close)
 	r.url = api.URL
 	r.env = append(aws(r.url), "DATABASE_URL="+db.URL, "SEALING_KEYS="+seal.Generate().Text(), "SEND_FUNCTION=sender", "DELIVER_TO_LOOPBACK=true")
-	service = lambda.New([]lambda.Function{{Name: name, Path: bootstrap, Timeout: 30 * time.Second, MemoryMB: 256, Env: r.env}},
+	functions := lambda.New([]lambda.Function{{Name: name, Path: bootstrap, Timeout: 30 * time.Second, MemoryMB: 256, Env: r.env}},
 		lambda.Options{Output: &r.output, InitTimeout: time.Minute})
-	t.Cleanup(service.Close)
+	t.Cleanup(functions.Close)
+	service.Store(functions)
 	return r
 }
 
