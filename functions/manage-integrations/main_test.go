@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,8 +136,23 @@ func run(binary string, env []string, args ...string) (code int, stdout, stderr 
 // A receiver verifies each message with the secret that it knows.
 type receiver struct {
 	*httptest.Server
+
+	mu     sync.Mutex // the requests come from other processes, and order nothing
 	secret string
 	seen   []map[string]any
+}
+
+// knows makes the receiver know a secret.
+func (r *receiver) knows(secret string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.secret = secret
+}
+
+func (r *receiver) messages() []map[string]any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.seen)
 }
 
 func newReceiver(t *testing.T) *receiver {
@@ -144,6 +160,8 @@ func newReceiver(t *testing.T) *receiver {
 	r := &receiver{}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		hook, made := standardwebhooks.NewWebhook(r.secret)
 		var message map[string]any
 		if err != nil || made != nil || hook.Verify(body, req.Header) != nil || json.Unmarshal(body, &message) != nil {
@@ -180,8 +198,8 @@ func TestADestination(t *testing.T) {
 				require.NoError(t, json.Unmarshal([]byte(stdout), &answer))
 				return answer
 			}
-			to.secret = do(t, "put-destination", "acme", "orders", to.URL)["secret"].(string)
-			secrets := []string{to.secret}
+			secrets := []string{do(t, "put-destination", "acme", "orders", to.URL)["secret"].(string)}
+			to.knows(secrets[0])
 			t.Run("a repeated put shows no secret", func(t *testing.T) {
 				again := do(t, "put-destination", "acme", "orders", to.URL)
 				require.Equal(t, false, again["created"])
@@ -189,18 +207,19 @@ func TestADestination(t *testing.T) {
 			})
 			t.Run("a test is signed with the secret", func(t *testing.T) {
 				require.Equal(t, "delivered", do(t, "test-destination", "acme", "orders")["outcome"])
-				require.Equal(t, []any{"destination.test", "acme"}, []any{to.seen[0]["type"], to.seen[0]["tenant"]})
+				require.Equal(t, []any{"destination.test", "acme"}, []any{to.messages()[0]["type"], to.messages()[0]["tenant"]})
 			})
 			t.Run("after a rotation both secrets sign, even while the destination is paused", func(t *testing.T) {
 				require.Equal(t, false, do(t, "pause-destination", "acme", "orders")["enabled"])
 				rotated := do(t, "rotate-secret", "acme", "orders", "overlapSeconds=3600")["secret"].(string)
 				secrets = append(secrets, rotated)
-				for _, to.secret = range secrets {
+				for _, secret := range secrets {
+					to.knows(secret)
 					require.Equal(t, "delivered", do(t, "test-destination", "acme", "orders")["outcome"])
 				}
 			})
 			t.Run("another secret is refused, and the test says so", func(t *testing.T) {
-				to.secret = delivery.NewSecret()
+				to.knows(delivery.NewSecret())
 				tested := do(t, "test-destination", "acme", "orders")
 				require.Equal(t, []any{"failed", 401.0}, []any{tested["outcome"], tested["status"]})
 			})
