@@ -22,10 +22,14 @@ import (
 // delivered is the result of a delivery that a service took.
 var delivered = delivery.Result{Outcome: delivery.Delivered, Status: http.StatusOK}
 
-// ended lists the error codes for a task or a callback that has ended. Step Functions
-// answers InvalidToken also for a token of another account or region.
+// ended lists the error codes for a task or a callback that has ended.
+//
+// "The task token has either expired or the task associated with the token has already
+// been closed": TaskTimedOut. So InvalidToken is not among them: such a token wakes no
+// task, ever.
+// https://docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskSuccess.html
 var ended = map[delivery.Kind][]string{
-	delivery.StepFunctions:    {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"},
+	delivery.StepFunctions:    {"TaskTimedOut", "TaskDoesNotExist"},
 	delivery.DurableExecution: {"CallbackTimeoutException", "ResourceNotFoundException"},
 }
 
@@ -90,6 +94,9 @@ func resultOfCode(to delivery.Destination, operation, code string, status int) d
 	switch {
 	case slices.Contains(ended[to.Kind], code):
 		r.Outcome, advice = delivery.Gone, "The task or callback has ended, or its token belongs to another account or region."
+	case to.Kind == delivery.StepFunctions && code == "InvalidToken":
+		r.Outcome = delivery.Refused
+		advice = "Step Functions in " + to.Region + " does not know the token: it is damaged, or belongs to another account or region."
 	case operation != "AssumeRole" && to.Kind == delivery.StepFunctions && code == "ValidationException",
 		slices.Contains(refused, code), status == http.StatusRequestEntityTooLarge:
 		r.Outcome, advice = delivery.Refused, "The service will never take this body: this is a fault of promises."

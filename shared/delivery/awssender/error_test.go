@@ -33,7 +33,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{delivery.StepFunctions, jsonError(400, "TaskTimedOut", text), delivery.Gone, 400, "SendTaskSuccess failed with TaskTimedOut. " + gone},
 		{delivery.StepFunctions, jsonError(400, "TaskDoesNotExist", text), delivery.Gone, 400, "SendTaskSuccess failed with TaskDoesNotExist. " + gone},
-		{delivery.StepFunctions, jsonError(400, "InvalidToken", text), delivery.Gone, 400, "SendTaskSuccess failed with InvalidToken. " + gone},
+		{delivery.StepFunctions, jsonError(400, "InvalidToken", text), delivery.Refused, 400, "SendTaskSuccess failed with InvalidToken. Step Functions in eu-central-1 does not know the token: it is damaged, or belongs to another account or region."},
 		{delivery.StepFunctions, jsonError(400, "InvalidOutput", text), delivery.Refused, 400, "SendTaskSuccess failed with InvalidOutput. " + fault},
 		{delivery.StepFunctions, jsonError(400, "ValidationException", text), delivery.Refused, 400, "SendTaskSuccess failed with ValidationException. " + fault},
 		{delivery.StepFunctions, jsonError(400, "ThrottlingException", text), delivery.Throttled, 400, "SendTaskSuccess failed with ThrottlingException. " + limit},
