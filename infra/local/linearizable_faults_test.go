@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/url"
 	"path/filepath"
@@ -53,7 +54,14 @@ func (d *database) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.proxy.Update(&toxiproxy.Proxy{Listen: d.proxy.Listen, Upstream: u.Host, Enabled: true})
+	for range 500 { // another connection may have taken the proxy's port meanwhile
+		err = d.proxy.Update(&toxiproxy.Proxy{Listen: d.proxy.Listen, Upstream: u.Host, Enabled: true})
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
 }
 
 // A faultInjector causes faults until ctx ends and counts them. Before it returns, it restores the normal state.
