@@ -262,23 +262,21 @@ func (c *relaying) lookAtAll(now time.Time) {
 	})
 }
 
-// cleanUp ends the deliveries of deleted destinations and deletes old leases, beside
-// the claims.
+// cleanUp deletes old leases and ends the deliveries of deleted destinations, unless the
+// cleaning of the full look before is still at it.
 func (c *relaying) cleanUp(deleted []uuid.UUID) {
 	if c.cleaning.Swap(true) {
 		return
 	}
-	c.calls.Go(func() {
-		defer c.cleaning.Store(false)
-		c.try("delete old leases", func(ctx context.Context) error { return c.Store.ExpireLeases(ctx, endBatch) })
-		for n := endBatch; len(deleted) > 0 && n >= endBatch && c.runCtx.Err() == nil; {
-			n = 0
-			c.try("end deliveries of deleted destinations", func(ctx context.Context) (err error) {
-				n, err = c.Store.EndDeliveries(ctx, deleted, endBatch)
-				return err
-			})
-		}
-	})
+	defer c.cleaning.Store(false)
+	c.try("delete old leases", func(ctx context.Context) error { return c.Store.ExpireLeases(ctx, endBatch) })
+	for n := endBatch; len(deleted) > 0 && n >= endBatch && c.runCtx.Err() == nil; {
+		n = 0
+		c.try("end deliveries of deleted destinations", func(ctx context.Context) (err error) {
+			n, err = c.Store.EndDeliveries(ctx, deleted, endBatch)
+			return err
+		})
+	}
 }
 
 // claimInTurn claims from one destination after another, until the next look is due or
