@@ -18,6 +18,7 @@ const (
 	KindAPIKey    PrincipalKind = "key"       // an API key of the tenant; ID is the key's id
 	KindToken     PrincipalKind = "token"     // a promise token; ID is the token's id
 	KindDeadline  PrincipalKind = "deadline"  // no caller: the deadline settled the promise
+	KindWebhook   PrincipalKind = "webhook"   // a webhook; ID is the source's name
 
 	// KindUnverified is a credential whose lookup failed. It authorizes nothing and
 	// is never stored.
