@@ -8,7 +8,8 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('github.com/flovyn/promises/migrations/access', 0));
 
-    FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_reader', 'promises_sweeper', 'promises_admin', 'promises_relay', 'promises_manager'] LOOP
+    FOREACH name IN ARRAY ARRAY['promises_owner', 'promises_app', 'promises_reader', 'promises_sweeper', 'promises_admin', 'promises_relay', 'promises_manager',
+        'promises_webhook'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I', name);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- another database of the cluster may create the same role: the lock is the database's alone
@@ -26,7 +27,7 @@ BEGIN
 
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO promises_owner', current_schema());
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager', current_schema());
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager, promises_webhook', current_schema());
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO promises_owner', current_database());
 
@@ -53,12 +54,13 @@ BEGIN
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind IN ('r', 'v') AND relname IN (
             'tenant', 'workflow_execution', 'promise', 'idempotency_key', 'workflow_event', 'workflow_event_row', 'api_key', 'signing_key',
             'tenant_usage', 'tenant_wait', 'deleted_tenant', 'destination', 'destination_secret', 'delivery', 'delivery_lease',
+            'source', 'source_secret', 'receipt', 'receipt_body',
             'promises_schema_version'
         )
         UNION ALL
         SELECT 'TYPE', oid::REGCLASS::TEXT FROM pg_class
         WHERE relnamespace = current_schema()::REGNAMESPACE AND relowner <> 'promises_owner'::REGROLE AND relkind = 'c'
-          AND (relname IN ('promise_creation', 'promise_created') OR EXISTS (
+          AND (relname IN ('promise_creation', 'promise_created', 'early_result', 'receipt_result') OR EXISTS (
               SELECT FROM pg_proc WHERE pronamespace = current_schema()::REGNAMESPACE AND proname = 'promise_settle' AND prorettype = reltype
           ))
         UNION ALL
@@ -74,7 +76,8 @@ BEGIN
               'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
               'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
               'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
-              'delivery_create', 'delivery_due', 'delivery_renew')
+              'delivery_create', 'delivery_due', 'delivery_renew',
+              'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_settle', 'receipt_preview')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;
@@ -89,3 +92,4 @@ ALTER ROLE promises_sweeper SET statement_timeout = '12s';
 ALTER ROLE promises_admin SET statement_timeout = '5s';
 ALTER ROLE promises_relay SET statement_timeout = '5s';
 ALTER ROLE promises_manager SET statement_timeout = '5s';
+ALTER ROLE promises_webhook SET statement_timeout = '5s';

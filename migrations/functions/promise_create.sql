@@ -25,7 +25,8 @@
 --   same_key, same_metadata, same_on_timeout
 --                    whether the existing promise has the same key, metadata and default outcome. If they are the same, or if only the key is and the promise
 --                    is erased, its deliveries get the new tokens: see delivery_renew, which refuses other targets.
---   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired
+--   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired. That of a
+--                    webhook does not count: its receipt records it.
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
 -- 0, and above the limit, which may have been lowered. The limit is tenant.max_workflow_promises or, if that is NULL, workflow_limit, and a new
@@ -39,7 +40,7 @@
 -- promise nor the key exists, no quota is full, promises_left is set and within the limit, and the tenant has no default destination. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
--- Locks: the workflow execution's row, then the promise's, then the key's, then those of delivery_create. The rows are first read without a lock. If another create commits in
+-- Locks: the workflow execution's row, then the promise's, then the key's, then the receipt's of an early settlement, then those of delivery_create. The rows are first read without a lock. If another create commits in
 -- between, this one fails on promise_workflow_execution_id_name_key or, if the other took the key, raises promise_race_lost. Nothing is
 -- written, and the caller retries.
 --
@@ -91,6 +92,7 @@ BEGIN
             COALESCE(promise_key_uncertain(k.expires_at, q.resolved, q.timeout_at, NOW()) AND NOT settlements_awaited, FALSE)
                 AS key_uncertain,
             k.held_at IS NOT NULL AS has_early,
+            CASE WHEN k.held_by_kind = 'webhook' THEN k.held_receipt_id END AS receipt_id,
             k.held_at IS NOT NULL AND COALESCE(k.held_until, k.expires_at) > NOW()
                 AND (new_timeout_at IS NULL OR new_timeout_at > k.held_at) AS early_settles
         INTO found_rows
@@ -129,7 +131,7 @@ BEGIN
         IF found_rows.early_settles THEN
             early_settlement := found_rows.key;
         END IF;
-        early_expired := found_rows.has_early AND NOT found_rows.early_settles;
+        early_expired := found_rows.has_early AND NOT found_rows.early_settles AND found_rows.receipt_id IS NULL;
         IF notify IS NULL AND found_rows.default_destination IS NOT NULL THEN
             notify := ARRAY[NULL, NULL, NULL];
         END IF;
@@ -200,7 +202,7 @@ BEGIN
         ON CONFLICT (tenant_id, key) DO UPDATE
             SET promise_id = EXCLUDED.promise_id, expires_at = EXCLUDED.expires_at, check_at = EXCLUDED.check_at, held_at = NULL,
                 held_until = NULL, held_outcome = NULL, held_value = NULL, held_error = NULL, held_by_kind = NULL,
-                held_by_id = NULL, held_comment = NULL
+                held_by_id = NULL, held_comment = NULL, held_receipt_id = NULL
             WHERE (k.expires_at, k.promise_id, k.held_at)
                 IS NOT DISTINCT FROM (key_as_read.expires_at, key_as_read.promise_id, key_as_read.held_at);
         IF NOT FOUND THEN
@@ -208,6 +210,13 @@ BEGIN
         END IF;
     END IF;
 
+    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL THEN
+        PERFORM receipt_end(
+            key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
+            CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
+            CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
+        );
+    END IF;
     IF notify IS NOT NULL THEN
         PERFORM delivery_create(promise_row, moment, notify);
     END IF;

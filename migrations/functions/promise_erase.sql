@@ -1,6 +1,6 @@
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
 -- kind and id of its settler stay. Its deliveries that have not arrived end, and no delivery keeps the error of an attempt, which may quote the
--- value. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- value. The bodies of its webhooks are deleted. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -8,10 +8,11 @@
 --
 -- SECURITY DEFINER: no role but the owner may update erased_at or metadata.
 --
--- Locks: the promise's row, then its deliveries'. If there is a deadline to record, the workflow execution's row before that, behind running settlements. If one
+-- Locks: the promise's row, then its deliveries', then the bodies' of its webhooks. If there is a deadline to record, the workflow execution's row before that, behind running settlements. If one
 -- of them settled the promise or moved the deadline, the function raises promise_race_lost: everything is rolled back, and the caller retries.
 --
--- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey, delivery_promise_id_target_key.
+-- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey, delivery_promise_id_target_key, idx_receipt_promise,
+-- receipt_body_receipt_id_key.
 CREATE OR REPLACE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
@@ -63,6 +64,9 @@ BEGIN
         WHERE promise_id = target_id;
     END IF;
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
+    IF promise_row.erased_at IS NOT NULL THEN
+        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.receipt_id = r.id;
+    END IF;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;
 END $$;
 

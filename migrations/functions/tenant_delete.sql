@@ -2,18 +2,20 @@
 -- A tenant is suspended while it is marked, so no other call sees it half deleted.
 --
 -- Order: no more than batch event rows and promises together, and the keys of those promises; then the executions that have become empty; once
--- no execution is left, no more than batch other keys; with the last of them, all API keys, all destinations and the tenant. The deliveries of a
--- promise are deleted with it, and so are the secrets of a destination.
+-- no execution is left, no more than batch other keys, and then as many receipts; with the last of them, all API keys,
+-- all destinations, all sources and the tenant. The deliveries of a
+-- promise are deleted with it, and so are the secrets of a destination and of a source.
 --
 -- Returns: the counts of deleted rows. done is TRUE after the last batch, and NULL if no tenant of that slug is marked.
 --
 -- SECURITY DEFINER: its caller may read no promise.
 --
--- Locks: the workflow executions' rows and the promises', skipping locked ones, then their deliveries', then the keys', then the tenant's. A create that began before
+-- Locks: the workflow executions' rows and the promises', skipping locked ones, then their deliveries', then the keys', then
+-- the receipts', then the tenant's. A create that began before
 -- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
 --
 -- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, delivery_promise_id_target_key, idx_idempotency_key_promise,
--- idempotency_key_pkey, idx_api_key_tenant.
+-- idempotency_key_pkey, idx_receipt_list, idx_api_key_tenant, source_tenant_id_name_key.
 CREATE OR REPLACE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
     OUT promises INT, OUT keys INT, OUT events INT, OUT executions INT, OUT api_keys INT, OUT done BOOLEAN
@@ -74,9 +76,16 @@ BEGIN
         RETURN;
     END IF;
 
+    DELETE FROM receipt r
+    WHERE r.id = ANY (ARRAY(SELECT h.id FROM receipt h WHERE h.tenant_id = doomed LIMIT batch FOR UPDATE SKIP LOCKED));
+    IF EXISTS (SELECT FROM receipt r WHERE r.tenant_id = doomed) THEN
+        RETURN;
+    END IF;
+
     DELETE FROM api_key a WHERE a.tenant_id = doomed;
     GET DIAGNOSTICS api_keys = ROW_COUNT;
     DELETE FROM destination d WHERE d.tenant_id = doomed;
+    DELETE FROM source s WHERE s.tenant_id = doomed;
     DELETE FROM tenant t WHERE t.id = doomed;
     done := FOUND;
     IF NOT done THEN -- another call has just deleted the last batch

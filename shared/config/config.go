@@ -18,7 +18,7 @@ import (
 // DELIVER_TO_LOOPBACK.
 var Names = []string{
 	"DATABASE_URL", "DB_EXEC_MODE", "DB_IAM_AUTH", "DB_PASSWORD_SECRET", "DELIVER_TO_LOOPBACK", "HTTP_ALIAS", "LOG_LEVEL", "MAX_SENDS",
-	"MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL", "RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "TOKEN_KEYS",
+	"MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL", "RETENTION_DAYS", "SEALING_KEYS", "SEND_FUNCTION", "SIGNING_KEY", "SOURCE_URL_KEY", "TOKEN_KEYS",
 }
 
 // A Config is the configuration of a function.
@@ -88,6 +88,11 @@ type Config struct {
 	// no tokens are issued. It is never logged.
 	SigningKey string
 
+	// SourceURLKey (SOURCE_URL_KEY) is the key of the checksums in the URLs of sources, for
+	// webhook.ParseURLKey, or the ARN of a secret in Secrets Manager that contains it. A
+	// new key changes every URL. It is never logged.
+	SourceURLKey string
+
 	// TokenKeys (TOKEN_KEYS) are the HMAC secrets with which earlier releases signed
 	// promise tokens, for auth.ParseLegacySecrets, or the ARN of a secret in Secrets Manager
 	// that contains them. They verify those tokens and sign none. They are never logged.
@@ -143,7 +148,7 @@ func Load() (Config, error) {
 	c.PublicURL = loadPublicURL(&p)
 	c.HTTPAlias = loadAlias(&p)
 	c.SealingKeys, c.SendFunction = os.Getenv("SEALING_KEYS"), os.Getenv("SEND_FUNCTION")
-	c.SigningKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("TOKEN_KEYS")
+	c.SigningKey, c.SourceURLKey, c.TokenKeys = os.Getenv("SIGNING_KEY"), os.Getenv("SOURCE_URL_KEY"), os.Getenv("TOKEN_KEYS")
 	return c, errors.Join(p...)
 }
 

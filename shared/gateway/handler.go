@@ -37,6 +37,71 @@ type Store interface {
 	KeepWait(ctx context.Context, tenant string, id uuid.UUID, limit int) (bool, error)
 	EndWait(ctx context.Context, tenant string, id uuid.UUID) error
 	DestinationStore
+	SourceStore
+}
+
+// A SourceStore stores the sources of a tenant, and the receipts of their webhooks. The
+// repository documents the methods' errors.
+type SourceStore interface {
+	PutSource(ctx context.Context, tenant string, p promise.SourcePut) (s promise.Source, secrets []promise.SourceSecret, created bool, err error)
+	GetSource(ctx context.Context, tenant, name string) (promise.Source, []promise.SourceSecret, error)
+	ListSources(ctx context.Context, tenant string) ([]promise.Source, error)
+	DeleteSource(ctx context.Context, tenant, name string) (uuid.UUID, error)
+	RotateSourceSecret(
+		ctx context.Context, tenant, name string, r promise.Rotation, seal func(id uuid.UUID, version int) ([]byte, error),
+	) (promise.Source, []promise.SourceSecret, error)
+	Receive(ctx context.Context, tenant string, d promise.ReceiptDraft) (promise.ReceiptResult, error)
+	PreviewReceipt(ctx context.Context, tenant string, d promise.ReceiptDraft) (promise.ReceiptResult, error)
+	ListReceipts(ctx context.Context, tenant string, f promise.ReceiptFilter, limit int) (receipts []promise.Receipt, more bool, err error)
+	GetReceipt(ctx context.Context, tenant string, id uuid.UUID) (promise.Receipt, *promise.KeptBody, error)
+}
+
+// A Webhooks verifies and judges the requests to sources. Its errors are *promise.Error,
+// or faults of the service.
+type Webhooks interface {
+	// Segment returns the last part of a source's URL: its name and a checksum.
+	Segment(ctx context.Context, tenant, name string) (string, error)
+
+	// Verify verifies a request to the source that the last part of the URL names. Every
+	// refusal is the same error of CodeUnauthenticated, after the same work. It records
+	// when the source last received and verified a request.
+	Verify(ctx context.Context, tenant, segment string, r promise.WebhookRequest) (VerifiedWebhook, error)
+
+	// VerifyAs verifies a request by a given source and its active secrets, and records
+	// nothing. Its error names the reason of a refusal.
+	VerifyAs(ctx context.Context, s promise.Source, secrets []promise.SourceSecret, r promise.WebhookRequest) (VerifiedWebhook, error)
+
+	// Judge applies the rules of a source's definition. each reports whether the request
+	// has a list of items; otherwise there is one judgment. Its error means that the time
+	// was up.
+	Judge(ctx context.Context, s promise.Source, in promise.WebhookInput) (items []promise.Judgment, each bool, err error)
+
+	// Handshake answers a request by which the sender only checks the URL. ok is false for
+	// every other request. body is the request's, decoded.
+	Handshake(kind promise.Handshake, r promise.WebhookRequest, body []byte) (contentType string, answer []byte, ok bool)
+
+	// SealBody encrypts a request that is kept, and OpenBody decrypts it.
+	SealBody(ctx context.Context, id uuid.UUID, body []byte) ([]byte, error)
+	OpenBody(ctx context.Context, kept promise.KeptBody) ([]byte, error)
+
+	// CheckDefinition completes a definition by what its preset brings, and fails for one
+	// that cannot work: the error's field is the place.
+	CheckDefinition(name string, d *promise.SourceDefinition) error
+
+	// NewSecret returns a secret of a source, and its sealed form. given is the secret, if
+	// the sender has made it; nil: the service makes one. The error is CodeMissingField if
+	// only the sender can make it.
+	NewSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, version int, given *string) (secret string, sealed []byte, err error)
+
+	// SameSecret reports whether the newest secret of a source has this text.
+	SameSecret(ctx context.Context, id uuid.UUID, newest promise.SourceSecret, text string) (bool, error)
+}
+
+// A VerifiedWebhook is a request whose sender is known.
+type VerifiedWebhook struct {
+	Source promise.Source // with its definition completed
+	Preset promise.SourcePreset
+	promise.Verification
 }
 
 // A DestinationStore stores the destinations of a tenant. The repository documents the
@@ -142,6 +207,7 @@ type Handler struct {
 	Authenticate func(ctx context.Context, source string, inHeader bool) (promise.Principal, error)
 
 	Integrations Integrations // of manage-integrations alone
+	Webhooks     Webhooks     // of receive-webhook and manage-integrations alone
 
 	// HTTPAlias is the alias through which API Gateway invokes the function. An event that arrives through any other ARN
 	// was written by its caller, and is refused. Empty: every event is accepted.

@@ -417,6 +417,7 @@ type storeCall struct {
 // make a fuzz target slow.
 type recorder struct {
 	gateway.DestinationStore // not called
+	gateway.SourceStore      // not called
 
 	calls   []storeCall
 	pending bool // whether Get returns a pending promise

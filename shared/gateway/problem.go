@@ -65,6 +65,7 @@ var statuses = map[promise.Code]struct {
 	promise.CodeInvalidNotify:        {http.StatusUnprocessableEntity, "Invalid targets"},
 	promise.CodeUnknownDestination:   {http.StatusUnprocessableEntity, "Unknown destination"},
 	promise.CodeDestinationDisabled:  {http.StatusConflict, "Destination disabled"},
+	promise.CodeRuleFailed:           {http.StatusUnprocessableEntity, "Webhook rule failed"},
 	promise.CodeQuotaExceeded:        {http.StatusTooManyRequests, "Quota exceeded"},
 	promise.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable"},
 	promise.CodeInternal:             {http.StatusInternalServerError, "Internal error"},

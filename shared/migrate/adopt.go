@@ -281,7 +281,11 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'tenant_wait', 'tenant_wait_pkey', 'idx_tenant_wait_expires', 'signing_key', 'signing_key_pkey',
 	'destination', 'destination_pkey', 'idx_destination_name', 'idx_destination_tenant', 'destination_secret', 'destination_secret_pkey',
 	'idx_destination_secret_key', 'idx_destination_secret_retire', 'idx_destination_deleted', 'idx_delivery_lease_expires', 'delivery', 'delivery_pkey', 'delivery_promise_id_target_key', 'idx_delivery_due',
-	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey')
+	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey',
+	'source', 'source_pkey', 'source_tenant_id_name_key', 'idx_source_verified', 'source_secret', 'source_secret_pkey', 'idx_source_secret_key', 'idx_source_secret_retire',
+	'receipt', 'receipt_pkey', 'receipt_tenant_id_source_name_event_item_key', 'idx_receipt_list', 'idx_receipt_source', 'idx_receipt_outcome', 'idx_receipt_key',
+	'idx_receipt_promise', 'idx_receipt_held', 'idx_receipt_expires', 'receipt_body', 'receipt_body_pkey', 'receipt_body_receipt_id_key', 'idx_receipt_body_key',
+	'idx_receipt_body_expires', 'early_result', 'receipt_result')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
 FROM pg_class c JOIN here ON c.relnamespace = here.oid
@@ -292,7 +296,7 @@ WHERE (c.relname, a.attname) IN (('promise', 'outcome'), ('promise', 'metadata')
 	('promise', 'notifies'), ('tenant', 'default_destination_id'),
 	('idempotency_key', 'held_outcome'), ('idempotency_key', 'held_value'), ('idempotency_key', 'held_error'),
 	('idempotency_key', 'held_by_kind'), ('idempotency_key', 'held_by_id'), ('idempotency_key', 'held_comment'),
-	('idempotency_key', 'held_at'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
+	('idempotency_key', 'held_at'), ('idempotency_key', 'held_receipt_id'), ('idempotency_key', 'held_until'), ('idempotency_key', 'check_at'),
 	('workflow_execution', 'last_sequence_number'), ('workflow_execution', 'external_id'),
 	('tenant', 'suspended_at'), ('tenant', 'pending_full'), ('tenant', 'held_full'), ('tenant', 'max_pending'), ('tenant', 'max_workflow_promises'),
 	('tenant', 'max_held'), ('tenant', 'max_held_bytes'), ('tenant', 'deleted_at'), ('tenant', 'max_waits'),
@@ -304,7 +308,8 @@ WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_even
 	'promise_settle_before', 'promise_create_before', 'promise_key_live', 'promise_key_names', 'promise_await_settlements',
 	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
 	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
-	'delivery_create', 'delivery_due', 'delivery_renew')
+	'delivery_create', 'delivery_due', 'delivery_renew',
+	'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_settle', 'receipt_preview')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid

@@ -42,6 +42,7 @@ const (
 	CodeInvalidNotify        Code = "invalid_notify"         // an invalid list of targets
 	CodeUnknownDestination   Code = "unknown_destination"    // a target's destination does not exist, or is of another kind
 	CodeDestinationDisabled  Code = "destination_disabled"   // the service has disabled the destination
+	CodeRuleFailed           Code = "rule_failed"            // a source's rule matched a webhook, and failed
 	CodeQuotaExceeded        Code = "quota_exceeded"         // the tenant has reached a limit
 	CodeUnavailable          Code = "unavailable"            // the database is unavailable or too slow; repeat the call
 	CodeInternal             Code = "internal"               // the service has a fault
@@ -53,7 +54,7 @@ var Codes = []Code{
 	CodeMissingField, CodeWrongType, CodeOutOfRange, CodeInvalidName, CodeInvalidKey, CodeInvalidUUID,
 	CodeInvalidIdentifier, CodeInvalidMetadata, CodeInvalidSlug, CodeInvalidParameter, CodeValueTooLarge, CodeUnsupportedMediaType,
 	CodeUnauthenticated, CodeForbidden, CodeNotFound, CodeKeyConflict, CodeCreateConflict, CodeConflict, CodeTimedOut,
-	CodeCancelled, CodeInvalidNotify, CodeUnknownDestination, CodeDestinationDisabled, CodeQuotaExceeded, CodeUnavailable, CodeInternal,
+	CodeCancelled, CodeInvalidNotify, CodeUnknownDestination, CodeDestinationDisabled, CodeRuleFailed, CodeQuotaExceeded, CodeUnavailable, CodeInternal,
 }
 
 // An Error is a failed call with its code. Detail goes to the caller, and contains

@@ -170,6 +170,16 @@ func SourcesExceeded() *Error {
 	}
 }
 
+// HeldBySourceExceeded returns the error of a webhook beyond MaxHeldBySource.
+func HeldBySourceExceeded() *Error {
+	return &Error{
+		Code: CodeQuotaExceeded,
+		Detail: "As many settlements of the source wait for their promises as may: " + strconv.Itoa(MaxHeldBySource) +
+			". Repeat the call after some have expired, or set holdSeconds of rules whose events belong to no promise to 0.",
+		Quota: &Quota{Name: "heldBySource", Limit: MaxHeldBySource},
+	}
+}
+
 // ErrNoSource is the error of a call that names a source that does not exist.
 var ErrNoSource = Fail(CodeNotFound, "There is no such source. List the tenant's sources to see their names.")
 
@@ -180,6 +190,20 @@ func CheckSourceName(name string) error {
 		return Fail(CodeInvalidName, "A source's name must have 1 to 40 lower-case letters, digits and hyphens, and no hyphen at either end.")
 	}
 	return nil
+}
+
+// A SourcePut creates a source or changes the one with its name.
+type SourcePut struct {
+	ID         uuid.UUID // of a new source
+	Name       string
+	Definition *SourceDefinition // nil: it stays, and the source must exist
+	Enabled    *bool             // nil: it stays; a new source is enabled
+
+	// Secret returns the next secret, sealed, or nil if the source keeps its secrets. It
+	// gets the id, the active secrets and the number of the next version. A former secret
+	// stays active for Overlap.
+	Secret  func(id uuid.UUID, active []SourceSecret, version int) ([]byte, error)
+	Overlap time.Duration
 }
 
 // A SourceSecret verifies the requests to a source. The newest version does, and so does

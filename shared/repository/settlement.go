@@ -109,10 +109,10 @@ type earlyRow struct {
 	uncertainKey
 	ExpiresAt    *time.Time // of the early settlement that the key has now
 	HolderID     *uuid.UUID // the promise that answers the call, if the key names one
-	Stored       bool       `db:"held"` // this call stored the early settlement
+	Stored       bool       // this call stored the early settlement
 	Same         bool       // an equal one was already stored
-	EarlyExpired bool       `db:"lost_hold"` // an expired one was replaced
-	Full         bool       // the tenant has as many as it may have
+	EarlyExpired bool       `db:"expired_unused"` // an expired one was replaced that no receipt records
+	Full         bool       `db:"is_full"`        // the tenant has as many as it may have
 }
 
 // SettleBatch settles many promises in one statement. It returns for each item the

@@ -40,6 +40,15 @@ var HTTP = []Route{
 	{"POST", "/api/tenants/{slug}/destinations/{name}/rotate-secret", "manage-integrations", "credential"},
 	{"POST", "/api/tenants/{slug}/destinations/{name}/test", "manage-integrations", "credential"},
 	{"PUT", "/api/tenants/{slug}/default-destination", "manage-integrations", "credential"},
+	{"GET", "/api/tenants/{slug}/sources", "manage-integrations", "credential"},
+	{"GET", "/api/tenants/{slug}/sources/{name}", "manage-integrations", "credential"},
+	{"PUT", "/api/tenants/{slug}/sources/{name}", "manage-integrations", "credential"},
+	{"DELETE", "/api/tenants/{slug}/sources/{name}", "manage-integrations", "credential"},
+	{"POST", "/api/tenants/{slug}/sources/{name}/rotate-secret", "manage-integrations", "credential"},
+	{"POST", "/api/tenants/{slug}/sources/{name}/test", "manage-integrations", "credential"},
+	{"GET", "/api/tenants/{slug}/receipts", "list-receipts", "credential"},
+	{"POST", "/api/tenants/{slug}/receipts/{receiptId}/replay", "manage-integrations", "credential"},
+	{"POST", "/api/tenants/{slug}/webhooks/{source}", "receive-webhook", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/reject", "settle-callback", ""},
 	{"POST", "/api/tenants/{slug}/callbacks/{identifier}/resolve/{token}", "settle-callback", ""},
@@ -56,7 +65,7 @@ var Waiting = []string{"wait-events", "wait-promise"}
 
 // SelfVerifying lists the functions that verify the caller's credential themselves.
 // Their routes have no authorizer, and a separate throttle.
-var SelfVerifying = []string{"settle-callback"}
+var SelfVerifying = []string{"receive-webhook", "settle-callback"}
 
 // An Authorizer is a Lambda authorizer of the HTTP API: REQUEST, payload format 2.0,
 // simple responses. API Gateway invokes Function to authenticate the caller before it
@@ -101,6 +110,7 @@ const (
 	admin   = "promises_admin"
 	relay   = "promises_relay"
 	manager = "promises_manager"
+	webhook = "promises_webhook"
 )
 
 // Functions lists every Lambda function, including those without a route.
@@ -115,8 +125,10 @@ var Functions = []Function{
 	{"list-deliveries", 10 * time.Second, 256, reader},
 	{"list-events", 10 * time.Second, 256, reader},
 	{"list-promises", 10 * time.Second, 256, reader},
+	{"list-receipts", 10 * time.Second, 256, reader},
 	{"manage-integrations", 30 * time.Second, 256, manager}, // API Gateway's limit: a test waits for the receiver
 	{"manage-tenants", 10 * time.Second, 256, admin},
+	{"receive-webhook", 10 * time.Second, 512, webhook}, // rules compile in proportion to the memory's share of a CPU
 	{"reject", 10 * time.Second, 256, app},
 	{"resolve", 10 * time.Second, 256, app},
 	{"resolve-by-id", 10 * time.Second, 256, app},
@@ -137,8 +149,13 @@ var Functions = []Function{
 var Signing = []string{"create-promise", "migrate"}
 
 // Sealing lists the functions that receive SEALING_KEYS, the keys that encrypt the
-// secrets of destinations: migrate generates them.
-var Sealing = []string{"manage-integrations", "manage-tenants", "relay-deliveries", "migrate"}
+// secrets of destinations and sources, and the bodies of webhooks: migrate generates
+// them.
+var Sealing = []string{"manage-integrations", "manage-tenants", "receive-webhook", "relay-deliveries", "migrate"}
+
+// Addressing lists the functions that receive SOURCE_URL_KEY, the key of the checksums
+// in the URLs of sources.
+var Addressing = []string{"manage-integrations", "receive-webhook"}
 
 // Outside lists the functions that run outside the VPC, without a database.
 var Outside = []string{"send-deliveries"}
