@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"shared/auth":         {"shared/promise"},
 	"shared/sweep":        {"shared/promise"},
 	"shared/delivery":     {"shared/promise"},
+	"shared/webhook":      {"shared/promise"},
 	"shared/database":     {},
 	"shared/secret":       {},
 	"shared/seal":         {},
@@ -66,11 +67,14 @@ var beside = map[string][]string{
 	"shared/promise": {"github.com/google/uuid"},
 	"shared/rawjson": {},
 	"shared/seal":    {},
+	"shared/webhook": {},
 }
 
 // neverLinked lists the packages that no function may link. In addition, only migrate may link the migration library.
 var neverLinked = []string{
 	"github.com/aws/aws-cdk-go", "github.com/stretchr", "github.com/fergusstrange", "testing",
+	"github.com/slack-go/slack", "github.com/standard-webhooks/standard-webhooks", "github.com/stripe/stripe-go", // oracles
+
 	"github.com/aws/aws-sdk-go-v2/config", // 7 MB: a function finds its credentials in its environment
 }
 
