@@ -31,6 +31,7 @@ CREATE TABLE source (
     UNIQUE (tenant_id, name)
 );
 CREATE INDEX idx_source_verified ON source (last_verified_at) WHERE last_verified_at IS NOT NULL;
+CREATE INDEX idx_source_held_full ON source (id) WHERE held_full;
 
 -- The secrets that verify the requests to a source, encrypted: see shared/seal, with the purpose 'source_secret.sealed' and the source's id as the
 -- row. The newest version verifies, and so does the one before until its retire_at.
@@ -68,11 +69,10 @@ CREATE TABLE receipt (
         outcome IN ('settled', 'duplicate', 'conflict', 'timed_out', 'cancelled', 'held', 'expired', 'not_found', 'ignored', 'rule_failed')
     )
 );
-CREATE INDEX idx_receipt_list ON receipt (tenant_id, received_at, id);
-CREATE INDEX idx_receipt_source ON receipt (tenant_id, source_name, received_at, id);
+CREATE INDEX idx_receipt_source ON receipt (tenant_id, source_name, outcome, received_at, id);
 CREATE INDEX idx_receipt_outcome ON receipt (tenant_id, outcome, received_at, id);
 CREATE INDEX idx_receipt_key ON receipt (tenant_id, key, received_at, id) WHERE key IS NOT NULL;
-CREATE INDEX idx_receipt_promise ON receipt (promise_id) WHERE promise_id IS NOT NULL;
+CREATE INDEX idx_receipt_promise ON receipt (promise_id, received_at, id) WHERE promise_id IS NOT NULL;
 CREATE INDEX idx_receipt_held ON receipt (source_id) WHERE outcome = 'held';
 CREATE INDEX idx_receipt_expires ON receipt (expires_at);
 
@@ -312,12 +312,12 @@ BEGIN
         END IF;
     END IF;
 
-    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL THEN
-        PERFORM receipt_end(
-            key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
-            CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
-            CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
-        );
+    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL AND NOT receipt_end(
+        key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
+        CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
+        CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
+    ) THEN
+        PERFORM promise_race_lost(promise_row.id);
     END IF;
     IF notify IS NOT NULL THEN
         PERFORM delivery_create(promise_row, moment, notify);
@@ -522,11 +522,14 @@ END $$;
 -- NULL; key_until, when that promise's idempotency key expires, or NULL. A settled receipt stays longer than the key names the promise, so that the
 -- same event never settles another promise.
 --
+-- Returns: FALSE if the event was settled otherwise in the moment in which its early settlement expired: the caller must not use that. Then nothing
+-- was written.
+--
 -- SECURITY DEFINER: a caller that creates a promise needs no right to a receipt.
 --
 -- Locks: the receipt's row.
 -- Indexes: receipt_pkey.
-CREATE OR REPLACE FUNCTION receipt_end(given_receipt UUID, new_outcome VARCHAR, of_promise UUID, key_until TIMESTAMPTZ) RETURNS VOID
+CREATE OR REPLACE FUNCTION receipt_end(given_receipt UUID, new_outcome VARCHAR, of_promise UUID, key_until TIMESTAMPTZ) RETURNS BOOLEAN
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
 BEGIN
@@ -535,6 +538,7 @@ BEGIN
         expires_at = GREATEST(r.expires_at, key_until + INTERVAL '192 hours', CLOCK_TIMESTAMP() + INTERVAL '192 hours')
     WHERE r.id = given_receipt
       AND CASE new_outcome WHEN 'settled' THEN NOT receipt_is_final(r.outcome) ELSE r.outcome = 'held' END;
+    RETURN FOUND OR new_outcome <> 'settled' OR NOT EXISTS (SELECT FROM receipt r WHERE r.id = given_receipt);
 END $$;
 
 -- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
@@ -574,6 +578,7 @@ DECLARE
     source_row source;
     tenant_full BOOLEAN;
     former receipt;
+    still_waits BOOLEAN := FALSE; -- the event's early settlement waits for its promise
     key_row idempotency_key;
     promise_row promise;
     state VARCHAR;
@@ -590,7 +595,14 @@ BEGIN
     SELECT r.* INTO former
     FROM receipt r
     WHERE r.tenant_id = source_row.tenant_id AND r.source_name = source_row.name AND r.event = given_event AND r.item = given_item;
-    IF receipt_is_final(former.outcome) THEN
+    IF former.outcome = 'held' THEN
+        still_waits := EXISTS (
+            SELECT FROM idempotency_key k
+            WHERE k.tenant_id = source_row.tenant_id AND k.key = former.key AND k.held_by_kind = 'webhook' AND k.held_receipt_id = former.id
+              AND COALESCE(k.held_until, k.expires_at) > NOW()
+        );
+    END IF;
+    IF receipt_is_final(former.outcome) OR still_waits THEN
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -603,8 +615,7 @@ BEGIN
     SELECT k.* INTO key_row FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
     SELECT p.* INTO promise_row
     FROM promise p
-    WHERE p.id = key_row.promise_id
-      AND (NOT p.resolved OR promise_key_names(key_row.expires_at, p.resolved, p.resolved_at, p.timeout_at, NOW()));
+    WHERE p.id = key_row.promise_id AND promise_key_names(key_row.expires_at, p.resolved, p.resolved_at, p.timeout_at, NOW());
     IF promise_row.id IS NULL THEN
         outcome := 'not_found';
     ELSIF NOT promise_row.resolved THEN
@@ -625,7 +636,6 @@ BEGIN
         outcome := CASE
             WHEN key_row.held_at IS NULL OR COALESCE(key_row.held_until, key_row.expires_at) <= NOW() THEN
                 CASE WHEN source_row.held_full THEN 'source_full' WHEN tenant_full THEN 'tenant_full' ELSE 'held' END
-            WHEN key_row.held_by_kind = 'webhook' AND key_row.held_receipt_id = former.id THEN 'held'
             WHEN key_row.held_outcome = new_outcome AND key_row.held_value IS NOT DISTINCT FROM new_value
                 AND key_row.held_error IS NOT DISTINCT FROM new_error THEN 'duplicate'
             ELSE 'conflict'
@@ -659,26 +669,29 @@ REVOKE ALL ON FUNCTION receipt_preview(VARCHAR, UUID, VARCHAR, INT, VARCHAR, VAR
 --   new_value, new_error     the settlement's value, or its error; the other is NULL
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
---   body_id, new_body        the id of the kept body, and the body, sealed; or NULL
+--   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. None is kept for an
+--                            erased promise.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
 --   outcome     its outcome: see promise.ReceiptOutcome. Three others mean that nothing was written. 'source_full' and 'tenant_full': the limit of
---               early settlements is reached. 'other_key': the same signed bytes have settled another key, so what is not signed has changed.
+--               early settlements is reached. 'other_key': the same signed bytes have made another key, so what is not signed has changed.
 --   promise_id  the promise of the key, or NULL
---   repeated    TRUE if the receipt was final before the call. Then nothing was written.
+--   repeated    TRUE if the receipt answered the call. Then nothing was written.
 --   key, reason the receipt's
 --
--- A final receipt answers every later call of its event. Any other outcome is judged anew. If another call has written the receipt meanwhile, the
--- function raises promise_race_lost, everything is rolled back, and the caller retries. So one event settles at most once.
+-- A final receipt answers every later call of its event, and so does a receipt whose early settlement still waits. Any other outcome is judged anew.
+-- If another call has settled or held the event meanwhile, the function raises promise_race_lost, everything is rolled back, and the caller retries.
+-- So one event settles at most once.
 --
--- A settled receipt stays a day longer than the key can name the promise, so that the same event never settles another promise.
+-- A receipt stays a day longer than its key can name the promise, or hold the early settlement. So the same event never settles another promise.
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
 -- Locks: those of promise_settle, then the key's row, then the receipt's.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_receipt_id_key, and those of
+-- promise_settle.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -688,6 +701,7 @@ CREATE OR REPLACE FUNCTION receipt_settle(
 DECLARE
     source_row source;
     former receipt; -- the receipt as it was read; of NULLs if there was none
+    still_waits BOOLEAN := FALSE; -- the event's early settlement waits for its promise
     receipt_id UUID;
     outcome VARCHAR := new_outcome;
     settlement settle_result;
@@ -706,7 +720,14 @@ BEGIN
     SELECT r.* INTO former
     FROM receipt r
     WHERE r.tenant_id = source_row.tenant_id AND r.source_name = source_row.name AND r.event = given_event AND r.item = given_item;
-    IF receipt_is_final(former.outcome) THEN
+    IF former.outcome = 'held' THEN
+        still_waits := EXISTS (
+            SELECT FROM idempotency_key k
+            WHERE k.tenant_id = source_row.tenant_id AND k.key = former.key AND k.held_by_kind = 'webhook' AND k.held_receipt_id = former.id
+              AND COALESCE(k.held_until, k.expires_at) > NOW()
+        );
+    END IF;
+    IF receipt_is_final(former.outcome) OR still_waits THEN
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -734,13 +755,13 @@ BEGIN
                     tenant_slug, new_key, hold, new_outcome, new_value, new_error, 'webhook', source_row.name, NULL,
                     settlements_awaited, receipt_id, NOT source_row.held_full
                 );
-                EXIT WHEN NOT early.uncertain;
+                EXIT WHEN early.uncertain IS NOT TRUE;
                 PERFORM promise_await_settlements(ARRAY[NULL]::UUID[], ARRAY[early.workflow_execution_id]);
                 settlements_awaited := TRUE;
             END LOOP;
             IF early.holder_id = of_promise THEN
                 NULL; -- the key has not expired: its promise answers
-            ELSIF early.expires_at IS NULL AND early.is_full THEN
+            ELSIF early.expires_at IS NULL AND early.holder_id IS NULL AND early.is_full THEN
                 RETURN (NULL, CASE WHEN source_row.held_full THEN 'source_full' ELSE 'tenant_full' END, NULL, FALSE, NULL, NULL)::receipt_result;
             ELSIF early.expires_at IS NULL THEN
                 RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
@@ -753,7 +774,7 @@ BEGIN
                 END;
             END IF;
         END IF;
-        SELECT k.expires_at INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
+        SELECT GREATEST(k.expires_at, k.held_until) INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
     END IF;
 
     INSERT INTO receipt AS r (
@@ -766,14 +787,18 @@ BEGIN
     ON CONFLICT (tenant_id, source_name, event, item) DO UPDATE
         SET source_id = EXCLUDED.source_id, rule = EXCLUDED.rule, key = EXCLUDED.key, outcome = EXCLUDED.outcome, promise_id = EXCLUDED.promise_id,
             reason = EXCLUDED.reason, updated_at = EXCLUDED.updated_at, expires_at = GREATEST(r.expires_at, EXCLUDED.expires_at)
-        WHERE (r.id, r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.id, former.outcome, former.updated_at);
-    IF NOT FOUND THEN -- another call has judged the event meanwhile
+        WHERE (r.id, r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.id, former.outcome, former.updated_at)
+            OR EXCLUDED.outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
+    RETURNING r.id INTO receipt_id;
+    IF NOT FOUND THEN -- another call has settled or held the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
-    IF new_body IS NOT NULL THEN
+    IF new_body IS NOT NULL AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL) THEN
         INSERT INTO receipt_body AS b (id, receipt_id, sealed, expires_at)
         VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-        ON CONFLICT ON CONSTRAINT receipt_body_receipt_id_key DO NOTHING;
+        ON CONFLICT ON CONSTRAINT receipt_body_receipt_id_key DO UPDATE
+            SET id = EXCLUDED.id, sealed = EXCLUDED.sealed, expires_at = EXCLUDED.expires_at
+            WHERE b.expires_at <= NOW();
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;
@@ -808,7 +833,7 @@ REVOKE ALL ON FUNCTION receipt_settle(VARCHAR, UUID, VARCHAR, INT, UUID, UUID, V
 -- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
 --
 -- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, delivery_promise_id_target_key, idx_idempotency_key_promise,
--- idempotency_key_pkey, idx_receipt_list, idx_api_key_tenant, source_tenant_id_name_key.
+-- idempotency_key_pkey, idx_receipt_outcome, idx_api_key_tenant, source_tenant_id_name_key.
 CREATE OR REPLACE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
     OUT promises INT, OUT keys INT, OUT events INT, OUT executions INT, OUT api_keys INT, OUT done BOOLEAN

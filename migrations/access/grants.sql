@@ -62,7 +62,7 @@ GRANT UPDATE (state, due_at, lease, attempts, ended_at, end_reason) ON delivery 
 GRANT SELECT ON tenant, tenant_usage, workflow_execution, promise, idempotency_key, workflow_event_row, api_key, signing_key TO promises_reader;
 GRANT SELECT, INSERT, DELETE, UPDATE (expires_at) ON tenant_wait TO promises_reader;
 GRANT SELECT ON receipt TO promises_reader;
-GRANT SELECT (receipt_id) ON receipt_body TO promises_reader;
+GRANT SELECT (receipt_id, expires_at) ON receipt_body TO promises_reader;
 GRANT EXECUTE ON FUNCTION promise_await_settlements(UUID[], UUID[]),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_reader;
 

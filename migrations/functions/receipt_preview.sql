@@ -19,6 +19,7 @@ DECLARE
     source_row source;
     tenant_full BOOLEAN;
     former receipt;
+    still_waits BOOLEAN := FALSE; -- the event's early settlement waits for its promise
     key_row idempotency_key;
     promise_row promise;
     state VARCHAR;
@@ -35,7 +36,14 @@ BEGIN
     SELECT r.* INTO former
     FROM receipt r
     WHERE r.tenant_id = source_row.tenant_id AND r.source_name = source_row.name AND r.event = given_event AND r.item = given_item;
-    IF receipt_is_final(former.outcome) THEN
+    IF former.outcome = 'held' THEN
+        still_waits := EXISTS (
+            SELECT FROM idempotency_key k
+            WHERE k.tenant_id = source_row.tenant_id AND k.key = former.key AND k.held_by_kind = 'webhook' AND k.held_receipt_id = former.id
+              AND COALESCE(k.held_until, k.expires_at) > NOW()
+        );
+    END IF;
+    IF receipt_is_final(former.outcome) OR still_waits THEN
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -48,8 +56,7 @@ BEGIN
     SELECT k.* INTO key_row FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
     SELECT p.* INTO promise_row
     FROM promise p
-    WHERE p.id = key_row.promise_id
-      AND (NOT p.resolved OR promise_key_names(key_row.expires_at, p.resolved, p.resolved_at, p.timeout_at, NOW()));
+    WHERE p.id = key_row.promise_id AND promise_key_names(key_row.expires_at, p.resolved, p.resolved_at, p.timeout_at, NOW());
     IF promise_row.id IS NULL THEN
         outcome := 'not_found';
     ELSIF NOT promise_row.resolved THEN
@@ -70,7 +77,6 @@ BEGIN
         outcome := CASE
             WHEN key_row.held_at IS NULL OR COALESCE(key_row.held_until, key_row.expires_at) <= NOW() THEN
                 CASE WHEN source_row.held_full THEN 'source_full' WHEN tenant_full THEN 'tenant_full' ELSE 'held' END
-            WHEN key_row.held_by_kind = 'webhook' AND key_row.held_receipt_id = former.id THEN 'held'
             WHEN key_row.held_outcome = new_outcome AND key_row.held_value IS NOT DISTINCT FROM new_value
                 AND key_row.held_error IS NOT DISTINCT FROM new_error THEN 'duplicate'
             ELSE 'conflict'

@@ -11,26 +11,29 @@
 --   new_value, new_error     the settlement's value, or its error; the other is NULL
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
---   body_id, new_body        the id of the kept body, and the body, sealed; or NULL
+--   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. None is kept for an
+--                            erased promise.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
 --   outcome     its outcome: see promise.ReceiptOutcome. Three others mean that nothing was written. 'source_full' and 'tenant_full': the limit of
---               early settlements is reached. 'other_key': the same signed bytes have settled another key, so what is not signed has changed.
+--               early settlements is reached. 'other_key': the same signed bytes have made another key, so what is not signed has changed.
 --   promise_id  the promise of the key, or NULL
---   repeated    TRUE if the receipt was final before the call. Then nothing was written.
+--   repeated    TRUE if the receipt answered the call. Then nothing was written.
 --   key, reason the receipt's
 --
--- A final receipt answers every later call of its event. Any other outcome is judged anew. If another call has written the receipt meanwhile, the
--- function raises promise_race_lost, everything is rolled back, and the caller retries. So one event settles at most once.
+-- A final receipt answers every later call of its event, and so does a receipt whose early settlement still waits. Any other outcome is judged anew.
+-- If another call has settled or held the event meanwhile, the function raises promise_race_lost, everything is rolled back, and the caller retries.
+-- So one event settles at most once.
 --
--- A settled receipt stays a day longer than the key can name the promise, so that the same event never settles another promise.
+-- A receipt stays a day longer than its key can name the promise, or hold the early settlement. So the same event never settles another promise.
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
 -- Locks: those of promise_settle, then the key's row, then the receipt's.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_receipt_id_key, and those of
+-- promise_settle.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -40,6 +43,7 @@ CREATE OR REPLACE FUNCTION receipt_settle(
 DECLARE
     source_row source;
     former receipt; -- the receipt as it was read; of NULLs if there was none
+    still_waits BOOLEAN := FALSE; -- the event's early settlement waits for its promise
     receipt_id UUID;
     outcome VARCHAR := new_outcome;
     settlement settle_result;
@@ -58,7 +62,14 @@ BEGIN
     SELECT r.* INTO former
     FROM receipt r
     WHERE r.tenant_id = source_row.tenant_id AND r.source_name = source_row.name AND r.event = given_event AND r.item = given_item;
-    IF receipt_is_final(former.outcome) THEN
+    IF former.outcome = 'held' THEN
+        still_waits := EXISTS (
+            SELECT FROM idempotency_key k
+            WHERE k.tenant_id = source_row.tenant_id AND k.key = former.key AND k.held_by_kind = 'webhook' AND k.held_receipt_id = former.id
+              AND COALESCE(k.held_until, k.expires_at) > NOW()
+        );
+    END IF;
+    IF receipt_is_final(former.outcome) OR still_waits THEN
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -86,13 +97,13 @@ BEGIN
                     tenant_slug, new_key, hold, new_outcome, new_value, new_error, 'webhook', source_row.name, NULL,
                     settlements_awaited, receipt_id, NOT source_row.held_full
                 );
-                EXIT WHEN NOT early.uncertain;
+                EXIT WHEN early.uncertain IS NOT TRUE;
                 PERFORM promise_await_settlements(ARRAY[NULL]::UUID[], ARRAY[early.workflow_execution_id]);
                 settlements_awaited := TRUE;
             END LOOP;
             IF early.holder_id = of_promise THEN
                 NULL; -- the key has not expired: its promise answers
-            ELSIF early.expires_at IS NULL AND early.is_full THEN
+            ELSIF early.expires_at IS NULL AND early.holder_id IS NULL AND early.is_full THEN
                 RETURN (NULL, CASE WHEN source_row.held_full THEN 'source_full' ELSE 'tenant_full' END, NULL, FALSE, NULL, NULL)::receipt_result;
             ELSIF early.expires_at IS NULL THEN
                 RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
@@ -105,7 +116,7 @@ BEGIN
                 END;
             END IF;
         END IF;
-        SELECT k.expires_at INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
+        SELECT GREATEST(k.expires_at, k.held_until) INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
     END IF;
 
     INSERT INTO receipt AS r (
@@ -118,14 +129,18 @@ BEGIN
     ON CONFLICT (tenant_id, source_name, event, item) DO UPDATE
         SET source_id = EXCLUDED.source_id, rule = EXCLUDED.rule, key = EXCLUDED.key, outcome = EXCLUDED.outcome, promise_id = EXCLUDED.promise_id,
             reason = EXCLUDED.reason, updated_at = EXCLUDED.updated_at, expires_at = GREATEST(r.expires_at, EXCLUDED.expires_at)
-        WHERE (r.id, r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.id, former.outcome, former.updated_at);
-    IF NOT FOUND THEN -- another call has judged the event meanwhile
+        WHERE (r.id, r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.id, former.outcome, former.updated_at)
+            OR EXCLUDED.outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
+    RETURNING r.id INTO receipt_id;
+    IF NOT FOUND THEN -- another call has settled or held the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
-    IF new_body IS NOT NULL THEN
+    IF new_body IS NOT NULL AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL) THEN
         INSERT INTO receipt_body AS b (id, receipt_id, sealed, expires_at)
         VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-        ON CONFLICT ON CONSTRAINT receipt_body_receipt_id_key DO NOTHING;
+        ON CONFLICT ON CONSTRAINT receipt_body_receipt_id_key DO UPDATE
+            SET id = EXCLUDED.id, sealed = EXCLUDED.sealed, expires_at = EXCLUDED.expires_at
+            WHERE b.expires_at <= NOW();
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

@@ -15,7 +15,7 @@
 -- the suspension may commit while the last batch runs: then the batch fails on workflow_execution's foreign key.
 --
 -- Indexes: idx_workflow_execution_tenant, workflow_event_row_pkey, idx_promise_workflow, promise_pkey, delivery_promise_id_target_key, idx_idempotency_key_promise,
--- idempotency_key_pkey, idx_receipt_list, idx_api_key_tenant, source_tenant_id_name_key.
+-- idempotency_key_pkey, idx_receipt_outcome, idx_api_key_tenant, source_tenant_id_name_key.
 CREATE OR REPLACE FUNCTION tenant_delete(
     tenant_slug VARCHAR, batch INT,
     OUT promises INT, OUT keys INT, OUT events INT, OUT executions INT, OUT api_keys INT, OUT done BOOLEAN

@@ -214,3 +214,8 @@ type SourceSecret struct {
 	CreatedAt time.Time
 	RetireAt  *time.Time // nil: the newest
 }
+
+// A SourceTouch is a request that a source has received.
+type SourceTouch struct {
+	Refusal string // why the request was refused; empty: it was verified
+}

@@ -43,7 +43,7 @@ func (r *Repository) RotateDestinationSecret(
 		if err != nil {
 			return rotated{}, err
 		}
-		former, err := formerSecret(d, active, rotation)
+		former, err := formerSecret(d, active, rotation.Ends)
 		if err != nil {
 			return rotated{}, err
 		}
@@ -81,16 +81,23 @@ type rotatedRow struct {
 	RetireAt  *time.Time
 }
 
-// formerSecret returns the active secret that stays for a while, or nil if none does.
-func formerSecret(d promise.Destination, active []promise.DestinationSecret, rotation promise.Rotation) (*promise.DestinationSecret, error) {
+// formerSecret returns the active secret that stays for a while beside a new one, or nil
+// if none does.
+func formerSecret(d promise.Destination, active []promise.DestinationSecret, ends int) (*promise.DestinationSecret, error) {
 	if d.Kind != promise.DestinationHTTPS || len(active) == 0 {
 		return nil, promise.Fail(promise.CodeConflict, "A destination of the kind "+string(d.Kind)+" has no secret: AWS authenticates its messages.")
 	}
-	i := slices.IndexFunc(active, func(s promise.DestinationSecret) bool { return s.Version == rotation.Ends })
+	return formerOf(active, ends, "receiver")
+}
+
+// formerOf returns the active secret that stays beside a new one if the version ends goes
+// at once. other names the party that has the secret, too.
+func formerOf(active []promise.DestinationSecret, ends int, other string) (*promise.DestinationSecret, error) {
+	i := slices.IndexFunc(active, func(s promise.DestinationSecret) bool { return s.Version == ends })
 	switch {
 	case i >= 0:
 		active = slices.Delete(slices.Clone(active), i, i+1)
-	case rotation.Ends != 0:
+	case ends != 0:
 		return nil, fieldConflict("No such version is active. " + activeVersions(active))
 	}
 	switch len(active) {
@@ -100,7 +107,7 @@ func formerSecret(d promise.Destination, active []promise.DestinationSecret, rot
 		return &active[0], nil
 	}
 	return nil, fieldConflict("Two secrets are active, and a third would end one. " + activeVersions(active) +
-		" If the receiver does not have the newest one, send replaceVersion with its version: the older one stays.")
+		" If the " + other + " does not have the newest one, send replaceVersion with its version: the older one stays.")
 }
 
 func fieldConflict(detail string) error {
@@ -109,6 +116,9 @@ func fieldConflict(detail string) error {
 
 // activeVersions returns a sentence with the versions of the active secrets.
 func activeVersions(active []promise.DestinationSecret) string {
+	if len(active) == 0 {
+		return "None is active: send no replaceVersion."
+	}
 	text := "Active: version " + strconv.Itoa(active[0].Version)
 	for _, s := range active[1:] {
 		text += ", and version " + strconv.Itoa(s.Version) + " until " + s.RetireAt.UTC().Format(time.RFC3339)
