@@ -20,7 +20,8 @@ type call struct {
 	identifier promise.Identifier
 	workflow   promise.Workflow
 	delivery   *uuid.UUID // nil: the call names none
-	name       string     // of the destination
+	receipt    uuid.UUID
+	name       string // of the destination or the source
 	parameters parameters
 	body       object
 	answerBy   time.Time             // see Handler.Timeout
@@ -36,6 +37,12 @@ func (c *call) setDelivery(text *string) error {
 	id, err := promise.ParseDeliveryID(*text)
 	c.delivery = &id
 	return within("deliveryId", err)
+}
+
+// setReceipt parses the receipt's id.
+func (c *call) setReceipt(text string) (err error) {
+	c.receipt, err = promise.ParseReceiptID(text)
+	return within("receiptId", err)
 }
 
 // parameters holds the parameters of a query, or the direct form's fields of the

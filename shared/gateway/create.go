@@ -208,10 +208,7 @@ func (h *Handler) readTokens(c *call) (*TokenRequest, error) {
 // also adds the callback URLs that carry the token.
 func (h *Handler) setToken(text *jsonObject, c *call, r TokenRequest, token string) {
 	text.set("token", encode(token))
-	base := h.PublicURL
-	if base == "" && c.domain != "" {
-		base = "https://" + c.domain
-	}
+	base := h.baseURL(c)
 	if base == "" {
 		return
 	}

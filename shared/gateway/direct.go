@@ -28,42 +28,60 @@ func (h *Handler) readDirect(payload []byte) (*call, error) {
 	if c.tenant, err = c.body.requiredText("tenant"); err != nil {
 		return nil, err
 	}
-	if op.checkIdentifier != nil {
-		if c.identifier, err = c.body.promiseIdentifier(); err != nil {
-			return nil, err
-		}
-		if err := op.checkIdentifier(c.identifier); err != nil {
-			return nil, err
-		}
-	}
-	if op.ofWorkflow {
-		if c.workflow, err = requiredWorkflow(c.body); err != nil {
-			return nil, err
-		}
-	}
-	if op.ofDelivery {
-		id, err := c.body.optionalText("deliveryId")
-		if err != nil {
-			return nil, err
-		}
-		if err := c.setDelivery(id); err != nil {
-			return nil, err
-		}
-	}
-	if op.named {
-		if c.name, err = readDestinationName(c.body); err != nil {
-			return nil, err
-		}
+	if err := op.readDirectTarget(c, body); err != nil {
+		return nil, err
 	}
 	return c, checkTenant(c.tenant)
 }
 
-func readDestinationName(o object) (string, error) {
+// readDirectTarget reads the fields that name the call's target.
+func (op Operation) readDirectTarget(c *call, o object) (err error) {
+	if op.checkIdentifier != nil {
+		if c.identifier, err = o.promiseIdentifier(); err != nil {
+			return err
+		}
+		if err := op.checkIdentifier(c.identifier); err != nil {
+			return err
+		}
+	}
+	if op.ofWorkflow {
+		if c.workflow, err = requiredWorkflow(o); err != nil {
+			return err
+		}
+	}
+	if op.ofDelivery {
+		id, err := o.optionalText("deliveryId")
+		if err != nil {
+			return err
+		}
+		if err := c.setDelivery(id); err != nil {
+			return err
+		}
+	}
+	if op.ofReceipt {
+		id, err := o.requiredText("receiptId")
+		if err != nil {
+			return err
+		}
+		if err := c.setReceipt(id); err != nil {
+			return err
+		}
+	}
+	if op.checkName != nil {
+		if c.name, err = readName(o, op.checkName); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readName reads the name of a destination or a source.
+func readName(o object, check func(string) error) (string, error) {
 	name, err := o.requiredText("name")
 	if err != nil {
 		return "", err
 	}
-	return name, within("name", promise.CheckDestinationName(name))
+	return name, within("name", check(name))
 }
 
 // readAction returns the action that a payload names. fields has the fields of all
@@ -89,7 +107,7 @@ func (op Operation) directFields() []string {
 	if op.route != "" {
 		fields = append(fields, "action")
 	}
-	if op.named {
+	if op.checkName != nil {
 		fields = append(fields, "name")
 	}
 	if op.checkIdentifier != nil {
@@ -100,6 +118,9 @@ func (op Operation) directFields() []string {
 	}
 	if op.ofDelivery {
 		fields = append(fields, "deliveryId")
+	}
+	if op.ofReceipt {
+		fields = append(fields, "receiptId")
 	}
 	return fields
 }

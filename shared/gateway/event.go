@@ -18,6 +18,7 @@ type event struct {
 	identifier  string
 	workflow    string
 	delivery    *string // nil: the route has none
+	receipt     string
 	name        string
 	query       json.RawMessage // an object of strings, or nil
 	contentType *string
@@ -123,6 +124,8 @@ func (ev *event) readPath(variables json.RawMessage) {
 		case "deliveryId":
 			id := rawjson.Unquote(f.Raw)
 			ev.delivery = &id
+		case "receiptId":
+			ev.receipt = rawjson.Unquote(f.Raw)
 		case "name":
 			ev.name = rawjson.Unquote(f.Raw)
 		case "token":

@@ -158,13 +158,14 @@ type Operation struct {
 	bodyOptional    bool                           // an absent body counts as an empty object
 	parameters      []string                       // query parameters in the HTTP form, fields in the direct form
 	checkIdentifier func(promise.Identifier) error // refuses identifiers that the operation does not take; nil: it takes none
+	checkName       func(string) error             // refuses texts that cannot be the name of a destination or a source; nil: the call names none
 	needs           promise.Need
 	callback        bool              // it serves callback URLs, and verifies their tokens itself
 	ofWorkflow      bool              // the call names a workflow execution, not a promise
 	ofDelivery      bool              // the call may name a delivery
 	directOnly      bool              // it has no route, and takes direct invokes alone
 	redirects       map[string]string // parameters of another operation, each with a detail that names that operation
-	named           bool              // the call names a destination
+	ofReceipt       bool              // the call names a receipt
 	route           string            // of a member: its route key; a direct invoke gives its name as the action
 	ownTime         bool              // do bounds the call's time itself
 	members         []Operation       // the operations of a function that serves several; then name is the function's
@@ -253,6 +254,14 @@ func (h *Handler) suspended(ctx context.Context, c *call) error {
 		return promise.Fail(promise.CodeForbidden, "The tenant is suspended. Resume it with manage-tenants before you repeat the call.")
 	}
 	return nil
+}
+
+// baseURL returns the HTTP API's address, or an empty text if it is not known.
+func (h *Handler) baseURL(c *call) string {
+	if h.PublicURL == "" && c.domain != "" {
+		return "https://" + c.domain
+	}
+	return h.PublicURL
 }
 
 // answerBy returns when a call received at that time must be answered; the zero

@@ -89,9 +89,14 @@ func (op Operation) decode(c *call, ev *event) (err error) {
 			return err
 		}
 	}
-	if op.named {
+	if op.ofReceipt {
+		if err := c.setReceipt(ev.receipt); err != nil {
+			return err
+		}
+	}
+	if op.checkName != nil {
 		c.name = ev.name
-		if err := within("name", promise.CheckDestinationName(c.name)); err != nil {
+		if err := within("name", op.checkName(c.name)); err != nil {
 			return err
 		}
 	}

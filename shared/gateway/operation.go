@@ -137,18 +137,18 @@ var ManageIntegrations = Operation{name: "manage-integrations", members: []Opera
 		name: "list-destinations", route: "GET /api/tenants/{slug}/destinations", parameters: []string{"limit", "cursor"},
 		needs: toManage, do: listDestinations,
 	},
-	{name: "get-destination", route: "GET /api/tenants/{slug}/destinations/{name}", named: true, needs: toManage, do: getDestination},
+	{name: "get-destination", route: "GET /api/tenants/{slug}/destinations/{name}", checkName: promise.CheckDestinationName, needs: toManage, do: getDestination},
 	{
-		name: "put-destination", route: "PUT /api/tenants/{slug}/destinations/{name}", named: true, body: []string{"kind", "url", "enabled"},
+		name: "put-destination", route: "PUT /api/tenants/{slug}/destinations/{name}", checkName: promise.CheckDestinationName, body: []string{"kind", "url", "enabled"},
 		needs: toManage, do: putDestination,
 	},
-	{name: "delete-destination", route: "DELETE /api/tenants/{slug}/destinations/{name}", named: true, needs: toManage, do: deleteDestination},
+	{name: "delete-destination", route: "DELETE /api/tenants/{slug}/destinations/{name}", checkName: promise.CheckDestinationName, needs: toManage, do: deleteDestination},
 	{
-		name: "rotate-secret", route: "POST /api/tenants/{slug}/destinations/{name}/rotate-secret", named: true,
+		name: "rotate-secret", route: "POST /api/tenants/{slug}/destinations/{name}/rotate-secret", checkName: promise.CheckDestinationName,
 		body: []string{"overlapSeconds", "replaceVersion"}, bodyOptional: true, needs: toManage, do: rotateSecret,
 	},
 	{
-		name: "test-destination", route: "POST /api/tenants/{slug}/destinations/{name}/test", named: true, body: []string{}, bodyOptional: true,
+		name: "test-destination", route: "POST /api/tenants/{slug}/destinations/{name}/test", checkName: promise.CheckDestinationName, body: []string{}, bodyOptional: true,
 		needs: toManage, ownTime: true, do: testDestination,
 	},
 	{

@@ -73,7 +73,7 @@ func operatorDeletesDestination(ctx context.Context, h *TenantHandler, o object)
 	if err != nil {
 		return nil, err
 	}
-	name, err := readDestinationName(o)
+	name, err := readName(o, promise.CheckDestinationName)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,15 @@ type Receipt struct {
 	BodyKept   bool      // a replay is possible
 }
 
+// ParseReceiptID parses a receipt's id. It fails with CodeInvalidUUID.
+func ParseReceiptID(s string) (uuid.UUID, error) {
+	id, ok := parseUUID(s)
+	if !ok {
+		return uuid.Nil, Fail(CodeInvalidUUID, "A receipt's id is a UUID. List the receipts to see their ids.")
+	}
+	return id, nil
+}
+
 // A ReceiptDraft is a webhook, or an item of it, that has been verified and judged.
 type ReceiptDraft struct {
 	SourceID uuid.UUID
