@@ -27,6 +27,23 @@ type call struct {
 	answerBy   time.Time             // see Handler.Timeout
 	request    promise.SettleRequest // of a callback URL's body
 	malformed  error                 // why a callback URL's body is invalid; nil: it is valid
+	webhook    *webhook              // of receive-webhook, once it is verified
+}
+
+// A VerifiedWebhook is a request whose sender is known.
+type VerifiedWebhook struct {
+	Source promise.Source
+	Preset promise.SourcePreset
+	Header map[string]string // what rules may see: no credentials, no signatures
+	promise.Verification
+}
+
+// A webhook is a verified request to a source.
+type webhook struct {
+	VerifiedWebhook
+	query    string
+	received []byte // the body as it was received
+	body     []byte // as JSON
 }
 
 // setDelivery parses the delivery's id. A nil text sets none.

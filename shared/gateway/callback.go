@@ -162,24 +162,24 @@ func (h *Handler) rawResult(verb promise.Verb, contentType *string, body []byte)
 		r := promise.Result{State: promise.Rejected, Message: &message}
 		return r, checkSize("error", len(encode(message)), h.MaxValueBytes)
 	}
-	value, err := h.rawValue(contentType, body)
+	value, err := rawValue(contentType, body, h.MaxValueBytes)
 	if err != nil {
 		return promise.Result{}, err
 	}
 	return promise.Result{State: promise.Resolved, Value: value}, checkValue("value", value, h.MaxValueBytes)
 }
 
-// rawValue converts a body to a JSON value. An empty body becomes null, and JSON
+// rawValue converts a body to a JSON value of at most limit bytes. An empty body becomes null, and JSON
 // stays as sent. A form becomes an object, and other text a JSON string. A JSON
 // object or array is JSON even if the sender declares a form, as curl -d does,
 // because a form would percent-encode its first character.
-func (h *Handler) rawValue(contentType *string, body []byte) ([]byte, error) {
+func rawValue(contentType *string, body []byte, limit int) ([]byte, error) {
 	if len(body) == 0 {
 		return []byte("null"), nil
 	}
 	if first := bytes.TrimLeft(body, " \n\t\r"); bytes.HasPrefix(first, []byte("{")) || bytes.HasPrefix(first, []byte("[")) {
 		// checkValue comes first: json.Valid is false for a value that is nested too deeply, which would make it text.
-		if err := checkValue("value", body, h.MaxValueBytes); err != nil || json.Valid(body) {
+		if err := checkValue("value", body, limit); err != nil || json.Valid(body) {
 			return body, err
 		}
 	}

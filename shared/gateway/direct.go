@@ -11,8 +11,8 @@ import (
 // readDirect reads a call of the direct form.
 func (h *Handler) readDirect(payload []byte) (*call, error) {
 	op := h.Operation
-	if op.callback {
-		return nil, promise.Fail(promise.CodeForbidden, op.name+" serves callback URLs alone. Invoke resolve-by-id or reject.")
+	if serves, instead := op.indirect(); serves != "" {
+		return nil, promise.Fail(promise.CodeForbidden, op.name+" serves "+serves+" alone. "+instead)
 	}
 	body, err := parseObject(payload, op.directFields())
 	if err != nil {
@@ -73,6 +73,18 @@ func (op Operation) readDirectTarget(c *call, o object) (err error) {
 		}
 	}
 	return nil
+}
+
+// indirect returns what an operation without a direct form serves, and what to invoke
+// in its place. Both are empty for every other operation.
+func (op Operation) indirect() (serves, instead string) {
+	switch {
+	case op.callback:
+		return "callback URLs", "Invoke resolve-by-id or reject."
+	case op.webhook:
+		return "the URLs of sources", "Invoke resolve-by-key or reject, or test-source of manage-integrations."
+	}
+	return "", ""
 }
 
 // readName reads the name of a destination or a source.

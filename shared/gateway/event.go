@@ -31,7 +31,9 @@ type event struct {
 	routeKey      string
 	authorization string
 	rawQuery      string
-	token         string // in the path
+	token         string          // in the path
+	source        string          // in the path: the last part of a source's URL
+	headers       json.RawMessage // an object of strings, or nil
 }
 
 // readEvent reads a payload that may be an API Gateway HTTP API event, payload format
@@ -57,6 +59,7 @@ func readEvent(payload []byte) (ev event, isEvent bool) {
 			context = true
 			ev.readContext(f.Raw)
 		case "headers":
+			ev.headers = f.Raw
 			ev.readHeaders(f.Raw)
 		case "body":
 			body = f.Raw
@@ -130,6 +133,8 @@ func (ev *event) readPath(variables json.RawMessage) {
 			ev.name = rawjson.Unquote(f.Raw)
 		case "token":
 			ev.token = rawjson.Unquote(f.Raw)
+		case "source":
+			ev.source = rawjson.Unquote(f.Raw)
 		}
 	}
 }

@@ -14,6 +14,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if !isHTTP {
 		return a.body, nil
 	}
-	return encodeResponse(a, "application/json"), nil
+	return encodeResponse(a, cmp.Or(a.mediaType, "application/json")), nil
 }
 
 // run reads a call and executes the operation. isHTTP reports whether the answer has
@@ -65,6 +66,8 @@ func (h *Handler) run(ctx context.Context, payload []byte) (c *call, a answer, i
 		return nil, answer{}, false, h.Operation.eventRefused()
 	case isHTTP && h.Operation.callback:
 		c, err = h.readCallback(ctx, &ev)
+	case isHTTP && h.Operation.webhook:
+		c, err = h.readWebhook(ctx, &ev)
 	case isHTTP:
 		c, err = h.readHTTP(ctx, &ev)
 	default:
@@ -127,9 +130,9 @@ func (h *Handler) as(member Operation) *Handler {
 
 // eventRefused returns the error for an event that API Gateway did not send.
 func (op Operation) eventRefused() *promise.Error {
-	instead := "Send an object of these fields: " + strings.Join(op.directFields(), ", ") + "."
-	if op.callback {
-		instead = "Invoke resolve-by-id or reject."
+	_, instead := op.indirect()
+	if instead == "" {
+		instead = "Send an object of these fields: " + strings.Join(op.directFields(), ", ") + "."
 	}
 	return promise.Fail(promise.CodeForbidden, op.name+" takes no API Gateway event from a direct invoke. "+instead)
 }
@@ -151,6 +154,9 @@ func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
 	if c != nil {
 		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // any other slug is the caller's unverified text
 			attrs = append(attrs, slog.String("tenant", truncate(c.tenant)))
+		}
+		if c.webhook != nil {
+			attrs = append(attrs, slog.String("source", c.webhook.Source.Name))
 		}
 		if id, ok := c.identifier.ID(); ok && id != uuid.Nil {
 			attrs = append(attrs, slog.String("promiseId", id.String()))

@@ -63,17 +63,18 @@ type Webhooks interface {
 	Segment(ctx context.Context, tenant, name string) (string, error)
 
 	// Verify verifies a request to the source that the last part of the URL names. Every
-	// refusal is the same error of CodeUnauthenticated, after the same work. It records
-	// when the source last received and verified a request.
+	// refusal is a WebhookRefused, after the same work. Verify records when the source last
+	// received, verified and refused a request. A source with a URL of its own verifies by
+	// that, and not by r's.
 	Verify(ctx context.Context, tenant, segment string, r promise.WebhookRequest) (VerifiedWebhook, error)
 
 	// VerifyAs verifies a request by a given source and its active secrets, and records
-	// nothing. Its error names the reason of a refusal.
+	// nothing. Its error of CodeUnauthenticated names the reason of a refusal.
 	VerifyAs(ctx context.Context, s promise.Source, secrets []promise.SourceSecret, r promise.WebhookRequest) (VerifiedWebhook, error)
 
 	// Judge applies the rules of a source's definition. each reports whether the request
-	// has a list of items; otherwise there is one judgment. Its error means that the time
-	// was up.
+	// has a list of items; otherwise there is one judgment. A definition that cannot be
+	// compiled any more makes a failed judgment. An error means that the time was up.
 	Judge(ctx context.Context, s promise.Source, in promise.WebhookInput) (items []promise.Judgment, each bool, err error)
 
 	// Handshake answers a request by which the sender only checks the URL. ok is false for
@@ -97,11 +98,13 @@ type Webhooks interface {
 	SameSecret(ctx context.Context, id uuid.UUID, newest promise.SourceSecret, text string) (bool, error)
 }
 
-// A VerifiedWebhook is a request whose sender is known.
-type VerifiedWebhook struct {
-	Source promise.Source // with its definition completed
-	Preset promise.SourcePreset
-	promise.Verification
+// WebhookRefused returns the error of a request to a source that is not verified. The
+// caller sees no reason: the cause is for the log.
+func WebhookRefused(cause error) error {
+	return &promise.Error{
+		Code: promise.CodeUnauthenticated, Cause: cause,
+		Detail: "The request is not verified. Check the URL, the signing secret and the clock of the sender.",
+	}
 }
 
 // A DestinationStore stores the destinations of a tenant. The repository documents the
@@ -161,6 +164,7 @@ type Operation struct {
 	checkName       func(string) error             // refuses texts that cannot be the name of a destination or a source; nil: the call names none
 	needs           promise.Need
 	callback        bool              // it serves callback URLs, and verifies their tokens itself
+	webhook         bool              // it serves the URLs of sources, and verifies their requests itself
 	ofWorkflow      bool              // the call names a workflow execution, not a promise
 	ofDelivery      bool              // the call may name a delivery
 	directOnly      bool              // it has no route, and takes direct invokes alone
@@ -176,7 +180,8 @@ type Operation struct {
 type answer struct {
 	status     int
 	body       []byte
-	retryAfter int // HTTP form: seconds until the caller may repeat the call; 0: no such header
+	retryAfter int    // HTTP form: seconds until the caller may repeat the call; 0: no such header
+	mediaType  string // HTTP form; empty: application/json
 }
 
 // A SignToken signs a promise token.

@@ -130,6 +130,11 @@ var DeletePromise = Operation{
 	name: "delete-promise", checkIdentifier: anyIdentifier, needs: promise.Need{Scope: promise.ScopeManage}, do: deletePromise,
 }
 
+// ReceiveWebhook settles promises by the requests of outside systems as they are. Its
+// route has no authorizer, so it verifies the request itself, by the source that the URL
+// names. It has no direct form.
+var ReceiveWebhook = Operation{name: "receive-webhook", webhook: true, do: receiveWebhook}
+
 // ManageIntegrations manages a tenant's destinations. A route or an action picks one of
 // its operations.
 var ManageIntegrations = Operation{name: "manage-integrations", members: []Operation{

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/flovyn/promises/shared/promise"
+)
+
+// readWebhook verifies a request to a source, and reads its body.
+func (h *Handler) readWebhook(ctx context.Context, ev *event) (*call, error) {
+	c := h.newCall(ev)
+	ctx, stop := context.WithDeadline(ctx, c.answerBy)
+	defer stop()
+	h.Metrics.Count("WebhooksReceived", 1)
+	v, err := h.Webhooks.Verify(ctx, c.tenant, ev.source, promise.WebhookRequest{
+		Header: readHeader(ev.headers), Query: ev.rawQuery, Body: ev.body, URL: h.sourceURL(c, ev.source),
+	})
+	if err != nil {
+		if promise.AsError(err).Code == promise.CodeUnauthenticated {
+			h.Metrics.Count("WebhooksRefused", 1)
+		}
+		return c, err
+	}
+	c.principal = promise.Principal{By: promise.By{Kind: promise.KindWebhook, ID: v.Source.Name}, Tenant: c.tenant}
+	if ev.malformed != nil {
+		return c, ev.malformed
+	}
+	c.webhook, err = newWebhook(v, ev.rawQuery, ev.body)
+	return c, err
+}
+
+type receivedJSON struct {
+	Outcome   promise.ReceiptOutcome `json:"outcome"`
+	PromiseID *uuid.UUID             `json:"promiseId,omitempty"`
+	ReceiptID *uuid.UUID             `json:"receiptId,omitempty"`
+	Key       string                 `json:"key,omitempty"`
+}
+
+type receivedItemsJSON struct {
+	Items    int                            `json:"items"`
+	Outcomes map[promise.ReceiptOutcome]int `json:"outcomes"`
+}
+
+// receiveWebhook judges a verified request and settles the promise that it names, or one
+// for each of its items. It answers 200 whenever the sender must stop.
+func receiveWebhook(ctx context.Context, h *Handler, c *call) (answer, error) {
+	w := c.webhook
+	request := promise.WebhookRequest{Header: w.Header, Query: w.query, Body: w.received}
+	if mediaType, body, ok := h.Webhooks.Handshake(w.Preset.Handshake, request, w.body); ok {
+		return answer{status: http.StatusOK, body: body, mediaType: mediaType}, nil
+	}
+	drafts, each, err := h.judge(ctx, w)
+	if err != nil {
+		return answer{}, err
+	}
+	var result any
+	if each {
+		result, err = h.receiveItems(ctx, c, drafts)
+	} else {
+		result, err = h.receiveOne(ctx, c, drafts[0])
+	}
+	switch {
+	case errors.Is(err, promise.ErrNoSource): // it was deleted, or its tenant suspended, since it was read
+		return answer{}, WebhookRefused(err)
+	case err != nil:
+		return answer{}, err
+	case w.Preset.NoAnswer:
+		return answer{status: http.StatusOK, mediaType: "text/plain"}, nil
+	}
+	return answer{status: http.StatusOK, body: encode(result)}, nil
+}
+
+// receiveOne stores what became of a request without items.
+func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraft) (any, error) {
+	if err := h.keepIf(ctx, c.webhook, &d, d.Failed || c.webhook.Source.KeepBody); err != nil {
+		return nil, err
+	}
+	r, err := h.receive(ctx, c, d)
+	if err != nil {
+		return nil, err
+	}
+	if r.Outcome == promise.ReceiptRuleFailed && c.webhook.Source.OnRuleError != promise.RuleErrorAccept {
+		return nil, promise.Fail(promise.CodeRuleFailed, "The source's rules failed: "+r.Reason+".")
+	}
+	j := receivedJSON{Outcome: r.Outcome, PromiseID: r.PromiseID, Key: r.Key}
+	if r.ReceiptID != uuid.Nil {
+		j.ReceiptID = &r.ReceiptID
+	}
+	return j, nil
+}
+
+// receiveItems stores what became of each item, in their order. An item that is ignored
+// has no receipt, unless all are: then the request has one. If a limit of early
+// settlements stops items, the others are received nevertheless, and the error says so.
+func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.ReceiptDraft) (any, error) {
+	result := receivedItemsJSON{Items: len(drafts), Outcomes: map[promise.ReceiptOutcome]int{}}
+	var full error
+	keep := keptItem(drafts, c.webhook.Source.KeepBody)
+	received := 0
+	for i, d := range drafts {
+		if d.Then == ignore && !d.Failed {
+			result.Outcomes[promise.ReceiptIgnored]++
+			continue
+		}
+		received++
+		if err := h.keepIf(ctx, c.webhook, &d, i == keep); err != nil {
+			return nil, err
+		}
+		r, err := h.receive(ctx, c, d)
+		switch {
+		case err != nil && promise.AsError(err).Code == promise.CodeQuotaExceeded:
+			full = err
+		case err != nil:
+			return nil, err
+		default:
+			result.Outcomes[r.Outcome]++
+		}
+	}
+	if received == 0 {
+		d := c.webhook.draft(promise.Judgment{Then: ignore})
+		if len(drafts) > 0 {
+			d.Reason = drafts[0].Reason
+		}
+		if err := h.keepIf(ctx, c.webhook, &d, c.webhook.Source.KeepBody); err != nil {
+			return nil, err
+		}
+		_, full = h.receive(ctx, c, d)
+	}
+	return result, full
+}
+
+// keptItem returns the number of the item whose receipt has the body: the first that
+// failed, or else the first that is received, if the source keeps bodies. One body is
+// enough to replay them all. It returns -1 if none has it.
+func keptItem(drafts []promise.ReceiptDraft, keepBody bool) int {
+	first := -1
+	for i, d := range drafts {
+		if d.Failed {
+			return i
+		}
+		if keepBody && first < 0 && d.Then != ignore {
+			first = i
+		}
+	}
+	return first
+}
+
+// keepIf adds the request to the draft if it is to be kept.
+func (h *Handler) keepIf(ctx context.Context, w *webhook, d *promise.ReceiptDraft, kept bool) (err error) {
+	if kept {
+		d.Body, err = h.keep(ctx, w)
+	}
+	return err
+}
+
+// receive stores what became of a request or an item. The result has the outcome
+// rule_failed and no receipt if the same signed bytes have settled another key.
+func (h *Handler) receive(ctx context.Context, c *call, d promise.ReceiptDraft) (promise.ReceiptResult, error) {
+	r, err := h.Store.Receive(ctx, c.tenant, d)
+	if err != nil {
+		e := promise.AsError(err)
+		if e.Code != promise.CodeRuleFailed {
+			return r, err
+		}
+		r = promise.ReceiptResult{Outcome: promise.ReceiptRuleFailed, Reason: strings.TrimSuffix(e.Detail, ".")}
+	}
+	if r.Repeated {
+		return r, nil
+	}
+	switch r.Outcome {
+	case promise.ReceiptRuleFailed:
+		h.Metrics.Count("WebhookRulesFailed", 1)
+	case promise.ReceiptHeld:
+		h.Metrics.Count("WebhooksHeld", 1)
+	}
+	return r, nil
+}
