@@ -24,6 +24,7 @@ import (
 	"github.com/flovyn/promises/shared/seal"
 	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
+	"github.com/flovyn/promises/shared/webhook"
 )
 
 // callTimeout bounds a call's wait for the database. A caller that is answered 503
@@ -44,6 +45,7 @@ type service struct {
 	tokens  *auth.Verifier
 	signing auth.Source[auth.SigningKey] // nil if no tokens are issued
 	sealing *auth.Cached[*seal.Keys]
+	urlKey  *auth.Cached[webhook.URLKey]
 	// stopping is closed by the first SIGTERM.
 	stopping <-chan struct{}
 }
@@ -182,6 +184,9 @@ func newService(conf config.Config, log *slog.Logger, pool *pgxpool.Pool) (servi
 	err := s.loadTokenKeys()
 	if err == nil {
 		s.sealing, err = loadSealingKeys(conf, log)
+	}
+	if err == nil {
+		s.urlKey, err = loadSourceURLKey(conf, log)
 	}
 	return s, err
 }

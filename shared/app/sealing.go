@@ -49,12 +49,8 @@ func loadSealingKeys(conf config.Config, log *slog.Logger) (*auth.Cached[*seal.K
 
 // newSecret returns a new signing secret of a destination, and its sealed form.
 func (s service) newSecret(ctx context.Context, destination uuid.UUID, version int) (text string, sealed []byte, err error) {
-	keys, err := s.sealingKeys().Get(ctx)
-	if err != nil {
-		return "", nil, noKeys(err)
-	}
 	text = delivery.NewSecret()
-	sealed, err = keys.Seal(secretPurpose, destination.String(), version, []byte(text))
+	sealed, err = s.seal(ctx, secretPurpose, destination, version, []byte(text))
 	return text, sealed, err
 }
 
@@ -73,22 +69,43 @@ func (s service) openSecrets(ctx context.Context, destination uuid.UUID, secrets
 
 // openSecret returns one signing secret of a destination.
 func (s service) openSecret(ctx context.Context, destination uuid.UUID, version int, sealed []byte) (string, error) {
+	text, err := s.open(ctx, secretPurpose, destination, version, sealed)
+	if err != nil {
+		err = unreadable(err, "The destination's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret.",
+			fmt.Sprintf("secret %d of destination %s", version, destination))
+	}
+	return string(text), err
+}
+
+// open decrypts a text that the database stores. Its error is seal.ErrRefused if the
+// ring's keys do not open it.
+func (s service) open(ctx context.Context, purpose string, row uuid.UUID, version int, sealed []byte) ([]byte, error) {
 	keys, err := s.sealingKeys().Get(ctx)
 	if err == nil && !keys.HasKeyOf(sealed) {
 		keys, err = s.sealingKeys().Refresh(ctx)
 	}
 	if err != nil {
-		return "", noKeys(err)
+		return nil, noKeys(err)
 	}
-	text, err := keys.Open(secretPurpose, destination.String(), version, sealed)
+	return keys.Open(purpose, row.String(), version, sealed)
+}
+
+// unreadable returns the error of a text that open cannot decrypt. what names the text
+// for the log.
+func unreadable(err error, detail, what string) error {
+	if !errors.Is(err, seal.ErrRefused) {
+		return err
+	}
+	return &promise.Error{Code: promise.CodeUnavailable, Detail: detail, Cause: fmt.Errorf("%s: %w", what, err)}
+}
+
+// seal encrypts a text for the database.
+func (s service) seal(ctx context.Context, purpose string, row uuid.UUID, version int, text []byte) ([]byte, error) {
+	keys, err := s.sealingKeys().Get(ctx)
 	if err != nil {
-		return "", &promise.Error{
-			Code:   promise.CodeUnavailable,
-			Detail: "The destination's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret.",
-			Cause:  fmt.Errorf("secret %d of destination %s: %w", version, destination, err),
-		}
+		return nil, noKeys(err)
 	}
-	return string(text), nil
+	return keys.Seal(purpose, row.String(), version, text)
 }
 
 func noKeys(err error) error {
