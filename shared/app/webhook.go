@@ -17,6 +17,7 @@ import (
 	"github.com/flovyn/promises/shared/config"
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
+	"github.com/flovyn/promises/shared/repository"
 	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 	"github.com/flovyn/promises/shared/webhook"
@@ -114,6 +115,17 @@ const (
 	sourceDisabled webhook.Refusal = "the source is disabled"
 )
 
+// NewWebhooks returns what receive-webhook and manage-integrations verify and judge by,
+// with the keys of a configuration.
+func NewWebhooks(conf config.Config, store *repository.Repository, compile Compile, log *slog.Logger) (gateway.Webhooks, error) {
+	s := service{store: store, log: log}
+	var err error
+	if s.sealing, err = loadSealingKeys(conf, log); err == nil {
+		s.urlKey, err = loadSourceURLKey(conf, log)
+	}
+	return s.webhooks(compile), err
+}
+
 func (s service) webhooks(compile Compile) *webhooks {
 	return &webhooks{
 		service: s, compile: compile, sources: webhook.NewCache[cachedSource](time.Now), programs: map[uuid.UUID]program{}, touched: map[touch]time.Time{},
@@ -208,11 +220,11 @@ func (w *webhooks) touch(ctx context.Context, tenant, name string, refused error
 	if !w.isDue(t, now) {
 		return
 	}
-	reason := ""
+	var at promise.SourceTouch
 	if refused != nil {
-		reason = refused.Error()
+		at.Refusal = refused.Error()
 	}
-	if err := w.store.TouchSource(ctx, tenant, name, reason); err != nil {
+	if err := w.store.TouchSource(ctx, tenant, name, at); err != nil {
 		w.log.WarnContext(ctx, "cannot record when a source was last used", "cause", err.Error())
 		w.mu.Lock()
 		delete(w.touched, t)
