@@ -32,19 +32,18 @@ const (
 	bodyVersion         = 1
 )
 
-// A Compile compiles the definition of a source. A function that links the language of
-// rules is twice as large, so only its main package chooses it.
-type Compile func(promise.SourceDefinition) (Judge, error)
-
-// A Judge applies the compiled rules of a source to a request: see gateway.Webhooks.
-type Judge func(context.Context, promise.WebhookInput) (items []promise.Judgment, each bool, err error)
+// A Program is the compiled definition of a source: see rule.Program. A function that
+// links the language of rules is twice as large, so only its main package chooses it.
+type Program interface {
+	Judge(context.Context, promise.WebhookInput) (promise.Judged, error)
+}
 
 // RunReceiveWebhook serves gateway.ReceiveWebhook until Lambda ends the process. It starts
-// as Run does.
-func RunReceiveWebhook(compile Compile) {
+// as Run does. compile is rule.Compile.
+func RunReceiveWebhook[P Program](compile func(promise.SourceDefinition) (P, error)) {
 	start(func(s service) lambda.Handler {
 		h := s.handler(gateway.ReceiveWebhook)
-		h.Webhooks = s.webhooks(compile)
+		h.Webhooks = newWebhooks(s, compile)
 		h.Metrics = telemetry.NewTally(s.metrics, time.Minute)
 		return h
 	})
@@ -73,12 +72,12 @@ func loadSourceURLKey(conf config.Config, log *slog.Logger) (*auth.Cached[webhoo
 // A webhooks implements gateway.Webhooks.
 type webhooks struct {
 	service
-	compile Compile
+	compile func(promise.SourceDefinition) (Program, error)
 	sources *webhook.Cache[cachedSource]
 
 	mu       sync.Mutex
-	programs map[uuid.UUID]program // by the source's id
-	touched  map[touch]time.Time   // when this process last recorded it
+	programs map[uuid.UUID]versioned // by the source's id
+	touched  map[touch]time.Time     // when this process last recorded it
 }
 
 // A cachedSource is a source that verifies requests. The zero cachedSource refuses every
@@ -89,10 +88,10 @@ type cachedSource struct {
 	reason  webhook.Refusal // why the source refuses every request; empty: it does not
 }
 
-// A program is the compiled definition of one version of a source.
-type program struct {
+// A versioned is the program of one version of a source.
+type versioned struct {
 	version int
-	judge   Judge
+	Program
 }
 
 // A touch is a kind of time that TouchSource records.
@@ -117,18 +116,21 @@ const (
 
 // NewWebhooks returns what receive-webhook and manage-integrations verify and judge by,
 // with the keys of a configuration.
-func NewWebhooks(conf config.Config, store *repository.Repository, compile Compile, log *slog.Logger) (gateway.Webhooks, error) {
+func NewWebhooks[P Program](
+	conf config.Config, store *repository.Repository, compile func(promise.SourceDefinition) (P, error), log *slog.Logger,
+) (gateway.Webhooks, error) {
 	s := service{store: store, log: log}
 	var err error
 	if s.sealing, err = loadSealingKeys(conf, log); err == nil {
 		s.urlKey, err = loadSourceURLKey(conf, log)
 	}
-	return s.webhooks(compile), err
+	return newWebhooks(s, compile), err
 }
 
-func (s service) webhooks(compile Compile) *webhooks {
+func newWebhooks[P Program](s service, compile func(promise.SourceDefinition) (P, error)) *webhooks {
 	return &webhooks{
-		service: s, compile: compile, sources: webhook.NewCache[cachedSource](time.Now), programs: map[uuid.UUID]program{}, touched: map[touch]time.Time{},
+		service: s, compile: func(d promise.SourceDefinition) (Program, error) { return compile(d) },
+		sources: webhook.NewCache[cachedSource](time.Now), programs: map[uuid.UUID]versioned{}, touched: map[touch]time.Time{},
 	}
 }
 
@@ -264,37 +266,38 @@ func (w *webhooks) VerifyAs(
 
 // Judge implements gateway.Webhooks.
 func (w *webhooks) Judge(ctx context.Context, s promise.Source, in promise.WebhookInput) ([]promise.Judgment, bool, error) {
-	judge, err := w.program(s)
+	p, err := w.program(s)
 	if err != nil {
 		w.log.ErrorContext(ctx, "cannot compile a source's rules", "sourceId", s.ID.String(), "cause", err.Error())
 		return []promise.Judgment{{Failed: true, Reason: "the source's definition is not valid any more: put the source again"}}, false, nil
 	}
-	return judge(ctx, in)
+	judged, err := p.Judge(ctx, in)
+	return judged.Items, judged.Each, err
 }
 
 // program returns the compiled definition of a source, which it keeps for the source's
 // version. A source without an id is not stored, so its program is not kept.
-func (w *webhooks) program(s promise.Source) (Judge, error) {
+func (w *webhooks) program(s promise.Source) (Program, error) {
 	w.mu.Lock()
-	p, ok := w.programs[s.ID]
+	known, ok := w.programs[s.ID]
 	w.mu.Unlock()
-	if ok && p.version == s.Version {
-		return p.judge, nil
+	if ok && known.version == s.Version {
+		return known, nil
 	}
 	d := s.SourceDefinition
 	preset, _ := webhook.Preset(d.Verifier.Preset)
 	d.EventID, d.Each = cmp.Or(d.EventID, preset.EventID), cmp.Or(d.Each, preset.Each)
-	judge, err := w.compile(d)
+	p, err := w.compile(d)
 	if err != nil || s.ID == uuid.Nil {
-		return judge, err
+		return p, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.programs) >= maxPrograms {
 		clear(w.programs)
 	}
-	w.programs[s.ID] = program{s.Version, judge}
-	return judge, nil
+	w.programs[s.ID] = versioned{s.Version, p}
+	return p, nil
 }
 
 // Handshake implements gateway.Webhooks.

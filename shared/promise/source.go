@@ -147,6 +147,15 @@ type Judgment struct {
 	Reason  string        // why rules failed; also of a `when` that counted as false. Empty: none did
 }
 
+// A Judged is the judgments about one request.
+type Judged struct {
+	Items []Judgment
+
+	// Each reports that every element of the list of SourceDefinition.Each has a judgment,
+	// in the list's order. Otherwise there is one judgment, of the request as a whole.
+	Each bool
+}
+
 // The limits of sources.
 const (
 	MaxSources         = 100     // of a tenant
