@@ -259,6 +259,8 @@ func (w *webhooks) VerifyAs(
 	}
 	v, err := cachedSource{source: s, secrets: secrets}.verify(r, time.Now())
 	if err != nil {
+		preset, _ := webhook.Preset(s.Verifier.Preset)
+		v = gateway.VerifiedWebhook{Source: s, Preset: preset, Header: webhook.Visible(s.Verifier, r.Header)}
 		err = promise.Fail(promise.CodeUnauthenticated, "The request is refused: "+err.Error()+".")
 	}
 	return v, err

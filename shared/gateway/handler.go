@@ -69,7 +69,8 @@ type Webhooks interface {
 	Verify(ctx context.Context, tenant, segment string, r promise.WebhookRequest) (VerifiedWebhook, error)
 
 	// VerifyAs verifies a request by a given source and its active secrets, and records
-	// nothing. Its error of CodeUnauthenticated names the reason of a refusal.
+	// nothing. Its error of CodeUnauthenticated names the reason of a refusal; the request
+	// then has no Verification.
 	VerifyAs(ctx context.Context, s promise.Source, secrets []promise.SourceSecret, r promise.WebhookRequest) (VerifiedWebhook, error)
 
 	// Judge applies the rules of a source's definition. each reports whether the request
