@@ -255,7 +255,7 @@ func TestUsageAndFailures(t *testing.T) {
 		{"", nil, 2, "usage: manage-integrations [--function <name>] <command>"},
 		{"put-destination acme orders", nil, 2, "the argument url is missing"},
 		{"list-destinations acme more", nil, 2, "takes no argument"},
-		{"rotate-secret acme orders overlap=1", nil, 2, "is not an argument of rotate-secret"},
+		{"rotate-secret acme orders overlap=1", nil, 2, "is not an argument of a rotation"},
 		{"list-destinations acme", nil, 2, "DATABASE_URL is not set"},
 		{"get-destination acme orders", env, 1, "There is no such destination"},
 		{"list-destinations nobody", env, 1, "There is no such tenant"},

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda/messages"
 
 	"github.com/flovyn/promises/shared/config"
+	"github.com/flovyn/promises/shared/rawjson"
 )
 
 // functionTime limits a call of a deployed function, including the search for AWS
@@ -45,9 +46,11 @@ type shellCommand struct {
 	args   []string       // the field of each argument
 	fixed  map[string]any // more fields
 
-	// pair parses an argument of the form name=value, after the others. needed is the
-	// name of the pairs if there must be at least one.
+	// pair parses an argument of the form name=value, after the others. With file, an
+	// argument @FILE may stand there, too: a JSON object with more fields. needed is the
+	// name of these arguments if there must be at least one.
 	pair   func(argument string) (name string, value any, err error)
+	file   bool
 	needed string
 }
 
@@ -126,7 +129,7 @@ func (c command) payload(args []string) ([]byte, error) {
 	switch {
 	case !ok:
 		return nil, usageError(fmt.Sprintf("Unknown command %q.", name))
-	case len(args) > len(one.args) && one.pair == nil:
+	case len(args) > len(one.args) && one.pair == nil && !one.file:
 		return nil, usageError(fmt.Sprintf("%s takes no argument %q. Write flags before the command.", name, args[len(one.args)]))
 	case len(args) < len(one.args) && !slices.Contains(c.optional, one.args[len(args)]):
 		return nil, usageError(fmt.Sprintf("%s: the argument %s is missing.", name, one.args[len(args)]))
@@ -142,11 +145,9 @@ func (c command) payload(args []string) ([]byte, error) {
 			payload[one.args[i]] = arg
 			continue
 		}
-		field, value, err := one.pair(arg)
-		if err != nil {
+		if err := c.addMore(payload, one, arg); err != nil {
 			return nil, err
 		}
-		payload[field] = value
 	}
 	for _, flag := range c.flags {
 		if word, ok := payload[flag]; ok {
@@ -160,6 +161,36 @@ func (c command) payload(args []string) ([]byte, error) {
 		payload["scopes"] = strings.Split(scopes, ",")
 	}
 	return json.Marshal(payload)
+}
+
+// addMore adds the fields of an argument that stands after the others.
+func (c command) addMore(payload map[string]any, one shellCommand, arg string) error {
+	name, isFile := strings.CutPrefix(arg, "@")
+	switch {
+	case isFile && one.file:
+		text, err := c.read(name)
+		if err != nil {
+			return err
+		}
+		fields, err := rawjson.ParseAny(text)
+		if err != nil {
+			return fmt.Errorf("%s must contain a JSON object, with no name twice: %w", name, err)
+		}
+		for field, raw := range fields {
+			if _, twice := payload[field]; twice {
+				return fmt.Errorf("%s has the field %s, which the command has already. Leave it out", name, field)
+			}
+			payload[field] = raw
+		}
+		return nil
+	case one.pair == nil:
+		return usageError(fmt.Sprintf("%q is not an argument of this command. Write @ and the name of a file, or @- for standard input.", arg))
+	}
+	field, value, err := one.pair(arg)
+	if err == nil {
+		payload[field] = value
+	}
+	return err
 }
 
 // read returns the contents of a JSON file; - means standard input.

@@ -29,20 +29,34 @@ const integrationUsage = `usage: manage-integrations [--function <name>] <comman
                                                     make a new secret, which is shown once; the former one stays active for a day or as long as given
   test-destination <tenant> <name>                  send a signed test message, and show the answer
   set-default-destination <tenant> [<name>]         notify it of promises that are created without notify; without a name: none
-  @<file>                                           send the JSON of a file, such as {"action": "list-destinations", "tenant": "acme"}; @- reads
-                                                    standard input
+
+  put-source <tenant> <name> @<file>                create a source of webhooks, or change it. The file has its definition in JSON, and perhaps its secret; a
+                                                    secret that the service makes is shown once
+  get-source <tenant> <name>
+  list-sources <tenant>
+  enable-source <tenant> <name>
+  disable-source <tenant> <name>                    refuse every request to it
+  delete-source <tenant> <name>                     delete it; its receipts stay
+  rotate-source-secret <tenant> <name> [overlapSeconds=<number>] [replaceVersion=<number>] [@<file>]
+                                                    as rotate-secret; the file has {"secret": "..."} if the sender makes the secret
+  test-source <tenant> <name> @<file>               show what a request to it would do; the file has {"headers": {...}, "body": "..."}
+  replay-receipt <tenant> <receiptId>               apply today's rules to the kept body of a webhook
+
+  @<file>                                           send the JSON of a file, such as {"action": "list-destinations", "tenant": "acme"}
+
+Each @<file> may be @-, which reads standard input.
 
 With --function, the command invokes the deployed Lambda of that name or ARN, with the AWS credentials and the region
 of the environment or the AWS profile. Without it, the command works on the database of DATABASE_URL, and needs
-SEALING_KEYS for secrets, and SEND_FUNCTION for a test.
+SEALING_KEYS for secrets and kept bodies, SOURCE_URL_KEY for sources, and SEND_FUNCTION for a test of a destination.
 `
 
 // A Send gives a batch to the function send-deliveries, and returns its results. A
 // function that links one starts later, so only its main package chooses it.
 type Send func(ctx context.Context, batch delivery.Batch) ([]delivery.Result, error)
 
-// integrationTool returns the tool. sender returns a Send for the function of a name.
-func integrationTool(sender func(function string) Send) tool {
+// integrationTool returns the tool: see RunManageIntegrations.
+func integrationTool[P Program](compile func(promise.SourceDefinition) (P, error), sender func(function string) Send) tool {
 	return tool{
 		name: "manage-integrations", usage: integrationUsage, optional: []string{"destination"},
 		commands: map[string]shellCommand{
@@ -55,21 +69,32 @@ func integrationTool(sender func(function string) Send) tool {
 			"rotate-secret":           {action: "rotate-secret", args: []string{"tenant", "name"}, pair: rotationField},
 			"test-destination":        {action: "test-destination", args: []string{"tenant", "name"}},
 			"set-default-destination": {action: "set-default-destination", args: []string{"tenant", "destination"}, fixed: map[string]any{"destination": nil}},
+
+			"put-source":           {action: "put-source", args: []string{"tenant", "name"}, file: true, needed: "@<file>"},
+			"get-source":           {action: "get-source", args: []string{"tenant", "name"}},
+			"list-sources":         {action: "list-sources", args: []string{"tenant"}},
+			"enable-source":        {action: "put-source", args: []string{"tenant", "name"}, fixed: map[string]any{"enabled": true}},
+			"disable-source":       {action: "put-source", args: []string{"tenant", "name"}, fixed: map[string]any{"enabled": false}},
+			"delete-source":        {action: "delete-source", args: []string{"tenant", "name"}},
+			"rotate-source-secret": {action: "rotate-source-secret", args: []string{"tenant", "name"}, pair: rotationField, file: true},
+			"test-source":          {action: "test-source", args: []string{"tenant", "name"}, file: true, needed: "@<file>"},
+			"replay-receipt":       {action: "replay-receipt", args: []string{"tenant", "receiptId"}},
 		},
 		handler: func(s service) lambda.Handler {
 			h := s.handler(gateway.ManageIntegrations)
 			h.Integrations = s.integrations()
 			h.Integrations.Test = s.testDestination(sender(s.conf.SendFunction))
+			h.Webhooks = newWebhooks(s, compile)
 			return h
 		},
 	}
 }
 
 // RunManageIntegrations serves gateway.ManageIntegrations until Lambda ends the process.
-// In a shell it works as RunManageTenants does. sender returns a Send for the function
-// of a name.
-func RunManageIntegrations(connect Connect, sender func(function string) Send) {
-	integrationTool(sender).run(connect)
+// In a shell it works as RunManageTenants does. compile is rule.Compile, and sender
+// returns a Send for the function of a name.
+func RunManageIntegrations[P Program](connect Connect, compile func(promise.SourceDefinition) (P, error), sender func(function string) Send) {
+	integrationTool(compile, sender).run(connect)
 }
 
 // rotationField parses an argument such as overlapSeconds=3600.
@@ -77,7 +102,7 @@ func rotationField(arg string) (name string, value any, err error) {
 	name, text, ok := strings.Cut(arg, "=")
 	n, err := strconv.ParseInt(text, 10, 64)
 	if !ok || err != nil || name != "overlapSeconds" && name != "replaceVersion" {
-		return "", nil, usageError(fmt.Sprintf("%q is not an argument of rotate-secret. Write overlapSeconds=3600 or replaceVersion=2, for example.", arg))
+		return "", nil, usageError(fmt.Sprintf("%q is not an argument of a rotation. Write overlapSeconds=3600 or replaceVersion=2, for example.", arg))
 	}
 	return name, n, nil
 }

@@ -60,40 +60,62 @@ func toSecretsJSON(secrets []promise.DestinationSecret) []secretJSON {
 
 // listDestinations pages through a list that is short: promise.MaxDestinations bounds it.
 func listDestinations(ctx context.Context, h *Handler, c *call) (answer, error) {
-	limit, err := c.parameters.integer("limit", maxPage, 1, maxPage)
+	p, err := readNamePage(c.parameters, promise.CheckDestinationName)
 	if err != nil {
 		return answer{}, err
-	}
-	cursor, err := c.parameters.text("cursor")
-	if err != nil {
-		return answer{}, err
-	}
-	after := ""
-	if cursor != nil {
-		name, err := base64.RawURLEncoding.Strict().DecodeString(*cursor)
-		if after = string(name); err != nil || promise.CheckDestinationName(after) != nil || nameCursor(after) != *cursor {
-			return answer{}, fieldError("cursor", promise.CodeInvalidParameter, "cursor must be a nextCursor from a previous page, unchanged.")
-		}
 	}
 	destinations, err := h.Store.ListDestinations(ctx, c.tenant)
 	if err != nil {
 		return answer{}, err
 	}
+	list, next := pageByName(p, destinations, func(d promise.Destination) string { return d.Name })
 	page := struct {
 		Destinations []destinationJSON `json:"destinations"`
 		NextCursor   string            `json:"nextCursor,omitempty"`
-	}{Destinations: []destinationJSON{}}
-	for _, d := range destinations {
-		if d.Name <= after {
-			continue
-		}
-		if n := len(page.Destinations); n == int(limit) {
-			page.NextCursor = nameCursor(page.Destinations[n-1].Name)
-			break
-		}
-		page.Destinations = append(page.Destinations, toDestinationJSON(d))
+	}{make([]destinationJSON, len(list)), next}
+	for i, d := range list {
+		page.Destinations[i] = toDestinationJSON(d)
 	}
 	return answer{status: http.StatusOK, body: encode(page)}, nil
+}
+
+// A nameRange is a page of a list that is ordered by name.
+type nameRange struct {
+	after string
+	limit int
+}
+
+func readNamePage(p parameters, check func(name string) error) (r nameRange, err error) {
+	limit, err := p.integer("limit", maxPage, 1, maxPage)
+	if err != nil {
+		return r, err
+	}
+	cursor, err := p.text("cursor")
+	if err != nil {
+		return r, err
+	}
+	if cursor != nil {
+		name, err := base64.RawURLEncoding.Strict().DecodeString(*cursor)
+		if r.after = string(name); err != nil || check(r.after) != nil || nameCursor(r.after) != *cursor {
+			return r, fieldError("cursor", promise.CodeInvalidParameter, "cursor must be a nextCursor from a previous page, unchanged.")
+		}
+	}
+	r.limit = int(limit)
+	return r, nil
+}
+
+// pageByName returns the page of a list that is ordered by name, and the cursor of the
+// next page. The cursor is empty if there is none.
+func pageByName[T any](r nameRange, list []T, nameOf func(T) string) (page []T, next string) {
+	first := 0
+	for first < len(list) && nameOf(list[first]) <= r.after {
+		first++
+	}
+	if list = list[first:]; len(list) > r.limit {
+		list = list[:r.limit]
+		next = nameCursor(nameOf(list[r.limit-1]))
+	}
+	return list, next
 }
 
 func nameCursor(name string) string { return base64.RawURLEncoding.EncodeToString([]byte(name)) }
@@ -212,20 +234,9 @@ func deleteDestination(ctx context.Context, h *Handler, c *call) (answer, error)
 }
 
 func rotateSecret(ctx context.Context, h *Handler, c *call) (answer, error) {
-	overlap, err := c.body.optionalInteger("overlapSeconds", 0, int64(promise.MaxOverlap/time.Second))
+	r, err := readRotation(c.body)
 	if err != nil {
 		return answer{}, err
-	}
-	ends, err := c.body.optionalInteger("replaceVersion", 1, math.MaxInt32)
-	if err != nil {
-		return answer{}, err
-	}
-	r := promise.Rotation{Overlap: promise.DefaultOverlap}
-	if overlap != nil {
-		r.Overlap = time.Duration(*overlap) * time.Second
-	}
-	if ends != nil {
-		r.Ends = int(*ends)
 	}
 	var secret string
 	d, secrets, err := h.Store.RotateDestinationSecret(ctx, c.tenant, c.name, r, func(id uuid.UUID, version int) (sealed []byte, err error) {
@@ -238,6 +249,26 @@ func rotateSecret(ctx context.Context, h *Handler, c *call) (answer, error) {
 	j := toDestinationJSON(d)
 	j.Secrets, j.Secret = toSecretsJSON(secrets), secret
 	return answer{status: http.StatusOK, body: encode(j)}, nil
+}
+
+// readRotation reads overlapSeconds and replaceVersion.
+func readRotation(o object) (promise.Rotation, error) {
+	r := promise.Rotation{Overlap: promise.DefaultOverlap}
+	overlap, err := o.optionalInteger("overlapSeconds", 0, int64(promise.MaxOverlap/time.Second))
+	if err != nil {
+		return r, err
+	}
+	ends, err := o.optionalInteger("replaceVersion", 1, math.MaxInt32)
+	if err != nil {
+		return r, err
+	}
+	if overlap != nil {
+		r.Overlap = time.Duration(*overlap) * time.Second
+	}
+	if ends != nil {
+		r.Ends = int(*ends)
+	}
+	return r, nil
 }
 
 // testTime bounds a test. The receiver has 15 s of it, and API Gateway gives 30 s.

@@ -244,11 +244,18 @@ func utc(t *time.Time) *time.Time {
 // 6 MB; the rest is for the headers and the fields around the items.
 const maxAnswer = 5_500_000
 
-// page joins as many encoded items as fit an answer, and always the first. It returns
-// their number as fit.
+// page returns an object whose one field is an array, as array returns it.
 func page(name string, n int, item func(int) []byte) (object jsonObject, fit int) {
-	object = append(jsonObject(`{"`), name...)
-	object = append(object, `":[`...)
+	list, fit := array(n, item)
+	object = jsonObject("{}")
+	object.set(name, list)
+	return object, fit
+}
+
+// array joins as many encoded items as fit an answer, and always the first. It returns
+// their number as fit.
+func array(n int, item func(int) []byte) (list []byte, fit int) {
+	list = []byte{'['}
 	size := 0
 	for ; fit < n; fit++ {
 		text := item(fit)
@@ -256,11 +263,11 @@ func page(name string, n int, item func(int) []byte) (object jsonObject, fit int
 			break
 		}
 		if fit > 0 {
-			object = append(object, ',')
+			list = append(list, ',')
 		}
-		object = append(object, text...)
+		list = append(list, text...)
 	}
-	return append(object, `]}`...), fit
+	return append(list, ']'), fit
 }
 
 // escapedSize returns an upper bound for the size of a JSON text as the body of an

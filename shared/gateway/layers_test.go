@@ -21,7 +21,7 @@ var layers = strings.Fields(`
 	malformed object workflow field
 	event call handler http direct
 	encode problem
-	callback webhook receive notify create read delivery settle wait destination operation gateway
+	callback webhook receive notify create read delivery settle wait destination definition source trial receipt operation gateway
 	tenant limits operator manage
 `)
 

@@ -50,6 +50,12 @@ var RetryDeliveries = Operation{
 	needs: promise.Need{Scope: promise.ScopeDeliver}, do: retryDeliveries,
 }
 
+// ListReceipts lists the receipts of a tenant's webhooks, newest first.
+var ListReceipts = Operation{
+	name: "list-receipts", parameters: []string{"source", "outcome", "key", "promiseId", "from", "before", "limit", "cursor"},
+	needs: promise.Need{Scope: promise.ScopeRead}, do: listReceipts,
+}
+
 // ListEvents reads a workflow execution's log.
 var ListEvents = Operation{
 	name: "list-events", parameters: []string{"after", "limit"}, ofWorkflow: true,
@@ -135,8 +141,8 @@ var DeletePromise = Operation{
 // names. It has no direct form.
 var ReceiveWebhook = Operation{name: "receive-webhook", webhook: true, do: receiveWebhook}
 
-// ManageIntegrations manages a tenant's destinations. A route or an action picks one of
-// its operations.
+// ManageIntegrations manages a tenant's destinations and sources. A route or an action
+// picks one of its operations.
 var ManageIntegrations = Operation{name: "manage-integrations", members: []Operation{
 	{
 		name: "list-destinations", route: "GET /api/tenants/{slug}/destinations", parameters: []string{"limit", "cursor"},
@@ -159,6 +165,28 @@ var ManageIntegrations = Operation{name: "manage-integrations", members: []Opera
 	{
 		name: "set-default-destination", route: "PUT /api/tenants/{slug}/default-destination", body: []string{"destination"},
 		needs: toManage, do: setDefaultDestination,
+	},
+	{
+		name: "list-sources", route: "GET /api/tenants/{slug}/sources", parameters: []string{"limit", "cursor"},
+		needs: toManage, do: listSources,
+	},
+	{name: "get-source", route: "GET /api/tenants/{slug}/sources/{name}", checkName: promise.CheckSourceName, needs: toManage, do: getSource},
+	{
+		name: "put-source", route: "PUT /api/tenants/{slug}/sources/{name}", checkName: promise.CheckSourceName,
+		body: append([]string{"secret", "enabled"}, definitionFields...), needs: toManage, do: putSource,
+	},
+	{name: "delete-source", route: "DELETE /api/tenants/{slug}/sources/{name}", checkName: promise.CheckSourceName, needs: toManage, do: deleteSource},
+	{
+		name: "rotate-source-secret", route: "POST /api/tenants/{slug}/sources/{name}/rotate-secret", checkName: promise.CheckSourceName,
+		body: []string{"secret", "overlapSeconds", "replaceVersion"}, bodyOptional: true, needs: toManage, do: rotateSourceSecret,
+	},
+	{
+		name: "test-source", route: "POST /api/tenants/{slug}/sources/{name}/test", checkName: promise.CheckSourceName,
+		body: []string{"headers", "query", "body", "bodyBase64", "definition"}, needs: toManage, do: testSource,
+	},
+	{
+		name: "replay-receipt", route: "POST /api/tenants/{slug}/receipts/{receiptId}/replay", ofReceipt: true,
+		body: []string{}, bodyOptional: true, needs: toManage, do: replayReceipt,
 	},
 }}
 
