@@ -149,6 +149,19 @@ func (m monitored) proxyMetric(name string, period time.Duration) awscloudwatch.
 	})
 }
 
+// routeMetric returns a metric of API Gateway for one route. The stage writes these
+// metrics because DetailedMetricsEnabled is set.
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
+func (m monitored) routeMetric(route routes.Route, name, statistic, label string, period time.Duration) awscloudwatch.IMetric {
+	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
+		Namespace: jsii.String("AWS/ApiGateway"), MetricName: jsii.String(name), Label: jsii.String(label),
+		DimensionsMap: &map[string]*string{
+			"ApiId": m.api.ApiId(), "Stage": m.api.stage.StageName(), "Method": jsii.String(route.Method), "Resource": jsii.String(route.Path),
+		},
+		Statistic: jsii.String(statistic), Period: awscdk.Duration_Seconds(jsii.Number(period.Seconds())),
+	})
+}
+
 func mathExpression(expression, label string, period time.Duration, metrics map[string]awscloudwatch.IMetric) awscloudwatch.IMetric {
 	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
 		Expression: jsii.String(expression), Label: jsii.String(label), UsingMetrics: &metrics,
@@ -196,6 +209,9 @@ func (m monitored) alarms(s settings) []alarm {
 		alarm{name: "deliveries-late", metric: m.relayMetric(delivery.MetricOldestDue, "Maximum", minute), threshold: 300, periods: 5, datapoints: 3},
 		alarm{name: "deliveries-dead", metric: m.relayMetric(delivery.MetricDeadDeliveries, "Sum", five)},
 		alarm{name: "sweep-errors", metric: m.functionMetric("expire-promises", sweep.MetricSweepErrors, "Sum", five), periods: 3, datapoints: 2},
+		// A source verified webhooks within a day and verifies none any more. Usually its
+		// secret was changed on one side alone.
+		alarm{name: "webhooks-silent", metric: m.functionMetric("expire-promises", sweep.MetricSourcesSilent, "Maximum", five), periods: 3, datapoints: 3},
 		alarm{name: "holds-expired", metric: m.earlyExpired(five)},
 		alarm{name: "dead-letters", metric: m.deadLetters.MetricApproximateNumberOfMessagesVisible(metricOptions("Maximum", minute))},
 		alarm{

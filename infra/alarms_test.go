@@ -72,6 +72,11 @@ var alarmFacts = []fact{
 			require.Equal(t, []any{"sns:Publish", []any{"kms:Decrypt", "kms:GenerateDataKey*"}}, allowed)
 		}
 	}},
+	{"the dashboard shows the route of webhooks", func(t *testing.T, tmpl template) {
+		for _, r := range tmpl.ofType("AWS::CloudWatch::Dashboard") {
+			require.Contains(t, text(t, r.Properties["DashboardBody"]), `\"Resource\",\"/api/tenants/{slug}/webhooks/{source}\",\"Stage\",\"`)
+		}
+	}},
 	{"the dashboard's name contains the region", func(t *testing.T, tmpl template) {
 		for _, r := range tmpl.ofType("AWS::CloudWatch::Dashboard") {
 			require.Equal(t, "promises-"+tmpl.stage+"-{Region}", joined(r.Properties["DashboardName"]))

@@ -88,10 +88,13 @@ type throttle struct{ rate, burst int }
 // forRoute returns the throttle of one route. Each route has its own, so that a flood on
 // one route does not throttle the others. A route that settles or creates gets the whole
 // throttle of the API, a read half of it, a wait a quarter. A route without an
-// authorizer gets a tenth, because it is open to callers without a credential.
+// authorizer is open to callers without a credential. It gets a tenth, and the one of
+// webhooks a half: some providers never repeat a webhook that was answered 429.
 func (t throttle) forRoute(route routes.Route) throttle {
 	share := 1
 	switch {
+	case route.Function == "receive-webhook":
+		share = 2
 	case slices.Contains(routes.SelfVerifying, route.Function):
 		share = 10
 	case slices.Contains(routes.Waiting, route.Function):

@@ -150,7 +150,7 @@ func (tmpl template) requireAlias(t *testing.T, integration resource) {
 }
 
 // checkThrottles compares each route's throttle with its share of the API's: a route without an authorizer has a tenth, a
-// wait a quarter, a read half.
+// wait a quarter, a read and a webhook half.
 func checkThrottles(t *testing.T, tmpl template) {
 	for _, r := range tmpl.ofType("AWS::ApiGatewayV2::Stage") {
 		all := r.Properties["DefaultRouteSettings"].(map[string]any)
@@ -162,6 +162,8 @@ func checkThrottles(t *testing.T, tmpl template) {
 			throttle := own[name].(map[string]any)
 			share := 1.0
 			switch {
+			case strings.Contains(name, "/webhooks/"):
+				share = 2
 			case route.Properties["AuthorizationType"] == "NONE":
 				share = 10
 			case strings.HasSuffix(name, "/wait"):

@@ -8,22 +8,18 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/flovyn/promises/shared/delivery"
+	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/sweep"
 )
 
 // newDashboard creates the dashboard. From top to bottom it shows the HTTP API, the
-// functions, the deadlines, the deliveries and the database.
+// functions, the deadlines, the deliveries, the webhooks and the database.
 func newDashboard(parent constructs.Construct, s settings, m monitored) {
 	const minute = time.Minute
 	dashboard := awscloudwatch.NewDashboard(parent, jsii.String("Dashboard"), &awscloudwatch.DashboardProps{
 		DashboardName: withRegion(parent, s.stackName()),
 	})
 	row := func(widgets ...awscloudwatch.IWidget) { dashboard.AddWidgets(widgets...) }
-	graph := func(title string, width float64, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
-		return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{
-			Title: jsii.String(title), Width: jsii.Number(width), Left: &metrics,
-		})
-	}
 	each := func(metric func(function string) awscloudwatch.IMetric) (all []awscloudwatch.IMetric) {
 		for _, name := range m.functionNames() {
 			all = append(all, metric(name))
@@ -66,12 +62,36 @@ func newDashboard(parent constructs.Construct, s settings, m monitored) {
 		graph("Deliveries, failed attempts", 8, m.relaySum(delivery.MetricDelivered), m.relaySum(delivery.MetricFailed)),
 		graph("Dead deliveries, errors, relays at work", 8, m.relaySum(delivery.MetricDeadDeliveries), m.relaySum(delivery.MetricRelayErrors), m.relaySum(delivery.MetricRelayWorking)),
 	)
+	row(m.webhookGraphs()...)
 	row(
 		graph("Connections of RDS Proxy to Postgres", 8, m.proxyMetric("DatabaseConnectionsCurrentlyBorrowed", minute),
 			m.proxyMetric("DatabaseConnectionsCurrentlySessionPinned", minute)),
 		graph("Connections to RDS Proxy", 8, m.proxyMetric("ClientConnections", minute)),
 		graph("Postgres, CPU %", 8, m.database.metrics.cpu),
 	)
+}
+
+func graph(title string, width float64, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
+	return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{
+		Title: jsii.String(title), Width: jsii.Number(width), Left: &metrics,
+	})
+}
+
+// webhookGraphs returns the graphs of the route that receives webhooks.
+func (m monitored) webhookGraphs() []awscloudwatch.IWidget {
+	const minute = time.Minute
+	var route routes.Route
+	for _, r := range routes.HTTP {
+		if r.Function == "receive-webhook" {
+			route = r
+		}
+	}
+	return []awscloudwatch.IWidget{
+		graph("Webhooks, refused ones", 8, m.routeMetric(route, "Count", "Sum", "Webhooks", minute), m.routeMetric(route, "4xx", "Sum", "4xx", minute),
+			m.routeMetric(route, "5xx", "Sum", "5xx", minute)),
+		graph("Webhook latency, ms", 8, m.routeMetric(route, "Latency", "p50", "p50", minute), m.routeMetric(route, "Latency", "p99", "p99", minute)),
+		graph("Sources that verify nothing any more", 8, m.functionMetric("expire-promises", sweep.MetricSourcesSilent, "Maximum", minute)),
+	}
 }
 
 // relaySum returns the sum of a metric of relay-deliveries in each minute.

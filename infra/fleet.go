@@ -27,9 +27,11 @@ var concurrency = map[string]int{
 	"list-deliveries":     8,
 	"list-events":         20,
 	"list-promises":       10,
+	"list-receipts":       6,
 	"manage-integrations": 15, // a test waits up to 25 s for the receiver
 	"manage-tenants":      2,
 	"migrate":             1,
+	"receive-webhook":     30, // strangers send to it, and a flood of theirs takes no other function's processes
 	"reject":              20,
 	"relay-deliveries":    4, // three runs overlap, and a run of the previous release may still be there
 	"resolve":             45,
@@ -46,7 +48,7 @@ var concurrency = map[string]int{
 const (
 	// headroom is the number of processes kept for the functions of future releases.
 	// The fleet leaves executions and connections for them.
-	headroom = 60
+	headroom = 24
 
 	// accountConcurrency is an account's usual quota of concurrent executions.
 	// unreservedConcurrency is the part of it that Lambda does not let functions reserve.

@@ -22,7 +22,7 @@ var fleetFacts = []fact{
 		if tmpl.large {
 			_, reserved := tmpl.fleet()
 			require.LessOrEqual(t, reserved+headroom, 900)
-			require.GreaterOrEqual(t, headroom, 56, "the planned functions need them")
+			require.GreaterOrEqual(t, headroom, 20, "the planned functions need them")
 		}
 	}},
 	{"connections and headroom fit into RDS Proxy", func(t *testing.T, tmpl template) {

@@ -119,6 +119,7 @@ func environment(s settings, function string, given map[string]string) map[strin
 		"SEALING_KEYS":       "",
 		"SEND_FUNCTION":      "",
 		"SIGNING_KEY":        "",
+		"SOURCE_URL_KEY":     "",
 		"TOKEN_KEYS":         "",
 	}
 	maps.Copy(all, given)

@@ -102,7 +102,7 @@ var functionFacts = []fact{
 	{"all others may connect as no other database user", func(t *testing.T, tmpl template) {
 		users := map[string]bool{"postgres": true}
 		eachWithRole(func(f routes.Function) { users[f.Role] = true })
-		require.Len(t, users, 7)
+		require.Len(t, users, 8)
 		eachButMigrate(func(f routes.Function) {
 			policies := tmpl.functionPolicies(t, f.Name)
 			for user := range users {
@@ -113,7 +113,7 @@ var functionFacts = []fact{
 	{"all others may read only the secrets of their variables", func(t *testing.T, tmpl template) {
 		eachButMigrate(func(f routes.Function) {
 			variables, policies := tmpl.functionVariables(t, f.Name), tmpl.functionPolicies(t, f.Name)
-			for variable, secret := range map[string]string{"TOKEN_KEYS": "token-keys", "SIGNING_KEY": "signing-key", "SEALING_KEYS": "sealing-keys"} {
+			for variable, secret := range map[string]string{"TOKEN_KEYS": "token-keys", "SIGNING_KEY": "signing-key", "SEALING_KEYS": "sealing-keys", "SOURCE_URL_KEY": "source-url-key"} {
 				id := tmpl.secrets()[secret]
 				require.Equal(t, target(variables[variable]) == id, strings.Contains(policies, `"`+id+`"`), "%s: %s", f.Name, secret)
 			}

@@ -88,6 +88,10 @@ func TestRules(t *testing.T) {
 	}
 	const sender = "arn:aws:lambda:eu-west-1:123456789012:function:promises-dev-send-deliveries"
 	const secretARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:promises-dev/signing-key-AbCdEf"
+	dbUser := func(name string) any {
+		return joined("arn:aws:rds-db:eu-west-1:123456789012:dbuser:", ref("AWS::StackId"), "/"+name)
+	}
+	webhookUser, appUser := dbUser("promises_webhook"), dbUser("promises_app")
 	const read, write = "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"
 	cases := []struct {
 		id, kind   string
@@ -204,6 +208,20 @@ func TestRules(t *testing.T) {
 		{"RelayReadsTheOther", "AWS::IAM::Policy", grants(read, ref("SigningKey"), "RelayRole"), "promises_signing_key"},
 		{"CreateReadsTheOther", "AWS::IAM::Policy", grants(read, ref("SealingKeys"), "CreateRole"), "promises_sealing_keys"},
 		{"SealingKeysPolicy", "AWS::SecretsManager::ResourcePolicy", map[string]any{"SecretId": ref("SealingKeys"), "ResourcePolicy": map[string]any{}}, "promises_sealing_keys"},
+		{"URLKey", "AWS::SecretsManager::Secret", map[string]any{"Name": "promises-dev/source-url-key"}, ""},
+		{"Receives", "AWS::Lambda::Function", runs("receive-webhook", "ReceiveRole"), ""},
+		{"ReceiveRole", "AWS::IAM::Role", map[string]any{"AssumeRolePolicyDocument": map[string]any{}}, ""},
+		{"ReceiveReads", "AWS::IAM::Policy", grants(read, []any{ref("URLKey"), ref("SealingKeys")}, "ReceiveRole"), ""},
+		{"ReceiveConnects", "AWS::IAM::Policy", grants("rds-db:connect", webhookUser, "ReceiveRole"), ""},
+		{"ReceiveAndRelayRead", "AWS::IAM::Policy", grants(read, ref("URLKey"), "ReceiveRole", "RelayRole"), "promises_source_url_key"},
+		{"MigrateWritesURLKey", "AWS::IAM::Policy", grants(write, ref("URLKey"), "MigrateRole"), "promises_source_url_key"},
+		{"URLKeyPolicy", "AWS::SecretsManager::ResourcePolicy", map[string]any{"SecretId": ref("URLKey"), "ResourcePolicy": map[string]any{}}, "promises_source_url_key"},
+		{"ReceiveInvokes", "AWS::IAM::Policy", grants("lambda:InvokeFunction", function, "ReceiveRole"), "promises_receiver_rights"},
+		{"ReceiveConnectsAsApp", "AWS::IAM::Policy", grants("rds-db:connect", []any{webhookUser, appUser}, "ReceiveRole"), "promises_receiver_rights"},
+		{"ReceiveSharesRights", "AWS::IAM::Policy", grants("s3:GetObject", arn, "ListRole", "ReceiveRole"), "promises_receiver_rights"},
+		{"AppConnects", "AWS::IAM::Policy", grants("rds-db:connect", appUser, "ListRole"), ""},
+		{"Webhook", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "POST /api/tenants/{slug}/webhooks/{source}"}, ""},
+		{"AnotherWebhook", "AWS::ApiGatewayV2::Route", map[string]any{"ApiId": "a", "RouteKey": "GET /api/tenants/{slug}/webhooks/{source}"}, "promises_routes_authorized"},
 		{"Sender", "AWS::Lambda::Function", outside("SenderRole", variables("LOG_LEVEL")), ""},
 		{"SenderInVPC", "AWS::Lambda::Function", outside("SenderRole", map[string]any{"VpcConfig": map[string]any{"SubnetIds": []any{"s"}}}), "promises_sender_outside"},
 		{"SenderWithDatabase", "AWS::Lambda::Function", outside("SenderRole", variables("DATABASE_URL")), "promises_sender_outside"},

@@ -65,8 +65,9 @@ violation contains v if {
 }
 
 # The secrets of keys, with the functions that may use them. create-promise reads the key that signs promise tokens. migrate
-# writes it, but does not read it. A rotation of the keys that encrypt the secrets of destinations keeps the former key, so
-# migrate reads them too. The endpoint of Secrets Manager lets these calls through; the roles decide which functions may make them.
+# writes it, but does not read it. A rotation of the keys that encrypt the secrets of destinations and sources keeps the former
+# key, so migrate reads them too. Nothing writes the key in the URLs of webhooks: a new one would change each URL. The endpoint of
+# Secrets Manager lets these calls through; the roles decide which functions may make them.
 may_use := {
 	"/signing-key": {
 		"-create-promise": {"secretsmanager:GetSecretValue"},
@@ -75,12 +76,19 @@ may_use := {
 	"/sealing-keys": {
 		"-manage-integrations": {"secretsmanager:GetSecretValue"},
 		"-manage-tenants": {"secretsmanager:GetSecretValue"},
+		"-receive-webhook": {"secretsmanager:GetSecretValue"},
 		"-relay-deliveries": {"secretsmanager:GetSecretValue"},
 		"-migrate": {"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"},
 	},
+	"/source-url-key": {
+		"-manage-integrations": {"secretsmanager:GetSecretValue"},
+		"-receive-webhook": {"secretsmanager:GetSecretValue"},
+	},
 }
 
-key_rules := {"/signing-key": "promises_signing_key", "/sealing-keys": "promises_sealing_keys"}
+key_rules := {
+	"/signing-key": "promises_signing_key", "/sealing-keys": "promises_sealing_keys", "/source-url-key": "promises_source_url_key",
+}
 
 names_secret(resource, key) if {
 	some secret in resources_of_type("AWS::SecretsManager::Secret")
@@ -165,16 +173,17 @@ sender_may := {
 	"sqs:SendMessage", "states:SendTaskFailure", "states:SendTaskSuccess", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 }
 
-of_sender(name) if {
+# The statements of a policy, or of a role itself, apply to the role of a function with the suffix.
+applies_to(name, suffix) if {
 	some role in resolve(name, "Properties.Roles")
-	role_of(role, "-send-deliveries")
+	role_of(role, suffix)
 }
 
-of_sender(name) if role_of({"Ref": name}, "-send-deliveries")
+applies_to(name, suffix) if role_of({"Ref": name}, suffix)
 
 violation contains v if {
 	some [name, statement] in statements
-	of_sender(name)
+	applies_to(name, "-send-deliveries")
 	some action in list(statement.Action)
 	not action in sender_may
 	v := make_diag_at("promises_sender_rights", "ERROR", name, "Properties", sprintf("remove the action: send-deliveries may only send: %s", [action]))
@@ -182,12 +191,37 @@ violation contains v if {
 
 violation contains v if {
 	some [name, statement] in statements
-	of_sender(name)
+	applies_to(name, "-send-deliveries")
 	"lambda:InvokeFunction" in list(statement.Action)
 	some resource in list(statement.Resource)
 	some function in resources_of_type("AWS::Lambda::Function")
 	refers(resource, function)
 	v := make_diag_at("promises_sender_rights", "ERROR", name, "Properties", sprintf("remove the function: send-deliveries must not invoke a function of the stack: %s", [function]))
+}
+
+# receive-webhook hears strangers. Its role may read its keys, connect to Postgres as promises_webhook, and write logs and
+# traces. It invokes nothing.
+receiver_may := {
+	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
+	"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses", "logs:CreateLogStream", "logs:PutLogEvents", "rds-db:connect",
+	"secretsmanager:GetSecretValue", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	applies_to(name, "-receive-webhook")
+	some action in list(statement.Action)
+	not action in receiver_may
+	v := make_diag_at("promises_receiver_rights", "ERROR", name, "Properties", sprintf("remove the action: receive-webhook needs only those in receiver_may: %s", [action]))
+}
+
+violation contains v if {
+	some [name, statement] in statements
+	applies_to(name, "-receive-webhook")
+	"rds-db:connect" in list(statement.Action)
+	some resource in list(statement.Resource)
+	not contains(json.marshal(resource), "/promises_webhook\"")
+	v := make_diag_at("promises_receiver_rights", "ERROR", name, "Properties", "name the user promises_webhook: receive-webhook must connect as no other one")
 }
 
 # Only the functions of routes.Sending may invoke send-deliveries.
@@ -323,8 +357,10 @@ violation contains v if {
 	v := make_diag_at("promises_engines_without_alias", "ERROR", name, "Properties", "name functions without a qualifier: an engine must not invoke the alias whose events a function trusts")
 }
 
-# The routes whose function verifies the token in the URL itself. They are the routes of the functions in routes.SelfVerifying.
+# The routes whose function verifies the token or the signature itself. They are the routes of the functions in
+# routes.SelfVerifying.
 self_verifying := {
+	"POST /api/tenants/{slug}/webhooks/{source}",
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve",
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject",
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}",
@@ -341,7 +377,7 @@ authorized(name) if resolve(name, "Properties.RouteKey") in self_verifying
 violation contains v if {
 	some name in resources_of_type("AWS::ApiGatewayV2::Route")
 	not authorized(name)
-	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "set the authorizer: only a route whose function verifies the token itself may have none")
+	v := make_diag_at("promises_routes_authorized", "ERROR", name, "Properties", "set the authorizer: only a route whose function verifies the token or the signature itself may have none")
 }
 
 for_cloudwatch(statement, action) if {

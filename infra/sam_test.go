@@ -72,6 +72,9 @@ func TestSAMEnvironment(t *testing.T) {
 		_, err := seal.Parse(env.Parameters["SEALING_KEYS"])
 		require.NoError(t, err)
 	})
+	t.Run("sets a valid key of URLs", func(t *testing.T) {
+		require.Regexp(t, "^[0-9a-f]{64}$", env.Parameters["SOURCE_URL_KEY"])
+	})
 	t.Run("sets no function that sends, because SAM CLI emulates no deliveries", func(t *testing.T) {
 		require.Empty(t, env.Parameters["SEND_FUNCTION"])
 	})

@@ -93,8 +93,9 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 	group.AddEgressRule(p.group, port, jsii.String("to RDS Proxy"), nil)
 	n.secrets.Connections().AllowDefaultPortFrom(group, jsii.String("from the functions"))
 
-	tokenKeys := newTokenKeys(scope, s)
-	n.allowSecret(tokenKeys.SecretArn())
+	tokenKeys, urlKey := newTokenKeys(scope, s).SecretArn(), newSourceURLKey(scope, s).SecretArn()
+	n.allowSecret(tokenKeys)
+	n.allowSecret(urlKey)
 	functions := newOutsideFunctions(scope, s, code)
 	sending := newSending(scope, n, functions["send-deliveries"])
 	for _, f := range routes.Functions {
@@ -109,13 +110,16 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 			statements = append(statements, readSecretStatement(secret))
 		}
 		if !withoutTokens[f.Name] {
-			read("TOKEN_KEYS", tokenKeys.SecretArn())
+			read("TOKEN_KEYS", tokenKeys)
 		}
 		if slices.Contains(routes.Signing, f.Name) {
 			read("SIGNING_KEY", schema.signingKey)
 		}
 		if slices.Contains(routes.Sealing, f.Name) {
 			read("SEALING_KEYS", schema.sealingKeys)
+		}
+		if slices.Contains(routes.Addressing, f.Name) {
+			read("SOURCE_URL_KEY", urlKey)
 		}
 		if slices.Contains(routes.Sending, f.Name) {
 			given["SEND_FUNCTION"] = *sending.function.FunctionName()
@@ -131,7 +135,8 @@ func newFunctions(parent constructs.Construct, s settings, n network, p proxy, a
 
 // withoutTokens names the functions that neither sign nor verify promise tokens.
 var withoutTokens = map[string]bool{
-	"expire-promises": true, "manage-tenants": true, "relay-deliveries": true, "resolve-by-id": true, "resolve-by-key": true, "send-deliveries": true,
+	"expire-promises": true, "manage-tenants": true, "receive-webhook": true, "relay-deliveries": true, "resolve-by-id": true, "resolve-by-key": true,
+	"send-deliveries": true,
 }
 
 // updateSignersAfterVerifiers makes CloudFormation change the functions that verify
@@ -159,6 +164,23 @@ func newTokenKeys(scope constructs.Construct, s settings) awssecretsmanager.Secr
 		Description: jsii.String("TOKEN_KEYS: the keys that sign promise tokens, separated by commas; the first signs, all verify"),
 		GenerateSecretString: &awssecretsmanager.SecretStringGenerator{
 			PasswordLength: jsii.Number(64), ExcludePunctuation: jsii.Bool(true),
+		},
+		RemovalPolicy: removal(s),
+	})
+}
+
+// newSourceURLKey creates the secret for the key of the checksums in the URLs of
+// sources. Secrets Manager generates it: 64 hexadecimal digits, which are all the
+// characters that are left. Nothing rotates it, because each URL depends on it. Do not
+// change its properties, as with newTokenKeys.
+// https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetRandomPassword.html
+func newSourceURLKey(scope constructs.Construct, s settings) awssecretsmanager.Secret {
+	return awssecretsmanager.NewSecret(scope, jsii.String("SourceUrlKey"), &awssecretsmanager.SecretProps{
+		SecretName:  jsii.String(s.stackName() + "/source-url-key"),
+		Description: jsii.String("SOURCE_URL_KEY: the key of the checksums in the URLs of webhooks. A new value changes every URL"),
+		GenerateSecretString: &awssecretsmanager.SecretStringGenerator{
+			PasswordLength: jsii.Number(64), ExcludePunctuation: jsii.Bool(true), ExcludeUppercase: jsii.Bool(true),
+			ExcludeCharacters: jsii.String("ghijklmnopqrstuvwxyz"),
 		},
 		RemovalPolicy: removal(s),
 	})

@@ -11,15 +11,34 @@ import (
 )
 
 var signingKeyFacts = []fact{
-	{"the stack has three secrets, and only token-keys has a generated value", func(t *testing.T, tmpl template) {
-		require.Len(t, tmpl.secrets(), 3)
+	{"the stack has four secrets, and migrate writes two of them", func(t *testing.T, tmpl template) {
+		generated := map[string]bool{}
 		for name, id := range tmpl.secrets() {
-			generated := tmpl.Resources[id].Properties["GenerateSecretString"] != nil
-			require.Equal(t, strings.HasSuffix(tmpl.Resources[id].Properties["Name"].(string), "/token-keys"), generated, "%s: migrate writes the keys", name)
+			generated[name] = tmpl.Resources[id].Properties["GenerateSecretString"] != nil
 		}
+		require.Equal(t, map[string]bool{"signing-key": false, "sealing-keys": false, "source-url-key": true, "token-keys": true}, generated)
 	}},
-	{"token-keys keeps its logical ID", func(t *testing.T, tmpl template) {
-		require.Equal(t, "FunctionsTokenKeys56C82E5C", tmpl.secrets()["token-keys"], "with another logical ID CloudFormation would replace the secret: tokens of earlier releases would be invalid")
+	{"the generated secrets keep their logical IDs", func(t *testing.T, tmpl template) {
+		const why = "with another logical ID CloudFormation would replace the secret: "
+		require.Equal(t, "FunctionsTokenKeys56C82E5C", tmpl.secrets()["token-keys"], why+"tokens of earlier releases would be invalid")
+		require.Equal(t, "FunctionsSourceUrlKeyAA150022", tmpl.secrets()["source-url-key"], why+"each URL of a source would be another one")
+	}},
+	{"the key of URLs has 64 hexadecimal digits, and nothing rotates it", func(t *testing.T, tmpl template) {
+		require.Equal(t, map[string]any{
+			"PasswordLength": 64.0, "ExcludePunctuation": true, "ExcludeUppercase": true, "ExcludeCharacters": "ghijklmnopqrstuvwxyz",
+		}, tmpl.Resources[tmpl.secrets()["source-url-key"]].Properties["GenerateSecretString"], "after a change CloudFormation would generate another key")
+		require.Empty(t, tmpl.ofType("AWS::SecretsManager::RotationSchedule"))
+	}},
+	{"only the functions of the table may read the key of URLs and get its ARN, and none may write it", func(t *testing.T, tmpl template) {
+		readers := map[string][]string{}
+		for _, name := range routes.Addressing {
+			readers[name] = []string{"GetSecretValue"}
+		}
+		require.Equal(t, readers, tmpl.secretActions(t, "source-url-key"))
+		for _, f := range routes.Functions {
+			given := target(tmpl.functionVariables(t, f.Name)["SOURCE_URL_KEY"])
+			require.Equal(t, slices.Contains(routes.Addressing, f.Name), given == tmpl.secrets()["source-url-key"], f.Name)
+		}
 	}},
 	{"only create-promise may read the key, and only migrate may write it", func(t *testing.T, tmpl template) {
 		require.Equal(t, map[string][]string{"create-promise": {"GetSecretValue"}, "migrate": {"DescribeSecret", "PutSecretValue"}}, tmpl.secretActions(t, "signing-key"))
@@ -42,10 +61,10 @@ var signingKeyFacts = []fact{
 			require.Equal(t, verifies, slices.Contains(signs.DependsOn, id), "%s of the previous release does not know a new key", f.Name)
 		}
 	}},
-	{"only four functions may use the sealing keys, and only migrate may write them", func(t *testing.T, tmpl template) {
+	{"only five functions may use the sealing keys, and only migrate may write them", func(t *testing.T, tmpl template) {
 		require.Equal(t, map[string][]string{
-			"manage-integrations": {"GetSecretValue"}, "manage-tenants": {"GetSecretValue"}, "relay-deliveries": {"GetSecretValue"},
-			"migrate": {"DescribeSecret", "GetSecretValue", "PutSecretValue"},
+			"manage-integrations": {"GetSecretValue"}, "manage-tenants": {"GetSecretValue"}, "receive-webhook": {"GetSecretValue"},
+			"relay-deliveries": {"GetSecretValue"}, "migrate": {"DescribeSecret", "GetSecretValue", "PutSecretValue"},
 		}, tmpl.secretActions(t, "sealing-keys"))
 	}},
 	{"only the functions of the table get the ARN of the sealing keys", func(t *testing.T, tmpl template) {
