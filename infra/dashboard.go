@@ -87,10 +87,12 @@ func (m monitored) webhookGraphs() []awscloudwatch.IWidget {
 		}
 	}
 	return []awscloudwatch.IWidget{
-		graph("Webhooks, refused ones", 8, m.routeMetric(route, "Count", "Sum", "Webhooks", minute), m.routeMetric(route, "4xx", "Sum", "4xx", minute),
+		graph("Webhooks, errors", 8, m.routeMetric(route, "Count", "Sum", "Webhooks", minute), m.routeMetric(route, "4xx", "Sum", "4xx", minute),
 			m.routeMetric(route, "5xx", "Sum", "5xx", minute)),
 		graph("Webhook latency, ms", 8, m.routeMetric(route, "Latency", "p50", "p50", minute), m.routeMetric(route, "Latency", "p99", "p99", minute)),
-		graph("Sources that verify nothing any more", 8, m.functionMetric("expire-promises", sweep.MetricSourcesSilent, "Maximum", minute)),
+		graph("Webhooks held, rules failed, silent sources", 8, m.functionMetric("receive-webhook", "WebhooksHeld", "Sum", minute),
+			m.functionMetric("receive-webhook", "WebhookRulesFailed", "Sum", minute),
+			m.functionMetric("expire-promises", sweep.MetricSourcesSilent, "Maximum", minute)),
 	}
 }
 
