@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 		"infra/build", "shared/config", "shared/database", "shared/delivery", "shared/routes", "shared/sweep", "shared/telemetry",
 	},
 	"infra/build": {"shared/routes"},
-	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes", "shared/seal"},
+	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes", "shared/seal", "shared/webhook"},
 	"infra/bench": {"infra/local", "shared/auth", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 

@@ -30,10 +30,11 @@ const lambdaEndpoint = "AWS_ENDPOINT_URL_LAMBDA"
 // recipients lists the functions that get a setting, for the settings that not all
 // functions get.
 var recipients = map[string][]string{
-	"SEALING_KEYS":  routes.Sealing,
-	"SEND_FUNCTION": routes.Sending,
-	"SIGNING_KEY":   routes.Signing,
-	lambdaEndpoint:  routes.Sending,
+	"SEALING_KEYS":   routes.Sealing,
+	"SEND_FUNCTION":  routes.Sending,
+	"SIGNING_KEY":    routes.Signing,
+	"SOURCE_URL_KEY": routes.Addressing,
+	lambdaEndpoint:   routes.Sending,
 }
 
 // outsideSettings lists the settings that the functions without a database get.

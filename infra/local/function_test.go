@@ -16,7 +16,7 @@ func environments(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	all := map[string]map[string]string{}
 	for _, f := range functions("/bin", map[string]string{
-		"DATABASE_URL": "postgres://own", "DELIVER_TO_LOOPBACK": "true", "SIGNING_KEY": "own", "SEALING_KEYS": "own", "TOKEN_KEYS": "own", lambdaEndpoint: "http://own",
+		"DATABASE_URL": "postgres://own", "DELIVER_TO_LOOPBACK": "true", "SIGNING_KEY": "own", "SEALING_KEYS": "own", "SOURCE_URL_KEY": "own", "TOKEN_KEYS": "own", lambdaEndpoint: "http://own",
 	}) {
 		all[f.Name] = map[string]string{}
 		for _, variable := range f.Env {
@@ -41,9 +41,10 @@ func TestEnvironments(t *testing.T) { // not parallel: it sets this process's en
 	t.Setenv("AWS_SESSION_TOKEN", "")
 	t.Run("keys", func(t *testing.T) {
 		for setting, want := range map[string][]string{
-			"SIGNING_KEY":  {"create-promise", "migrate"},
-			"SEALING_KEYS": {"manage-integrations", "manage-tenants", "migrate", "relay-deliveries"},
-			lambdaEndpoint: {"manage-integrations", "relay-deliveries"},
+			"SIGNING_KEY":    {"create-promise", "migrate"},
+			"SEALING_KEYS":   {"manage-integrations", "manage-tenants", "migrate", "receive-webhook", "relay-deliveries"},
+			"SOURCE_URL_KEY": {"manage-integrations", "receive-webhook"},
+			lambdaEndpoint:   {"manage-integrations", "relay-deliveries"},
 		} {
 			var got []string
 			for name, env := range environments(t) {

@@ -39,6 +39,7 @@ import (
 	"github.com/flovyn/promises/shared/dbtest/secrettest"
 	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/seal"
+	"github.com/flovyn/promises/shared/webhook"
 )
 
 var localBinary string // the binary of this package
@@ -118,7 +119,7 @@ func startCommand(t *testing.T, env, command []string, args ...string) *runner {
 	command = append(append(command, "--http", "127.0.0.1:0", "--lambda", "localhost:0", "--ready-file", r.readyFile), args...)
 	r.cmd = exec.Command(command[0], command[1:]...)
 	r.cmd.Env = append(os.Environ(), "DATABASE_URL=", "TMPDIR="+r.tmp, "MAX_VALUE_BYTES=1000", "RETENTION_DAYS=1",
-		"LOG_LEVEL=", "PUBLIC_URL=", "SEALING_KEYS=", "SIGNING_KEY=", "TOKEN_KEYS=", "AWS_ENDPOINT_URL=")
+		"LOG_LEVEL=", "PUBLIC_URL=", "SEALING_KEYS=", "SIGNING_KEY=", "SOURCE_URL_KEY=", "TOKEN_KEYS=", "AWS_ENDPOINT_URL=")
 	for _, service := range awsServices {
 		r.cmd.Env = append(r.cmd.Env, "AWS_ENDPOINT_URL_"+service+"=")
 	}
@@ -247,7 +248,7 @@ func (r *runner) lambda(t *testing.T, function, payload string) *sdk.InvokeOutpu
 func requireSecrets(t *testing.T, data, apiKey string) {
 	t.Helper()
 	text := map[string]string{}
-	for _, name := range []string{signingKeyFile, sealingKeysFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, sealingKeysFile, sourceURLKeyFile, apiKeyFile} {
 		path := filepath.Join(data, name)
 		info, err := os.Stat(path)
 		require.NoError(t, err)
@@ -259,6 +260,8 @@ func requireSecrets(t *testing.T, data, apiKey string) {
 	_, err := auth.ParseSigningKey(text[signingKeyFile])
 	require.NoError(t, err)
 	_, err = seal.Parse(text[sealingKeysFile])
+	require.NoError(t, err)
+	_, err = webhook.ParseURLKey(text[sourceURLKeyFile])
 	require.NoError(t, err)
 	require.True(t, auth.CheckAPIKey(apiKey))
 	require.Equal(t, apiKey, text[apiKeyFile])
@@ -381,9 +384,11 @@ func deploy(t *testing.T) *deployment {
 	d.proxy = rdstest.Start(t, d.db.URL, rdstest.Options{})
 	dir := t.TempDir()
 	require.NoError(t, build.Functions(t.Context(), dir, build.Target{}))
-	d.secrets = secrettest.Start(t, signingKeyARN, tokenKeysARN)
+	d.secrets = secrettest.Start(t, signingKeyARN, sealingKeysARN, sourceURLKeyARN, tokenKeysARN)
+	d.secrets.Set(sourceURLKeyARN, "first", webhook.NewURLKey().Text()) // CloudFormation generates it
 	fns := functions(dir, map[string]string{
-		"DB_IAM_AUTH": "true", "DB_EXEC_MODE": "", "SIGNING_KEY": signingKeyARN, "TOKEN_KEYS": tokenKeysARN, "RETENTION_DAYS": "1",
+		"DB_IAM_AUTH": "true", "DB_EXEC_MODE": "", "SIGNING_KEY": signingKeyARN, "SEALING_KEYS": sealingKeysARN, "SOURCE_URL_KEY": sourceURLKeyARN,
+		"TOKEN_KEYS": tokenKeysARN, "RETENTION_DAYS": "1",
 		"PUBLIC_URL": "https://promises.example.com", "MAX_VALUE_BYTES": "", "LOG_LEVEL": "",
 	})
 	for i, f := range routes.Functions {
@@ -400,7 +405,10 @@ func deploy(t *testing.T) *deployment {
 }
 
 // These are the names of a deployment's secrets.
-var signingKeyARN, tokenKeysARN = secrettest.ARN("promises-dev/signing-key"), secrettest.ARN("promises-dev/token-keys")
+var (
+	signingKeyARN, sealingKeysARN = secrettest.ARN("promises-dev/signing-key"), secrettest.ARN("promises-dev/sealing-keys")
+	sourceURLKeyARN, tokenKeysARN = secrettest.ARN("promises-dev/source-url-key"), secrettest.ARN("promises-dev/token-keys")
+)
 
 // start starts a new service of the functions. Processes of an earlier service keep running but get no more calls.
 func (d *deployment) start(t *testing.T) {

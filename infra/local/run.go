@@ -156,8 +156,12 @@ func launch(ctx context.Context, o options, p resources, httpURL, lambdaURL stri
 	if err != nil {
 		return nil, "", err
 	}
-	if p.data == "" && os.Getenv("SEALING_KEYS") == "" {
-		screen.temporarySealingKeys()
+	sourceURLKey, err := kept.sourceURLKey()
+	if err != nil {
+		return nil, "", err
+	}
+	if p.data == "" {
+		screen.temporaryKeys()
 	}
 	tokenKeys, err := kept.tokenKeys()
 	if err != nil {
@@ -169,6 +173,7 @@ func launch(ctx context.Context, o options, p resources, httpURL, lambdaURL stri
 		"PUBLIC_URL":          cmp.Or(os.Getenv("PUBLIC_URL"), httpURL),
 		"SEALING_KEYS":        sealingKeys,
 		"SIGNING_KEY":         signingKey,
+		"SOURCE_URL_KEY":      sourceURLKey,
 		"TOKEN_KEYS":          tokenKeys,
 		lambdaEndpoint:        lambdaURL,
 	}), lambda.Options{

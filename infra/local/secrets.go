@@ -14,15 +14,17 @@ import (
 	"github.com/flovyn/promises/infra/local/lambda"
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/seal"
+	"github.com/flovyn/promises/shared/webhook"
 )
 
 // These files in the data folder, beside the database, hold secrets. Only their
 // owner can read them, and they are replaced atomically.
 const (
-	signingKeyFile  = "signing-key"  // the value of SIGNING_KEY
-	sealingKeysFile = "sealing-keys" // the value of SEALING_KEYS
-	tokenKeysFile   = "token-keys"   // the value of TOKEN_KEYS; only earlier releases wrote this file
-	apiKeyFile      = "api-key"      // the tenant's API key
+	signingKeyFile   = "signing-key"    // the value of SIGNING_KEY
+	sealingKeysFile  = "sealing-keys"   // the value of SEALING_KEYS
+	sourceURLKeyFile = "source-url-key" // the value of SOURCE_URL_KEY
+	tokenKeysFile    = "token-keys"     // the value of TOKEN_KEYS; only earlier releases wrote this file
+	apiKeyFile       = "api-key"        // the tenant's API key
 )
 
 // keyScopes lists every scope that an API key can have.
@@ -40,7 +42,7 @@ func (s secrets) remove() error {
 	if s == "" {
 		return nil
 	}
-	for _, name := range []string{signingKeyFile, sealingKeysFile, tokenKeysFile, apiKeyFile} {
+	for _, name := range []string{signingKeyFile, sealingKeysFile, sourceURLKeyFile, tokenKeysFile, apiKeyFile} {
 		if err := os.Remove(filepath.Join(string(s), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -75,9 +77,16 @@ func (s secrets) signingKey() (string, error) {
 }
 
 // sealingKeys returns SEALING_KEYS from the environment, or else the keys from the
-// file, which it creates if needed. Without them the secrets of destinations are lost.
+// file, which it creates if needed. Without them the secrets of destinations and sources
+// are lost.
 func (s secrets) sealingKeys() (string, error) {
 	return s.keep("SEALING_KEYS", sealingKeysFile, func() string { return seal.Generate().Text() })
+}
+
+// sourceURLKey returns SOURCE_URL_KEY from the environment, or else the key from the
+// file, which it creates if needed. So the URLs of sources stay the same.
+func (s secrets) sourceURLKey() (string, error) {
+	return s.keep("SOURCE_URL_KEY", sourceURLKeyFile, func() string { return webhook.NewURLKey().Text() })
 }
 
 // keep returns the variable from the environment, or else the secret from the file. If

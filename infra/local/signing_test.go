@@ -54,8 +54,11 @@ func TestDataFolderOfThePreviousRelease(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), first.ready.DatabaseURL)
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `
-		DROP TABLE signing_key, delivery_lease, delivery, destination_secret, destination;
-		DROP FUNCTION delivery_due, delivery_create, delivery_renew, promise_create CASCADE; -- with the trigger
+		DROP TABLE signing_key, delivery_lease, delivery, destination_secret, destination, receipt_body, receipt, source_secret, source;
+		DROP FUNCTION delivery_due, delivery_create, delivery_renew, promise_create, promise_settle_early, receipt_end, receipt_is_final,
+			receipt_preview, receipt_settle CASCADE; -- with the trigger
+		DROP TYPE early_result, receipt_result;
+		ALTER TABLE idempotency_key DROP COLUMN held_receipt_id;
 		ALTER TABLE promise DROP COLUMN notifies;
 		ALTER TABLE tenant DROP COLUMN default_destination_id;
 		ALTER TYPE settle_result RENAME TO promise_settlement;

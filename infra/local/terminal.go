@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,10 +65,14 @@ func (t *terminal) building() {
 	t.printf("Building the functions. The first time takes a minute.\n")
 }
 
-// temporarySealingKeys warns that a later runner cannot decrypt the secrets of
-// destinations.
-func (t *terminal) temporarySealingKeys() {
-	t.printf("SEALING_KEYS is not set: destinations lose their signing secrets when the runner stops.\n")
+// temporaryKeys warns of the keys that a later runner does not have.
+func (t *terminal) temporaryKeys() {
+	if os.Getenv("SEALING_KEYS") == "" {
+		t.printf("SEALING_KEYS is not set: destinations and sources lose their secrets when the runner stops.\n")
+	}
+	if os.Getenv("SOURCE_URL_KEY") == "" {
+		t.printf("SOURCE_URL_KEY is not set: the URLs of sources change when the runner starts again.\n")
+	}
 }
 
 // welcome prints the API key, which a person needs. The runner prints no other secret.
