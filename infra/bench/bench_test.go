@@ -224,6 +224,22 @@ func TestDeliveries(t *testing.T) {
 	})
 }
 
+// Every webhook settles its promise, or is refused, beside settlements by key.
+func TestWebhooks(t *testing.T) {
+	t.Parallel()
+	got := measured[webhookReport](t, "--webhooks", "--calls", "90", "--clients", "2")
+	var operations []string
+	for _, r := range got.Rows {
+		operations = append(operations, r.Operation)
+		t.Run(r.Operation, func(t *testing.T) {
+			require.GreaterOrEqual(t, r.Calls, 30)
+			require.True(t, 0 < r.P50Ms && r.P50Ms <= r.P95Ms && r.P95Ms <= r.P99Ms)
+			require.Positive(t, r.FunctionCPUMs)
+		})
+	}
+	require.Equal(t, []string{"HTTP: settle by key", "HTTP: webhook", "HTTP: webhook, wrong signature", "HTTP: webhook, invented source"}, operations)
+}
+
 // A hostile tenant makes no call of an honest tenant fail or be refused, and the honest tenant's event logs are complete.
 func TestNeighbour(t *testing.T) {
 	// The test does not run in parallel: with the package's other benchmarks the processors would be the limit.

@@ -6,6 +6,7 @@
 //	go run ./infra/bench --load 30m            # steady load over HTTP: memory, connections, goroutines; then overload
 //	go run ./infra/bench --neighbour 2m        # an honest tenant, alone and beside a hostile one
 //	go run ./infra/bench --deliveries          # from a settlement to its waiter: by a delivery, and by a wait
+//	go run ./infra/bench --webhooks            # a settlement by a webhook, beside one by key
 //
 // It starts its own Postgres on loopback, as the local runner does, and removes the data folder at the end. With --growth,
 // Postgres has a quarter of the machine's memory as shared buffers.
@@ -45,6 +46,8 @@ type options struct {
 	rate         int
 	deliveryTime time.Duration
 	backlog      int
+
+	webhooks bool
 
 	roundTrip time.Duration
 	only      *regexp.Regexp
@@ -95,6 +98,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.rate, "rate", 50, "number of settlements a second, with --deliveries")
 	flags.DurationVar(&o.deliveryTime, "time", 20*time.Second, "`duration` of the settlements whose waiters get a delivery, with --deliveries; as long for waits")
 	flags.IntVar(&o.backlog, "backlog", 5000, "number of deliveries that are due at once, with --deliveries")
+	flags.BoolVar(&o.webhooks, "webhooks", false, "measure webhooks through the local runner, and settlements by key beside them")
 	only := flags.String("only", "", "`regular expression`: measure only operations with a matching name")
 	flags.BoolVar(&o.http, "http", true, "also measure the local runner")
 	flags.DurationVar(&o.roundTrip, "trip", 0, "`duration` added to each round trip to the database, as over a network; excludes the local runner")
@@ -132,7 +136,7 @@ func parse(args []string) (options, error) {
 			needed += settlingHTTPOperations * (o.callsHTTP() + uncountedCalls(clients))
 		}
 	}
-	if !o.growth && !o.deliveries && o.load == 0 && o.neighbour == 0 && o.promises < needed {
+	if !o.growth && !o.deliveries && !o.webhooks && o.load == 0 && o.neighbour == 0 && o.promises < needed {
 		return o, fmt.Errorf("--promises %d: must be at least %d for this number of calls, because each promise is settled once", o.promises, needed)
 	}
 	return o, nil
@@ -182,6 +186,9 @@ func measure(ctx context.Context, c *cluster, o options, screen *progress) (resu
 	}
 	if o.deliveries {
 		return measureDeliveries(ctx, c, o, screen)
+	}
+	if o.webhooks {
+		return measureWebhooks(ctx, c, o, screen)
 	}
 	measureRows := measureTable
 	if o.growth {

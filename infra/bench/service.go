@@ -106,12 +106,17 @@ func (r *runner) stop() error {
 
 // post makes one call and returns its status. If answer is not nil and the status is 2xx, it decodes the body into answer.
 func (r *runner) post(ctx context.Context, url, body string, answer any) (status int, err error) {
+	return r.postWith(ctx, url, body, http.Header{"Authorization": {"Bearer " + r.APIKey}}, answer)
+}
+
+// postWith is post with other headers in place of the API key.
+func (r *runner) postWith(ctx context.Context, url, body string, header http.Header, answer any) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
+	req.Header = header
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+r.APIKey)
 	resp, err := r.client.Do(req)
 	if err != nil {
 		return 0, err
