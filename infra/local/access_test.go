@@ -47,6 +47,15 @@ var access = map[string]struct {
 	"POST /api/tenants/{slug}/destinations/{name}/rotate-secret":          {"manage", "", ""},
 	"POST /api/tenants/{slug}/destinations/{name}/test":                   {"manage", "", ""},
 	"PUT /api/tenants/{slug}/default-destination":                         {"manage", "", `{"destination":"orders"}`},
+	"GET /api/tenants/{slug}/sources":                                     {"manage", "", ""},
+	"GET /api/tenants/{slug}/sources/{name}":                              {"manage", "", ""},
+	"PUT /api/tenants/{slug}/sources/{name}":                              {"manage", "", `{"verifier":{"preset":"github"},"rules":[]}`},
+	"DELETE /api/tenants/{slug}/sources/{name}":                           {"manage", "", ""},
+	"POST /api/tenants/{slug}/sources/{name}/rotate-secret":               {"manage", "", ""},
+	"POST /api/tenants/{slug}/sources/{name}/test":                        {"manage", "", `{"headers":{},"body":"{}"}`},
+	"GET /api/tenants/{slug}/receipts":                                    {"read", "", ""},
+	"POST /api/tenants/{slug}/receipts/{receiptId}/replay":                {"manage", "", ""},
+	"POST /api/tenants/{slug}/webhooks/{source}":                          {"", "", `{"run":1}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve":             {"", "resolve", `{"value":1}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/reject":              {"", "reject", `{"error":"x"}`},
 	"POST /api/tenants/{slug}/callbacks/{identifier}/resolve/{token}":     {"", "resolve", `{"value":1}`},
@@ -117,6 +126,12 @@ func TestAccess(t *testing.T) {
 		"tokens":{"verbs":["resolve","reject"],"ttlSeconds":600}}`)["token"].(string)
 	invoke("create-promise", `{"tenant":"demo","workflowExecutionId":"`+workflow+`","name":"notify","notify":[{"stepFunctions":{"taskToken":"x"}}]}`)
 	invoke("manage-integrations", `{"tenant":"demo","action":"put-destination","name":"orders","kind":"https","url":"https://example.com/"}`)
+	webhookURL, secret := r.putSource(t, "orders", `"keyPrefix":"run:","rules":[{"key":"'run:' + string(body.run)","then":"resolve"}],"keepBody":true`)
+	status, kept, err := postWebhook(webhookURL, secret, `{"run":2}`)
+	require.NoError(t, err)
+	require.Equal(t, 200, status, "%s", kept)
+	var receipt struct{ ReceiptID string }
+	require.NoError(t, json.Unmarshal(kept, &receipt))
 	time.Sleep(2 * time.Second) // until expiredToken has expired
 
 	conn, err := pgx.Connect(t.Context(), r.ready.DatabaseURL)
@@ -127,7 +142,11 @@ func TestAccess(t *testing.T) {
 	snapshot := func(t *testing.T) string {
 		t.Helper()
 		var all []string
-		for _, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
+		for _, table := range []string{
+			"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery",
+			"(SELECT id, name, version, definition, enabled, updated_at FROM source)", // the other columns say when it refused a request
+			"source_secret", "receipt", "receipt_body",
+		} {
 			rows, err := conn.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 			require.NoError(t, err)
 			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -147,9 +166,15 @@ func TestAccess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needs, known := access[name]
 			require.True(t, known, "add the route to access")
+			if route.Function == "receive-webhook" {
+				testWebhookAccess(t, webhookURL, needs.body, []string{
+					"", "garbage", garbage, revoked, expired, suspended, foreign, r.ready.APIKey, secret, resolves, rejects, leaked, expiredToken,
+				})
+				return
+			}
 			callback := slices.Contains(routes.SelfVerifying, route.Function)
 			at := promiseID
-			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow, "{deliveryId}", deliveryID, "{name}", "orders").Replace(route.Path)
+			path := strings.NewReplacer("{slug}", "demo", "{identifier}", "id:"+promiseID, "{workflowExecutionId}", workflow, "{deliveryId}", deliveryID, "{name}", "orders", "{receiptId}", receipt.ReceiptID).Replace(route.Path)
 			call := func(what, credential string, want int) {
 				t.Helper()
 				t.Run(what, func(t *testing.T) {
@@ -250,4 +275,45 @@ func TestAccess(t *testing.T) {
 		})
 	}
 	r.stop(t, syscall.SIGINT)
+}
+
+// testWebhookAccess posts a body to a source with every credential that does not sign it, and to URLs that name no source. Each answer
+// is the same refusal.
+func testWebhookAccess(t *testing.T, url, body string, credentials []string) {
+	const signature = "X-Hub-Signature-256"
+	path, segment := url[:strings.LastIndexByte(url, '/')+1], url[strings.LastIndexByte(url, '/')+1:]
+	checksum := segment[strings.LastIndexByte(segment, '-'):]
+	refused := ""
+	refuse := func(what, url string, header http.Header) {
+		t.Helper()
+		t.Run(what, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), "POST", url, strings.NewReader(body))
+			require.NoError(t, err)
+			req.Header = header
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(req)
+			require.NoError(t, err)
+			answer, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			require.NoError(t, err)
+			require.Equal(t, 401, resp.StatusCode, "%s", answer)
+			require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
+			if refused == "" {
+				refused = string(answer)
+			}
+			require.Equal(t, refused, string(answer))
+		})
+	}
+	for i, credential := range credentials {
+		name := fmt.Sprintf("credential %d", i)
+		refuse(name, url, http.Header{"Authorization": {"Bearer " + credential}})
+		refuse(name+" in the query", url+"?token="+credential, http.Header{})
+		refuse(name+" as the signature", url, http.Header{signature: {"sha256=" + credential}})
+	}
+	refuse("another body's signature", url, http.Header{signature: {"sha256=" + strings.Repeat("0f", 32)}})
+	refuse("an invented source", path+"invented"+checksum, http.Header{})
+	refuse("a wrong checksum", url[:len(url)-1]+"0", http.Header{})
+	refuse("no checksum", path+"orders", http.Header{})
+	refuse("another tenant", strings.Replace(url, "/demo/", "/other/", 1), http.Header{})
+	refuse("no such tenant", strings.Replace(url, "/demo/", "/nobody/", 1), http.Header{})
 }

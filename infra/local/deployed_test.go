@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ func TestDeployed(t *testing.T) {
 	t.Run("callback URL and revoke-tokens", a.testCallback)
 	t.Run("cancel", a.testCancel)
 	t.Run("early settlement", a.testEarlySettlement)
+	t.Run("webhooks", a.testWebhooks)
 	t.Run("deadlines and batch-resolve", a.testDeadlines)
 	t.Run("reads", a.testReads)
 	t.Run("concurrent direct settlements", a.testRace)
@@ -144,6 +146,42 @@ func (a *deployedAPI) testEarlySettlement(t *testing.T) {
 	a.settle(t, "/promises/key:early/reject", a.key, `{"error":"no","holdSeconds":600}`, "conflict")
 	p, _ := a.create(t, `,"idempotencyKey":"early"`)
 	require.Equal(t, "resolved", p["state"])
+}
+
+// testWebhooks puts a source, and sends it webhooks before a create, after it and twice. It ends with a replay.
+func (a *deployedAPI) testWebhooks(t *testing.T) {
+	source := a.must(t, "manage-integrations", `{"tenant":"acme","action":"put-source","name":"ci","verifier":{"preset":"github"},
+		"keyPrefix":"run:","rules":[{"key":"'run:' + string(body.run)","then":"resolve"}],"keepBody":true}`)
+	url := strings.Replace(source["url"].(string), "https://promises.example.com", a.api.URL, 1)
+	post := func(t *testing.T, body, want string) map[string]any {
+		t.Helper()
+		var answer map[string]any
+		for range repeats {
+			status, text, err := postWebhook(url, source["secret"].(string), body)
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal(text, &answer), "%s", text)
+			if status != 503 {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, want, answer["outcome"], "%v\n%s", answer, a.output.String())
+		return answer
+	}
+	post(t, `{"run":1}`, "held")
+	p, _ := a.create(t, `,"idempotencyKey":"run:1"`)
+	require.Equal(t, "resolved", p["state"])
+	a.create(t, `,"idempotencyKey":"run:2"`)
+	received := post(t, `{"run":2}`, "settled")
+	require.Equal(t, received["receiptId"], post(t, `{"run":2}`, "settled")["receiptId"])
+	post(t, `{"run":2,"late":true}`, "conflict")
+	for _, path := range []string{"/receipts", "/receipts?source=ci&outcome=settled"} {
+		status, answer := a.http(t, "GET", path, a.key, "")
+		require.Equal(t, 200, status, "%v\n%s", answer, a.output.String())
+		require.NotEmpty(t, answer["receipts"])
+	}
+	a.must(t, "manage-integrations", `{"tenant":"acme","action":"replay-receipt","receiptId":"`+received["receiptId"].(string)+`"}`)
+	a.must(t, "manage-integrations", `{"tenant":"acme","action":"delete-source","name":"ci"}`)
 }
 
 func (a *deployedAPI) testDeadlines(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/flovyn/promises/shared/auth"
 	"github.com/flovyn/promises/shared/seal"
+	"github.com/flovyn/promises/shared/webhook"
 )
 
 // planted holds secrets by their description.
@@ -67,12 +68,16 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	secrets["signing key, encoded"] = signing[strings.Index(signing, ":")+1:]
 	sealing := seal.Generate().Text()
 	secrets["sealing key, encoded"] = regexp.MustCompile(seal.KeyPattern).FindString(sealing)[len("aes256-seal:"):]
+	urlKey := webhook.NewURLKey().Text()
+	secrets["key of URLs"] = urlKey
 	data := filepath.Join(tempFolder(t), "data")
 	r := startCommand(t, []string{
-		"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "SEALING_KEYS=" + sealing, "TOKEN_KEYS=k1:" + legacy,
+		"LOG_LEVEL=debug", "PUBLIC_URL=" + publicURL, "SIGNING_KEY=" + signing, "SEALING_KEYS=" + sealing, "SOURCE_URL_KEY=" + urlKey,
+		"TOKEN_KEYS=k1:" + legacy,
 	}, []string{localBinary}, "--data", data).awaitReady(t)
 	require.NoFileExists(t, filepath.Join(data, signingKeyFile), "the signing key comes from the environment and is not stored")
 	require.NoFileExists(t, filepath.Join(data, sealingKeysFile), "the sealing keys, too")
+	require.NoFileExists(t, filepath.Join(data, sourceURLKeyFile), "the key of URLs, too")
 	secrets["API key"] = r.ready.APIKey
 	database, err := url.Parse(r.ready.DatabaseURL)
 	require.NoError(t, err)
@@ -112,6 +117,23 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		invoke("manage-tenants", fmt.Sprintf(invalid, secrets["unknown key"]))
 	}
 
+	webhookSecret := "whsec_" + secrets.plant("secret of a source")
+	webhookURL, _ := r.putSource(t, "ci", fmt.Sprintf(`"secret":%q,"keyPrefix":"run:","keepBody":true,"rules":[
+		{"when":"has(body.run)","key":"'run:' + string(body.run)","then":"resolve"},{"key":"body.key","then":"resolve"}]`, webhookSecret))
+	webhookURL = strings.Replace(webhookURL, publicURL, r.ready.HTTPURL, 1)
+	for body, want := range map[string]int{
+		fmt.Sprintf(`{"run":1,"card":%q}`, secrets.plant("webhook")):           200,
+		fmt.Sprintf(`{"card":%q}`, secrets.plant("webhook whose rule failed")): 422,
+		fmt.Sprintf(`{"run":%q`, secrets.plant("webhook that is no JSON")):     400,
+	} {
+		status, answer, err := postWebhook(webhookURL, webhookSecret, body)
+		require.NoError(t, err)
+		require.Equal(t, want, status, "%s", answer)
+	}
+	status, refused, err := postWebhook(webhookURL+"?token="+secrets.plant("webhook's query"), secrets.plant("wrong secret"), fmt.Sprintf(`{"card":%q}`, secrets.plant("refused webhook")))
+	require.NoError(t, err)
+	require.Equal(t, 401, status, "%s", refused)
+
 	// These calls are valid.
 	workflow := uuid.NewString()
 	create := func(more string) map[string]any {
@@ -137,7 +159,8 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		require.Equal(t, 200, status, body)
 	}
 	rejected, cancelled := create("")["promiseId"].(string), create("")["promiseId"].(string)
-	status, fields := r.call(t, "POST", "/promises/id:"+rejected+"/reject", failure)
+	var fields map[string]any
+	status, fields = r.call(t, "POST", "/promises/id:"+rejected+"/reject", failure)
 	require.Equal(t, 200, status, fields)
 	status, fields = r.call(t, "POST", "/promises/id:"+cancelled+"/cancel", reason)
 	require.Equal(t, 200, status, fields)
