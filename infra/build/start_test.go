@@ -1,6 +1,10 @@
 package build_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -23,6 +28,8 @@ import (
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 	"github.com/flovyn/promises/shared/routes"
+	"github.com/flovyn/promises/shared/seal"
+	"github.com/flovyn/promises/shared/webhook"
 )
 
 // BenchmarkStart prints for each function, and for an empty one, the size as deployed and two times on this machine: from the
@@ -89,6 +96,16 @@ func BenchmarkStart(b *testing.B) {
 		payloads[name] = payloadOf(format)
 	}
 
+	url, sealing := webhook.NewURLKey(), seal.Generate().Text()
+	env := []string{"DATABASE_URL=" + db.URL, "SOURCE_URL_KEY=" + url.Text(), "SEALING_KEYS=" + sealing}
+	const secret = "whsec_benchmark"
+	start(b, build.Binary(native, "manage-integrations"), env, `{"tenant":"acme","action":"put-source","name":"stripe","verifier":{"preset":"stripe"},
+		"secret":"`+secret+`","keyPrefix":"k","rules":[{"when":"body.type == 'charge.succeeded'","key":"body.data.object.id","then":"resolve"}]}`)
+	payloads["receive-webhook"] = func() string {
+		body := payloadOf(`{"id":"evt_ID","type":"charge.succeeded","data":{"object":{"id":"KEY","amount":4200,"captured":true}}}`)()
+		return stripeEvent(b, url.Segment("acme", "stripe"), secret, body)
+	}
+
 	names := []string{"empty"}
 	for _, f := range routes.Functions {
 		names = append(names, f.Name)
@@ -102,7 +119,7 @@ func BenchmarkStart(b *testing.B) {
 				if made := payloads[name]; made != nil {
 					payload = made()
 				}
-				poll, answer := start(b, build.Binary(native, name), db.URL, payload)
+				poll, answer := start(b, build.Binary(native, name), env, payload)
 				if polls[name] = append(polls[name], poll); payload != "" {
 					answers[name] = append(answers[name], answer)
 				}
@@ -129,6 +146,25 @@ func BenchmarkStart(b *testing.B) {
 	fmt.Println(table.String()) // b.Log would cut it
 	b.ReportMetric(worst, "poll-of-empty")
 	b.ReportMetric(ms(median(answers["resolve-by-id"])), "ms-to-settled")
+	b.ReportMetric(float64(median(polls["receive-webhook"]))/float64(median(polls["resolve"])), "webhook-poll-of-resolve")
+	b.ReportMetric(float64(median(answers["receive-webhook"]))/float64(median(answers["resolve"])), "webhook-answer-of-resolve")
+}
+
+// stripeEvent returns the event of a webhook that is signed as Stripe does.
+func stripeEvent(b *testing.B, segment, secret, body string) string {
+	b.Helper()
+	at := strconv.FormatInt(time.Now().Unix(), 10)
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(at + "." + body))
+	const path = "/api/tenants/acme/webhooks/"
+	event, err := json.Marshal(map[string]any{
+		"version": "2.0", "routeKey": "POST /api/tenants/{slug}/webhooks/{source}", "rawPath": path + segment, "rawQueryString": "",
+		"headers":        map[string]string{"content-type": "application/json", "stripe-signature": "t=" + at + ",v1=" + hex.EncodeToString(mac.Sum(nil))},
+		"requestContext": map[string]any{"http": map[string]string{"method": "POST", "path": path + segment}},
+		"pathParameters": map[string]string{"slug": "acme", "source": segment}, "body": body, "isBase64Encoded": false,
+	})
+	require.NoError(b, err)
+	return string(event)
 }
 
 func median(d []time.Duration) time.Duration {
@@ -139,7 +175,7 @@ func median(d []time.Duration) time.Duration {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // start starts a function, sends it one call if there is a payload, and ends it.
-func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.Duration) {
+func start(b *testing.B, path string, env []string, payload string) (poll, answer time.Duration) {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
@@ -162,7 +198,8 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 	})
 	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/{what}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if r.PathValue("what") != "response" || strings.Contains(string(body), `"isAuthorized":false`) {
+		if r.PathValue("what") != "response" || strings.Contains(string(body), `"isAuthorized":false`) ||
+			strings.Contains(string(body), `"statusCode"`) && !strings.Contains(string(body), `\"outcome\":\"settled\"`) {
 			err = fmt.Errorf("%s: %s", payload, body)
 		}
 		w.WriteHeader(http.StatusAccepted)
@@ -174,9 +211,8 @@ func start(b *testing.B, path, databaseURL, payload string) (poll, answer time.D
 	defer close(end)
 
 	cmd := exec.Command(path)
-	cmd.Env = []string{
-		"AWS_LAMBDA_RUNTIME_API=" + l.Addr().String(), "AWS_LAMBDA_FUNCTION_NAME=f", "DATABASE_URL=" + databaseURL, "LOG_LEVEL=error",
-	}
+	cmd.Env = append(slices.Clone(env),
+		"AWS_LAMBDA_RUNTIME_API="+l.Addr().String(), "AWS_LAMBDA_FUNCTION_NAME=f", "HTTP_ALIAS=", "LOG_LEVEL=error")
 	begun := time.Now()
 	require.NoError(b, cmd.Start())
 	defer cmd.Wait()         //nolint:errcheck // it was killed
