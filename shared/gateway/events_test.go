@@ -24,6 +24,9 @@ var samples = map[string]struct {
 	disabled bool                  // the destination of that delivery is disabled
 	put      bool                  // the destination exists before
 	reads    bool                  // the call writes nothing
+
+	source  bool // the source stripe exists before
+	receipt bool // it does, and the receipt of the events has failed
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -178,6 +181,39 @@ var samples = map[string]struct {
 	"manage-integrations.bad-scope":            {status: 403, code: "forbidden", put: true},
 	"manage-integrations.bad-default":          {code: "unknown_destination"},
 	"manage-integrations.bad-unknown":          {status: 404, code: "not_found"},
+
+	"list-receipts.http":              {status: 200},
+	"list-receipts.http-filtered":     {status: 200},
+	"list-receipts.direct":            {},
+	"list-receipts.direct-of-promise": {},
+	"list-receipts.bad-outcome":       {status: 400, code: "invalid_parameter"},
+	"list-receipts.bad-source":        {code: "invalid_name"},
+
+	"manage-integrations.http-put-source":           {status: 201},
+	"manage-integrations.http-put-source-again":     {status: 200, source: true},
+	"manage-integrations.http-put-source-github":    {status: 201},
+	"manage-integrations.http-put-source-hmac":      {status: 201},
+	"manage-integrations.http-disable-source":       {status: 200, source: true},
+	"manage-integrations.http-get-source":           {status: 200, source: true, reads: true},
+	"manage-integrations.http-list-sources":         {status: 200, source: true, reads: true},
+	"manage-integrations.http-delete-source":        {status: 200, source: true},
+	"manage-integrations.http-rotate-source-secret": {status: 200, source: true},
+	"manage-integrations.http-test-source":          {status: 200, source: true, reads: true},
+	"manage-integrations.http-replay-receipt":       {status: 200, receipt: true},
+	"manage-integrations.put-source":                {},
+	"manage-integrations.get-source":                {source: true, reads: true},
+	"manage-integrations.list-sources":              {reads: true},
+	"manage-integrations.enable-source":             {source: true, reads: true}, // it is enabled
+	"manage-integrations.delete-source":             {source: true},
+	"manage-integrations.rotate-source-secret":      {source: true},
+	"manage-integrations.test-source":               {source: true, reads: true},
+	"manage-integrations.replay-receipt":            {receipt: true},
+	"manage-integrations.bad-source-rule":           {status: 400, code: "out_of_range"},
+	"manage-integrations.bad-source-field":          {status: 400, code: "unknown_field"},
+	"manage-integrations.bad-source-scope":          {status: 403, code: "forbidden", source: true},
+	"manage-integrations.bad-source-secret":         {code: "out_of_range"},
+	"manage-integrations.bad-source-test":           {code: "missing_field", source: true},
+	"manage-integrations.bad-unknown-receipt":       {code: "not_found"},
 }
 
 func TestSampleEvents(t *testing.T) {
@@ -203,6 +239,12 @@ func TestSampleEvents(t *testing.T) {
 			}
 			if want.put {
 				s.destination(t)
+			}
+			if want.source {
+				s.source(t, "")
+			}
+			if want.receipt {
+				s.receipt(t)
 			}
 			if want.settled {
 				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)

@@ -292,6 +292,8 @@ func FuzzRequest(f *testing.F) {
 			{"demo", "", "limit=01", "", nil, 0},
 			{"demo", "", "promiseId=" + promiseID + "&destination=orders&state=dead&limit=1&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
 			{"demo", "", "destination=stepFunctions&state=Dead", "", nil, 0},
+			{"demo", "", "source=a-1&outcome=timed_out&key=k&promiseId=" + promiseID + "&from=2030-01-01T00:00:00Z&before=2030-01-01T00:00:00.5%2B01:00&cursor=AAZGk8gkuMB9nx86PB5OW4pXDC9vH0oR", "", nil, 0},
+			{"demo", "", "source=stepFunctions&outcome=&key=&from=", "", nil, 0},
 			{"demo", deliveryID, "", "", nil, 0},
 			{"demo", strings.ToUpper(deliveryID), "", "application/json", []byte(`{}`), 0},
 			{"demo", deliveryID, "", "application/json", []byte(`{"state":"dead"}`), 0},

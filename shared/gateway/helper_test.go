@@ -36,6 +36,7 @@ const (
 	idempotencyKey = "stripe:ch_abc123"
 	apiKeyID       = "c1a5f0de-4b1d-4d3b-9a53-5b7d0a6e2f90"
 	deliveryID     = "2e6b4a90-7c1f-4d58-b3a2-9f0e5d7c8b61"
+	receiptID      = "5b1d7c2e-8f3a-4d69-a0b4-6e9c2f1d7a35"
 )
 
 var operations = map[string]gateway.Operation{
@@ -60,6 +61,7 @@ var operations = map[string]gateway.Operation{
 
 	"settle-callback": gateway.SettleCallback,
 
+	"list-receipts":       gateway.ListReceipts,
 	"manage-integrations": gateway.ManageIntegrations,
 }
 
@@ -89,7 +91,7 @@ func (s *service) handler(t testing.TB, function string) *gateway.Handler {
 	return &gateway.Handler{
 		Operation: op, Store: s.store, MaxValueBytes: 1 << 20, Timeout: 10 * time.Second, MaxWaits: 20,
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: s.counts, PublicURL: "https://api.example.com", Authenticate: authenticate,
-		Integrations: integrations,
+		Integrations: integrations, Webhooks: s.webhooks(t),
 		Signer: func(context.Context) (gateway.SignToken, error) {
 			return func(r gateway.TokenRequest) (string, error) {
 				return fmt.Sprint("token.", r.Tenant, ".", r.PromiseID, ".", r.Verbs, ".", r.TTL), nil
@@ -164,7 +166,7 @@ func (s *service) delivery(t testing.TB, id string, state promise.DeliveryState)
 func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
-	for i, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery"} {
+	for i, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery", "source", "source_secret", "receipt", "receipt_body"} {
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -417,7 +419,7 @@ type storeCall struct {
 // make a fuzz target slow.
 type recorder struct {
 	gateway.DestinationStore // not called
-	gateway.SourceStore      // not called
+	gateway.SourceStore      // ListReceipts alone is called
 
 	calls   []storeCall
 	pending bool // whether Get returns a pending promise
@@ -515,6 +517,11 @@ func (r *recorder) ListEvents(_ context.Context, tenant string, id uuid.UUID, af
 func (r *recorder) ListDeliveries(_ context.Context, tenant string, f promise.DeliveryFilter, limit int) ([]promise.Delivery, bool, error) {
 	r.note("ListDeliveries", tenant, nil, promise.By{}, f, int64(limit))
 	return []promise.Delivery{{ID: uuid.UUID{2}, PromiseID: settledPromise.ID, State: promise.DeliveryDead}}, true, nil
+}
+
+func (r *recorder) ListReceipts(_ context.Context, tenant string, f promise.ReceiptFilter, limit int) ([]promise.Receipt, bool, error) {
+	r.note("ListReceipts", tenant, nil, promise.By{}, f, int64(limit))
+	return []promise.Receipt{{ID: uuid.UUID{3}, Outcome: promise.ReceiptSettled}}, true, nil
 }
 
 func (r *recorder) RetryDelivery(_ context.Context, tenant string, id uuid.UUID) (promise.Delivery, error) {

@@ -54,7 +54,12 @@ func TestDirectInvokesOfASuspendedTenant(t *testing.T) {
 			`"action":"get-destination","name":"orders"`, `"action":"list-destinations"`, `"action":"delete-destination","name":"orders"`,
 			`"action":"rotate-secret","name":"orders"`, `"action":"test-destination","name":"orders"`, `"action":"set-default-destination","destination":"orders"`,
 			`"action":"set-default-destination","destination":null`,
+			`"action":"put-source","name":"stripe","verifier":{"preset":"stripe"},"rules":[]`, `"action":"put-source","name":"stripe","enabled":true`,
+			`"action":"get-source","name":"stripe"`, `"action":"list-sources"`, `"action":"delete-source","name":"stripe"`,
+			`"action":"rotate-source-secret","name":"stripe"`, `"action":"test-source","name":"stripe","body":""`,
+			`"action":"replay-receipt","receiptId":"` + receiptID + `"`,
 		},
+		"list-receipts": {``, `"source":"stripe"`, `"key":"` + idempotencyKey + `"`, `"promiseId":"` + promiseID + `","outcome":"settled"`},
 	}
 	direct := func(slug, fields string) []byte {
 		return []byte(strings.TrimSuffix(`{"tenant":"`+slug+`",`+fields, ",") + "}")

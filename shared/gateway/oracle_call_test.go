@@ -35,6 +35,8 @@ func (o *oracle) calls(function string) []storeCall {
 		method, args = "ListPromises", []any{o.filter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
 	case "list-deliveries":
 		method, args = "ListDeliveries", []any{o.deliveryFilter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
+	case "list-receipts":
+		method, args = "ListReceipts", []any{o.receiptFilter(), o.orDefault(o.integer(o.query, o.isText, "limit", 1, 100), 100)}
 	case "retry-deliveries":
 		if o.delivery != nil {
 			o.refuse(o.body["destination"] != nil || o.body["state"] != nil)
@@ -298,6 +300,41 @@ func (o *oracle) deliveryFilter() promise.DeliveryFilter {
 			c, err := promise.ParseCursor(s)
 			o.refuse(err != nil || c.TimeoutAt != nil)
 			f.After = &c
+		}
+	}
+	return f
+}
+
+func (o *oracle) receiptFilter() promise.ReceiptFilter {
+	var f promise.ReceiptFilter
+	for name := range o.query {
+		s := plain(o.query[name])
+		if !o.isText && slices.Contains([]string{"source", "outcome", "key", "promiseId", "from", "before", "cursor"}, name) {
+			s = *o.required(name)
+		}
+		switch name {
+		case "source":
+			o.refuse(!sourceText.MatchString(s))
+			f.Source = s
+		case "outcome":
+			o.refuse(!slices.Contains(strings.Fields("settled duplicate conflict timed_out cancelled held expired not_found ignored rule_failed"), s))
+			f.Outcome = promise.ReceiptOutcome(s)
+		case "key":
+			o.refuse(!keyText.MatchString(s))
+			f.Key = s
+		case "promiseId":
+			id := o.uuid(s)
+			f.PromiseID = &id
+		case "from":
+			at := o.time(s)
+			f.From = &at
+		case "before":
+			at := o.time(s)
+			f.Before = &at
+		case "cursor":
+			c, err := promise.ParseCursor(s)
+			o.refuse(err != nil || c.TimeoutAt != nil)
+			f.After = &promise.ReceiptCursor{ReceivedAt: c.CreatedAt, ID: c.ID}
 		}
 	}
 	return f

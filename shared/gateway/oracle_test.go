@@ -86,6 +86,7 @@ var functions = map[string]struct {
 	"delete-promise": {scope: "manage", identifier: "id: key:"},
 
 	"list-deliveries":  {scope: "read", query: []string{"promiseId", "destination", "state", "limit", "cursor"}},
+	"list-receipts":    {scope: "read", query: []string{"source", "outcome", "key", "promiseId", "from", "before", "limit", "cursor"}},
 	"retry-deliveries": {scope: "deliver", body: []string{"destination", "state"}, bodyOptional: true, ofDelivery: true},
 }
 
@@ -98,6 +99,7 @@ var (
 	identifierText = regexp.MustCompile(`^(id:` + uuidDigits + `|key:[^\x00\x{FFFD}]{1,255})$`)
 	numberText     = regexp.MustCompile(`^-?((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)(?:[eE]([+-]?[0-9]+))?$`)
 	timeText       = regexp.MustCompile(`^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d):(\d\d))$`)
+	sourceText     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	nameOfPlace    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	callbackText   = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2}$`)
 	character      = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.|.`) // one character or escape of a JSON string
