@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 )
 
@@ -40,6 +41,9 @@ type oracle struct {
 	query      map[string]json.RawMessage // in the direct form, the body
 	isText     bool                       // query: every value is a string
 	results    []bool                     // for each item of a batch: it is valid
+
+	webhooks gateway.Webhooks // of manage-integrations
+	unread   bool             // the oracle does not know what the call must do
 }
 
 // functions holds the fields, parameters and permissions of each function.
