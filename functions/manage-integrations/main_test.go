@@ -100,7 +100,8 @@ func newRegion(t *testing.T, db *dbtest.DB) *region {
 	}))
 	t.Cleanup(api.Close)
 	r.url = api.URL
-	r.env = append(aws(r.url), "DATABASE_URL="+db.URL, "SEALING_KEYS="+seal.Generate().Text(), "SEND_FUNCTION=sender", "DELIVER_TO_LOOPBACK=true")
+	r.env = append(aws(r.url), "DATABASE_URL="+db.URL, "SEALING_KEYS="+seal.Generate().Text(), "SEND_FUNCTION=sender", "DELIVER_TO_LOOPBACK=true",
+		"SOURCE_URL_KEY="+strings.Repeat("4a", 32))
 	functions := lambda.New([]lambda.Function{{Name: name, Path: bootstrap, Timeout: 30 * time.Second, MemoryMB: 256, Env: r.env}},
 		lambda.Options{Output: &r.output, InitTimeout: time.Minute})
 	t.Cleanup(functions.Close)
@@ -240,6 +241,63 @@ func TestADestination(t *testing.T) {
 	}
 }
 
+// The life of a source, through the deployed function and in a database. The subtests run in order.
+func TestASource(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return "@" + path
+	}
+	definition := file("source.json", `{"verifier":{"preset":"github"},"rules":[{"key":"'github:' + string(body.id)","then":"resolve"}]}`)
+	request := file("request.json", `{"headers":{"X-GitHub-Event":"push"},"body":"{\"id\":9007199254740993}"}`)
+	for _, function := range []bool{true, false} {
+		t.Run(fmt.Sprint("through the deployed function: ", function), func(t *testing.T) {
+			t.Parallel()
+			db := dbtest.New(t)
+			db.Tenant(t, "acme")
+			r := newRegion(t, db)
+			do := func(t *testing.T, args ...string) map[string]any {
+				t.Helper()
+				env := r.env
+				if function {
+					env, args = aws(r.url), append([]string{"--function", name}, args...)
+				}
+				code, stdout, stderr := run(shell, env, args...)
+				require.Zero(t, code, stderr)
+				var answer map[string]any
+				require.NoError(t, json.Unmarshal([]byte(stdout), &answer))
+				return answer
+			}
+			made := do(t, "put-source", "acme", "github", definition)
+			secret := made["secret"].(string)
+			require.Regexp(t, "^/api/tenants/acme/webhooks/github-[a-z2-7]{16}$", made["url"])
+			t.Run("a test shows what a request would do", func(t *testing.T) {
+				tested := do(t, "test-source", "acme", "github", request)
+				require.Equal(t, false, tested["verified"])
+				item := tested["items"].([]any)[0].(map[string]any)
+				require.Equal(t, []any{"github:9007199254740993", "held"}, []any{item["key"], item["outcome"]})
+				require.NotContains(t, do(t, "get-source", "acme", "github"), "lastReceivedAt")
+			})
+			t.Run("disable and enable", func(t *testing.T) {
+				require.Equal(t, false, do(t, "disable-source", "acme", "github")["enabled"])
+				require.Equal(t, true, do(t, "enable-source", "acme", "github")["enabled"])
+			})
+			t.Run("rotate", func(t *testing.T) {
+				given := file(fmt.Sprint(function), `{"secret":"a secret of the sender"}`)
+				require.Len(t, do(t, "rotate-source-secret", "acme", "github", "overlapSeconds=60", given)["secrets"], 2)
+				require.NotEmpty(t, do(t, "rotate-source-secret", "acme", "github", "replaceVersion=1")["secret"])
+			})
+			t.Run("delete", func(t *testing.T) {
+				require.Len(t, do(t, "list-sources", "acme")["sources"], 1)
+				require.Equal(t, true, do(t, "delete-source", "acme", "github")["deleted"])
+			})
+			require.NotContains(t, r.output.String(), secret, "the log has no secret")
+		})
+	}
+}
+
 func TestUsageAndFailures(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t)
@@ -264,6 +322,12 @@ func TestUsageAndFailures(t *testing.T) {
 		{"put-destination acme orders https://example.com/", append(env, "SEALING_KEYS=hunter2"), 1, "SEALING_KEYS: the key ring must have"},
 		{"put-destination acme orders https://example.com/", append(env, keys), 0, ""},
 		{"test-destination acme orders", append(env, keys), 1, "SEND_FUNCTION is not set"},
+		{"put-source acme stripe", nil, 2, "the argument @<file> is missing"},
+		{"put-source acme stripe stripe.json", nil, 2, "Write @ and the name of a file"},
+		{"put-source acme stripe @/nonexistent/hunter3", env, 1, "no such file"},
+		{"rotate-source-secret acme stripe overlap=1", nil, 2, "is not an argument of a rotation"},
+		{"get-source acme stripe", env, 1, "There is no such source"},
+		{"replay-receipt acme x", env, 1, "receiptId: A receipt's id is a UUID"},
 		{"test-destination acme orders", append(env, keys, "SEND_FUNCTION=f", "AWS_ENDPOINT_URL_LAMBDA=http://127.0.0.1:1", "AWS_REGION=eu-central-1"), 1,
 			"The test message cannot be sent at the moment"},
 		{"test-destination acme orders", append(env, "SEALING_KEYS="+seal.Generate().Text(), "SEND_FUNCTION=f"), 1, "cannot be decrypted at the moment"},
