@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"functions":                     {"shared/app", "shared/gateway"},
 	"functions/relay-deliveries":    {"shared/app", "shared/delivery", "shared/delivery/invoke"},
 	"functions/send-deliveries":     {"shared/app", "shared/delivery/awssender"},
-	"functions/manage-integrations": {"shared/app", "shared/delivery/invoke"},
+	"functions/manage-integrations": {"shared/app", "shared/delivery/invoke", "shared/webhook/rule"},
 	"functions/migrate": {
 		"shared/auth", "shared/config", "shared/database", "shared/migrate", "shared/promise", "shared/rawjson", "shared/seal",
 		"shared/secret", "shared/telemetry",
