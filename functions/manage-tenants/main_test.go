@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/infra/local/invokeapi"
@@ -215,20 +216,60 @@ func TestDestinations(t *testing.T) {
 	t.Run("reencrypt", func(t *testing.T) {
 		db.Exec(t, `INSERT INTO destination_secret (destination_id, version, sealed)
 			SELECT d.id, n, s.sealed FROM destination d JOIN destination_secret s ON s.destination_id = d.id CROSS JOIN generate_series(2, 3) n`)
+		texts := addSourceTexts(t, db, keys)
 		o := do(rotated, "reencrypt")
-		require.Contains(t, o.stderr, "cannot decrypt a secret", "two texts belong to other versions")
+		require.Contains(t, o.stderr, "cannot decrypt a text", "two texts belong to other versions")
 		o.stderr = ""
-		require.Equal(t, map[string]any{"reencrypted": 1.0, "unreadable": 2.0, "done": true}, o.requireDone(t))
+		require.Equal(t, map[string]any{"reencrypted": 41.0, "unreadable": 2.0, "done": true}, o.requireDone(t))
 		db.Exec(t, "DELETE FROM destination_secret WHERE version > 1")
 		require.Equal(t, map[string]any{"reencrypted": 0.0, "unreadable": 0.0, "done": true}, do(rotated, "reencrypt").requireDone(t))
 		var sealed []byte
 		require.NoError(t, db.Pool.QueryRow(t.Context(), "SELECT sealed FROM destination_secret").Scan(&sealed))
 		require.False(t, rotated.NeedsReseal(sealed))
+		texts(rotated)
 	})
 	t.Run("delete-destination", func(t *testing.T) {
 		require.Equal(t, true, do(rotated, "delete-destination", "acme", "orders").requireDone(t)["deleted"])
 		do(rotated, "delete-destination", "acme", "orders").requireFailed(t, 1, "name: There is no such destination")
 	})
+}
+
+// addSourceTexts adds a secret of a source, and kept bodies that are too large for one batch. The function that it returns requires that the ring's
+// first key has sealed each of them, for the same place.
+func addSourceTexts(t *testing.T, db *dbtest.DB, keys *seal.Keys) func(*seal.Keys) {
+	t.Helper()
+	place := func(column string, id uuid.UUID, version int, text []byte) []byte {
+		sealed, err := keys.Seal(column, id.String(), version, text)
+		require.NoError(t, err)
+		return sealed
+	}
+	source, bodies := uuid.New(), make([]uuid.UUID, 39)
+	db.Exec(t, "INSERT INTO source (id, tenant_id, name, definition) SELECT $1, id, 's', '{}' FROM tenant", source)
+	db.Exec(t, "INSERT INTO source_secret (source_id, version, sealed) VALUES ($1, 7, $2)", source,
+		place("source_secret.sealed", source, 7, []byte("whsec_source")))
+	for i := range bodies {
+		bodies[i] = uuid.New()
+		db.Exec(t, `WITH r AS (
+				INSERT INTO receipt (id, tenant_id, source_id, source_name, event, item, outcome, received_at, updated_at, expires_at)
+				SELECT $1::UUID, id, $2, 's', $1::UUID::TEXT, 0, 'ignored', NOW(), NOW(), NOW() + INTERVAL '1 day' FROM tenant RETURNING id
+			)
+			INSERT INTO receipt_body (id, receipt_id, sealed, expires_at) SELECT $1::UUID, id, $3, NOW() + INTERVAL '1 day' FROM r`,
+			bodies[i], source, place("receipt_body.sealed", bodies[i], 1, make([]byte, 1<<18)))
+	}
+	return func(rotated *seal.Keys) {
+		t.Helper()
+		requireSealed := func(column string, id uuid.UUID, version int, sql string) {
+			var sealed []byte
+			require.NoError(t, db.Pool.QueryRow(t.Context(), sql, id).Scan(&sealed))
+			require.False(t, rotated.NeedsReseal(sealed))
+			_, err := rotated.Open(column, id.String(), version, sealed)
+			require.NoError(t, err)
+		}
+		requireSealed("source_secret.sealed", source, 7, "SELECT sealed FROM source_secret WHERE source_id = $1")
+		for _, id := range bodies {
+			requireSealed("receipt_body.sealed", id, 1, "SELECT sealed FROM receipt_body WHERE id = $1")
+		}
+	}
 }
 
 // requireDelete requires that delete is a dry run without "confirm", that it needs a suspended tenant, and that it can be repeated.

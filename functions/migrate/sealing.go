@@ -65,7 +65,7 @@ func (m migration) createSealingKeys(ctx context.Context, conn *pgx.Conn) error 
 		return err
 	}
 	if n > 0 {
-		return fmt.Errorf("the secret is empty, and a lost key has encrypted %d secrets of destinations: restore the secret's former value", n)
+		return fmt.Errorf("the secret is empty, and a lost key has encrypted %d secrets or kept bodies: restore the secret's former value", n)
 	}
 	return m.putSealingKeys(ctx, seal.Generate())
 }
@@ -94,14 +94,18 @@ func (m migration) rotateSealingKeys(ctx context.Context, conn *pgx.Conn) error 
 		return err
 	}
 	if n > 0 {
-		return fmt.Errorf("the newest sealing key has not encrypted %d secrets of destinations: run manage-tenants reencrypt before the rotation", n)
+		return fmt.Errorf("the newest sealing key has not encrypted %d secrets or kept bodies: run manage-tenants reencrypt before the rotation", n)
 	}
 	return m.putSealingKeys(ctx, keys.Rotate())
 }
 
 // sealedByOthers counts the texts that do not begin with the prefix.
 func sealedByOthers(ctx context.Context, conn *pgx.Conn, prefix []byte) (n int, err error) {
-	err = conn.QueryRow(ctx, "SELECT COUNT(*) FROM destination_secret WHERE SUBSTRING(sealed FROM 1 FOR 9) IS DISTINCT FROM $1", prefix).Scan(&n)
+	err = conn.QueryRow(ctx, `SELECT COUNT(*)
+		FROM (
+			SELECT sealed FROM destination_secret UNION ALL SELECT sealed FROM source_secret UNION ALL SELECT sealed FROM receipt_body
+		) AS texts
+		WHERE SUBSTRING(sealed FROM 1 FOR 9) IS DISTINCT FROM $1`, prefix).Scan(&n)
 	return n, err
 }
 

@@ -75,9 +75,24 @@ func TestSealingKeys(t *testing.T) {
 	})
 	t.Run("a repeated rotation, after a lost answer, changes nothing", func(t *testing.T) { refused(t, "too young") })
 	manager.Age(arn, auth.KeysMaxStale+time.Minute)
-	t.Run("a rotation that would lose a text is refused", func(t *testing.T) { refused(t, "run manage-tenants reencrypt") })
+	t.Run("a rotation that would lose a text is refused", func(t *testing.T) { refused(t, "has not encrypted 1 secrets or kept bodies") })
+	store(t, current(t))
+	for table, insert := range map[string]string{
+		"source_secret": `WITH s AS (INSERT INTO source (id, tenant_id, name, definition) SELECT $1, id, 's', '{}' FROM tenant RETURNING id)
+			INSERT INTO source_secret (source_id, version, sealed) SELECT id, 1, $2 FROM s`,
+		"receipt_body": `WITH r AS (
+				INSERT INTO receipt (id, tenant_id, source_id, source_name, event, item, outcome, received_at, updated_at, expires_at)
+				SELECT $1, id, $1, 's', 'e', 0, 'ignored', NOW(), NOW(), NOW() FROM tenant RETURNING id
+			)
+			INSERT INTO receipt_body (id, receipt_id, sealed, expires_at) SELECT id, id, $2, NOW() FROM r`,
+	} {
+		t.Run("so is one that would lose a text of "+table, func(t *testing.T) {
+			db.Exec(t, insert, uuid.New(), sealed)
+			refused(t, "run manage-tenants reencrypt")
+			db.Exec(t, "DELETE FROM "+table)
+		})
+	}
 	t.Run("after the reencryption it rotates", func(t *testing.T) {
-		store(t, current(t))
 		require.Equal(t, "rotated", run(t, `{"rotateSealingKey":true}`))
 		require.False(t, current(t).HasKeyOf(sealed))
 	})

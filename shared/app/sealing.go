@@ -21,8 +21,11 @@ import (
 // the destination's id.
 const secretPurpose = "destination_secret.sealed"
 
-// reencryptBatch bounds the secrets that reencrypt reads at once.
-const reencryptBatch = 100
+// reencryptBatch and reencryptBytes bound the texts that reencrypt reads at once.
+const (
+	reencryptBatch = 100
+	reencryptBytes = 4 << 20
+)
 
 // sealingKeys returns the key ring that encrypts the secrets of destinations. If a text
 // needs a key that the ring lacks, another process has rotated the ring: Refresh reads it
@@ -112,27 +115,26 @@ func noKeys(err error) error {
 	return &promise.Error{Code: promise.CodeUnavailable, Detail: "The sealing keys cannot be read at the moment. Repeat the call.", Cause: err}
 }
 
-// reencrypt seals one batch of secrets again, with the first key of the ring. It reads
-// the ring again, because an older one would seal with a key that a rotation has
-// replaced.
+// reencrypt seals one batch of texts again, with the first key of the ring. It reads the
+// ring again, because an older one would seal with a key that a rotation has replaced.
 func (s service) reencrypt(ctx context.Context) (promise.Reencryption, error) {
 	keys, err := s.sealingKeys().Refresh(ctx)
 	if err != nil {
 		return promise.Reencryption{}, noKeys(err)
 	}
-	rows, err := s.store.SecretsToReseal(ctx, keys.Prefix(), reencryptBatch)
+	rows, err := s.store.TextsToReseal(ctx, keys.Prefix(), reencryptBatch, reencryptBytes)
 	if err != nil {
 		return promise.Reencryption{}, err
 	}
-	var olds []promise.SealedSecret
+	var olds []promise.SealedText
 	var news [][]byte
 	for _, row := range rows {
-		text, err := keys.Open(secretPurpose, row.DestinationID.String(), row.Version, row.Sealed)
+		text, err := keys.Open(row.Purpose, row.RowID.String(), row.Version, row.Sealed)
 		if err != nil {
-			s.log.ErrorContext(ctx, "cannot decrypt a secret", "destinationId", row.DestinationID.String(), "version", row.Version)
+			s.log.ErrorContext(ctx, "cannot decrypt a text", "column", row.Purpose, "row", row.RowID.String(), "version", row.Version)
 			continue
 		}
-		sealed, err := keys.Seal(secretPurpose, row.DestinationID.String(), row.Version, text)
+		sealed, err := keys.Seal(row.Purpose, row.RowID.String(), row.Version, text)
 		if err != nil {
 			return promise.Reencryption{}, err
 		}
@@ -140,7 +142,7 @@ func (s service) reencrypt(ctx context.Context) (promise.Reencryption, error) {
 	}
 	r := promise.Reencryption{Unreadable: len(rows) - len(olds), Done: len(olds) == 0}
 	if !r.Done {
-		r.Changed, err = s.store.ResealSecrets(ctx, olds, news)
+		r.Changed, err = s.store.ResealTexts(ctx, olds, news)
 	}
 	return r, err
 }

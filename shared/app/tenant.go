@@ -29,7 +29,7 @@ const tenantUsage = `usage: manage-tenants [--function <name>] <command>
                                                     for all enabled=true or enabled=false
   list-destinations <tenant>
   delete-destination <tenant> <name>                delete a destination, and end the deliveries to it
-  reencrypt                                         encrypt all secrets of destinations with the newest sealing key
+  reencrypt                                         encrypt all secrets and kept bodies with the newest sealing key
   @<file>                                           send the JSON of a file, such as {"action": "list-tenants"}; @- reads standard input
 
 With --function, the command invokes the deployed Lambda of that name or ARN, with the AWS credentials and the region

@@ -73,18 +73,21 @@ const (
 	MaxOverlap = 7 * 24 * time.Hour
 )
 
-// A SealedSecret is an encrypted signing secret of a destination.
-type SealedSecret struct {
-	DestinationID uuid.UUID
-	Version       int
-	Sealed        []byte
+// A SealedText is an encrypted text of the database: a secret of a destination or of a
+// source, or a kept body. Purpose, RowID and Version are what it was sealed for; see
+// package seal.
+type SealedText struct {
+	Purpose string // the table and the column, such as source_secret.sealed
+	RowID   uuid.UUID
+	Version int // 1 for a kept body
+	Sealed  []byte
 }
 
-// A Reencryption reports one batch of secrets that were sealed again.
+// A Reencryption reports one batch of texts that were sealed again.
 type Reencryption struct {
 	Changed    int
-	Unreadable int  // secrets in the batch that no key of the ring opens
-	Done       bool // the batch had no other secrets
+	Unreadable int  // texts in the batch that no key of the ring opens
+	Done       bool // the batch had no other texts
 }
 
 // CheckDestinationName fails with CodeInvalidName unless name can be a destination's:

@@ -54,7 +54,7 @@ type Claim struct {
 	Next        *time.Time // the Since of the next claim; nil: no more is due
 	Tenant      string     // the slug
 	Destination Destination
-	Secrets     []SealedSecret // the active ones, the newest first
+	Secrets     []DestinationSecret // the active ones, the newest first
 	Deliveries  []ClaimedDelivery
 }
 

@@ -17,12 +17,6 @@ import (
 //go:embed queries/rotate_destination_secret.sql
 var rotateDestinationSecretSQL string
 
-//go:embed queries/list_secrets_to_reseal.sql
-var listSecretsToResealSQL string
-
-//go:embed queries/reseal_secrets.sql
-var resealSecretsSQL string
-
 // RotateDestinationSecret adds a secret to a destination of the kind https. seal makes
 // the secret for the destination's id and the new version. If a concurrent call changes
 // the destination, seal is called again, and its last secret counts.
@@ -124,28 +118,4 @@ func activeVersions(active []promise.DestinationSecret) string {
 		text += ", and version " + strconv.Itoa(s.Version) + " until " + s.RetireAt.UTC().Format(time.RFC3339)
 	}
 	return text + "."
-}
-
-// SecretsToReseal lists at most limit secrets of any destination that a sealing key
-// other than the first has encrypted. prefix begins the texts of the first key.
-func (r *Repository) SecretsToReseal(ctx context.Context, prefix []byte, limit int) ([]promise.SealedSecret, error) {
-	return run(ctx, r, "list secrets to reseal", listSecretsToResealSQL, named{"prefix": prefix, "limit": limit}, all[promise.SealedSecret])
-}
-
-// ResealSecrets replaces the texts of secrets by others. news has a text for each
-// element of olds. A secret that has changed meanwhile stays as it is. It returns the
-// number of secrets that it changed.
-func (r *Repository) ResealSecrets(ctx context.Context, olds []promise.SealedSecret, news [][]byte) (int, error) {
-	ids, versions, texts := make([]string, len(olds)), make([]int, len(olds)), make([][]byte, len(olds))
-	for i, s := range olds {
-		ids[i], versions[i], texts[i] = s.DestinationID.String(), s.Version, s.Sealed
-	}
-	rows, err := run(ctx, r, "reseal secrets", resealSecretsSQL, named{
-		"destinations": ids, "versions": versions, "olds": texts, "news": news,
-	}, all[versionRow])
-	return len(rows), err
-}
-
-type versionRow struct {
-	Version int
 }

@@ -103,7 +103,7 @@ func (r *Repository) ClaimDeliveries(ctx context.Context, c promise.ClaimRequest
 		},
 	}
 	for i, version := range first.SecretVersions {
-		claim.Secrets = append(claim.Secrets, promise.SealedSecret{DestinationID: c.Destination, Version: int(version), Sealed: first.SealedSecrets[i]})
+		claim.Secrets = append(claim.Secrets, promise.DestinationSecret{Version: int(version), Sealed: first.SealedSecrets[i]})
 	}
 	for _, row := range rows {
 		if row.DeliveryID != nil {

@@ -19,7 +19,9 @@ import (
 func keep(uuid.UUID, []promise.SourceSecret, int) ([]byte, error) { return nil, nil }
 
 // another is the Secret of a put that brings one.
-func another(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, error) { return sealed(id, version) }
+func another(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, error) {
+	return sealed(id, version)
+}
 
 // stripe returns the put of a source. Its id differs for each call.
 func stripe() promise.SourcePut {
