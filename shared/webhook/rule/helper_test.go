@@ -38,7 +38,7 @@ func compile(t testing.TB, d promise.SourceDefinition) *rule.Program {
 }
 
 // judge judges a request that has only a body.
-func judge(t testing.TB, d promise.SourceDefinition, body string) rule.Judged {
+func judge(t testing.TB, d promise.SourceDefinition, body string) promise.Judged {
 	t.Helper()
 	judged, err := compile(t, d).Judge(t.Context(), promise.WebhookInput{Body: []byte(body)})
 	require.NoError(t, err)

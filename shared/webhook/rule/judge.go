@@ -62,7 +62,7 @@ func (v *variables) ResolveName(name string) (any, bool) {
 func (v *variables) Parent() cel.Activation { return nil }
 
 // judge judges the request as a whole, or each of its items.
-func (r *request) judge(in promise.WebhookInput) Judged {
+func (r *request) judge(in promise.WebhookInput) promise.Judged {
 	body, lists, err := decode(in.Body, r.program.each != nil)
 	if err != nil {
 		return failed(err.Error())
@@ -70,7 +70,7 @@ func (r *request) judge(in promise.WebhookInput) Judged {
 	r.lists = lists
 	r.vars = variables{body: body, headers: in.Header, query: firstValues(in.Query)}
 	if r.program.each == nil {
-		return Judged{Items: []promise.Judgment{r.one(func() ([]byte, error) { return r.text, nil })}}
+		return promise.Judged{Items: []promise.Judgment{r.one(func() ([]byte, error) { return r.text, nil })}}
 	}
 	result, err := r.evaluate(r.program.each)
 	if err != nil {
@@ -83,12 +83,12 @@ func (r *request) judge(in promise.WebhookInput) Judged {
 	if n := int(list.Size().(types.Int)); n > promise.MaxSourceItems {
 		return failed("each: the list has " + strconv.Itoa(n) + " items, and may have " + strconv.Itoa(promise.MaxSourceItems))
 	}
-	return Judged{Items: r.items(list), Each: true}
+	return promise.Judged{Items: r.items(list), Each: true}
 }
 
 // failed returns the judgment of a request that no rule could judge.
-func failed(reason string) Judged {
-	return Judged{Items: []promise.Judgment{{Failed: true, Reason: reasons(reason)}}}
+func failed(reason string) promise.Judged {
+	return promise.Judged{Items: []promise.Judgment{{Failed: true, Reason: reasons(reason)}}}
 }
 
 // items judges each element of a list.

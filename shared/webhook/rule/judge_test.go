@@ -16,7 +16,7 @@ import (
 )
 
 // checkJudged checks the rules that hold for every result of Judge.
-func checkJudged(t *testing.T, judged rule.Judged, message string) {
+func checkJudged(t *testing.T, judged promise.Judged, message string) {
 	t.Helper()
 	if !judged.Each {
 		require.Len(t, judged.Items, 1, message)
@@ -263,7 +263,7 @@ func TestEach(t *testing.T) {
 	require.Equal(t, "ignore", judged.Items[4].Then)
 	require.Contains(t, judged.Items[4].Reason, "rule 2, when: ")
 
-	require.Equal(t, rule.Judged{Items: []promise.Judgment{}, Each: true}, judge(t, d, `{"events":[]}`))
+	require.Equal(t, promise.Judged{Items: []promise.Judgment{}, Each: true}, judge(t, d, `{"events":[]}`))
 }
 
 // An expression may make the list of items. Their values are JSON then.
@@ -297,7 +297,7 @@ func TestEachFails(t *testing.T) {
 		t.Run(fmt.Sprintf("%.20s", body), func(t *testing.T) {
 			t.Parallel()
 			judged := judge(t, d, body)
-			require.Equal(t, rule.Judged{Items: []promise.Judgment{{Failed: true, Reason: reason}}}, judged)
+			require.Equal(t, promise.Judged{Items: []promise.Judgment{{Failed: true, Reason: reason}}}, judged)
 		})
 	}
 	require.Len(t, judge(t, d, `{"events":[`+many(1000)).Items, 1000)

@@ -99,15 +99,6 @@ func Compile(d promise.SourceDefinition) (*Program, error) {
 	return p, nil
 }
 
-// Judged is the result of Judge.
-type Judged struct {
-	Items []promise.Judgment
-
-	// Each reports that every element of the list of `each` has a judgment, in the list's
-	// order. Otherwise there is one judgment, of the request as a whole.
-	Each bool
-}
-
 // Judge applies the rules to a request, or to each item of it. The first rule that
 // matches applies.
 //
@@ -118,11 +109,11 @@ type Judged struct {
 //
 // The judgments share the memory of in.Body. Judge itself fails only if ctx has ended. It
 // is safe to repeat.
-func (p *Program) Judge(ctx context.Context, in promise.WebhookInput) (Judged, error) {
+func (p *Program) Judge(ctx context.Context, in promise.WebhookInput) (promise.Judged, error) {
 	r := &request{ctx: ctx, program: p, text: in.Body}
 	judged := r.judge(in)
 	if err := ctx.Err(); err != nil {
-		return Judged{}, err
+		return promise.Judged{}, err
 	}
 	return judged, nil
 }
