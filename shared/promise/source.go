@@ -228,3 +228,11 @@ type SourceSecret struct {
 type SourceTouch struct {
 	Refusal string // why the request was refused; empty: it was verified
 }
+
+// A HeldCount reports which sources have reached MaxHeldBySource, or have it no more.
+type HeldCount struct {
+	Last    uuid.UUID // the last source that was counted
+	Counted int       // sources
+	Reached []string  // ids of sources
+	Dropped []string  // ids of sources
+}

@@ -126,6 +126,18 @@ func (c *clockwork) DeleteDestinations(ctx context.Context, _ int) (int, error) 
 	return 0, c.batch(ctx)
 }
 
+func (c *clockwork) DeleteReceipts(ctx context.Context, _ int) (int, error) {
+	return 0, c.batch(ctx)
+}
+
+func (c *clockwork) RefreshHeld(ctx context.Context, _ uuid.UUID, _ int) (promise.HeldCount, error) {
+	return promise.HeldCount{}, c.batch(ctx)
+}
+
+func (c *clockwork) SilentSources(ctx context.Context) (int, error) {
+	return 0, c.batch(ctx)
+}
+
 // A buffer is a bytes.Buffer for several goroutines.
 type buffer struct {
 	mu sync.Mutex

@@ -1,6 +1,7 @@
 // Package sweep does the scheduled work: it records deadlines, deletes expired
-// idempotency keys, expired early settlements, old settled promises and deleted
-// destinations, and counts each tenant's pending promises and early settlements.
+// idempotency keys, expired early settlements, old settled promises, deleted
+// destinations and expired receipts. It counts the pending promises and early settlements
+// of each tenant, the early settlements of each source, and the silent sources.
 package sweep
 
 import (
@@ -8,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +31,13 @@ type Store interface {
 
 	// DeleteDestinations deletes the rows of deleted destinations, and retired secrets.
 	DeleteDestinations(ctx context.Context, limit int) (int, error)
+
+	// DeleteReceipts deletes expired receipts, expired bodies, and retired secrets of
+	// sources. RefreshHeld counts the early settlements of the sources after an id.
+	// SilentSources counts the sources that refuse everything and did not before.
+	DeleteReceipts(ctx context.Context, limit int) (int, error)
+	RefreshHeld(ctx context.Context, after uuid.UUID, limit int) (promise.HeldCount, error)
+	SilentSources(ctx context.Context) (int, error)
 
 	// Uncounted starts a count for each tenant. CountMore continues each count by at
 	// most limit rows of each kind. StoreCounts stores finished counts, and returns
@@ -57,6 +64,10 @@ const (
 	// MetricOldestOverdue is the longest time, in seconds, from a deadline until it
 	// was recorded; 0 if none was due.
 	MetricOldestOverdue = "OldestOverdueSeconds"
+
+	// MetricSourcesSilent is the number of enabled sources that have verified a webhook
+	// within a day, but none within 15 minutes, and have refused one since.
+	MetricSourcesSilent = "SourcesSilent"
 )
 
 // A Sweeper does the scheduled work. It keeps no state between calls, and any number
@@ -139,7 +150,9 @@ type call struct {
 	batchCtx context.Context // a running batch is cancelled at its end
 
 	deadlines, keys, settled, destinations work
+	receipts, held, silent                 work
 	counts                                 counting
+	heldAfter                              uuid.UUID // the last source that refreshHeld has counted in this round
 
 	// The deadlines' goroutine alone uses report.Expired and unreported; the
 	// deletions' goroutine alone uses the rest of report.
@@ -198,6 +211,9 @@ func (s *Sweeper) sweep(ctx context.Context, d time.Duration, do func(*call)) (R
 		settled:   work{name: "delete settled promises"},
 
 		destinations: work{name: "delete destinations"},
+		receipts:     work{name: "delete receipts"},
+		held:         work{name: "count what sources hold"},
+		silent:       work{name: "count silent sources"},
 
 		counts:     counting{work: work{name: "count what tenants have"}, next: map[uuid.UUID]time.Time{}},
 		skipped:    work{name: "record a skipped workflow's deadlines", limit: expireBatch},
@@ -205,7 +221,7 @@ func (s *Sweeper) sweep(ctx context.Context, d time.Duration, do func(*call)) (R
 	}
 	do(c)
 	return c.report, errors.Join(c.deadlines.err(), c.skipped.err(), c.keys.err(), c.settled.err(), c.destinations.err(),
-		c.counts.work.err())
+		c.receipts.err(), c.held.err(), c.silent.err(), c.counts.work.err())
 }
 
 func (w *work) err() error {
@@ -323,69 +339,6 @@ func (c *call) reportDeadlines() {
 		c.Metrics.Gauge(MetricOldestOverdue, c.unreported.overdue.Seconds(), "Seconds")
 	}
 	c.unreported = unreported{since: time.Now()}
-}
-
-// cleanUpInRounds repeats cleanUp until the run ends.
-func (c *call) cleanUpInRounds() {
-	for c.runCtx.Err() == nil {
-		c.cleanUp(betweenBatches)
-		sleep(c.runCtx, betweenRounds)
-	}
-}
-
-// cleanUp deletes expired idempotency keys, old promises and destinations that nothing
-// needs. It does a batch of each kind in turn, until no kind has a full batch.
-func (c *call) cleanUp(pause time.Duration) {
-	keys, early, promises := c.report.KeysDeleted, c.report.EarlyExpired, c.report.PromisesDeleted
-	more := []func() bool{c.expireKeys, c.deleteSettled, c.deleteDestinations}
-	for len(more) > 0 && c.runCtx.Err() == nil {
-		more = slices.DeleteFunc(more, func(full func() bool) bool { return !full() })
-		if len(more) > 0 {
-			sleep(c.runCtx, pause)
-		}
-	}
-	c.Metrics.Count(MetricKeysDeleted, int64(c.report.KeysDeleted-keys))
-	c.Metrics.Count(MetricEarlyExpired, int64(c.report.EarlyExpired-early))
-	c.Metrics.Count(MetricPromisesDeleted, int64(c.report.PromisesDeleted-promises))
-}
-
-func (c *call) expireKeys() (full bool) {
-	c.try(&c.keys, func(ctx context.Context) error { //nolint:errcheck // see try
-		e, err := c.Store.ExpireIdempotencyKeys(ctx, deleteBatch)
-		for _, expired := range e.ExpiredEarly {
-			c.Log.Warn("held settlement expired unused", "tenant", expired.Tenant, "key", expired.Key)
-		}
-		c.report.KeysDeleted += e.Released
-		c.report.EarlyExpired += len(e.ExpiredEarly)
-		full = e.Examined >= deleteBatch
-		return err
-	})
-	return full
-}
-
-func (c *call) deleteSettled() (full bool) {
-	if c.Retention == 0 {
-		return false
-	}
-	c.try(&c.settled, func(ctx context.Context) error { //nolint:errcheck // see try
-		d, err := c.Store.DeleteSettled(ctx, c.Retention, deleteBatch)
-		c.report.PromisesDeleted += d.Promises
-		c.report.KeysDeleted += d.Keys
-		c.report.EventsDeleted += d.Events
-		c.report.WorkflowsDeleted += d.Workflows
-		full = d.Promises >= deleteBatch
-		return err
-	})
-	return full
-}
-
-func (c *call) deleteDestinations() (full bool) {
-	c.try(&c.destinations, func(ctx context.Context) error { //nolint:errcheck // see try
-		n, err := c.Store.DeleteDestinations(ctx, deleteBatch)
-		full = n >= deleteBatch
-		return err
-	})
-	return full
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -1,0 +1,9 @@
+-- Counts the enabled sources that have verified a request within a day, but none within 15 minutes, and have refused one since.
+--
+-- Returns: one row.
+-- Locks: none.
+-- Indexes: idx_source_verified.
+SELECT COUNT(*) AS silent
+FROM source s
+JOIN tenant t ON t.id = s.tenant_id AND t.suspended_at IS NULL
+WHERE s.last_verified_at BETWEEN NOW() - INTERVAL '1 day' AND NOW() - INTERVAL '15 minutes' AND s.last_refused_at > s.last_verified_at AND s.enabled
