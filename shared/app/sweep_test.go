@@ -52,6 +52,14 @@ func (nothingDue) DeleteSettled(context.Context, time.Duration, int) (promise.De
 
 func (nothingDue) DeleteDestinations(context.Context, int) (int, error) { return 0, nil }
 
+func (nothingDue) DeleteReceipts(context.Context, int) (int, error) { return 0, nil }
+
+func (nothingDue) RefreshHeld(context.Context, uuid.UUID, int) (promise.HeldCount, error) {
+	return promise.HeldCount{}, nil
+}
+
+func (nothingDue) SilentSources(context.Context) (int, error) { return 0, nil }
+
 func (nothingDue) Uncounted(context.Context) ([]promise.Count, error) { return nil, nil }
 
 func (nothingDue) CountMore(context.Context, []promise.Count, int) error { return nil }

@@ -27,6 +27,8 @@ var samples = map[string]struct {
 
 	source  bool // the source stripe exists before
 	receipt bool // it does, and the receipt of the events has failed
+	github  bool // the tenant has the source github
+	records bool // a refused call is recorded
 }{
 	"create-promise.http":                 {status: 201, created: true},
 	"create-promise.direct":               {created: true},
@@ -182,6 +184,15 @@ var samples = map[string]struct {
 	"manage-integrations.bad-default":          {code: "unknown_destination"},
 	"manage-integrations.bad-unknown":          {status: 404, code: "not_found"},
 
+	"receive-webhook.http":               {status: 200, github: true},
+	"receive-webhook.http-form":          {status: 200, github: true},
+	"receive-webhook.http-ping":          {status: 200, github: true, reads: true},
+	"receive-webhook.bad-rule":           {status: 422, code: "rule_failed", github: true, records: true},
+	"receive-webhook.bad-signature":      {status: 401, code: "unauthenticated", github: true},
+	"receive-webhook.bad-checksum":       {status: 401, code: "unauthenticated", github: true},
+	"receive-webhook.bad-unknown-source": {status: 401, code: "unauthenticated"},
+	"receive-webhook.bad-direct":         {code: "forbidden"},
+
 	"list-receipts.http":              {status: 200},
 	"list-receipts.http-filtered":     {status: 200},
 	"list-receipts.direct":            {},
@@ -246,6 +257,9 @@ func TestSampleEvents(t *testing.T) {
 			if want.receipt {
 				s.receipt(t)
 			}
+			if want.github {
+				s.github(t)
+			}
 			if want.settled {
 				s.answer(t, "resolve-by-id", payloadByID+`,"value":1}`)
 			}
@@ -273,7 +287,7 @@ func TestSampleEvents(t *testing.T) {
 					requireProblem(t, want.status, want.code, a)
 				}
 			}
-			changes := want.code == "" && !want.reads && function != "get-promise" && !strings.HasPrefix(function, "list-") && !strings.HasPrefix(function, "wait-")
+			changes := want.records || want.code == "" && !want.reads && function != "get-promise" && !strings.HasPrefix(function, "list-") && !strings.HasPrefix(function, "wait-")
 			require.Equal(t, changes, before != s.snapshot(t), "a call writes unless it is refused or only reads")
 			require.Equal(t, want.code != "", strings.HasPrefix(form, "bad-"), "the names of refused events begin with bad-")
 			require.True(t, json.Valid(payload))

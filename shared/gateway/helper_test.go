@@ -60,6 +60,7 @@ var operations = map[string]gateway.Operation{
 	"retry-deliveries": gateway.RetryDeliveries,
 
 	"settle-callback": gateway.SettleCallback,
+	"receive-webhook": gateway.ReceiveWebhook,
 
 	"list-receipts":       gateway.ListReceipts,
 	"manage-integrations": gateway.ManageIntegrations,
@@ -167,7 +168,11 @@ func (s *service) snapshot(t testing.TB) string {
 	t.Helper()
 	var all []string
 	for i, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery", "source", "source_secret", "receipt", "receipt_body"} {
-		rows, err := s.db.Pool.Query(t.Context(), "SELECT x::TEXT FROM "+table+" x ORDER BY 1")
+		columns := "x::TEXT"
+		if table == "source" { // its times of the last requests are written beside a call, and by refused ones
+			columns = "(to_jsonb(x) - ARRAY['last_received_at', 'last_verified_at', 'last_refused_at', 'last_refusal'])::TEXT"
+		}
+		rows, err := s.db.Pool.Query(t.Context(), "SELECT "+columns+" FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		require.NoError(t, err)
