@@ -96,7 +96,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF ended_receipt IS NOT NULL THEN
+    IF ended_receipt IS NOT NULL AND ended_receipt IS DISTINCT FROM new_receipt THEN
         PERFORM receipt_end(ended_receipt, 'expired', NULL, NULL);
     END IF;
     RETURN result;

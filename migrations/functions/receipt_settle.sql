@@ -119,20 +119,26 @@ BEGIN
         SELECT GREATEST(k.expires_at, k.held_until) INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;
     END IF;
 
-    INSERT INTO receipt AS r (
-        id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at
-    )
-    VALUES (
-        receipt_id, source_row.tenant_id, of_source, source_row.name, given_event, given_item, new_rule, new_key, outcome, of_promise,
-        new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'
-    )
-    ON CONFLICT (tenant_id, source_name, event, item) DO UPDATE
-        SET source_id = EXCLUDED.source_id, rule = EXCLUDED.rule, key = EXCLUDED.key, outcome = EXCLUDED.outcome, promise_id = EXCLUDED.promise_id,
-            reason = EXCLUDED.reason, updated_at = EXCLUDED.updated_at, expires_at = GREATEST(r.expires_at, EXCLUDED.expires_at)
-        WHERE (r.id, r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.id, former.outcome, former.updated_at)
-            OR EXCLUDED.outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
-    RETURNING r.id INTO receipt_id;
-    IF NOT FOUND THEN -- another call has settled or held the event meanwhile
+    IF former.id IS NULL THEN
+        INSERT INTO receipt (
+            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at
+        )
+        VALUES (
+            new_id, source_row.tenant_id, of_source, source_row.name, given_event, given_item, new_rule, new_key, outcome, of_promise,
+            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'
+        )
+        ON CONFLICT (tenant_id, source_name, event, item) DO NOTHING;
+    ELSE
+        UPDATE receipt r
+        SET source_id = of_source, rule = new_rule, key = new_key, outcome = outcome, promise_id = of_promise, reason = new_reason,
+            updated_at = CLOCK_TIMESTAMP(),
+            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours')
+        WHERE r.id = former.id AND (
+            (r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.outcome, former.updated_at)
+            OR outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
+        );
+    END IF;
+    IF NOT FOUND THEN -- another call has judged the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
     IF new_body IS NOT NULL AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL) THEN

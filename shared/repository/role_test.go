@@ -21,7 +21,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
 	const app, reader, sweeper, admin = "promises_app", "promises_reader", "promises_sweeper", "promises_admin"
-	const relay, manager = "promises_relay", "promises_manager"
+	const relay, manager, webhook = "promises_relay", "promises_manager", "promises_webhook"
 	may := map[string][]string{
 		"await_settlements":               {app, reader},
 		"claim_recount":                   {app},
@@ -46,7 +46,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"find_deleted_tenant":             {admin},
 		"find_api_key":                    {app, reader, admin, manager},
 		"find_promise_by_idempotency_key": {app, reader, sweeper},
-		"find_tenant":                     {app, reader, sweeper, admin, manager},
+		"find_tenant":                     {app, reader, sweeper, admin, manager, webhook},
 		"get":                             {app, reader},
 		"get_by_workflow_and_name":        {app, reader, sweeper, relay},
 		"store_early":                     {app},
@@ -61,7 +61,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"list_promises_due":               {app, reader, sweeper, relay},
 		"list_promises_of_workflow":       {app, reader, sweeper},
 		"list_signing_keys":               {app, reader, manager},
-		"list_tenants":                    {app, reader, sweeper, admin, manager},
+		"list_tenants":                    {app, reader, sweeper, admin, manager, webhook},
 		"mark_deleted":                    {admin},
 		"recount_workflow":                {app},
 		"revoke_api_key":                  {admin},
@@ -72,17 +72,17 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"store_counts":                    {sweeper},
 		"suspend_tenant":                  {admin},
 		"tenant_contents":                 {admin},
-		"tenant_id":                       {app, reader, sweeper, admin, relay, manager},
+		"tenant_id":                       {app, reader, sweeper, admin, relay, manager, webhook},
 		"token_active":                    {app, reader},
 		"put_destination":                 {admin, manager},
 		"enable_destination":              {admin, relay, manager},
 		"delete_destination":              {admin, manager},
 		"set_default_destination":         {admin, manager},
-		"list_secrets_to_reseal":          {admin, relay, manager},
+		"list_texts_to_reseal":            {admin, manager},
 		"list_destinations":               {admin, relay, manager},
 		"get_destination":                 {relay, manager},
 		"rotate_destination_secret":       {manager},
-		"reseal_secrets":                  {admin},
+		"reseal_texts":                    {admin},
 		"delete_destinations":             {sweeper},
 		"claim_deliveries":                {relay},
 		"record_deliveries":               {relay},
@@ -90,7 +90,23 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 		"find_all_due":                    {relay},
 		"end_deliveries":                  {app, relay},
 		"expire_leases":                   {relay},
-		"uncounted_tenants":               {app, reader, sweeper, admin, relay, manager},
+		"uncounted_tenants":               {app, reader, sweeper, admin, relay, manager, webhook},
+		"receive":                         {manager, webhook},
+		"preview_receipt":                 {manager},
+		"get_source":                      {manager, webhook},
+		"list_sources":                    {manager, webhook},
+		"create_source":                   {manager},
+		"change_source":                   {manager},
+		"delete_source":                   {manager},
+		"touch_source":                    {webhook},
+		"list_receipts":                   {reader, manager},
+		"list_receipts_of_source":         {reader, manager},
+		"list_receipts_of_key":            {reader, manager},
+		"list_receipts_of_promise":        {reader, manager},
+		"get_receipt":                     {manager},
+		"delete_receipts":                 {sweeper},
+		"refresh_held":                    {sweeper},
+		"count_silent_sources":            {sweeper, manager, webhook},
 	}
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
@@ -105,7 +121,7 @@ func TestRolesMayRunTheirStatements(t *testing.T) {
 			require.Contains(t, may, name, "the list has no roles for the statement")
 			prepare(t, conn, name)
 			var can []string
-			for _, role := range []string{app, reader, sweeper, admin, relay, manager} {
+			for _, role := range []string{app, reader, sweeper, admin, relay, manager, webhook} {
 				_, err := conn.Exec(t.Context(), "SET ROLE "+role)
 				require.NoError(t, err)
 				if _, err = conn.Exec(t.Context(), "EXPLAIN "+execute(t, name, nil)); err == nil {
@@ -133,8 +149,10 @@ func requireForbidden(t *testing.T, err error, what string) {
 func TestRolesMayDoNothingElse(t *testing.T) {
 	t.Parallel()
 	db := withRoles(t)
-	all := []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_manager", "promises_relay"}
-	allButRelay := all[:5]
+	all := []string{
+		"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_manager", "promises_webhook", "promises_relay",
+	}
+	allButRelay := all[:6]
 	conn, err := db.Pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
@@ -235,6 +253,35 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 		{"SELECT sealed FROM destination_secret", []string{"promises_app", "promises_reader", "promises_sweeper"}},
 		{"INSERT INTO destination_secret (sealed) VALUES ('x')", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_relay"}},
 		{"UPDATE destination_secret SET sealed = 'x'", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_relay", "promises_manager"}},
+		{"SELECT FROM promise", []string{"promises_webhook", "promises_manager"}},
+		{"SELECT FROM idempotency_key", []string{"promises_webhook", "promises_manager"}},
+		{"SELECT FROM workflow_execution", []string{"promises_webhook", "promises_manager"}},
+		{"SELECT FROM workflow_event_row", []string{"promises_webhook", "promises_manager"}},
+		{"SELECT FROM api_key", []string{"promises_webhook"}},
+		{"SELECT FROM destination", []string{"promises_webhook"}},
+		{"SELECT FROM destination_secret", []string{"promises_webhook"}},
+		{"SELECT FROM delivery", []string{"promises_webhook"}},
+		{"SELECT promise_settle(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)", []string{"promises_webhook", "promises_manager"}},
+		{"SELECT receipt_end(NULL, NULL, NULL, NULL)", []string{"promises_webhook", "promises_manager", "promises_reader", "promises_sweeper"}},
+		{"SELECT FROM receipt", []string{"promises_app", "promises_webhook", "promises_admin", "promises_relay"}},
+		{"INSERT INTO receipt (event) VALUES ('x')", all},
+		{"UPDATE receipt SET promise_id = NULL", all},
+		{"UPDATE receipt SET expires_at = NOW()", all},
+		{"DELETE FROM receipt", []string{"promises_app", "promises_reader", "promises_admin", "promises_manager", "promises_webhook", "promises_relay"}},
+		{"SELECT sealed FROM receipt_body", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_webhook", "promises_relay"}},
+		{"INSERT INTO receipt_body (sealed) VALUES ('x')", all},
+		{"DELETE FROM receipt_body", []string{"promises_app", "promises_reader", "promises_admin", "promises_manager", "promises_webhook", "promises_relay"}},
+		{"SELECT definition FROM source", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay"}},
+		{"INSERT INTO source (name) VALUES ('x')", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay", "promises_webhook"}},
+		{"UPDATE source SET definition = 'x'", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay", "promises_webhook"}},
+		{"UPDATE source SET enabled = TRUE", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay", "promises_webhook"}},
+		{"UPDATE source SET tenant_id = gen_random_uuid()", all},
+		{"UPDATE source SET name = 'x'", all},
+		{"DELETE FROM source", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay", "promises_webhook"}},
+		{"SELECT sealed FROM source_secret", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_relay"}},
+		{"INSERT INTO source_secret (sealed) VALUES ('x')", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_admin", "promises_relay", "promises_webhook"}},
+		{"UPDATE source_secret SET sealed = 'x'", []string{"promises_app", "promises_reader", "promises_sweeper", "promises_relay", "promises_manager", "promises_webhook"}},
+		{"DELETE FROM source_secret", []string{"promises_app", "promises_reader", "promises_admin", "promises_relay", "promises_webhook"}},
 		{"SET session_replication_role = replica", all},
 		{"SELECT lo_creat(-1)", all},
 		{"SELECT lo_create(0)", all},
@@ -302,12 +349,18 @@ func TestRolesMayCallTheirFunctions(t *testing.T) {
 		"promise_key_uncertain":     {app},
 		"promise_race_lost":         {app, sweeper},
 		"promise_settle":            {app},
+		"promise_settle_early":      {app},
+		"receipt_end":               {app},
+		"receipt_is_final":          {},
+		"receipt_preview":           {"promises_manager"},
+		"receipt_settle":            {"promises_manager", "promises_webhook"},
 		"tenant_contents":           {admin},
 		"tenant_delete":             {admin},
 		"workflow_event_delete":     {},
 		"workflow_event_write":      {},
 	}
-	definers := []string{"delivery_create", "delivery_due", "delivery_renew", "promise_await_settlements", "promise_erase", "tenant_contents", "tenant_delete"}
+	definers := []string{"delivery_create", "delivery_due", "delivery_renew", "promise_await_settlements", "promise_erase", "receipt_end", "receipt_preview",
+		"receipt_settle", "tenant_contents", "tenant_delete"}
 	rows, err := db.Pool.Query(t.Context(), `SELECT p.proname::TEXT AS name, p.prosecdef AS definer, p.proconfig AS settings,
 			current_schema()::TEXT AS schema, has_function_privilege('public', p.oid, 'EXECUTE') AS public,
 			ARRAY(SELECT r.rolname::TEXT FROM pg_roles r WHERE has_function_privilege(r.oid, p.oid, 'EXECUTE') AND NOT r.rolsuper

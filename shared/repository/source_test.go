@@ -316,3 +316,19 @@ func requireSources(t *testing.T, r *repository.Repository, db *dbtest.DB) {
 	require.NoError(t, err)
 	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM source"))
 }
+
+// addSources adds 100 sources to each tenant, and many receipts, some of them with a body.
+func addSources(t *testing.T, db *dbtest.DB) {
+	t.Helper()
+	db.Exec(t, `INSERT INTO source (id, tenant_id, name, definition, held_full, last_verified_at)
+		SELECT gen_random_uuid(), id, 's' || n, '{}', random() < 0.01, NOW() - random() * INTERVAL '50 days' FROM tenant CROSS JOIN generate_series(1, 100) n`)
+	db.Exec(t, `INSERT INTO source_secret (source_id, version, sealed, retire_at)
+		SELECT id, n, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), CASE WHEN n < 2 AND random() < 0.01 THEN NOW() END FROM source CROSS JOIN generate_series(1, 2) n`)
+	db.Exec(t, `INSERT INTO receipt (id, tenant_id, source_id, source_name, event, item, key, outcome, promise_id, received_at, updated_at, expires_at)
+		SELECT gen_random_uuid(), tenant_id, id, name, 'id:' || n, 0, name || n,
+			(ARRAY['settled', 'duplicate', 'conflict', 'timed_out', 'cancelled', 'held', 'expired', 'not_found', 'ignored', 'rule_failed'])[1 + n % 10],
+			gen_random_uuid(), NOW() - random() * INTERVAL '8 days', NOW(), NOW() + random() * INTERVAL '8 days'
+		FROM source CROSS JOIN generate_series(1, 10) n`)
+	db.Exec(t, `INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
+		SELECT id, id, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), expires_at FROM receipt WHERE random() < 0.2`)
+}

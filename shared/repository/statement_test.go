@@ -369,6 +369,7 @@ func TestPlans(t *testing.T) {
 		SELECT id, 'e' || n, 'https', CASE WHEN n > 90 THEN NOW() END FROM tenant CROSS JOIN generate_series(1, 100) n`)
 	db.Exec(t, `INSERT INTO destination_secret (destination_id, version, sealed, retire_at)
 		SELECT id, n, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), CASE WHEN n < 2 AND random() < 0.01 THEN NOW() END FROM destination CROSS JOIN generate_series(1, 2) n WHERE name LIKE 'e%'`)
+	addSources(t, db)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements": {}, // see TestPlansOfAwaitSettlements
@@ -381,8 +382,24 @@ func TestPlans(t *testing.T) {
 		"delete_destination":              {"idx_destination_name", "destination_pkey", "destination_secret_pkey"},
 		"set_default_destination":         {"idx_destination_name"},
 		"rotate_destination_secret":       {"destination_pkey", "destination_secret_pkey"},
-		"list_secrets_to_reseal":          {"idx_destination_secret_key"},
-		"reseal_secrets":                  {"destination_secret_pkey"},
+		"list_texts_to_reseal":            {"idx_destination_secret_key", "idx_source_secret_key", "idx_receipt_body_key"},
+		"reseal_texts":                    {"destination_secret_pkey", "source_secret_pkey", "receipt_body_pkey"},
+		"get_source":                      {"source_tenant_id_name_key", "source_secret_pkey"},
+		"list_sources":                    {"source_tenant_id_name_key"},
+		"create_source":                   {"source_tenant_id_name_key"},
+		"change_source":                   {"source_pkey", "source_secret_pkey"},
+		"delete_source":                   {"source_tenant_id_name_key"},
+		"touch_source":                    {"source_tenant_id_name_key", "source_pkey"},
+		"receive":                         {"receipt_settle"}, // see TestPlansOfReceive
+		"preview_receipt":                 {"receipt_preview"},
+		"list_receipts":                   {"Backward using idx_receipt_outcome", "receipt_pkey", "receipt_body_receipt_id_key"},
+		"list_receipts_of_source":         {"Backward using idx_receipt_source", "receipt_pkey"},
+		"list_receipts_of_key":            {"Backward using idx_receipt_key", "receipt_pkey"},
+		"list_receipts_of_promise":        {"Backward using idx_receipt_promise", "receipt_pkey"},
+		"get_receipt":                     {"receipt_pkey", "receipt_body_receipt_id_key"},
+		"delete_receipts":                 {"idx_receipt_expires", "receipt_pkey", "idx_receipt_body_expires", "receipt_body_pkey", "idx_source_secret_retire", "source_secret_pkey"},
+		"refresh_held":                    {"idx_receipt_held", "source_pkey"},
+		"count_silent_sources":            {"idx_source_verified"},
 		"delete_destinations":             {"idx_destination_deleted", "idx_delivery_destination", "destination_pkey", "idx_destination_secret_retire", "destination_secret_pkey"},
 		"claim_recount":                   {"workflow_execution_pkey"},
 		"end_deliveries":                  {"idx_delivery_due_by_destination", "delivery_pkey"},
@@ -432,7 +449,7 @@ func TestPlans(t *testing.T) {
 		"retry_delivery":                  {"delivery_pkey", "destination_pkey"},
 		"retry_dead_deliveries":           {"idx_destination", "Index Scan using idx_delivery_destination", "delivery_pkey"},
 		"get_by_workflow_and_name":        {"promise_workflow_execution_id_name_key"},
-		"store_early":                     {"idempotency_key_pkey", "promise_pkey"},
+		"store_early":                     {"promise_settle_early"},
 		"list_events":                     {"workflow_execution_pkey", "workflow_event_row_pkey", "idx_promise_settled", "promise_pkey"},
 		"list_promises":                   {"idx_promise_tenant", "idx_promise_due_by_tenant", "promise_pkey"},
 		"list_promises_due":               {"idx_promise_due_by_tenant", "promise_pkey"},

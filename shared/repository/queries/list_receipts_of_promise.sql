@@ -9,9 +9,13 @@
 -- The limit comes from a subselect, so that the planner does not know it. A planner that knows it, and expects fewer rows in a part, reads and
 -- sorts the whole part.
 WITH bound AS MATERIALIZED (
-    SELECT t.id AS tenant_id, COALESCE(@from::TIMESTAMPTZ, '-infinity') AS since, COALESCE(@before::TIMESTAMPTZ, 'infinity') AS before,
-           COALESCE(@after_at::TIMESTAMPTZ, 'infinity') AS at, COALESCE(@after_id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS id,
-           @limit::INT AS largest
+    SELECT
+        t.id AS tenant_id, COALESCE(@from::TIMESTAMPTZ, '-infinity') AS since, COALESCE(LEAST(@before::TIMESTAMPTZ, @after_at::TIMESTAMPTZ), 'infinity') AS at,
+        CASE
+            WHEN @before IS NULL OR @after_at < @before THEN COALESCE(@after_id::UUID, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            ELSE '00000000-0000-0000-0000-000000000000'
+        END AS id,
+        @limit::INT AS largest
     FROM tenant t
     WHERE t.slug = @tenant AND t.suspended_at IS NULL
 ),
@@ -22,7 +26,7 @@ page AS MATERIALIZED (
         SELECT r.id, r.received_at
         FROM receipt r
         WHERE r.tenant_id = bound.tenant_id AND r.promise_id = @promise::UUID AND (@key::VARCHAR IS NULL OR r.key = @key) AND (@outcome::VARCHAR IS NULL OR r.outcome = @outcome)
-          AND (@source::VARCHAR IS NULL OR r.source_name = @source) AND r.received_at >= bound.since AND r.received_at < bound.before
+          AND (@source::VARCHAR IS NULL OR r.source_name = @source) AND r.received_at >= bound.since
           AND (r.received_at, r.id) < (bound.at, bound.id)
         ORDER BY r.received_at DESC, r.id DESC
         LIMIT (SELECT largest FROM bound)
