@@ -210,12 +210,14 @@ BEGIN
         END IF;
     END IF;
 
-    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL AND NOT receipt_end(
-        key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
-        CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
-        CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
-    ) THEN
-        PERFORM promise_race_lost(promise_row.id);
+    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL THEN
+        IF NOT receipt_end( -- an IF of its own, because an expression needs the right to each of its functions
+            key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
+            CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
+            CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
+        ) THEN
+            PERFORM promise_race_lost(promise_row.id);
+        END IF;
     END IF;
     IF notify IS NOT NULL THEN
         PERFORM delivery_create(promise_row, moment, notify);

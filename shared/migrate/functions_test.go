@@ -141,6 +141,114 @@ func TestFunctionsOfThePreviousRelease(t *testing.T) {
 	calls("after the new grants")
 }
 
+// After 00021 the previous release still creates promises and stores early settlements with its own statements and grants, and its sweep lets early
+// settlements expire, also those of webhooks. A receipt then stays held, and its event is judged anew.
+func TestEarlySettlementsOfThePreviousRelease(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00021"), migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	db.Exec(t, `DO $$
+	DECLARE
+		function TEXT;
+	BEGIN
+		BEGIN
+			CREATE ROLE promises_app;
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- all databases of the server share the roles
+		END;
+		EXECUTE format('GRANT USAGE ON SCHEMA %I TO promises_app', current_schema());
+		EXECUTE format('GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA %I TO promises_app', current_schema());
+		GRANT UPDATE ON workflow_execution, promise TO promises_app;
+		GRANT UPDATE (
+			promise_id, expires_at, check_at, held_until, held_at, held_outcome, held_value, held_error, held_by_kind, held_by_id, held_comment
+		) ON idempotency_key TO promises_app;
+	END $$`)
+	connect := func(t *testing.T) *pgx.Conn {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), db.URL)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		_, err = conn.Exec(t.Context(), "SET ROLE promises_app")
+		require.NoError(t, err)
+		return conn
+	}
+	run := func(t *testing.T, conn *pgx.Conn, name string, args pgx.StrictNamedArgs) map[string]any {
+		t.Helper()
+		rows, _ := conn.Query(t.Context(), previousSQL(t, "00021/"+name), args)
+		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+		require.NoError(t, err)
+		return row
+	}
+	create := func(t *testing.T, conn *pgx.Conn, key string) map[string]any {
+		t.Helper()
+		return run(t, conn, "create", pgx.StrictNamedArgs{
+			"tenant": "acme", "workflow": uuid.NewString(), "external_id": nil, "name": "payment", "key": key, "key_ttl": time.Hour,
+			"timeout": nil, "timeout_at": nil, "metadata": nil, "deadline_outcome": nil, "deadline_value": nil, "deadline_error": nil,
+			"workflow_limit": 1000, "awaited": false, "notify": nil,
+		})
+	}
+	store := func(t *testing.T, conn *pgx.Conn, key string) map[string]any {
+		t.Helper()
+		return run(t, conn, "store_early", pgx.StrictNamedArgs{
+			"tenant": "acme", "key": key, "ttl": time.Hour, "outcome": "resolved", "value": []byte("1"), "error": nil, "kind": "direct", "by": nil,
+			"comment": nil, "awaited": false,
+		})
+	}
+	first := connect(t)
+	calls := func(when string) {
+		t.Helper()
+		for name, conn := range map[string]*pgx.Conn{"the first connection": first, "a new connection": connect(t)} {
+			t.Run(when+" on "+name, func(t *testing.T) {
+				key := when + name
+				require.Equal(t, true, store(t, conn, key)["held"])
+				require.Equal(t, []any{false, true}, []any{store(t, conn, key)["held"], store(t, conn, key)["same"]})
+				require.Equal(t, "resolved", create(t, conn, key)["outcome"])
+				require.Nil(t, create(t, conn, "new "+key)["outcome"])
+			})
+		}
+	}
+	calls("before the file")
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00022"), migrate.Options{})
+	require.NoError(t, err)
+	calls("after the file, with the old grants")
+	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{Roles: true})
+	require.NoError(t, err)
+	calls("after the new grants")
+
+	db.Exec(t, "INSERT INTO source (id, tenant_id, name, definition) SELECT gen_random_uuid(), id, 's', '{}' FROM tenant")
+	receive := func(t *testing.T, event, key string) string {
+		t.Helper()
+		return one[string](t, db, `SELECT (receipt_settle('acme', (SELECT id FROM source), $1, 0, gen_random_uuid(), NULL, NULL, $2, 'resolved', '2', NULL,
+			INTERVAL '1 hour', NULL, NULL, NULL)).outcome`, event, key)
+	}
+	t.Run("its create uses the early settlement of a webhook", func(t *testing.T) {
+		require.Equal(t, "held", receive(t, "id:1", "webhook"))
+		require.Equal(t, "resolved", create(t, first, "webhook")["outcome"])
+		require.Equal(t, "settled", receive(t, "id:1", "webhook"))
+	})
+	for name, end := range map[string]func(t *testing.T, key string){
+		"its sweep expires it": func(t *testing.T, _ string) {
+			rows, err := db.Pool.Query(t.Context(), previousSQL(t, "00021/expire_idempotency_keys"), pgx.StrictNamedArgs{"limit": 100})
+			require.NoError(t, err)
+			_, err = pgx.CollectRows(rows, pgx.RowToMap)
+			require.NoError(t, err)
+		},
+		"its early settlement replaces it": func(t *testing.T, key string) {
+			require.Equal(t, true, store(t, first, key)["held"])
+			require.Equal(t, "resolved", create(t, first, key)["outcome"])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, "held", receive(t, "id:"+name, name))
+			db.Exec(t, "UPDATE idempotency_key SET expires_at = NOW(), held_until = NOW(), check_at = NOW() WHERE key = $1", name)
+			end(t, name)
+			require.Equal(t, "held", one[string](t, db, "SELECT outcome FROM receipt WHERE key = $1", name))
+			require.Contains(t, []string{"held", "conflict"}, receive(t, "id:"+name, name))
+		})
+	}
+}
+
 // The planner replaces a call of each rule by its expression, so that a rule costs a statement nothing and may use its indexes.
 func TestRulesAreInlined(t *testing.T) {
 	t.Parallel()

@@ -83,7 +83,7 @@ func requireIAM(t *testing.T, master *pgx.Conn) {
 	var n int
 	require.NoError(t, master.QueryRow(t.Context(), `SELECT COUNT(*) FROM pg_auth_members m
 		WHERE m.roleid = 'rds_iam'::REGROLE AND pg_get_userbyid(m.member) LIKE 'promises\_%'`).Scan(&n))
-	require.Equal(t, 6, n)
+	require.Equal(t, 7, n)
 }
 
 func requireUnprivileged(t *testing.T, master *pgx.Conn) {
@@ -109,9 +109,10 @@ func requireExecutable(t *testing.T, master *pgx.Conn) {
 		"promises_app promise_await_settlements", "promises_app promise_by_deadline", "promises_app promise_create",
 		"promises_app promise_deadline_outcome", "promises_app promise_erase", "promises_app promise_key_live",
 		"promises_app promise_key_names", "promises_app promise_key_uncertain", "promises_app promise_race_lost", "promises_app promise_settle",
+		"promises_app promise_settle_early", "promises_app receipt_end", "promises_manager receipt_preview", "promises_manager receipt_settle",
 		"promises_reader promise_await_settlements", "promises_reader promise_deadline_outcome", "promises_reader promise_key_names",
 		"promises_sweeper promise_deadline_outcome", "promises_sweeper promise_key_live", "promises_sweeper promise_key_names",
-		"promises_sweeper promise_race_lost",
+		"promises_sweeper promise_race_lost", "promises_webhook receipt_settle",
 	}, calls)
 }
 
@@ -133,7 +134,7 @@ func TestRolesEndTheirStatements(t *testing.T) {
 		require.NoError(t, err)
 	})
 	settings := map[string]string{"promises_app": "5s", "promises_reader": "5s", "promises_sweeper": "12s", "promises_admin": "5s",
-		"promises_relay": "5s", "promises_manager": "5s"}
+		"promises_relay": "5s", "promises_manager": "5s", "promises_webhook": "5s"}
 	for _, f := range routes.Functions {
 		if f.Role != "" {
 			require.Contains(t, settings, f.Role, "%s: a function's role needs a statement_timeout in migrations/access/roles.sql", f.Name)

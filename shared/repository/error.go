@@ -38,10 +38,11 @@ func lostRace(err error) (promiseID string, lost bool) {
 		return "", pg.TableName == "promise"
 	case "23503": // foreign_key_violation
 		// A key's promise was deleted meanwhile; a workflow execution's tenant was; or
-		// the tenant got a workflow execution while it was being deleted; a destination's
-		// tenant or a delivery's destination was deleted, or got one meanwhile.
+		// the tenant got a workflow execution while it was being deleted; the tenant of a
+		// destination or a source, or a delivery's destination, was deleted, or got one
+		// meanwhile.
 		return "", pg.ConstraintName == "idempotency_key_promise_id_fkey" ||
-			slices.Contains([]string{"workflow_execution", "destination", "delivery"}, pg.TableName)
+			slices.Contains([]string{"workflow_execution", "destination", "delivery", "source"}, pg.TableName)
 	}
 	return "", false
 }

@@ -1,11 +1,12 @@
-// Package repository keeps promises, idempotency keys, destinations and deliveries in
-// Postgres.
+// Package repository keeps promises, idempotency keys, destinations, deliveries, sources
+// and receipts in Postgres.
 //
 // One operation is one statement and one round trip. A lost race repeats the
 // statement. A deadline that has passed and is not recorded yet adds two
 // statements: one waits for running transactions, one asks again. A settlement
-// does both by itself. A caller can safely repeat every method, but each
-// RotateDestinationSecret adds another secret.
+// does both by itself. A put of a source and a rotation read first, in a statement of
+// their own. A caller can safely repeat every method, but each rotation of a secret adds
+// another one.
 //
 // Statements run under READ COMMITTED, each in a transaction of its own. All
 // of them lock rows in this order, so that no two can deadlock:
@@ -15,9 +16,11 @@
 //  2. promise: before a transaction locks a pending promise FOR UPDATE, it has
 //     locked the workflow execution; see promise_await_settlements
 //  3. idempotency_key
-//  4. destination, its secrets, and then its tenant's row for a change of the default
-//  5. delivery
-//  6. delivery_lease
+//  4. receipt, and then its kept body
+//  5. destination and source, their secrets, and then the tenant's row for a change of
+//     the default destination
+//  6. delivery
+//  7. delivery_lease
 //
 // delete_settled.sql is an exception. It locks settled promises and their keys
 // before workflow executions, and says why that cannot deadlock.

@@ -49,6 +49,8 @@ func TestOneRoundTrip(t *testing.T) {
 	delivery := get(t, r, notified.ID).Deliveries[0].ID
 	inState(t, db, delivery, promise.DeliveryDead)
 	key, unknownKey := byKey(t, "k"), byKey(t, "unknown")
+	source := stripe()
+	held := webhook(promise.Source{ID: source.ID, Name: source.Name}, "held", "webhook")
 	batch := []promise.Item{item(promise.ByID(create(t, r, draft("f")).ID), resolved([]byte("1"))),
 		item(promise.ByID(o.ID), rejected("no")), item(unknownKey, resolved([]byte("1"))), item(key, rejected("no"))}
 	for _, c := range []struct {
@@ -148,6 +150,30 @@ func TestOneRoundTrip(t *testing.T) {
 			return errOf2(r.RotateDestinationSecret(ctx, tenant, "orders", promise.Rotation{}, sealed))
 		}},
 		{"delete a destination", 1, func() error { return errOf(r.DeleteDestination(ctx, tenant, "orders")) }},
+		{"put a source", 2, func() error {
+			_, _, _, err := r.PutSource(ctx, tenant, source)
+			return err
+		}},
+		{"put a source again", 1, func() error {
+			_, _, _, err := r.PutSource(ctx, tenant, source)
+			return err
+		}},
+		{"get a source", 1, func() error { return errOf2(r.GetSource(ctx, tenant, "stripe")) }},
+		{"list sources", 1, func() error { return errOf(r.ListSources(ctx, tenant)) }},
+		{"rotate a source's secret", 2, func() error {
+			return errOf2(r.RotateSourceSecret(ctx, tenant, "stripe", promise.Rotation{}, sealed))
+		}},
+		{"touch a source", 1, func() error { return r.TouchSource(ctx, tenant, "stripe", promise.SourceTouch{}) }},
+		{"receive, held", 1, func() error { return errOf(r.Receive(ctx, tenant, held)) }},
+		{"receive again", 1, func() error { return errOf(r.Receive(ctx, tenant, held)) }},
+		{"create with a webhook's early settlement", 1, func() error { return errOf(r.Create(ctx, tenant, withKey(draft("w"), "webhook", time.Hour))) }},
+		{"receive, settled", 1, func() error { return errOf(r.Receive(ctx, tenant, held)) }},
+		{"preview a receipt", 1, func() error { return errOf(r.PreviewReceipt(ctx, tenant, held)) }},
+		{"list receipts", 1, func() error {
+			_, _, err := r.ListReceipts(ctx, tenant, promise.ReceiptFilter{}, 10)
+			return err
+		}},
+		{"delete a source", 1, func() error { return errOf(r.DeleteSource(ctx, tenant, "stripe")) }},
 		{"resolve, overdue", 1, func() error { return errOf(r.Settle(ctx, tenant, promise.ByID(o.ID), rejected("late"))) }},
 		{"get, overdue", 3, func() error { return errOf(r.Get(ctx, tenant, promise.ByID(o.ID))) }},
 	} {
@@ -216,6 +242,8 @@ func TestEveryQueryExecMode(t *testing.T) {
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM delivery_lease"))
 			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM tenant_wait"))
 			requireDestinations(t, r) // it leaves no destination
+			requireReceipts(t, r)
+			requireSources(t, r, db)
 			requireRelayed(t, relayed{db, r, addDestination(t, db, tenant, "orders", promise.DestinationHTTPS)})
 			db.Exec(t, "DELETE FROM delivery")
 			_, err = r.ExpireIdempotencyKeys(ctx, 10)
