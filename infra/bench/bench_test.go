@@ -140,7 +140,7 @@ func TestStatements(t *testing.T) {
 			_, err := store.TokenActive(ctx, "nobody", uuid.New(), uuid.Nil, nil)
 			return err
 		}},
-		"the sweep's": {0, 8, func(*testing.T) error {
+		"the sweep's": {0, 11, func(*testing.T) error {
 			_, err := (&sweep.Sweeper{Store: store, Metrics: noMetrics{}, Log: slog.New(slog.DiscardHandler), Retention: time.Hour}).Once(ctx)
 			return err
 		}},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,13 +40,19 @@ func TestFunctionsForLambda(t *testing.T) {
 			require.Len(t, folder, 1)
 		}
 	})
-	t.Run("each except migrate has at most 14 MB, to start fast", func(t *testing.T) {
+	// These two link the language of rules, which costs 7 MB.
+	judges := []string{"manage-integrations", "receive-webhook"}
+	t.Run("each except migrate has at most 14 MB, or 21 MB with the language of rules, to start fast", func(t *testing.T) {
 		for _, f := range routes.Functions {
 			stat, err := os.Stat(build.Binary(dir, f.Name))
 			require.NoError(t, err)
 			t.Logf("%-16s %d bytes", f.Name, stat.Size())
+			most := int64(14_000_000)
+			if slices.Contains(judges, f.Name) {
+				most = 21_000_000
+			}
 			if f.Name != "migrate" {
-				require.LessOrEqual(t, stat.Size(), int64(14_000_000), f.Name)
+				require.LessOrEqual(t, stat.Size(), most, f.Name)
 			}
 		}
 	})
