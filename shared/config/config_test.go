@@ -87,12 +87,12 @@ func TestLoad(t *testing.T) {
 func TestLoadNamesEachFault(t *testing.T) {
 	t.Run("all at once", func(t *testing.T) {
 		set(t, "DB_EXEC_MODE=fast", "DB_IAM_AUTH=yes", "LOG_LEVEL=loud", "MAX_VALUE_BYTES=2097153", "RETENTION_DAYS=36501", "PUBLIC_URL=api.example.com",
-			"SIGNING_KEY=secret", "TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001",
+			"SIGNING_KEY=secret", "SOURCE_URL_KEY=secret", "TOKEN_KEYS=secret", "HTTP_ALIAS=a:b", "MAX_WAITS=1001",
 			"MAX_SENDS=101", "DELIVER_TO_LOOPBACK=yes", "SEALING_KEYS=secret", "SEND_FUNCTION=f")
 		_, err := config.Load()
 		for _, name := range config.Names {
 			switch name {
-			case "SIGNING_KEY", "TOKEN_KEYS", "SEALING_KEYS", "DB_PASSWORD_SECRET", "SEND_FUNCTION": // checked where they are used
+			case "SIGNING_KEY", "SOURCE_URL_KEY", "TOKEN_KEYS", "SEALING_KEYS", "DB_PASSWORD_SECRET", "SEND_FUNCTION": // checked where they are used
 			default:
 				require.ErrorContains(t, err, name)
 			}

@@ -418,7 +418,7 @@ func TestPlans(t *testing.T) {
 		"change_source":                   {"source_pkey", "source_secret_pkey"},
 		"delete_source":                   {"source_tenant_id_name_key"},
 		"touch_source":                    {"source_tenant_id_name_key", "source_pkey"},
-		"receive":                         {"receipt_settle"}, // see TestPlansOfReceive
+		"receive":                         {"receipt_settle"},
 		"preview_receipt":                 {"receipt_preview"},
 		"list_receipts":                   {"Backward using idx_receipt_outcome", "receipt_pkey", "receipt_body_receipt_id_key"},
 		"list_receipts_of_source":         {"Backward using idx_receipt_source", "receipt_pkey"},
