@@ -6,10 +6,11 @@
 -- The functions of the previous release work on this schema. If one of them replaces the early settlement of a webhook, or lets it expire, its
 -- receipt stays held until the sweep deletes it.
 --
--- Locks idempotency_key against all others for a moment, without reading it, or gives up after a second.
+-- Locks idempotency_key against all others and tenant against writers, for a moment and without reading them, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
+LOCK TABLE tenant IN SHARE ROW EXCLUSIVE MODE;
 LOCK TABLE idempotency_key IN ACCESS EXCLUSIVE MODE;
 
 -- A sender of webhooks. definition is JSON: see promise.SourceDefinition. Each change of the source or its secrets adds 1 to version. held_full: it has
