@@ -48,7 +48,7 @@ CREATE TABLE source_secret (
 CREATE INDEX idx_source_secret_key ON source_secret (SUBSTRING(sealed FROM 1 FOR 9)); -- the id of the sealing key
 CREATE INDEX idx_source_secret_retire ON source_secret (retire_at) WHERE retire_at IS NOT NULL;
 
--- What became of a webhook, or of one item of it. It outlives its source and its promise: a later source of the same name answers the same event
+-- A receipt records what became of a webhook, or of one item of it. It outlives its source and its promise: a later source of the same name answers the same event
 -- from it.
 CREATE TABLE receipt (
     id UUID PRIMARY KEY,
@@ -139,8 +139,8 @@ CREATE TYPE receipt_result AS (
 --   same_key, same_metadata, same_on_timeout
 --                    whether the existing promise has the same key, metadata and default outcome. If they are the same, or if only the key is and the promise
 --                    is erased, its deliveries get the new tokens: see delivery_renew, which refuses other targets.
---   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired. That of a
---                    webhook does not count: its receipt records it.
+--   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired. The early
+--                    settlement of a webhook does not count: its receipt records it.
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
 -- 0, and above the limit, which may have been lowered. The limit is tenant.max_workflow_promises or, if that is NULL, workflow_limit, and a new
@@ -154,7 +154,7 @@ CREATE TYPE receipt_result AS (
 -- promise nor the key exists, no quota is full, promises_left is set and within the limit, and the tenant has no default destination. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
--- Locks: the workflow execution's row, then the promise's, then the key's, then the receipt's of an early settlement, then those of delivery_create. The rows are first read without a lock. If another create commits in
+-- Locks: the workflow execution's row, then the promise's, then the key's, then the receipts' of an early settlement, then those of delivery_create. The rows are first read without a lock. If another create commits in
 -- between, this one fails on promise_workflow_execution_id_name_key or, if the other took the key, raises promise_race_lost. Nothing is
 -- written, and the caller retries.
 --
@@ -324,9 +324,11 @@ BEGIN
         END IF;
     END IF;
 
-    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL THEN
+    IF key_as_read.held_at IS NOT NULL THEN
         IF NOT receipt_end( -- an IF of its own, because an expression needs the right to each of its functions
-            key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
+            key_as_read.tenant_id, new_key,
+            CASE WHEN early_settlement.held_by_kind = 'webhook' THEN early_settlement.held_receipt_id END,
+            CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
             CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
             CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
         ) THEN
@@ -450,9 +452,9 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 -- If expires_at and holder_id are NULL, nothing was stored: with is_full because of the limit, otherwise because another call came first, and the
 -- caller retries.
 --
--- Locks: the key's row, then the receipt's of an expired early settlement. The settlement is stored only if the key's row is still as it was read.
+-- Locks: the key's row, then the receipts' of an expired early settlement. The settlement is stored only if the key's row is still as it was read.
 --
--- Indexes: idempotency_key_pkey, promise_pkey, receipt_pkey.
+-- Indexes: idempotency_key_pkey, promise_pkey, idx_receipt_key.
 CREATE OR REPLACE FUNCTION promise_settle_early(
     tenant_slug VARCHAR, given_key VARCHAR, ttl INTERVAL, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
     new_kind VARCHAR, new_by VARCHAR, new_comment VARCHAR, settlements_awaited BOOLEAN, new_receipt UUID, may_store BOOLEAN
@@ -460,7 +462,8 @@ CREATE OR REPLACE FUNCTION promise_settle_early(
 #variable_conflict use_variable
 DECLARE
     result early_result;
-    ended_receipt UUID;
+    of_tenant UUID;
+    replaced BOOLEAN; -- this call replaced an expired early settlement
 BEGIN
     WITH seen AS MATERIALIZED (
         SELECT
@@ -511,10 +514,11 @@ BEGIN
         seen.workflow_execution_id,
         t.held_full OR NOT may_store,
         CASE WHEN stored.held_until IS NOT NULL THEN new_receipt ELSE seen.receipt_id END,
-        CASE WHEN stored.held_until IS NOT NULL THEN (SELECT receipt_id FROM seen) END
+        t.id,
+        stored.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL)
     INTO
         result.expires_at, result.stored, result.same, result.expired_unused, result.holder_id, result.uncertain, result.workflow_execution_id,
-        result.is_full, result.receipt_id, ended_receipt
+        result.is_full, result.receipt_id, of_tenant, replaced
     FROM tenant t
     LEFT JOIN stored ON TRUE
     LEFT JOIN seen ON seen.has_early OR seen.answers OR seen.uncertain
@@ -522,45 +526,60 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF ended_receipt IS NOT NULL AND ended_receipt IS DISTINCT FROM new_receipt THEN
-        PERFORM receipt_end(ended_receipt, 'expired', NULL, NULL);
+    IF replaced THEN
+        PERFORM receipt_end(of_tenant, given_key, new_receipt, 'expired', NULL, NULL);
     END IF;
     RETURN result;
 END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Records on a receipt what became of the early settlement of its webhook.
+-- Records on receipts how the early settlement of an idempotency key ended. These are the receipt of the webhook that made it, and those of other
+-- webhooks that were compared with it: their events were duplicates of it, or conflicts with it.
 --
--- Arguments: given_receipt; new_outcome, 'settled', or 'expired' if the settlement was discarded unused; of_promise, the promise that it settled, or
--- NULL; key_until, when that promise's idempotency key expires, or NULL. A settled receipt stays longer than the key names the promise, so that the
--- same event never settles another promise.
+-- Arguments:
+--   of_tenant, given_key  the key
+--   given_receipt         if new_outcome is 'settled', the receipt of the early settlement, or NULL if no webhook made it. Otherwise a receipt that
+--                         the caller itself writes, or NULL.
+--   new_outcome           'settled': the early settlement settled a promise. 'expired': it was discarded unused.
+--   of_promise            the promise that it settled, or NULL
+--   key_until             when that promise's key expires, or NULL
 --
--- Returns: FALSE if the event was settled otherwise in the moment in which its early settlement expired: the caller must not use that. Then nothing
--- was written.
+-- If the early settlement settled a promise, the compared receipts keep their outcomes and get the promise. They stay longer than the key names the
+-- promise, so that no event of theirs settles another promise. If it expired unused, they expire with it, and their events are judged anew.
+--
+-- Returns: FALSE if the event of given_receipt was settled or held otherwise in the moment in which its early settlement expired: the caller must
+-- not use that, and rolls back.
 --
 -- SECURITY DEFINER: a caller that creates a promise needs no right to a receipt.
 --
--- Locks: the receipt's row.
--- Indexes: receipt_pkey.
-CREATE OR REPLACE FUNCTION receipt_end(given_receipt UUID, new_outcome VARCHAR, of_promise UUID, key_until TIMESTAMPTZ) RETURNS BOOLEAN
-LANGUAGE plpgsql SECURITY DEFINER AS $$
+-- Locks: the receipts' rows. The caller has locked the key's row.
+-- Indexes: idx_receipt_key, receipt_pkey.
+CREATE OR REPLACE FUNCTION receipt_end(
+    of_tenant UUID, given_key VARCHAR, given_receipt UUID, new_outcome VARCHAR, of_promise UUID, key_until TIMESTAMPTZ
+) RETURNS BOOLEAN LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
 BEGIN
     UPDATE receipt r
-    SET outcome = new_outcome, promise_id = of_promise, updated_at = CLOCK_TIMESTAMP(),
+    SET outcome = CASE WHEN new_outcome = 'expired' OR r.outcome = 'held' THEN new_outcome ELSE r.outcome END, promise_id = of_promise,
+        updated_at = CLOCK_TIMESTAMP(),
         expires_at = GREATEST(r.expires_at, key_until + INTERVAL '192 hours', CLOCK_TIMESTAMP() + INTERVAL '192 hours')
-    WHERE r.id = given_receipt
-      AND CASE new_outcome WHEN 'settled' THEN NOT receipt_is_final(r.outcome) ELSE r.outcome = 'held' END;
-    RETURN FOUND OR new_outcome <> 'settled' OR NOT EXISTS (SELECT FROM receipt r WHERE r.id = given_receipt);
+    WHERE r.tenant_id = of_tenant AND r.key = given_key AND r.promise_id IS NULL AND r.outcome IN ('held', 'duplicate', 'conflict')
+      AND CASE new_outcome WHEN 'settled' THEN r.outcome <> 'held' OR r.id = given_receipt ELSE r.id IS DISTINCT FROM given_receipt END;
+    RETURN new_outcome <> 'settled'
+        OR NOT EXISTS (SELECT FROM receipt r WHERE r.id = given_receipt AND r.promise_id IS DISTINCT FROM of_promise);
 END $$;
 
--- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first.
+-- The function searches the schema of the tables, and pg_temp last: otherwise a temporary table of its caller would come first. The functions of the
+-- previous release create promises as promises_app, and the grants in access/ come after the last file.
 DO $$
 BEGIN
-    EXECUTE format('ALTER FUNCTION receipt_end(UUID, VARCHAR, UUID, TIMESTAMPTZ) SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ) SET search_path = %I, pg_temp', current_schema());
+    REVOKE ALL ON FUNCTION receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ) FROM PUBLIC;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'promises_app') THEN
+        GRANT EXECUTE ON FUNCTION receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ) TO promises_app;
+    END IF;
 END $$;
-REVOKE ALL ON FUNCTION receipt_end(UUID, VARCHAR, UUID, TIMESTAMPTZ) FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -683,8 +702,8 @@ REVOKE ALL ON FUNCTION receipt_preview(VARCHAR, UUID, VARCHAR, INT, VARCHAR, VAR
 --   new_value, new_error     the settlement's value, or its error; the other is NULL
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
---   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. None is kept for an
---                            erased promise.
+--   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. The
+--                            function keeps no body for an erased promise.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
@@ -693,6 +712,8 @@ REVOKE ALL ON FUNCTION receipt_preview(VARCHAR, UUID, VARCHAR, INT, VARCHAR, VAR
 --   promise_id  the promise of the key, or NULL
 --   repeated    TRUE if the receipt answered the call. Then nothing was written.
 --   key, reason the receipt's
+--
+-- An event that is compared with another early settlement shares its fate: see receipt_end.
 --
 -- A final receipt answers every later call of its event, and so does a receipt whose early settlement still waits. Any other outcome is judged anew.
 -- If another call has settled or held the event meanwhile, the function raises promise_race_lost, everything is rolled back, and the caller retries.
@@ -786,6 +807,15 @@ BEGIN
                     WHEN early.same THEN 'duplicate'
                     ELSE 'conflict'
                 END;
+                IF outcome <> 'held' THEN -- the receipt ends with the early settlement, so the key's lock keeps that until the receipt is written
+                    PERFORM FROM idempotency_key k
+                    WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key AND k.held_at IS NOT NULL
+                      AND COALESCE(k.held_until, k.expires_at) = early.expires_at
+                    FOR SHARE;
+                    IF NOT FOUND THEN
+                        RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
+                    END IF;
+                END IF;
             END IF;
         END IF;
         SELECT GREATEST(k.expires_at, k.held_until) INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;

@@ -15,7 +15,7 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
     delivery_renew(promise, VARCHAR[]), delivery_due(),
     promise_settle_early(VARCHAR, VARCHAR, INTERVAL, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR, BOOLEAN, UUID, BOOLEAN),
-    receipt_is_final(VARCHAR), receipt_end(UUID, VARCHAR, UUID, TIMESTAMPTZ),
+    receipt_is_final(VARCHAR), receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ),
     receipt_settle(VARCHAR, UUID, VARCHAR, INT, UUID, UUID, VARCHAR, VARCHAR, VARCHAR, BYTEA, TEXT, INTERVAL, VARCHAR, UUID, BYTEA),
     receipt_preview(VARCHAR, UUID, VARCHAR, INT, VARCHAR, VARCHAR, BYTEA, TEXT, INTERVAL)
     FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager, promises_webhook;
@@ -44,7 +44,7 @@ GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_await_settlements(UUI
     promise_settle(VARCHAR, UUID, VARCHAR, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR),
     promise_erase(VARCHAR, UUID, VARCHAR),
     promise_settle_early(VARCHAR, VARCHAR, INTERVAL, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR, BOOLEAN, UUID, BOOLEAN),
-    receipt_end(UUID, VARCHAR, UUID, TIMESTAMPTZ),
+    receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ),
     delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
     delivery_renew(promise, VARCHAR[]) TO promises_app;
 
@@ -78,12 +78,13 @@ GRANT UPDATE ON idempotency_key TO promises_sweeper;
 GRANT SELECT (promise_id, destination_id, state) ON delivery TO promises_sweeper;
 GRANT SELECT (id, deleted_at), UPDATE (deleted_at), DELETE ON destination TO promises_sweeper;
 GRANT SELECT (destination_id, version, retire_at), UPDATE (retire_at), DELETE ON destination_secret TO promises_sweeper;
-GRANT SELECT, UPDATE (outcome, updated_at), DELETE ON receipt TO promises_sweeper;
+GRANT SELECT, UPDATE (updated_at), DELETE ON receipt TO promises_sweeper;
 GRANT SELECT (id, expires_at), UPDATE (expires_at), DELETE ON receipt_body TO promises_sweeper;
 GRANT SELECT (id, tenant_id, enabled, held_full, last_verified_at, last_refused_at), UPDATE (held_full) ON source TO promises_sweeper;
 GRANT SELECT (source_id, version, retire_at), UPDATE (retire_at), DELETE ON source_secret TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
-    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR) TO promises_sweeper;
+    promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR),
+    receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ) TO promises_sweeper;
 
 -- manage-tenants reads no promise. It deletes a tenant through two functions that run as the owner.
 GRANT SELECT, INSERT ON tenant, api_key TO promises_admin;

@@ -25,8 +25,8 @@
 --   same_key, same_metadata, same_on_timeout
 --                    whether the existing promise has the same key, metadata and default outcome. If they are the same, or if only the key is and the promise
 --                    is erased, its deliveries get the new tokens: see delivery_renew, which refuses other targets.
---   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired. That of a
---                    webhook does not count: its receipt records it.
+--   lost_hold        TRUE if an early settlement under the key was discarded, because it arrived after the deadline or had expired. The early
+--                    settlement of a webhook does not count: its receipt records it.
 --
 -- Quotas: tenant.pending_full refuses a promise, unless an early settlement settles it at once. workflow_execution.promises_left refuses one at
 -- 0, and above the limit, which may have been lowered. The limit is tenant.max_workflow_promises or, if that is NULL, workflow_limit, and a new
@@ -40,7 +40,7 @@
 -- promise nor the key exists, no quota is full, promises_left is set and within the limit, and the tenant has no default destination. Otherwise the function reads all rows at one
 -- moment and decides by them.
 --
--- Locks: the workflow execution's row, then the promise's, then the key's, then the receipt's of an early settlement, then those of delivery_create. The rows are first read without a lock. If another create commits in
+-- Locks: the workflow execution's row, then the promise's, then the key's, then the receipts' of an early settlement, then those of delivery_create. The rows are first read without a lock. If another create commits in
 -- between, this one fails on promise_workflow_execution_id_name_key or, if the other took the key, raises promise_race_lost. Nothing is
 -- written, and the caller retries.
 --
@@ -210,9 +210,11 @@ BEGIN
         END IF;
     END IF;
 
-    IF key_as_read.held_by_kind = 'webhook' AND key_as_read.held_receipt_id IS NOT NULL THEN
+    IF key_as_read.held_at IS NOT NULL THEN
         IF NOT receipt_end( -- an IF of its own, because an expression needs the right to each of its functions
-            key_as_read.held_receipt_id, CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
+            key_as_read.tenant_id, new_key,
+            CASE WHEN early_settlement.held_by_kind = 'webhook' THEN early_settlement.held_receipt_id END,
+            CASE WHEN early_settlement.held_at IS NULL THEN 'expired' ELSE 'settled' END,
             CASE WHEN early_settlement.held_at IS NOT NULL THEN promise_row.id END,
             CASE WHEN early_settlement.held_at IS NOT NULL THEN moment + key_ttl END
         ) THEN

@@ -24,9 +24,9 @@
 -- If expires_at and holder_id are NULL, nothing was stored: with is_full because of the limit, otherwise because another call came first, and the
 -- caller retries.
 --
--- Locks: the key's row, then the receipt's of an expired early settlement. The settlement is stored only if the key's row is still as it was read.
+-- Locks: the key's row, then the receipts' of an expired early settlement. The settlement is stored only if the key's row is still as it was read.
 --
--- Indexes: idempotency_key_pkey, promise_pkey, receipt_pkey.
+-- Indexes: idempotency_key_pkey, promise_pkey, idx_receipt_key.
 CREATE OR REPLACE FUNCTION promise_settle_early(
     tenant_slug VARCHAR, given_key VARCHAR, ttl INTERVAL, new_outcome VARCHAR, new_value BYTEA, new_error TEXT,
     new_kind VARCHAR, new_by VARCHAR, new_comment VARCHAR, settlements_awaited BOOLEAN, new_receipt UUID, may_store BOOLEAN
@@ -34,7 +34,8 @@ CREATE OR REPLACE FUNCTION promise_settle_early(
 #variable_conflict use_variable
 DECLARE
     result early_result;
-    ended_receipt UUID;
+    of_tenant UUID;
+    replaced BOOLEAN; -- this call replaced an expired early settlement
 BEGIN
     WITH seen AS MATERIALIZED (
         SELECT
@@ -85,10 +86,11 @@ BEGIN
         seen.workflow_execution_id,
         t.held_full OR NOT may_store,
         CASE WHEN stored.held_until IS NOT NULL THEN new_receipt ELSE seen.receipt_id END,
-        CASE WHEN stored.held_until IS NOT NULL THEN (SELECT receipt_id FROM seen) END
+        t.id,
+        stored.held_until IS NOT NULL AND EXISTS (SELECT FROM seen WHERE held_at IS NOT NULL)
     INTO
         result.expires_at, result.stored, result.same, result.expired_unused, result.holder_id, result.uncertain, result.workflow_execution_id,
-        result.is_full, result.receipt_id, ended_receipt
+        result.is_full, result.receipt_id, of_tenant, replaced
     FROM tenant t
     LEFT JOIN stored ON TRUE
     LEFT JOIN seen ON seen.has_early OR seen.answers OR seen.uncertain
@@ -96,8 +98,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF ended_receipt IS NOT NULL AND ended_receipt IS DISTINCT FROM new_receipt THEN
-        PERFORM receipt_end(ended_receipt, 'expired', NULL, NULL);
+    IF replaced THEN
+        PERFORM receipt_end(of_tenant, given_key, new_receipt, 'expired', NULL, NULL);
     END IF;
     RETURN result;
 END $$;

@@ -11,8 +11,8 @@
 --   new_value, new_error     the settlement's value, or its error; the other is NULL
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
---   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. None is kept for an
---                            erased promise.
+--   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. The
+--                            function keeps no body for an erased promise.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
@@ -21,6 +21,8 @@
 --   promise_id  the promise of the key, or NULL
 --   repeated    TRUE if the receipt answered the call. Then nothing was written.
 --   key, reason the receipt's
+--
+-- An event that is compared with another early settlement shares its fate: see receipt_end.
 --
 -- A final receipt answers every later call of its event, and so does a receipt whose early settlement still waits. Any other outcome is judged anew.
 -- If another call has settled or held the event meanwhile, the function raises promise_race_lost, everything is rolled back, and the caller retries.
@@ -114,6 +116,15 @@ BEGIN
                     WHEN early.same THEN 'duplicate'
                     ELSE 'conflict'
                 END;
+                IF outcome <> 'held' THEN -- the receipt ends with the early settlement, so the key's lock keeps that until the receipt is written
+                    PERFORM FROM idempotency_key k
+                    WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key AND k.held_at IS NOT NULL
+                      AND COALESCE(k.held_until, k.expires_at) = early.expires_at
+                    FOR SHARE;
+                    IF NOT FOUND THEN
+                        RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
+                    END IF;
+                END IF;
             END IF;
         END IF;
         SELECT GREATEST(k.expires_at, k.held_until) INTO key_until FROM idempotency_key k WHERE k.tenant_id = source_row.tenant_id AND k.key = new_key;

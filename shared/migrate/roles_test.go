@@ -112,7 +112,7 @@ func requireExecutable(t *testing.T, master *pgx.Conn) {
 		"promises_app promise_settle_early", "promises_app receipt_end", "promises_manager receipt_preview", "promises_manager receipt_settle",
 		"promises_reader promise_await_settlements", "promises_reader promise_deadline_outcome", "promises_reader promise_key_names",
 		"promises_sweeper promise_deadline_outcome", "promises_sweeper promise_key_live", "promises_sweeper promise_key_names",
-		"promises_sweeper promise_race_lost", "promises_webhook receipt_settle",
+		"promises_sweeper promise_race_lost", "promises_sweeper receipt_end", "promises_webhook receipt_settle",
 	}, calls)
 }
 

@@ -83,6 +83,7 @@ type expiredKeyRow struct {
 	Tenant   *string // Tenant and Key are set if the key's early settlement has expired
 	Key      *string
 	Released bool `db:"freed"` // the key no longer names its promise
+	Ended    bool // the early settlement ended on its receipts
 }
 
 // ExpireIdempotencyKeys examines at most limit idempotency keys whose check is

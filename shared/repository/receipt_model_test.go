@@ -95,19 +95,28 @@ func (m *receiptModel) hold(k *hookedKey, with hookedEarly) promise.Outcome {
 	if k.waits() {
 		return promise.OutcomeAgainst(promise.Pending, false, sameResult(k.early.result, with.result))
 	}
-	if k.early != nil && k.early.event != with.event {
-		m.endEarly(k)
+	if k.early != nil {
+		m.endEarly(k, with.event)
 	}
 	k.early = &with
 	return promise.OutcomeHeld
 }
 
-// endEarly discards an early settlement that was not used.
-func (m *receiptModel) endEarly(k *hookedKey) {
-	if k.early != nil && k.early.event != "" && m.receipts[k.early.event].outcome == promise.ReceiptHeld {
-		m.receipts[k.early.event].outcome = promise.ReceiptExpired
+// endEarly discards an early settlement that was not used. Its receipt expires with it, and so do those that were compared with it. The caller writes
+// the receipt of one event itself.
+func (m *receiptModel) endEarly(k *hookedKey, but string) {
+	for event, r := range m.receipts {
+		if m.waitsOn(r, k) && event != but {
+			r.outcome = promise.ReceiptExpired
+		}
 	}
 	k.early = nil
+}
+
+// waitsOn reports whether a receipt shares the fate of the early settlement of a key.
+func (m *receiptModel) waitsOn(r *hookedReceipt, k *hookedKey) bool {
+	return r.key != "" && m.keys[r.key] == k && r.promise == nil &&
+		(r.outcome == promise.ReceiptHeld || r.outcome == promise.ReceiptDuplicate || r.outcome == promise.ReceiptConflict)
 }
 
 func anyResult(t *rapid.T) promise.Result {
@@ -217,12 +226,19 @@ func (m *receiptModel) Create(t *rapid.T) {
 	p.id = created.Promise.ID
 	if k.waits() && !p.overdue {
 		p.result = k.early.result
-		if k.early.event != "" {
-			m.receipts[k.early.event].outcome, m.receipts[k.early.event].promise = promise.ReceiptSettled, p
+		for _, r := range m.receipts {
+			if !m.waitsOn(r, k) {
+				continue
+			}
+			if r.promise = p; r.outcome == promise.ReceiptHeld {
+				r.outcome = promise.ReceiptSettled
+			}
 		}
 		k.early = nil
 	}
-	m.endEarly(k)
+	if k.early != nil {
+		m.endEarly(k, "")
+	}
 	k.promise, k.expired = p, false
 	m.promises = append(m.promises, p)
 }
@@ -303,7 +319,7 @@ func (m *receiptModel) Sweep(t *rapid.T) {
 	}
 	for _, k := range m.keys {
 		if k.early != nil && k.early.expired {
-			m.endEarly(k)
+			m.endEarly(k, "")
 		}
 	}
 }

@@ -349,7 +349,7 @@ type deletedSourceRow struct {
 }
 
 // TouchSource records that a source has received a request, and whether it was verified.
-// Of touches of the same kind within a minute, only the first is stored. An unknown
+// The first touch of its kind within a minute is stored, and no other. An unknown
 // source, or an unknown or suspended tenant, has the same cost and no error.
 func (r *Repository) TouchSource(ctx context.Context, tenant, name string, at promise.SourceTouch) error {
 	_, err := r.db.Exec(ctx, touchSourceSQL, named{"tenant": tenant, "name": name, "refusal": nullIfEmpty(at.Refusal)})

@@ -6,9 +6,10 @@
 -- of the row, and then with the new one. So the result of SET must satisfy the CHECK with each of the two versions.
 --
 -- Arguments: @limit, the largest number of keys.
--- Returns: one row for each key. tenant and key are set if an early settlement expired that no receipt records; freed: the key lost its promise.
+-- Returns: one row for each key. tenant and key are set if an early settlement expired that no receipt records; freed: the key lost its promise;
+-- ended: its early settlement ended on its receipts.
 -- Locks: the keys' rows, skipping locked ones until the next batch, then the receipts' of expired early settlements.
--- Indexes: idx_idempotency_key_check, idempotency_key_pkey, promise_pkey, receipt_pkey.
+-- Indexes: idx_idempotency_key_check, idempotency_key_pkey, promise_pkey, idx_receipt_key.
 WITH due AS MATERIALIZED ( -- MATERIALIZED: each further evaluation would lock @limit more
     SELECT
         k.tenant_id, k.key, k.promise_id IS NOT NULL AS has_promise, k.held_at IS NOT NULL AS has_early,
@@ -47,16 +48,11 @@ kept AS (
         held_receipt_id = CASE WHEN due.held_until IS NOT NULL THEN k.held_receipt_id END
     FROM due
     WHERE k.tenant_id = due.tenant_id AND k.key = due.key AND (due.held_until IS NOT NULL OR due.named_until IS NOT NULL)
-),
-ended AS (
-    UPDATE receipt r
-    SET outcome = 'expired', updated_at = CLOCK_TIMESTAMP()
-    FROM due
-    WHERE r.id = due.receipt_id AND r.outcome = 'held' AND due.has_early AND due.held_until IS NULL
 )
 SELECT
     CASE WHEN due.has_early AND due.held_until IS NULL AND due.receipt_id IS NULL THEN t.slug END AS tenant,
     CASE WHEN due.has_early AND due.held_until IS NULL AND due.receipt_id IS NULL THEN due.key END AS key,
-    due.has_promise AND due.named_until IS NULL AS freed
+    due.has_promise AND due.named_until IS NULL AS freed,
+    CASE WHEN due.has_early AND due.held_until IS NULL THEN receipt_end(due.tenant_id, due.key, NULL, 'expired', NULL, NULL) ELSE FALSE END AS ended
 FROM due
 LEFT JOIN tenant t ON t.id = due.tenant_id
