@@ -192,7 +192,7 @@ func TestCheckSecret(t *testing.T) {
 		{preset("twilio"), []string{"0123456789abcdef0123456789abcdef"}, []string{"12345"}},
 		{bearer, []string{"a,b=c~d+e/f"}, []string{"has a space", "tab\tinside", "has-ümlaut", "short"}},
 		{basic, []string{"pass: wörd with spaces", long}, []string{"short", long + "s", "pass\rword"}},
-		{signed, []string{"any text is a key"}, []string{"short"}},
+		{signed, []string{"any text is a key"}, []string{"short", publicKeyOf(t, elliptic.P256()), "whpk_" + base64.StdEncoding.EncodeToString([]byte(long[:32]))}},
 		{
 			preset("standard-webhooks"),
 			[]string{whsec("a"), "whsec_" + base64.StdEncoding.EncodeToString([]byte("8 bytes.")), "whpk_" + base64.StdEncoding.EncodeToString([]byte(long[:32]))},

@@ -56,8 +56,22 @@ func (s *scheme) key(secret string) (key, bool) {
 		public, ok := parsed.(*ecdsa.PublicKey)
 		return key{algorithm: ecdsaP256, ecdsa: public}, ok && public.Curve == elliptic.P256()
 	default:
-		return key{algorithm: s.algorithm, shared: []byte(s.user + secret)}, secret != ""
+		return key{algorithm: s.algorithm, shared: []byte(s.user + secret)}, secret != "" && !isPublicKey(secret)
 	}
+}
+
+// isPublicKey reports whether a text is a public key, which everyone may know. A source
+// keeps it as a secret after a change from a preset that verifies with it.
+func isPublicKey(text string) bool {
+	if strings.HasPrefix(text, publicPrefix) {
+		return true
+	}
+	der, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return false
+	}
+	_, err = x509.ParsePKIXPublicKey(der)
+	return err == nil
 }
 
 // standardKeyOf reads a secret of standard-webhooks.
@@ -112,7 +126,7 @@ func (s *scheme) accepts(secret string) bool {
 
 // secretDetail says which secrets the scheme has.
 func (s *scheme) secretDetail(preset string) string {
-	const text = "secret must have 8 to 512 bytes, no control characters, and no white space at its ends"
+	const text = "secret must be no public key, and have 8 to 512 bytes, no control characters, and no white space at its ends"
 	switch {
 	case s.secret == standardKey:
 		return "secret must be whsec_ and the base64 of 8 to 512 bytes, or whpk_ and the base64 of an ed25519 public key."

@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"crypto/elliptic"
 	"crypto/sha256"
 	"maps"
 	"net/http"
@@ -321,6 +322,9 @@ func TestVerifyRefusesAnInvalidSource(t *testing.T) {
 	requireRefused(t, webhook.NoSecret, preset("nobody"), []string{"some secret"}, r)
 	requireRefused(t, webhook.NoSecret, promise.SourceVerifier{Preset: "github", Bearer: &struct{}{}}, []string{"some secret"}, r)
 	requireRefused(t, webhook.Malformed, promise.SourceVerifier{Bearer: &struct{}{}}, []string{""}, r)
+	public := publicKeyOf(t, elliptic.P256()) // the secret of a source that was one of sendgrid
+	requireRefused(t, webhook.NoMatch, preset("github"), []string{public}, with(r, "x-hub-signature-256", "sha256="+hexMAC(public, "{}")))
+	requireRefused(t, webhook.NoMatch, promise.SourceVerifier{Bearer: &struct{}{}}, []string{public}, with(r, "authorization", "Bearer "+public))
 	requireRefused(t, webhook.NoMatch, preset("github"), []string{""}, with(r, "x-hub-signature-256", "sha256="+hexMAC("", "{}")))
 	for _, secret := range []string{"", "whsec_", "whpk_", "whpk_AAAA", "plain text", "whsec_!"} {
 		for _, signature := range []string{"v1," + base64MAC("", "id.1795768200.{}"), "v1a,YQ=="} {
