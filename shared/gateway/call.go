@@ -44,6 +44,7 @@ type webhook struct {
 	query    string
 	received []byte // the body as it was received
 	body     []byte // as JSON
+	fault    error  // why the body cannot be read; nil: it can
 }
 
 // setDelivery parses the delivery's id. A nil text sets none.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -31,6 +32,9 @@ func (h *Handler) readWebhook(ctx context.Context, ev *event) (*call, error) {
 		return c, ev.malformed
 	}
 	c.webhook, err = newWebhook(v, ev.rawQuery, ev.body)
+	if err != nil && promise.AsError(err).Code != promise.CodeValueTooLarge { // its receipt says why, and the source how to answer
+		c.webhook.fault, err = err, nil
+	}
 	return c, err
 }
 
@@ -39,6 +43,7 @@ type receivedJSON struct {
 	PromiseID *uuid.UUID             `json:"promiseId,omitempty"`
 	ReceiptID *uuid.UUID             `json:"receiptId,omitempty"`
 	Key       string                 `json:"key,omitempty"`
+	Repeated  bool                   `json:"repeated,omitempty"`
 }
 
 type receivedItemsJSON struct {
@@ -85,9 +90,9 @@ func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraf
 		return nil, err
 	}
 	if r.Outcome == promise.ReceiptRuleFailed && c.webhook.Source.OnRuleError != promise.RuleErrorAccept {
-		return nil, promise.Fail(promise.CodeRuleFailed, "The source's rules failed: "+r.Reason+".")
+		return nil, rulesFailed(r)
 	}
-	j := receivedJSON{Outcome: r.Outcome, PromiseID: r.PromiseID, Key: r.Key}
+	j := receivedJSON{Outcome: r.Outcome, PromiseID: r.PromiseID, Key: r.Key, Repeated: r.Repeated}
 	if r.ReceiptID != uuid.Nil {
 		j.ReceiptID = &r.ReceiptID
 	}
@@ -96,10 +101,11 @@ func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraf
 
 // receiveItems stores what became of each item, in their order. An item that is ignored
 // has no receipt, unless all are: then the request has one. If a limit of early
-// settlements stops items, the others are received nevertheless, and the error says so.
+// settlements stops items, or if items have no receipt because their signed bytes made
+// other keys before, the others are received nevertheless, and the error says so.
 func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.ReceiptDraft) (any, error) {
 	result := receivedItemsJSON{Items: len(drafts), Outcomes: map[promise.ReceiptOutcome]int{}}
-	var full error
+	var full, unrecorded error
 	keep := keptItem(drafts, c.webhook.Source.KeepBody)
 	received := 0
 	for i, d := range drafts {
@@ -117,6 +123,8 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 			full = err
 		case err != nil:
 			return nil, err
+		case r.ReceiptID == uuid.Nil && c.webhook.Source.OnRuleError != promise.RuleErrorAccept:
+			unrecorded = rulesFailed(r)
 		default:
 			result.Outcomes[r.Outcome]++
 		}
@@ -131,7 +139,11 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 		}
 		_, full = h.receive(ctx, c, d)
 	}
-	return result, full
+	return result, cmp.Or(full, unrecorded)
+}
+
+func rulesFailed(r promise.ReceiptResult) error {
+	return promise.Fail(promise.CodeRuleFailed, "The source's rules failed: "+r.Reason+".")
 }
 
 // keptItem returns the number of the item whose receipt has the body: the first that

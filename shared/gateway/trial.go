@@ -13,10 +13,11 @@ import (
 	"github.com/flovyn/promises/shared/rawjson"
 )
 
-// A trialJSON is what a request to a source would do, without its items.
+// A trialJSON says what a request to a source would do. It does not have the items.
 type trialJSON struct {
 	Verified  bool              `json:"verified"`
-	Reason    string            `json:"reason,omitempty"` // why it is not verified
+	Reason    string            `json:"reason,omitempty"`   // why it is not verified
+	Disabled  bool              `json:"disabled,omitempty"` // the source refuses every request until it is enabled
 	Handshake promise.Handshake `json:"handshake,omitempty"`
 	Each      bool              `json:"each"`
 }
@@ -57,7 +58,7 @@ func testSource(ctx context.Context, h *Handler, c *call) (answer, error) {
 	if definition != nil {
 		s.SourceDefinition = *definition
 	}
-	t := trialJSON{Verified: true}
+	t := trialJSON{Verified: true, Disabled: !s.Enabled}
 	v, err := h.Webhooks.VerifyAs(ctx, s, secrets, request)
 	if err != nil {
 		e := promise.AsError(err)

@@ -93,8 +93,12 @@ func payloadOf(body []byte, contentType *string) []byte {
 
 // judge applies the rules of the source. Each draft says what became of the request, or
 // of one item of it; the drafts of items come in the items' order. each reports whether
-// the request has items. No draft has a body to keep.
+// the request has items. No draft has a body to keep. A body that cannot be read fails.
 func (h *Handler) judge(ctx context.Context, w *webhook) (drafts []promise.ReceiptDraft, each bool, err error) {
+	if w.fault != nil {
+		reason := "body: " + strings.TrimSuffix(promise.AsError(w.fault).Detail, ".")
+		return []promise.ReceiptDraft{w.draft(promise.Judgment{Failed: true, Reason: reason})}, false, nil
+	}
 	judgments, each, err := h.Webhooks.Judge(ctx, w.Source, promise.WebhookInput{Header: w.Header, Query: w.query, Body: w.body})
 	if err != nil {
 		return nil, false, &promise.Error{

@@ -35,7 +35,8 @@ type posted struct {
 	plain   bool // API Gateway hands the body over as text
 }
 
-func (s *service) deliver(t testing.TB, d posted) response {
+// event returns the event that API Gateway makes of the request.
+func (d posted) event(t testing.TB, s *service) []byte {
 	t.Helper()
 	if d.source == "" {
 		d.source = "github"
@@ -64,7 +65,13 @@ func (s *service) deliver(t testing.TB, d posted) response {
 		"requestContext": map[string]any{"http": map[string]string{"method": "POST"}},
 	})
 	require.NoError(t, err)
-	return respond(t, s.handler(t, "receive-webhook"), event)
+	return event
+}
+
+// deliver posts the request to a process that has nothing cached.
+func (s *service) deliver(t testing.TB, d posted) response {
+	t.Helper()
+	return respond(t, s.handler(t, "receive-webhook"), d.event(t, s))
 }
 
 func outcome(t testing.TB, r response) string {
@@ -121,26 +128,34 @@ func TestWebhookBodies(t *testing.T) {
 	}
 }
 
-// A body that no rule can see is refused after its signature was verified, and nothing is written.
-func TestWebhookBodiesThatAreRefused(t *testing.T) {
+// A verified body that cannot be read leaves a receipt, and the source says how to answer. A bomb is refused, and nothing is written.
+func TestWebhookBodiesThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.github(t)
-	for name, c := range map[string]struct {
-		posted
-		status int
-		code   string
-	}{
-		"a bomb":                    {posted{body: zipped(t, bytes.Repeat([]byte(" "), 7<<20))}, 413, "value_too_large"},
-		"broken gzip":               {posted{body: []byte{0x1f, 0x8b, 1}}, 400, "malformed_json"},
-		"not UTF-8":                 {posted{body: []byte{'"', 0xff, '"'}}, 400, "invalid_utf8"},
-		"another compression":       {posted{body: []byte("{}"), header: map[string]string{"content-encoding": "br"}}, 415, "unsupported_media_type"},
-		"declared JSON that is not": {posted{body: []byte("{"), header: map[string]string{"content-type": "application/json"}}, 400, "malformed_json"},
-	} {
+	t.Run("a bomb", func(t *testing.T) {
+		before := s.snapshot(t)
+		requireProblem(t, 413, "value_too_large", s.deliver(t, posted{body: zipped(t, bytes.Repeat([]byte(" "), 7<<20))}))
+		require.Equal(t, before, s.snapshot(t))
+	})
+	bodies := map[string]posted{
+		"broken gzip":               {body: []byte{0x1f, 0x8b, 1}},
+		"not UTF-8":                 {body: []byte{'"', 0xff, '"'}},
+		"another compression":       {body: []byte("{}"), header: map[string]string{"content-encoding": "br"}},
+		"declared JSON that is not": {body: []byte("{"), header: map[string]string{"content-type": "application/json"}},
+	}
+	for name, d := range bodies {
 		t.Run(name, func(t *testing.T) {
-			before := s.snapshot(t)
-			requireProblem(t, c.status, c.code, s.deliver(t, c.posted))
-			require.Equal(t, before, s.snapshot(t))
+			r := s.deliver(t, d)
+			requireProblem(t, 422, "rule_failed", r)
+			require.Contains(t, r.Body, "body: The ")
+		})
+	}
+	require.Len(t, s.receipts(t, `,"outcome":"rule_failed"`, "event"), len(bodies))
+	s.integrate(t, `"action":"put-source","name":"github","verifier":{"preset":"github"},"keyPrefix":"github:","onRuleError":"accept","rules":[]`)
+	for name, d := range bodies {
+		t.Run(name+", which is accepted", func(t *testing.T) {
+			require.Equal(t, "rule_failed", outcome(t, s.deliver(t, d)))
 		})
 	}
 }
@@ -187,7 +202,9 @@ func TestWebhooksRepeated(t *testing.T) {
 	require.Equal(t, []any{"settled"}, s.receipts(t, "", "outcome"), "the create ended the receipt")
 	again := d
 	again.header = map[string]string{"x-github-delivery": "2"}
-	require.Equal(t, "settled", outcome(t, s.deliver(t, again)), "a captured body with a fresh unsigned id is the same event")
+	captured := s.deliver(t, again)
+	require.Equal(t, "settled", outcome(t, captured), "a captured body with a fresh unsigned id is the same event")
+	require.Contains(t, captured.Body, `"repeated":true`)
 	require.Len(t, s.receipts(t, "", "outcome"), 1)
 	require.Equal(t, "conflict", outcome(t, s.deliver(t, posted{body: []byte(`{"workflow_run":{"id":9007199254740993},"other":true}`)})))
 	require.Equal(t, "ignored", outcome(t, s.deliver(t, posted{body: d.body, header: map[string]string{"x-github-event": "ping"}})))
@@ -207,6 +224,11 @@ func TestWebhookItems(t *testing.T) {
 		require.JSONEq(t, `{"items":4,"outcomes":{"settled":1,"ignored":1,"rule_failed":1,"not_found":1}}`, r.Body)
 	}
 	require.ElementsMatch(t, []any{"settled", "rule_failed", "not_found"}, s.receipts(t, "", "outcome"))
+	s.integrate(t, `"action":"put-source","name":"github","verifier":{"preset":"github"},"keyPrefix":"g:","each":"body",
+		"rules":[{"when":"item.kind == 'done'","key":"'g:other:' + string(item.id)","then":"resolve","holdSeconds":0}]`)
+	r := s.deliver(t, d)
+	requireProblem(t, 422, "rule_failed", r)
+	require.Contains(t, r.Body, "made another key", "no item is lost behind a 200")
 }
 
 // A source that accepts what its rules fail on is answered 200, and the receipt says what failed.

@@ -161,8 +161,8 @@ func (r *request) eventID() (id string, notes []string) {
 	default:
 		return "", []string{"eventId: the result is " + kind(v) + ", and must be a string or an int"}
 	}
-	if id == "" || len(id) > promise.MaxEventID || strings.ContainsRune(id, 0) {
-		return "", []string{"eventId: the result must have 1 to " + strconv.Itoa(promise.MaxEventID) + " bytes without NUL"}
+	if len(id) > promise.MaxEventID || strings.ContainsRune(id, 0) {
+		return "", []string{"eventId: the result must have at most " + strconv.Itoa(promise.MaxEventID) + " bytes without NUL"}
 	}
 	return id, nil
 }
@@ -327,7 +327,7 @@ func (r *request) evaluate(e *expression) (ref.Val, error) {
 // kind returns the name of a value's type.
 func kind(v ref.Val) string { return "of type " + cut(v.Type().TypeName(), 40) }
 
-// firstValues returns the parameters of a query. Of a repeated one it has the first value.
+// firstValues returns the parameters of a query. A repeated one has its first value.
 func firstValues(query string) map[string]string {
 	values, _ := url.ParseQuery(query) // it returns what it can read
 	first := make(map[string]string, len(values))

@@ -5,8 +5,8 @@
 //
 //   - body: the request's body, a JSON value.
 //   - headers: the request's headers, a map of strings. The names are in lower case.
-//   - query: the parameters of the URL, a map of strings. Of a repeated parameter it has
-//     the first.
+//   - query: the parameters of the URL, a map of strings. A repeated parameter has its
+//     first value.
 //   - item: an element of the list that `each` makes. It exists only with `each`.
 //
 // `eventId` sees body and item only, because the sender may not have signed the rest.
