@@ -89,7 +89,7 @@ func newSigningKey(scope constructs.Construct, s settings) awssecretsmanager.Sec
 // destinations.
 func newSealingKeys(scope constructs.Construct, s settings) awssecretsmanager.Secret {
 	return newEmptySecret(scope, s, "SealingKeys", "sealing-keys",
-		"SEALING_KEYS: the keys that encrypt the secrets of destinations. Only migrate writes them")
+		"SEALING_KEYS: the keys that encrypt the secrets of destinations and sources, and the bodies of webhooks. Only migrate writes them")
 }
 
 // newEmptySecret creates a secret without a value; migrate writes it.

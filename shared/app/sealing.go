@@ -27,7 +27,7 @@ const (
 	reencryptBytes = 4 << 20
 )
 
-// sealingKeys returns the key ring that encrypts the secrets of destinations. If a text
+// sealingKeys returns the key ring of SEALING_KEYS. If a text
 // needs a key that the ring lacks, another process has rotated the ring: Refresh reads it
 // again (see package seal). Without SEALING_KEYS each read fails.
 func (s service) sealingKeys() *auth.Cached[*seal.Keys] { return s.sealing }

@@ -68,9 +68,9 @@ type Config struct {
 	// promise and its events are kept; 90 if unset; 0 means for ever.
 	RetentionDays int
 
-	// SealingKeys (SEALING_KEYS) are the keys that encrypt the secrets of destinations, for
-	// seal.Parse, or the ARN of a secret in Secrets Manager that contains them. They are
-	// never logged.
+	// SealingKeys (SEALING_KEYS) are the keys that encrypt the secrets of destinations and
+	// sources, and the kept bodies of webhooks, for seal.Parse, or the ARN of a secret in
+	// Secrets Manager that contains them. They are never logged.
 	SealingKeys string
 
 	// DeliverToLoopback (DELIVER_TO_LOOPBACK, true or false; false if unset) permits

@@ -7,8 +7,7 @@ import (
 
 // A Tally counts events that may come in floods. It writes the sum of each name to a
 // Metrics: the first at once, and each later one with the first Count after the
-// interval. What it has not written is lost if the process ends. It is safe for
-// concurrent use.
+// interval. The rest is lost if the process ends. It is safe for concurrent use.
 type Tally struct {
 	metrics  *Metrics
 	interval time.Duration

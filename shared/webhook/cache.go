@@ -17,8 +17,8 @@ const (
 	CacheSize = 1000
 )
 
-// A Cache keeps one value for each source of each tenant. That a source does not exist is
-// a value, too. A source's URL has a checksum, so outsiders cannot fill the cache with
+// A Cache keeps one value for each source of each tenant. The absence of a source is a
+// value, too. A source's URL has a checksum, so outsiders cannot fill the cache with
 // names that they invent.
 //
 // The age of a value counts from before it was read, by the wall clock: Lambda freezes
