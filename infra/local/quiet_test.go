@@ -124,7 +124,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	for body, want := range map[string]int{
 		fmt.Sprintf(`{"run":1,"card":%q}`, secrets.plant("webhook")):           200,
 		fmt.Sprintf(`{"card":%q}`, secrets.plant("webhook whose rule failed")): 422,
-		fmt.Sprintf(`{"run":%q`, secrets.plant("webhook that is no JSON")):     400,
+		fmt.Sprintf(`{"run":%q`, secrets.plant("webhook that is no JSON")):     422,
 	} {
 		status, answer, err := postWebhook(webhookURL, webhookSecret, body)
 		require.NoError(t, err)
