@@ -78,6 +78,7 @@ type webhooks struct {
 	mu       sync.Mutex
 	programs map[uuid.UUID]versioned // by the source's id
 	touched  map[touch]time.Time     // when this process last recorded it
+	refused  map[refusal]unlogged
 }
 
 // A cachedSource is a source that verifies requests. The zero cachedSource refuses every
@@ -94,18 +95,8 @@ type versioned struct {
 	Program
 }
 
-// A touch is a kind of time that TouchSource records.
-type touch struct {
-	tenant, name string
-	verified     bool
-}
-
-// The limits of what a process keeps about sources beside webhook.Cache.
-const (
-	maxPrograms   = webhook.CacheSize
-	maxTouched    = 2 * webhook.CacheSize
-	touchInterval = time.Minute
-)
+// maxPrograms bounds the compiled definitions that a process keeps.
+const maxPrograms = webhook.CacheSize
 
 // The reasons of refusals beside those of package webhook.
 const (
@@ -131,6 +122,7 @@ func newWebhooks[P Program](s service, compile func(promise.SourceDefinition) (P
 	return &webhooks{
 		service: s, compile: func(d promise.SourceDefinition) (Program, error) { return compile(d) },
 		sources: webhook.NewCache[cachedSource](time.Now), programs: map[uuid.UUID]versioned{}, touched: map[touch]time.Time{},
+		refused: map[refusal]unlogged{},
 	}
 }
 
@@ -158,6 +150,7 @@ func (w *webhooks) Verify(ctx context.Context, tenant, segment string, r promise
 	}
 	name, ok := key.Parse(tenant, segment)
 	if !ok {
+		w.logRefusal(ctx, refusal{reason: wrongChecksum.Error()})
 		return gateway.VerifiedWebhook{}, gateway.WebhookRefused(wrongChecksum)
 	}
 	read := func(ctx context.Context) (cachedSource, error) { return w.readSource(ctx, tenant, name) }
@@ -165,19 +158,23 @@ func (w *webhooks) Verify(ctx context.Context, tenant, segment string, r promise
 	if err != nil {
 		return gateway.VerifiedWebhook{}, err
 	}
-	v, refused := c.verify(r, time.Now())
-	if refused != nil && age >= webhook.RefreshAge {
+	v, reason := c.verify(r, time.Now())
+	if reason != nil && age >= webhook.RefreshAge {
 		if c, _, err = w.sources.Refresh(ctx, tenant, name, read); err != nil {
 			return gateway.VerifiedWebhook{}, err
 		}
-		v, refused = c.verify(r, time.Now())
+		v, reason = c.verify(r, time.Now())
 	}
-	w.touch(ctx, tenant, name, refused)
-	if refused != nil {
-		return gateway.VerifiedWebhook{}, gateway.WebhookRefused(refused)
+	w.touch(ctx, tenant, name, reason)
+	if reason != nil {
+		w.logRefusal(ctx, refusal{tenant, name, reason.Error()})
+		return gateway.VerifiedWebhook{}, gateway.WebhookRefused(reason)
 	}
 	return v, nil
 }
+
+// Forget implements gateway.Webhooks.
+func (w *webhooks) Forget(tenant, name string) { w.sources.Forget(tenant, name) }
 
 // readSource reads a source for the cache. A source that refuses every request costs the
 // same work as another one.
@@ -212,41 +209,6 @@ func (c cachedSource) verify(r promise.WebhookRequest, now time.Time) (gateway.V
 	}
 	preset, _ := webhook.Preset(verifier.Preset)
 	return gateway.VerifiedWebhook{Source: c.source, Preset: preset, Header: webhook.Visible(verifier, r.Header), Verification: v}, nil
-}
-
-// touch records that a source has verified or refused a request, at most once a minute
-// for each of the two. A source that does not exist costs the same statement. If it
-// fails, the next request tries again.
-func (w *webhooks) touch(ctx context.Context, tenant, name string, refused error) {
-	t, now := touch{tenant, name, refused == nil}, time.Now().Round(0)
-	if !w.isDue(t, now) {
-		return
-	}
-	var at promise.SourceTouch
-	if refused != nil {
-		at.Refusal = refused.Error()
-	}
-	if err := w.store.TouchSource(ctx, tenant, name, at); err != nil {
-		w.log.WarnContext(ctx, "cannot record when a source was last used", "cause", err.Error())
-		w.mu.Lock()
-		delete(w.touched, t)
-		w.mu.Unlock()
-	}
-}
-
-// isDue reports whether this process has not recorded t within touchInterval, and notes
-// that it does now.
-func (w *webhooks) isDue(t touch, now time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if age := now.Sub(w.touched[t]); age >= 0 && age < touchInterval {
-		return false
-	}
-	if len(w.touched) >= maxTouched {
-		clear(w.touched)
-	}
-	w.touched[t] = now
-	return true
 }
 
 // VerifyAs implements gateway.Webhooks.
@@ -335,6 +297,12 @@ func (w *webhooks) NewSecret(
 	}
 	sealed, err = w.seal(ctx, sourceSecretPurpose, id, version, []byte(text))
 	return text, sealed, err
+}
+
+// FitsSecret implements gateway.Webhooks.
+func (w *webhooks) FitsSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, newest promise.SourceSecret) (bool, error) {
+	secrets, err := w.openSourceSecrets(ctx, id, []promise.SourceSecret{newest})
+	return err == nil && webhook.CheckSecret(v, secrets[0]) == nil, err
 }
 
 // SameSecret implements gateway.Webhooks.

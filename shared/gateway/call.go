@@ -27,7 +27,15 @@ type call struct {
 	answerBy   time.Time             // see Handler.Timeout
 	request    promise.SettleRequest // of a callback URL's body
 	malformed  error                 // why a callback URL's body is invalid; nil: it is valid
+	posted     posted                // of receive-webhook
 	webhook    *webhook              // of receive-webhook, once it is verified
+}
+
+// A posted is a request to a source as it was received.
+type posted struct {
+	segment string // the last part of the URL
+	promise.WebhookRequest
+	malformed error // why it is no request of API Gateway; nil: it is
 }
 
 // A VerifiedWebhook is a request whose sender is known.

@@ -150,6 +150,9 @@ func (h *Handler) sentByGateway(ctx context.Context) bool {
 
 // log logs a failed call. c is nil if the call could not be read.
 func (h *Handler) log(ctx context.Context, c *call, e *promise.Error) {
+	if h.Operation.webhook && e.Code == promise.CodeUnauthenticated && c != nil && c.webhook == nil {
+		return // Webhooks.Verify has logged it, or counted it for a line to come
+	}
 	attrs := []slog.Attr{slog.String("operation", h.Operation.name)}
 	if c != nil {
 		if p := c.principal; p.Kind == promise.KindDirect || p.Tenant == c.tenant { // any other slug is the caller's unverified text

@@ -64,9 +64,12 @@ type Webhooks interface {
 
 	// Verify verifies a request to the source that the last part of the URL names. Every
 	// refusal is a WebhookRefused, after the same work. Verify records when the source last
-	// received, verified and refused a request. A source with a URL of its own verifies by
-	// that, and not by r's.
+	// received, verified and refused a request, and logs refusals. A source with a URL of its
+	// own verifies by that, and not by r's.
 	Verify(ctx context.Context, tenant, segment string, r promise.WebhookRequest) (VerifiedWebhook, error)
+
+	// Forget makes the next Verify read the source again.
+	Forget(tenant, name string)
 
 	// VerifyAs verifies a request by a given source and its active secrets, and records
 	// nothing. Its error of CodeUnauthenticated names the reason of a refusal; the request
@@ -94,6 +97,10 @@ type Webhooks interface {
 	// the sender has made it; nil: the service makes one. The error is CodeMissingField if
 	// only the sender can make it.
 	NewSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, version int, given *string) (secret string, sealed []byte, err error)
+
+	// FitsSecret reports whether the newest secret of a source has the form that the
+	// verifier needs.
+	FitsSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, newest promise.SourceSecret) (bool, error)
 
 	// SameSecret reports whether the newest secret of a source has this text.
 	SameSecret(ctx context.Context, id uuid.UUID, newest promise.SourceSecret, text string) (bool, error)

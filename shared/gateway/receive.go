@@ -18,24 +18,31 @@ func (h *Handler) readWebhook(ctx context.Context, ev *event) (*call, error) {
 	ctx, stop := context.WithDeadline(ctx, c.answerBy)
 	defer stop()
 	h.Metrics.Count("WebhooksReceived", 1)
-	v, err := h.Webhooks.Verify(ctx, c.tenant, ev.source, promise.WebhookRequest{
+	c.posted = posted{segment: ev.source, malformed: ev.malformed, WebhookRequest: promise.WebhookRequest{
 		Header: readHeader(ev.headers), Query: ev.rawQuery, Body: ev.body, URL: h.sourceURL(c, ev.source),
-	})
+	}}
+	return c, h.verifyWebhook(ctx, c)
+}
+
+// verifyWebhook sets the call's webhook to its verified request.
+func (h *Handler) verifyWebhook(ctx context.Context, c *call) error {
+	c.webhook = nil
+	v, err := h.Webhooks.Verify(ctx, c.tenant, c.posted.segment, c.posted.WebhookRequest)
 	if err != nil {
 		if promise.AsError(err).Code == promise.CodeUnauthenticated {
 			h.Metrics.Count("WebhooksRefused", 1)
 		}
-		return c, err
+		return err
 	}
 	c.principal = promise.Principal{By: promise.By{Kind: promise.KindWebhook, ID: v.Source.Name}, Tenant: c.tenant}
-	if ev.malformed != nil {
-		return c, ev.malformed
+	if c.posted.malformed != nil {
+		return c.posted.malformed
 	}
-	c.webhook, err = newWebhook(v, ev.rawQuery, ev.body)
+	c.webhook, err = newWebhook(v, c.posted.Query, c.posted.Body)
 	if err != nil && promise.AsError(err).Code != promise.CodeValueTooLarge { // its receipt says why, and the source how to answer
 		c.webhook.fault, err = err, nil
 	}
-	return c, err
+	return err
 }
 
 type receivedJSON struct {
@@ -53,7 +60,25 @@ type receivedItemsJSON struct {
 
 // receiveWebhook judges a verified request and settles the promise that it names, or one
 // for each of its items. It answers 200 whenever the sender must stop.
+//
+// If the source was deleted after it was read, another may have its name now. The request
+// is then verified and judged once more, by what has the name.
 func receiveWebhook(ctx context.Context, h *Handler, c *call) (answer, error) {
+	a, err := h.receiveVerified(ctx, c)
+	if !errors.Is(err, promise.ErrNoSource) {
+		return a, err
+	}
+	h.Webhooks.Forget(c.tenant, c.webhook.Source.Name)
+	if err := h.verifyWebhook(ctx, c); err != nil {
+		return answer{}, err
+	}
+	if a, err = h.receiveVerified(ctx, c); errors.Is(err, promise.ErrNoSource) {
+		return answer{}, WebhookRefused(err)
+	}
+	return a, err
+}
+
+func (h *Handler) receiveVerified(ctx context.Context, c *call) (answer, error) {
 	w := c.webhook
 	request := promise.WebhookRequest{Header: w.Header, Query: w.query, Body: w.received}
 	if mediaType, body, ok := h.Webhooks.Handshake(w.Preset.Handshake, request, w.body); ok {
@@ -70,8 +95,6 @@ func receiveWebhook(ctx context.Context, h *Handler, c *call) (answer, error) {
 		result, err = h.receiveOne(ctx, c, drafts[0])
 	}
 	switch {
-	case errors.Is(err, promise.ErrNoSource): // it was deleted, or its tenant suspended, since it was read
-		return answer{}, WebhookRefused(err)
 	case err != nil:
 		return answer{}, err
 	case w.Preset.NoAnswer:

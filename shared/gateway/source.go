@@ -147,18 +147,16 @@ type newSecret struct {
 }
 
 // next returns the sealed secret, or nil if the source keeps those that it has. The
-// store may call it again: the last secret counts.
+// store may call it again: the last secret counts. It returns CodeMissingField if the
+// verifier needs another form of secret than the source has, and only the sender can make it.
 func (n *newSecret) next(ctx context.Context, id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, error) {
 	n.made = ""
 	if n.webhooks == nil {
 		return nil, nil
 	}
 	if len(active) > 0 {
-		if n.given == nil {
-			return nil, nil
-		}
-		same, err := n.webhooks.SameSecret(ctx, id, active[0], *n.given)
-		if same || err != nil {
+		kept, err := n.keeps(ctx, id, active[0])
+		if kept || err != nil {
 			return nil, err
 		}
 	}
@@ -166,11 +164,19 @@ func (n *newSecret) next(ctx context.Context, id uuid.UUID, active []promise.Sou
 	switch {
 	case n.given != nil:
 		return sealed, err
-	case err != nil && promise.AsError(err).Code == promise.CodeMissingField: // the source waits for the sender's
+	case err != nil && promise.AsError(err).Code == promise.CodeMissingField && len(active) == 0: // the source waits for the sender's
 		return nil, nil
 	}
 	n.made = secret
 	return sealed, err
+}
+
+// keeps reports whether a put leaves the newest secret of a source as it is.
+func (n *newSecret) keeps(ctx context.Context, id uuid.UUID, newest promise.SourceSecret) (bool, error) {
+	if n.given != nil {
+		return n.webhooks.SameSecret(ctx, id, newest, *n.given)
+	}
+	return n.webhooks.FitsSecret(ctx, n.verifier, id, newest)
 }
 
 type deletedSourceJSON struct {

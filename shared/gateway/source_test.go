@@ -1,8 +1,12 @@
 package gateway_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -87,6 +91,15 @@ func charge(event, kind, id string) string {
 	return `{"id":"` + event + `","type":"charge.` + kind + `","data":{"object":{"id":"` + id + `","failure_message":"declined"}}}`
 }
 
+func publicKey(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(t, err)
+	return base64.StdEncoding.EncodeToString(der)
+}
+
 // versions returns the versions in an answer's secrets.
 func versions(answer map[string]any) []any {
 	list := []any{}
@@ -148,6 +161,27 @@ func TestASource(t *testing.T) {
 		}
 		require.Equal(t, []any{1.0}, versions(s.integrate(t, github+`,"secret":"`+secret+`"`)), "the sender's is the same")
 		require.NotContains(t, s.log.String(), secret)
+	})
+	t.Run("another verifier keeps a secret of its form, and needs a new one otherwise", func(t *testing.T) {
+		changing := func(preset string) string {
+			return `"action":"put-source","name":"changing","verifier":{"preset":"` + preset + `"},"rules":[]`
+		}
+		s.integrate(t, changing("standard-webhooks")+`,"secret":"whsec_c2VjcmV0IG9mIGEgc291cmNl"`)
+		kept := s.integrate(t, changing("stripe"))
+		require.Equal(t, []any{1.0}, versions(kept))
+		require.NotContains(t, kept, "secret")
+
+		s.integrate(t, `"action":"delete-source","name":"changing"`)
+		s.integrate(t, changing("sendgrid")+`,"secret":"`+publicKey(t)+`"`)
+		made := s.integrate(t, changing("github"))
+		require.Regexp(t, `^[0-9a-f]{64}$`, made["secret"], "a public key is no secret of github's, so the service makes one")
+		before := s.snapshot(t)
+		require.Equal(t, versions(made), versions(s.integrate(t, changing("github"))))
+		require.Equal(t, before, s.snapshot(t), "the same put again")
+		_, err := s.direct(t, "manage-integrations", `{"tenant":"demo",`+changing("stripe")+`}`)
+		require.Equal(t, "secret", requireFunctionError(t, "missing_field", err)["field"])
+		require.Equal(t, before, s.snapshot(t))
+		s.integrate(t, `"action":"delete-source","name":"changing"`)
 	})
 	t.Run("the URL that the sender signs stands beside the source's", func(t *testing.T) {
 		twilio := s.integrate(t, `"action":"put-source","name":"twilio","verifier":{"preset":"twilio"},"url":"https://hooks.example.com/sms","rules":[]`)

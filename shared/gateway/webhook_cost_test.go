@@ -144,6 +144,56 @@ func TestWebhookRotation(t *testing.T) {
 	require.Equal(t, "held", outcome(t, respond(t, h, event(githubSecret, 3))), "the former secret is active")
 }
 
+// A process that knows a deleted source verifies by the one that has its name now.
+func TestWebhookOfASourceMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	put := func(secret string) {
+		s.integrate(t, `"action":"put-source","name":"github","verifier":{"preset":"github"},"secret":"`+secret+`","keyPrefix":"k:","each":"body.ids",
+			"rules":[{"key":"'k:' + string(item)","then":"resolve"}]`)
+	}
+	put(githubSecret)
+	h := s.handler(t, "receive-webhook")
+	event := func(secret, ids string) []byte { return posted{secret: secret, body: []byte(`{"ids":[` + ids + `]}`)}.event(t, s) }
+	require.JSONEq(t, `{"items":2,"outcomes":{"held":2}}`, respond(t, h, event(githubSecret, "1,2")).Body)
+
+	s.integrate(t, `"action":"delete-source","name":"github"`)
+	put(githubSecret)
+	require.JSONEq(t, `{"items":2,"outcomes":{"held":2}}`, respond(t, h, event(githubSecret, "3,4")).Body)
+
+	s.integrate(t, `"action":"delete-source","name":"github"`)
+	put("another secret")
+	before := s.snapshot(t)
+	refused := respond(t, h, event(githubSecret, "5"))
+	requireProblem(t, 401, "unauthenticated", refused)
+	require.Equal(t, before, s.snapshot(t))
+	require.JSONEq(t, `{"items":1,"outcomes":{"held":1}}`, respond(t, h, event("another secret", "5")).Body)
+
+	s.integrate(t, `"action":"delete-source","name":"github"`)
+	require.Equal(t, refused, respond(t, h, event("another secret", "6")))
+}
+
+// A flood writes one line for each source and reason. The first refusal is in the log at once.
+func TestWebhookRefusalsAreLogged(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.github(t)
+	h := s.handler(t, "receive-webhook")
+	s.log.Reset()
+	for _, d := range []posted{{secret: "another secret"}, {source: "nothing"}, {segment: "github-aaaaaaaaaaaaaaaa"}, {segment: "invented"}} {
+		for range 5 {
+			requireProblem(t, 401, "unauthenticated", respond(t, h, d.event(t, s)))
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(s.log.String()), "\n")
+	require.Len(t, lines, 3, s.log.String())
+	for i, want := range []string{"tenant=demo source=github", "tenant=demo source=nothing", `cause="the checksum in the URL is wrong"`} {
+		require.Contains(t, lines[i], `level=INFO msg="webhook refused" operation=receive-webhook`)
+		require.Contains(t, lines[i], "refusals=1")
+		require.Contains(t, lines[i], want)
+	}
+}
+
 // Whatever a sender posts is answered, and never with a fault of the service.
 func FuzzReceiveWebhook(f *testing.F) {
 	s := newService(f)

@@ -11,7 +11,7 @@ const (
 	GetAge = 30 * time.Second
 
 	// RefreshAge is the age from which Refresh reads a value again.
-	RefreshAge = 5 * time.Second
+	RefreshAge = time.Second
 
 	// CacheSize is the largest number of values. Beyond it the oldest is forgotten.
 	CacheSize = 1000
@@ -61,11 +61,18 @@ func (c *Cache[T]) Get(ctx context.Context, tenant, name string, read func(conte
 	return c.fetch(ctx, source{tenant, name}, GetAge, read)
 }
 
-// Refresh returns a source's value as Get does, and calls read if the value is 5 s old or
-// older. It is for a request that a value of Get refused, so that a new secret counts at
-// once. A flood of such requests reads each source once in 5 s.
+// Refresh returns a source's value as Get does, and calls read if the value is 1 s old or
+// older. It is for a request that a value of Get refused, so that a new secret counts
+// within a second. A flood of such requests reads each source once a second.
 func (c *Cache[T]) Refresh(ctx context.Context, tenant, name string, read func(context.Context) (T, error)) (T, time.Duration, error) {
 	return c.fetch(ctx, source{tenant, name}, RefreshAge, read)
+}
+
+// Forget drops a source's value, so that the next call reads it.
+func (c *Cache[T]) Forget(tenant, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.values, source{tenant, name})
 }
 
 // fetch returns the value if it is younger than limit, and otherwise reads it, or waits
