@@ -38,8 +38,8 @@ func TestSampleEvents(t *testing.T) {
 		{"resolve-by-key.direct", `"outcome":"duplicate"`},
 		{"reject.direct", `"outcome":"conflict"`},
 		{"expire-promises.once", `{"expired":0,"keysDeleted":0,"holdsExpired":0,"promisesDeleted":0,"eventsDeleted":0,"workflowsDeleted":0}`},
-		{"migrate.direct", `{"version":21,"applied":[],"signingKey":"ed25519:`},
-		{"migrate.direct-dry-run", `{"version":21,"files":[],"before":{"idempotency_key":1,"promise":1,`},
+		{"migrate.direct", `{"version":22,"applied":[],"signingKey":"ed25519:`},
+		{"migrate.direct-dry-run", `{"version":22,"files":[],"before":{"idempotency_key":1,"promise":1,`},
 	} {
 		t.Run(c.event, func(t *testing.T) {
 			payload, err := os.ReadFile("../../events/" + c.event + ".json")

@@ -1,6 +1,6 @@
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
 -- kind and id of its settler stay. Its deliveries that have not arrived end, and no delivery keeps the error of an attempt, which may quote the
--- value. The bodies of its webhooks are deleted. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- value. The bodies of its webhooks are deleted, also those that receipts of other items have. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -12,7 +12,7 @@
 -- of them settled the promise or moved the deadline, the function raises promise_race_lost: everything is rolled back, and the caller retries.
 --
 -- Indexes: promise_pkey, idempotency_key_pkey, workflow_execution_pkey, delivery_promise_id_target_key, idx_receipt_promise,
--- receipt_body_receipt_id_key.
+-- receipt_body_receipt_id_key, receipt_body_pkey.
 CREATE OR REPLACE FUNCTION promise_erase(tenant_slug VARCHAR, given_id UUID, given_key VARCHAR)
 RETURNS promise LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_variable
@@ -66,6 +66,7 @@ BEGIN
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
     IF promise_row.erased_at IS NOT NULL THEN
         DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.receipt_id = r.id;
+        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.id = r.body_id;
     END IF;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;
 END $$;

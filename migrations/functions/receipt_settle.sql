@@ -11,8 +11,8 @@
 --   new_value, new_error     the settlement's value, or its error; the other is NULL
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
---   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. A body that the receipt has already stays. The
---                            function keeps no body for an erased promise.
+--   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. An item whose request has its body with another item has the id
+--                            alone. The receipt stores a body once: not if it has one, or if it had this one before, and not for an erased promise.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
@@ -34,8 +34,8 @@
 --
 -- Locks: those of promise_settle, then the key's row, then the receipt's.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_receipt_id_key, and those of
--- promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_pkey,
+-- receipt_body_receipt_id_key, and those of promise_settle.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -132,18 +132,19 @@ BEGIN
 
     IF former.id IS NULL THEN
         INSERT INTO receipt (
-            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at
+            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at, body_id
         )
         VALUES (
             new_id, source_row.tenant_id, of_source, source_row.name, given_event, given_item, new_rule, new_key, outcome, of_promise,
-            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'
+            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours', body_id
         )
         ON CONFLICT (tenant_id, source_name, event, item) DO NOTHING;
     ELSE
         UPDATE receipt r
         SET source_id = of_source, rule = new_rule, key = new_key, outcome = outcome, promise_id = of_promise, reason = new_reason,
             updated_at = CLOCK_TIMESTAMP(),
-            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours')
+            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'),
+            body_id = COALESCE(r.body_id, body_id)
         WHERE r.id = former.id AND (
             (r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.outcome, former.updated_at)
             OR outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
@@ -152,12 +153,12 @@ BEGIN
     IF NOT FOUND THEN -- another call has judged the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
-    IF new_body IS NOT NULL AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL) THEN
-        INSERT INTO receipt_body AS b (id, receipt_id, sealed, expires_at)
+    IF new_body IS NOT NULL AND former.body_id IS DISTINCT FROM body_id
+        AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL)
+    THEN
+        INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
         VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-        ON CONFLICT ON CONSTRAINT receipt_body_receipt_id_key DO UPDATE
-            SET id = EXCLUDED.id, sealed = EXCLUDED.sealed, expires_at = EXCLUDED.expires_at
-            WHERE b.expires_at <= NOW();
+        ON CONFLICT DO NOTHING;
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

@@ -170,7 +170,7 @@ func (s *service) snapshot(t testing.TB) string {
 	for i, table := range []string{"tenant", "workflow_execution", "promise", "idempotency_key", "workflow_event", "api_key", "destination", "destination_secret", "delivery", "source", "source_secret", "receipt", "receipt_body"} {
 		columns := "x::TEXT"
 		if table == "source" { // its times of the last requests are written beside a call, and by refused ones
-			columns = "(to_jsonb(x) - ARRAY['last_received_at', 'last_verified_at', 'last_refused_at', 'last_refusal'])::TEXT"
+			columns = "(to_jsonb(x) - ARRAY['last_received_at', 'last_verified_at', 'last_refused_at', 'refused_since', 'last_refusal'])::TEXT"
 		}
 		rows, err := s.db.Pool.Query(t.Context(), "SELECT "+columns+" FROM "+table+" x ORDER BY 1")
 		require.NoError(t, err)

@@ -29,6 +29,12 @@ func (s *service) receipts(t testing.TB, filter, field string) []any {
 	return values
 }
 
+func (s *service) count(t testing.TB, table string) (n int) {
+	t.Helper()
+	require.NoError(t, s.db.Pool.QueryRow(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n))
+	return n
+}
+
 func TestListReceipts(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -165,4 +171,28 @@ func TestReplayReceipt(t *testing.T) {
 			require.Equal(t, map[string]any{"items": 3.0, "outcomes": map[string]any{"settled": 1.0, "held": 2.0}}, s.integrate(t, again))
 		}
 	})
+}
+
+// The body of a request with items goes with the first of its promises that is erased, whichever item has it. A repeated request does not bring it back.
+func TestEraseAPromiseOfAnItem(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ more, body, answer string }{
+		"the body of the first item": {`,"keepBody":true`, `{"list":[{"id":"a","key":"stripe:a"},{"id":"b","key":"` + idempotencyKey + `"}]}`, `{"held":1,"settled":1}`},
+		"the body of a failed item":  {`,"onRuleError":"accept"`, `{"list":[{"id":"b","key":"` + idempotencyKey + `"},{"id":"a"}]}`, `{"rule_failed":1,"settled":1}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			s.promise(t)
+			s.integrate(t, `"action":"put-source","name":"stripe","verifier":{"preset":"stripe"},"secret":"`+sourceSecret+
+				`","each":"body.list","eventId":"item.id","rules":[{"key":"item.key","then":"resolve","value":"item"}]`+c.more)
+			require.JSONEq(t, `{"items":2,"outcomes":`+c.answer+`}`, s.webhook(t, c.body).Body)
+			require.Equal(t, 1, s.count(t, "receipt_body"))
+			s.answer(t, "delete-promise", `{"tenant":"demo","key":"`+idempotencyKey+`"}`)
+			require.Equal(t, 0, s.count(t, "receipt_body"))
+			require.JSONEq(t, `{"items":2,"outcomes":`+c.answer+`}`, s.webhook(t, c.body).Body)
+			require.Equal(t, 0, s.count(t, "receipt_body"), "the sender repeated the request")
+			require.Equal(t, 2, s.count(t, "receipt"))
+		})
+	}
 }

@@ -105,7 +105,7 @@ func (h *Handler) receiveVerified(ctx context.Context, c *call) (answer, error) 
 
 // receiveOne stores what became of a request without items.
 func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraft) (any, error) {
-	if err := h.keepIf(ctx, c.webhook, &d, d.Failed || c.webhook.Source.KeepBody); err != nil {
+	if err := h.keepIf(ctx, c, &d, d.Failed || c.webhook.Source.KeepBody); err != nil {
 		return nil, err
 	}
 	r, err := h.receive(ctx, c, d)
@@ -129,7 +129,14 @@ func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraf
 func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.ReceiptDraft) (any, error) {
 	result := receivedItemsJSON{Items: len(drafts), Outcomes: map[promise.ReceiptOutcome]int{}}
 	var full, unrecorded error
+	var kept *promise.KeptBody
 	keep := keptItem(drafts, c.webhook.Source.KeepBody)
+	if keep >= 0 {
+		var err error
+		if kept, err = h.keep(ctx, c); err != nil {
+			return nil, err
+		}
+	}
 	received := 0
 	for i, d := range drafts {
 		if d.Then == ignore && !d.Failed {
@@ -137,8 +144,11 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 			continue
 		}
 		received++
-		if err := h.keepIf(ctx, c.webhook, &d, i == keep); err != nil {
-			return nil, err
+		switch {
+		case i == keep:
+			d.Body = kept
+		case kept != nil:
+			d.Body = &promise.KeptBody{ID: kept.ID}
 		}
 		r, err := h.receive(ctx, c, d)
 		switch {
@@ -157,7 +167,7 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 		if len(drafts) > 0 {
 			d.Reason = drafts[0].Reason
 		}
-		if err := h.keepIf(ctx, c.webhook, &d, c.webhook.Source.KeepBody); err != nil {
+		if err := h.keepIf(ctx, c, &d, c.webhook.Source.KeepBody); err != nil {
 			return nil, err
 		}
 		_, full = h.receive(ctx, c, d)
@@ -186,9 +196,9 @@ func keptItem(drafts []promise.ReceiptDraft, keepBody bool) int {
 }
 
 // keepIf adds the request to the draft if it is to be kept.
-func (h *Handler) keepIf(ctx context.Context, w *webhook, d *promise.ReceiptDraft, kept bool) (err error) {
+func (h *Handler) keepIf(ctx context.Context, c *call, d *promise.ReceiptDraft, kept bool) (err error) {
 	if kept {
-		d.Body, err = h.keep(ctx, w)
+		d.Body, err = h.keep(ctx, c)
 	}
 	return err
 }

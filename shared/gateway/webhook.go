@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -155,12 +156,14 @@ type keptWebhook struct {
 }
 
 // keep seals a request for a replay. It returns nil for a body that is larger than
-// promise.MaxKeptBody.
-func (h *Handler) keep(ctx context.Context, w *webhook) (*promise.KeptBody, error) {
+// promise.MaxKeptBody. The id is the same for the same body of a source, so that a
+// repeated request does not bring back a body that was erased.
+func (h *Handler) keep(ctx context.Context, c *call) (*promise.KeptBody, error) {
+	w := c.webhook
 	if len(w.received) > promise.MaxKeptBody {
 		return nil, nil
 	}
-	id := uuid.New()
+	id := uuid.NewSHA1(uuid.Nil, slices.Concat([]byte(c.tenant+"\x00"+w.Source.Name+"\x00"), w.received))
 	sealed, err := h.Webhooks.SealBody(ctx, id, encode(keptWebhook{w.received, w.Header, w.query, w.SignedID, w.Digest[:]}))
 	return &promise.KeptBody{ID: id, Sealed: sealed}, err
 }

@@ -154,7 +154,9 @@ func TestWebhookOfASourceMadeAnew(t *testing.T) {
 	}
 	put(githubSecret)
 	h := s.handler(t, "receive-webhook")
-	event := func(secret, ids string) []byte { return posted{secret: secret, body: []byte(`{"ids":[` + ids + `]}`)}.event(t, s) }
+	event := func(secret, ids string) []byte {
+		return posted{secret: secret, body: []byte(`{"ids":[` + ids + `]}`)}.event(t, s)
+	}
 	require.JSONEq(t, `{"items":2,"outcomes":{"held":2}}`, respond(t, h, event(githubSecret, "1,2")).Body)
 
 	s.integrate(t, `"action":"delete-source","name":"github"`)

@@ -267,3 +267,37 @@ func TestRulesAreInlined(t *testing.T) {
 		})
 	}
 }
+
+// After 00022 the previous release still receives webhooks and records when a source was last used, with its own statements and grants.
+func TestWebhooksOfThePreviousRelease(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Bare(t)
+	_, err := migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00022"), migrate.Options{})
+	require.NoError(t, err)
+	db.Tenant(t, "acme")
+	source := uuid.NewString()
+	db.Exec(t, "INSERT INTO source (id, tenant_id, name, definition) SELECT $1, id, 's', '{}' FROM tenant", source)
+	first, err := pgx.Connect(t.Context(), db.URL)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = first.Close(context.Background()) })
+	calls := func(when string) {
+		t.Helper()
+		for event, outcome := range map[string]string{when: "ignored", "known": "rule_failed"} {
+			rows, _ := first.Query(t.Context(), previousSQL(t, "00022/receive"), pgx.StrictNamedArgs{
+				"tenant": "acme", "source": source, "event": "id:" + event, "item": 0, "receipt": uuid.NewString(), "id": nil, "rule": nil, "key": nil,
+				"outcome": outcome, "value": nil, "error": nil, "hold": nil, "reason": nil, "body_id": uuid.NewString(),
+				"body": append([]byte{1}, make([]byte, 40)...),
+			})
+			row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+			require.NoError(t, err, when)
+			require.Equal(t, outcome, row["outcome"], when)
+		}
+		_, err := first.Exec(t.Context(), previousSQL(t, "00022/touch_source"), pgx.StrictNamedArgs{"tenant": "acme", "name": "s", "refusal": when})
+		require.NoError(t, err, when)
+	}
+	calls("before the file")
+	_, err = migrate.RunFiles(t.Context(), config(t, db.URL), filesBefore(t, "00023"), migrate.Options{})
+	require.NoError(t, err)
+	calls("after the file")
+	require.Equal(t, 3, one[int](t, db, "SELECT COUNT(*) FROM receipt_body"))
+}

@@ -29,6 +29,7 @@ var lockedBy = map[string][]string{
 	"00016_final_promises.sql":                {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock"},
 	"00020_deliveries.sql":                    {"api_key: AccessExclusiveLock", "promise: AccessExclusiveLock", "tenant: AccessExclusiveLock"},
 	"00021_webhooks.sql":                      {"idempotency_key: AccessExclusiveLock", "tenant: ShareRowExclusiveLock"},
+	"00022_receipt_bodies.sql":                {"receipt: AccessExclusiveLock", "source: AccessExclusiveLock"},
 }
 
 // strong lists the lock modes that block writers or readers, the weakest first.

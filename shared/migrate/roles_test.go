@@ -54,7 +54,7 @@ func TestRolesByAMasterUser(t *testing.T) {
 	for range 2 {
 		result, err := migrate.Run(t.Context(), conf, migrate.Options{Roles: true})
 		require.NoError(t, err)
-		require.EqualValues(t, 21, result.Version)
+		require.EqualValues(t, 22, result.Version)
 	}
 	master, err := pgx.ConnectConfig(t.Context(), conf)
 	require.NoError(t, err)

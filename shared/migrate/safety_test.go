@@ -413,6 +413,8 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 19, one[bool](t, db, "SELECT to_regproc('promise_by_deadline') IS NOT NULL"))
 	require.Equal(t, files >= 20, one[bool](t, db, "SELECT to_regclass('delivery') IS NOT NULL"))
 	require.Equal(t, files >= 21, one[bool](t, db, "SELECT to_regclass('receipt') IS NOT NULL"))
+	require.Equal(t, files >= 22, one[bool](t, db, `SELECT EXISTS (SELECT FROM pg_attribute
+		WHERE attrelid = to_regclass('receipt') AND attname = 'body_id')`))
 	require.Equal(t, files >= 10, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE oid = to_regproc('promise_settle') AND prosrc LIKE '%key_until%'"))
 	require.Equal(t, files >= 11, one[bool](t, db, "SELECT to_regclass('idx_idempotency_key_check') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))
@@ -447,7 +449,7 @@ func TestKilledMigration(t *testing.T) {
 		stages = append(stages, stage(t, db))
 		_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 		require.NoError(t, err)
-		require.Equal(t, 21, stage(t, db))
+		require.Equal(t, 22, stage(t, db))
 	}
 	t.Logf("killed after files %v", stages)
 	require.Equal(t, 1, stages[0], "killed during 00002")
@@ -499,7 +501,7 @@ func TestServerKilled(t *testing.T) {
 	require.Equal(t, 1, stage(t, db), "killed during 00002")
 	_, err = migrate.Run(t.Context(), config(t, db.URL), migrate.Options{})
 	require.NoError(t, err)
-	require.Equal(t, 21, stage(t, db))
+	require.Equal(t, 22, stage(t, db))
 	db.Pool.Close()
 	require.NoError(t, server.Stop())
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -36,6 +37,33 @@ func TestPlansOfSettle(t *testing.T) {
 			require.Subset(t, read, c.indexes)
 			require.NotContains(t, read, "idx_promise_tenant")
 		})
+	}
+}
+
+// TestPlansOfReceive covers receipt_settle and receipt_preview.
+func TestPlansOfReceive(t *testing.T) {
+	t.Parallel()
+	r, db := setUp(t)
+	s, _ := putSource(t, r, stripe())
+	create(t, r, withKey(draft("by key"), "k", time.Hour))
+	addManyPromises(t, db)
+	addSources(t, db, 2000)
+	db.Exec(t, "ANALYZE")
+	read := relationsReadBy(t, db, func(r *repository.Repository) {
+		kept := webhook(s, "a", "k")
+		kept.Body = &promise.KeptBody{ID: uuid.New(), Sealed: append([]byte{1}, make([]byte, 40)...)}
+		receive(t, r, kept, promise.ReceiptSettled)
+		receive(t, r, webhook(s, "b", "k"), promise.ReceiptConflict)
+		receive(t, r, webhook(s, "c", "later"), promise.ReceiptHeld)
+		receive(t, r, webhook(s, "c", "later"), promise.ReceiptHeld)
+		receive(t, r, webhook(s, "d", "later"), promise.ReceiptConflict)
+	})
+	require.Subset(t, read, []string{
+		"source_pkey", "receipt_tenant_id_source_name_event_item_key", "idempotency_key_pkey", "promise_pkey", "workflow_execution_pkey",
+		"receipt_body_receipt_id_key",
+	})
+	for _, table := range []string{"source", "receipt", "receipt_body"} {
+		require.NotContains(t, read, table, "a scan of the whole table")
 	}
 }
 

@@ -318,10 +318,10 @@ func requireSources(t *testing.T, r *repository.Repository, db *dbtest.DB) {
 }
 
 // addSources adds 100 sources to each tenant, and many receipts, some of them with a body.
-func addSources(t *testing.T, db *dbtest.DB) {
+func addSources(t *testing.T, db *dbtest.DB, sources int) {
 	t.Helper()
 	db.Exec(t, `INSERT INTO source (id, tenant_id, name, definition, held_full, last_verified_at)
-		SELECT gen_random_uuid(), id, 's' || n, '{}', random() < 0.01, NOW() - random() * INTERVAL '50 days' FROM tenant CROSS JOIN generate_series(1, 100) n`)
+		SELECT gen_random_uuid(), id, 's' || n, '{}', random() < 0.01, NOW() - random() * INTERVAL '50 days' FROM tenant CROSS JOIN generate_series(1, $1) n`, sources)
 	db.Exec(t, `INSERT INTO source_secret (source_id, version, sealed, retire_at)
 		SELECT id, n, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), CASE WHEN n < 2 AND random() < 0.01 THEN NOW() END FROM source CROSS JOIN generate_series(1, 2) n`)
 	db.Exec(t, `INSERT INTO receipt (id, tenant_id, source_id, source_name, event, item, key, outcome, promise_id, received_at, updated_at, expires_at)

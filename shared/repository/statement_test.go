@@ -397,7 +397,7 @@ func TestPlans(t *testing.T) {
 		SELECT id, 'e' || n, 'https', CASE WHEN n > 90 THEN NOW() END FROM tenant CROSS JOIN generate_series(1, 100) n`)
 	db.Exec(t, `INSERT INTO destination_secret (destination_id, version, sealed, retire_at)
 		SELECT id, n, '\x01'::BYTEA || sha256(id::TEXT::BYTEA) || sha256(''), CASE WHEN n < 2 AND random() < 0.01 THEN NOW() END FROM destination CROSS JOIN generate_series(1, 2) n WHERE name LIKE 'e%'`)
-	addSources(t, db)
+	addSources(t, db, 100)
 	db.Exec(t, "ANALYZE")
 	wants := map[string][]string{
 		"await_settlements": {}, // see TestPlansOfAwaitSettlements

@@ -102,13 +102,16 @@ func TestSilentSources(t *testing.T) {
 	}{
 		{"new", "last_verified_at = NULL", 0},
 		{"refused, and never verified", "last_refused_at = NOW()", 0},
-		{"refused after it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW()", 1},
+		{"refused once after it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW(), refused_since = NOW()", 0},
+		{"refused for nine minutes", "refused_since = NOW() - INTERVAL '9 minutes'", 0},
+		{"refused for ten minutes", "last_refused_at = NOW(), refused_since = NOW() - INTERVAL '10 minutes'", 1},
 		{"a paused source", "enabled = FALSE", 0},
 		{"an enabled one", "enabled = TRUE", 1},
 		{"verified lately", "last_verified_at = NOW() - INTERVAL '14 minutes'", 0},
 		{"verified a day ago", "last_verified_at = NOW() - INTERVAL '25 hours'", 0},
-		{"refused before it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW() - INTERVAL '17 minutes'", 0},
-		{"silent again", "last_refused_at = NOW()", 1},
+		{"refused before it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW() - INTERVAL '17 minutes', refused_since = NOW() - INTERVAL '30 minutes'", 0},
+		{"refused before and after it verified", "last_refused_at = NOW()", 0},
+		{"silent again", "refused_since = NOW() - INTERVAL '11 minutes'", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.Exec(t, "UPDATE source SET "+c.set)

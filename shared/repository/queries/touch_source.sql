@@ -1,5 +1,5 @@
 -- Records that a source has received a request, and that it has verified or refused it. Of times that are less than a minute apart, only the first is
--- stored.
+-- stored. refused_since becomes the time of the first refusal after the last verification.
 --
 -- Arguments: @tenant, a slug; @name; @refusal, a reason of at most 200 characters, or NULL if the request was verified.
 -- Returns: nothing.
@@ -17,6 +17,10 @@ UPDATE source s
 SET last_received_at = NOW(),
     last_verified_at = CASE WHEN @refusal IS NULL THEN NOW() ELSE s.last_verified_at END,
     last_refused_at = CASE WHEN @refusal IS NULL THEN s.last_refused_at ELSE NOW() END,
+    refused_since = CASE
+        WHEN @refusal IS NULL OR s.refused_since > COALESCE(s.last_verified_at, '-infinity') THEN s.refused_since
+        ELSE NOW()
+    END,
     last_refusal = COALESCE(LEFT(@refusal, 200), s.last_refusal)
 FROM due
 WHERE s.id = due.id

@@ -1,0 +1,22 @@
+-- Records that a source has received a request, and that it has verified or refused it. Of times that are less than a minute apart, only the first is
+-- stored.
+--
+-- Arguments: @tenant, a slug; @name; @refusal, a reason of at most 200 characters, or NULL if the request was verified.
+-- Returns: nothing.
+-- Locks: the source's row, unless another transaction has locked it: then that one has just stored a time.
+-- Indexes: tenant_slug_key, source_tenant_id_name_key, source_pkey.
+WITH due AS MATERIALIZED (
+    SELECT s.id
+    FROM tenant t
+    JOIN source s ON s.tenant_id = t.id AND s.name = @name
+    WHERE t.slug = @tenant AND t.suspended_at IS NULL
+      AND COALESCE(CASE WHEN @refusal::VARCHAR IS NULL THEN s.last_verified_at ELSE s.last_refused_at END, '-infinity') < NOW() - INTERVAL '1 minute'
+    FOR NO KEY UPDATE OF s SKIP LOCKED
+)
+UPDATE source s
+SET last_received_at = NOW(),
+    last_verified_at = CASE WHEN @refusal IS NULL THEN NOW() ELSE s.last_verified_at END,
+    last_refused_at = CASE WHEN @refusal IS NULL THEN s.last_refused_at ELSE NOW() END,
+    last_refusal = COALESCE(LEFT(@refusal, 200), s.last_refusal)
+FROM due
+WHERE s.id = due.id
