@@ -66,7 +66,7 @@ type compiler struct {
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
 		cel.OptionalTypes(),
-		stringFunctions(),
+		methods(),
 		cel.ParserExpressionSizeLimit(promise.MaxExpression),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ParserErrorRecoveryLimit(4),

@@ -52,6 +52,9 @@ var hostile = map[string]string{
 	"substring in a loop":     "body.l.exists(a, body.s.substring(500000) == '')",
 	"indexOf in a loop":       "body.l.exists(a, body.s.indexOf('abababababababababababababaX') > 0)",
 	"lowerAscii in a loop":    "body.l.exists(a, body.s.lowerAscii() == '')",
+	"omit in a loop":          "body.l.exists(a, body.omit('l').size() == 0)",
+	"omit in two loops":       "body.l.exists(a, body.l.exists(b, body.omit('o.id').size() == 0))",
+	"omit of a long path":     "body.l.exists(a, body.omit(body.s).size() == 0)",
 }
 
 // A limit ends each hostile expression. The rule fails then, so that no later rule takes

@@ -16,8 +16,8 @@ type ready struct {
 // readyRules has the ready-made rules by their names. They settle a promise only by a
 // state that is final at the sender. Every other event matches no rule.
 //
-// They judge by the body alone, because the sender signs it. Except for slack.button, the
-// value is the body.
+// They judge by the body alone, because the sender signs it. The value is the body, without
+// the secrets that some bodies have.
 var readyRules = map[string]ready{
 	// https://docs.stripe.com/api/events/types,
 	// https://docs.stripe.com/payments/place-a-hold-on-a-payment-method.
@@ -51,9 +51,10 @@ var readyRules = map[string]ready{
 	// method.
 	"stripe.payment_intent": {keys: "stripe:", rules: []promise.SourceRule{
 		{
-			When: "body.type == 'payment_intent.succeeded'",
-			Key:  stripeKey,
-			Then: thenResolve,
+			When:  "body.type == 'payment_intent.succeeded'",
+			Key:   stripeKey,
+			Then:  thenResolve,
+			Value: stripeValue,
 		},
 		{
 			When:  "body.type == 'payment_intent.canceled'",
@@ -71,8 +72,9 @@ var readyRules = map[string]ready{
 		{
 			When: "body.type == 'checkout.session.async_payment_succeeded' || " +
 				"(body.type == 'checkout.session.completed' && body.data.object.payment_status in ['paid', 'no_payment_required'])",
-			Key:  stripeKey,
-			Then: thenResolve,
+			Key:   stripeKey,
+			Then:  thenResolve,
+			Value: stripeValue,
 		},
 		{
 			When:  "body.type in ['checkout.session.async_payment_failed', 'checkout.session.expired']",
@@ -142,6 +144,10 @@ var readyRules = map[string]ready{
 
 const (
 	stripeKey = "'stripe:' + body.data.object.id"
+	// Stripe says of the client secret: "It should not be stored, logged, or exposed to anyone
+	// other than the customer" (https://docs.stripe.com/api/payment_intents/object).
+	stripeValue = "body.omit('data.object.client_secret')"
+
 	reviewKey = "'github:review:' + body.repository.full_name + '#' + string(body.pull_request.number)"
 	runKey    = "'github:run:' + string(body.workflow_run.id)"
 )

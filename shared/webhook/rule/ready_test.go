@@ -28,17 +28,21 @@ var readyCases = []struct {
 	{name: "charge that is disputed", preset: "stripe.charge", body: `{"type":"charge.dispute.created","data":{"object":{"id":"dp_1","charge":"ch_1"}}}`},
 	{name: "another object", preset: "stripe.charge", body: `{"type":"customer.created","data":{"object":{"id":"cus_1"}}}`},
 
-	{name: "payment", preset: "stripe.payment_intent", then: "resolve", key: "stripe:pi_1", body: `{"type":"payment_intent.succeeded","data":{"object":{"id":"pi_1","status":"succeeded"}}}`},
+	{
+		name: "payment", preset: "stripe.payment_intent", then: "resolve", key: "stripe:pi_1",
+		body:  `{"type":"payment_intent.succeeded","data":{"object":{"id":"pi_1","client_secret":"pi_1_secret_2","amount":9007199254740993,"status":"succeeded"}}}`,
+		value: `{"data":{"object":{"amount":9007199254740993,"id":"pi_1","status":"succeeded"}},"type":"payment_intent.succeeded"}`,
+	},
 	{name: "payment that may be tried again", preset: "stripe.payment_intent", body: `{"type":"payment_intent.payment_failed","data":{"object":{"id":"pi_1","status":"requires_payment_method"}}}`},
 	{name: "payment that is processed", preset: "stripe.payment_intent", body: `{"type":"payment_intent.processing","data":{"object":{"id":"pi_1"}}}`},
 	{name: "payment that may be captured", preset: "stripe.payment_intent", body: `{"type":"payment_intent.amount_capturable_updated","data":{"object":{"id":"pi_1"}}}`},
 	{name: "payment that is canceled", preset: "stripe.payment_intent", then: "reject", key: "stripe:pi_1", message: "the payment was canceled: abandoned", body: `{"type":"payment_intent.canceled","data":{"object":{"id":"pi_1","cancellation_reason":"abandoned"}}}`},
 	{name: "payment that is canceled without a reason", preset: "stripe.payment_intent", then: "reject", key: "stripe:pi_1", message: "the payment was canceled: no reason", body: `{"type":"payment_intent.canceled","data":{"object":{"id":"pi_1","cancellation_reason":null}}}`},
 
-	{name: "session that is paid", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`},
-	{name: "session without a payment", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}}}`},
+	{name: "session that is paid", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"paid"}},"type":"checkout.session.completed"}`},
+	{name: "session without a payment", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}},"type":"checkout.session.completed"}`},
 	{name: "session that is not paid yet", preset: "stripe.checkout_session", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
-	{name: "session that is paid later", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.async_payment_succeeded","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`},
+	{name: "session that is paid later", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.async_payment_succeeded","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"paid"}},"type":"checkout.session.async_payment_succeeded"}`},
 	{name: "session whose payment fails", preset: "stripe.checkout_session", then: "reject", key: "stripe:cs_test_1", message: "the payment failed", body: `{"type":"checkout.session.async_payment_failed","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
 	{name: "session that expires", preset: "stripe.checkout_session", then: "reject", key: "stripe:cs_test_1", message: "the checkout session expired", body: `{"type":"checkout.session.expired","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
 

@@ -14,7 +14,8 @@
 // An expression may use CEL's standard functions and macros, optional types (body.?a.b,
 // orValue), and these methods of strings: lowerAscii, upperAscii, trim, split, replace,
 // substring, indexOf, lastIndexOf, and join of a list. They count in characters, as CEL's
-// string extension does. No function reads a clock, a random number or the network. The
+// string extension does. body.omit('a.b') is the body without the member b of its member
+// a, or the body itself if there is no such member. No function reads a clock, a random number or the network. The
 // pattern of matches is a literal. An expression makes no protobuf messages.
 //
 // Numbers: an integer of 64 bits, signed or unsigned, is an int or a uint, so that
