@@ -68,11 +68,13 @@ func (c *Cache[T]) Refresh(ctx context.Context, tenant, name string, read func(c
 	return c.fetch(ctx, source{tenant, name}, RefreshAge, read)
 }
 
-// Forget drops a source's value, so that the next call reads it.
+// Forget drops a source's value, so that the next call reads it. The result of a read that
+// is running reaches the callers that wait for it already, and no others.
 func (c *Cache[T]) Forget(tenant, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.values, source{tenant, name})
+	delete(c.flights, source{tenant, name})
 }
 
 // fetch returns the value if it is younger than limit, and otherwise reads it, or waits
@@ -113,9 +115,11 @@ func (c *Cache[T]) lead(ctx context.Context, s source, f *flight[T], read func(c
 	defer func() { // also if read panics
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.flights, s)
-		if !f.abandoned && f.err == nil {
-			c.keep(s, f.value)
+		if c.flights[s] == f { // no Forget came meanwhile
+			delete(c.flights, s)
+			if !f.abandoned && f.err == nil {
+				c.keep(s, f.value)
+			}
 		}
 		close(f.done)
 	}()

@@ -30,6 +30,45 @@ func (s *store) read(context.Context) (string, error) {
 	return "value " + strconv.FormatInt(s.reads.Add(1), 10), s.err
 }
 
+// A read that began before Forget answers no call after it.
+func TestCacheForgetsARunningRead(t *testing.T) {
+	t.Parallel()
+	cache := webhook.NewCache[string](time.Now)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	get := func(read func()) (string, error) {
+		value, _, err := cache.Get(ctx, "acme", "stripe", func(ctx context.Context) (string, error) {
+			if read == nil {
+				return "new", nil
+			}
+			read()
+			return "former", ctx.Err()
+		})
+		return value, err
+	}
+	begun, end, former := make(chan bool), make(chan bool), make(chan string)
+	go func() {
+		value, _ := get(func() {
+			close(begun)
+			select {
+			case <-end:
+			case <-ctx.Done():
+			}
+		})
+		former <- value
+	}()
+	<-begun
+	cache.Forget("acme", "stripe")
+	value, err := get(nil)
+	require.NoError(t, err)
+	require.Equal(t, "new", value)
+	close(end)
+	require.Equal(t, "former", <-former, "a caller that waited before")
+	value, err = get(func() {})
+	require.NoError(t, err)
+	require.Equal(t, "new", value, "the former value is not kept")
+}
+
 func TestCacheReadsAgain(t *testing.T) {
 	t.Parallel()
 	var c clock
