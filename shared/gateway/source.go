@@ -173,10 +173,11 @@ func (n *newSecret) next(ctx context.Context, id uuid.UUID, active []promise.Sou
 
 // keeps reports whether a put leaves the newest secret of a source as it is.
 func (n *newSecret) keeps(ctx context.Context, id uuid.UUID, newest promise.SourceSecret) (bool, error) {
-	if n.given != nil {
-		return n.webhooks.SameSecret(ctx, id, newest, *n.given)
+	fits, err := n.webhooks.FitsSecret(ctx, n.verifier, id, newest)
+	if !fits || err != nil || n.given == nil {
+		return fits, err
 	}
-	return n.webhooks.FitsSecret(ctx, n.verifier, id, newest)
+	return n.webhooks.SameSecret(ctx, id, newest, *n.given)
 }
 
 type deletedSourceJSON struct {

@@ -73,10 +73,16 @@ func stripeSignature(secret, body string, at time.Time) string {
 // webhook posts a signed body to the sample source, through receive-webhook.
 func (s *service) webhook(t testing.TB, body string) response {
 	t.Helper()
+	return s.webhookOf(t, time.Now(), body)
+}
+
+// webhookOf posts a body that was signed at a time.
+func (s *service) webhookOf(t testing.TB, at time.Time, body string) response {
+	t.Helper()
 	address := s.integrate(t, `"action":"get-source","name":"stripe"`)["url"].(string)
 	event, err := json.Marshal(map[string]any{
 		"version": "2.0", "routeKey": "POST /api/tenants/{slug}/webhooks/{source}", "body": body,
-		"headers":        map[string]string{"content-type": "application/json", "stripe-signature": stripeSignature(sourceSecret, body, time.Now())},
+		"headers":        map[string]string{"content-type": "application/json", "stripe-signature": stripeSignature(sourceSecret, body, at)},
 		"pathParameters": map[string]string{"slug": tenant, "source": address[strings.LastIndex(address, "/")+1:]},
 		"requestContext": map[string]any{"http": map[string]string{"method": "POST"}},
 	})
@@ -180,6 +186,14 @@ func TestASource(t *testing.T) {
 		require.Equal(t, before, s.snapshot(t), "the same put again")
 		_, err := s.direct(t, "manage-integrations", `{"tenant":"demo",`+changing("stripe")+`}`)
 		require.Equal(t, "secret", requireFunctionError(t, "missing_field", err)["field"])
+		require.Equal(t, before, s.snapshot(t))
+		s.integrate(t, `"action":"delete-source","name":"changing"`)
+
+		key := `,"secret":"` + publicKey(t) + `"`
+		s.integrate(t, changing("sendgrid")+key)
+		before = s.snapshot(t)
+		_, err = s.direct(t, "manage-integrations", `{"tenant":"demo",`+changing("github")+key+`}`)
+		require.Equal(t, "secret", requireFunctionError(t, "out_of_range", err)["field"], "also if it is the one that the source has")
 		require.Equal(t, before, s.snapshot(t))
 		s.integrate(t, `"action":"delete-source","name":"changing"`)
 	})
