@@ -80,7 +80,7 @@ GRANT SELECT (id, deleted_at), UPDATE (deleted_at), DELETE ON destination TO pro
 GRANT SELECT (destination_id, version, retire_at), UPDATE (retire_at), DELETE ON destination_secret TO promises_sweeper;
 GRANT SELECT, UPDATE (updated_at), DELETE ON receipt TO promises_sweeper;
 GRANT SELECT (id, expires_at), UPDATE (expires_at), DELETE ON receipt_body TO promises_sweeper;
-GRANT SELECT (id, tenant_id, enabled, held_full, last_verified_at, last_refused_at, refused_since), UPDATE (held_full) ON source TO promises_sweeper;
+GRANT SELECT (id, tenant_id, enabled, held_full, last_verified_at, last_refused_at, refused_since, updated_at), UPDATE (held_full) ON source TO promises_sweeper;
 GRANT SELECT (source_id, version, retire_at), UPDATE (retire_at), DELETE ON source_secret TO promises_sweeper;
 GRANT EXECUTE ON FUNCTION promise_race_lost(UUID), promise_key_live(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ),
     promise_key_names(TIMESTAMPTZ, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ), promise_deadline_outcome(VARCHAR),

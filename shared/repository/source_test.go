@@ -285,6 +285,26 @@ func TestTouchSource(t *testing.T) {
 	require.True(t, touch("").LastVerifiedAt.After(*verified.LastVerifiedAt))
 	require.Equal(t, "no", touch("no").LastRefusal)
 
+	for _, c := range []struct {
+		name, set string
+		now       bool // the next refusal is the first
+	}{
+		{"the first", "refused_since = NULL, last_verified_at = NULL, updated_at = NOW() - INTERVAL '1 day'", true},
+		{"after another", "refused_since = NOW() - INTERVAL '20 minutes'", false},
+		{"after a verification", "last_verified_at = NOW() - INTERVAL '10 minutes'", true},
+		{"after another since the verification", "refused_since = NOW() - INTERVAL '7 minutes'", false},
+		{"after another that may precede the verification", "refused_since = last_verified_at + INTERVAL '2 minutes'", true},
+		{"after a change", "refused_since = NOW() - INTERVAL '7 minutes', updated_at = NOW() - INTERVAL '6 minutes'", true},
+	} {
+		db.Exec(t, "UPDATE source SET last_refused_at = NOW() - INTERVAL '61 seconds', "+c.set)
+		touch("no")
+		require.Equal(t, c.now, count(t, db, "SELECT COUNT(*) FROM source WHERE refused_since = last_refused_at") == 1, c.name)
+	}
+	db.Exec(t, "UPDATE source SET last_verified_at = NULL")
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM source WHERE refused_since IS NOT NULL"))
+	touch("")
+	require.Equal(t, 1, count(t, db, "SELECT COUNT(*) FROM source WHERE refused_since < last_verified_at"), "a verification leaves it")
+
 	db.Exec(t, "UPDATE source SET last_refused_at = NULL")
 	tx, err := db.Pool.Begin(t.Context())
 	require.NoError(t, err)

@@ -50,7 +50,7 @@ type heldRow struct {
 }
 
 // SilentSources counts the enabled sources of all tenants that have verified a request
-// within a day, but none within 15 minutes, and have refused one since.
+// within a day, but none within 15 minutes, and have refused others for 10 minutes since.
 func (r *Repository) SilentSources(ctx context.Context) (int, error) {
 	row, err := run(ctx, r, "count silent sources", countSilentSourcesSQL, named{}, one[silentRow])
 	return row.Silent, err

@@ -100,7 +100,7 @@ func TestSilentSources(t *testing.T) {
 		set  string
 		want int
 	}{
-		{"new", "last_verified_at = NULL", 0},
+		{"new", "last_verified_at = NULL, updated_at = NOW() - INTERVAL '2 days'", 0},
 		{"refused, and never verified", "last_refused_at = NOW()", 0},
 		{"refused once after it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW(), refused_since = NOW()", 0},
 		{"refused for nine minutes", "refused_since = NOW() - INTERVAL '9 minutes'", 0},
@@ -112,6 +112,10 @@ func TestSilentSources(t *testing.T) {
 		{"refused before it verified", "last_verified_at = NOW() - INTERVAL '16 minutes', last_refused_at = NOW() - INTERVAL '17 minutes', refused_since = NOW() - INTERVAL '30 minutes'", 0},
 		{"refused before and after it verified", "last_refused_at = NOW()", 0},
 		{"silent again", "refused_since = NOW() - INTERVAL '11 minutes'", 1},
+		{"it may have verified after it refused", "refused_since = last_verified_at + INTERVAL '2 minutes'", 0},
+		{"it has not", "refused_since = last_verified_at + INTERVAL '2 minutes 1 second'", 1},
+		{"changed since", "updated_at = NOW() - INTERVAL '1 minute'", 0},
+		{"changed before", "updated_at = refused_since - INTERVAL '1 second'", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.Exec(t, "UPDATE source SET "+c.set)

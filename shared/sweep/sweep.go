@@ -66,7 +66,8 @@ const (
 	MetricOldestOverdue = "OldestOverdueSeconds"
 
 	// MetricSourcesSilent is the number of enabled sources that have verified a webhook
-	// within a day, but none within 15 minutes, and have refused one since.
+	// within a day, but none within 15 minutes, and have refused others for 10 minutes
+	// since.
 	MetricSourcesSilent = "SourcesSilent"
 )
 

@@ -1,5 +1,6 @@
 -- Records that a source has received a request, and that it has verified or refused it. Of times that are less than a minute apart, only the first is
--- stored. refused_since becomes the time of the first refusal after the last verification.
+-- stored. refused_since becomes the time of the first refusal since the source last verified a request or was changed. The last verification may be two
+-- minutes younger than last_verified_at: each process, and this statement, stores one a minute.
 --
 -- Arguments: @tenant, a slug; @name; @refusal, a reason of at most 200 characters, or NULL if the request was verified.
 -- Returns: nothing.
@@ -18,7 +19,7 @@ SET last_received_at = NOW(),
     last_verified_at = CASE WHEN @refusal IS NULL THEN NOW() ELSE s.last_verified_at END,
     last_refused_at = CASE WHEN @refusal IS NULL THEN s.last_refused_at ELSE NOW() END,
     refused_since = CASE
-        WHEN @refusal IS NULL OR s.refused_since > COALESCE(s.last_verified_at, '-infinity') THEN s.refused_since
+        WHEN @refusal IS NULL OR s.refused_since > GREATEST(s.last_verified_at + INTERVAL '2 minutes', s.updated_at) THEN s.refused_since
         ELSE NOW()
     END,
     last_refusal = COALESCE(LEFT(@refusal, 200), s.last_refusal)
