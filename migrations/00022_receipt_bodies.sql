@@ -1,24 +1,27 @@
 -- Erases the body of a webhook with many items, whichever of its items has it, and counts a source as silent only if it is refused again and again.
 --
 -- receipt.body_id is the id of the body that the item's request has kept, also if the receipt of another item has it. promise_erase deletes that body.
--- source.refused_since is the time of the first refusal after the last verification.
+-- source.refused_since is the time of the first refusal after the last verification or change.
 --
 -- The functions of the previous release work on this schema. They store no body_id of another item's body, and no refused_since: a source is not counted
 -- as silent until the new ones have stored one.
 --
--- Locks source and receipt against all others, for a moment and without reading them, or gives up after a second for each.
+-- Locks source and receipt against all others, and reads receipt once for an index that is empty, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
+LOCK TABLE source, receipt IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE source ADD COLUMN refused_since TIMESTAMPTZ;
 ALTER TABLE receipt ADD COLUMN body_id UUID;
+CREATE INDEX idx_receipt_body_id ON receipt (body_id) WHERE body_id IS NOT NULL;
 
 -- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.
 
 -- +goose StatementBegin
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
 -- kind and id of its settler stay. Its deliveries that have not arrived end, and no delivery keeps the error of an attempt, which may quote the
--- value. The bodies of its webhooks are deleted, also those that receipts of other items have. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- value. The bodies of its webhooks are deleted, also those that receipts of other items have. If the deadline has passed and is not recorded yet,
+-- the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -40,6 +43,7 @@ DECLARE
     promise_row promise;
     number INT;
     moment TIMESTAMPTZ := NOW();
+    bodies UUID[];
 BEGIN
     SELECT id INTO caller_tenant FROM tenant WHERE slug = tenant_slug AND suspended_at IS NULL;
     IF target_id IS NULL THEN
@@ -83,8 +87,13 @@ BEGIN
     END IF;
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
     IF promise_row.erased_at IS NOT NULL THEN
-        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.receipt_id = r.id;
-        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.id = r.body_id;
+        bodies := ARRAY(
+            SELECT b.id FROM receipt r JOIN receipt_body b ON b.receipt_id = r.id WHERE r.promise_id = target_id
+            UNION
+            SELECT r.body_id FROM receipt r WHERE r.promise_id = target_id
+        );
+        PERFORM FROM receipt_body b WHERE b.id = ANY (bodies) ORDER BY b.id FOR UPDATE; -- as another call locks them that erases an item's promise
+        DELETE FROM receipt_body b WHERE b.id = ANY (bodies);
     END IF;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;
 END $$;
@@ -112,7 +121,8 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
 --   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. An item whose request has its body with another item has the id
---                            alone. The receipt stores a body once: not if it has one, or if it had this one before, and not for an erased promise.
+--                            alone. A body that the receipt has already stays until it expires. No body is kept once the promise of one of its items
+--                            is erased.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
@@ -132,10 +142,11 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
--- Locks: those of promise_settle, then the key's row, then the receipt's.
+-- Locks: those of promise_settle, then the key's row, then the receipt's. If a body is kept: the settled promises of its items, FOR SHARE, then the
+-- body's row. So promise_erase sees the receipt and the body.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_pkey,
--- receipt_body_receipt_id_key, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, idx_receipt_body_id,
+-- receipt_body_pkey, receipt_body_receipt_id_key, and those of promise_settle.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -153,6 +164,7 @@ DECLARE
     settlements_awaited BOOLEAN := FALSE;
     of_promise UUID;
     key_until TIMESTAMPTZ;
+    of_items UUID[]; -- promises of the items of the body
 BEGIN
     SELECT s.* INTO source_row
     FROM source s
@@ -253,12 +265,20 @@ BEGIN
     IF NOT FOUND THEN -- another call has judged the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
-    IF new_body IS NOT NULL AND former.body_id IS DISTINCT FROM body_id
-        AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL)
-    THEN
-        INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
-        VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-        ON CONFLICT DO NOTHING;
+    IF body_id IS NOT NULL THEN
+        of_items := ARRAY[of_promise];
+        IF new_body IS NOT NULL THEN
+            of_items := of_items || ARRAY(SELECT r.promise_id FROM receipt r WHERE r.body_id = body_id AND r.promise_id IS NOT NULL);
+        END IF;
+        PERFORM FROM promise p WHERE p.id = ANY (of_items) AND p.resolved ORDER BY p.id FOR SHARE;
+        IF EXISTS (SELECT FROM promise p WHERE p.id = ANY (of_items) AND p.erased_at IS NOT NULL) THEN
+            DELETE FROM receipt_body b WHERE b.id = body_id;
+        ELSIF new_body IS NOT NULL THEN
+            DELETE FROM receipt_body b WHERE (b.id = body_id OR b.receipt_id = receipt_id) AND b.expires_at <= NOW();
+            INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
+            VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
+            ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

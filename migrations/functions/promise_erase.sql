@@ -1,6 +1,7 @@
 -- Erases the contents of a settled promise: value, error, metadata, comment and default outcome. Its state, name, key, times, numbers and the
 -- kind and id of its settler stay. Its deliveries that have not arrived end, and no delivery keeps the error of an attempt, which may quote the
--- value. The bodies of its webhooks are deleted, also those that receipts of other items have. If the deadline has passed and is not recorded yet, the function first records it, as the sweep does.
+-- value. The bodies of its webhooks are deleted, also those that receipts of other items have. If the deadline has passed and is not recorded yet,
+-- the function first records it, as the sweep does.
 --
 -- Arguments: the tenant's slug, and the promise's id or, if that is NULL, its idempotency key.
 -- Returns: the promise after the call. A pending promise, and one that was erased before, are returned unchanged. NULL if the tenant has
@@ -22,6 +23,7 @@ DECLARE
     promise_row promise;
     number INT;
     moment TIMESTAMPTZ := NOW();
+    bodies UUID[];
 BEGIN
     SELECT id INTO caller_tenant FROM tenant WHERE slug = tenant_slug AND suspended_at IS NULL;
     IF target_id IS NULL THEN
@@ -65,8 +67,13 @@ BEGIN
     END IF;
     SELECT p.* INTO promise_row FROM promise p WHERE p.id = target_id AND p.tenant_id = caller_tenant;
     IF promise_row.erased_at IS NOT NULL THEN
-        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.receipt_id = r.id;
-        DELETE FROM receipt_body b USING receipt r WHERE r.promise_id = target_id AND b.id = r.body_id;
+        bodies := ARRAY(
+            SELECT b.id FROM receipt r JOIN receipt_body b ON b.receipt_id = r.id WHERE r.promise_id = target_id
+            UNION
+            SELECT r.body_id FROM receipt r WHERE r.promise_id = target_id
+        );
+        PERFORM FROM receipt_body b WHERE b.id = ANY (bodies) ORDER BY b.id FOR UPDATE; -- as another call locks them that erases an item's promise
+        DELETE FROM receipt_body b WHERE b.id = ANY (bodies);
     END IF;
     RETURN CASE WHEN promise_row.id IS NOT NULL THEN promise_row END;
 END $$;

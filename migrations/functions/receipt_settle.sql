@@ -12,7 +12,8 @@
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
 --   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. An item whose request has its body with another item has the id
---                            alone. The receipt stores a body once: not if it has one, or if it had this one before, and not for an erased promise.
+--                            alone. A body that the receipt has already stays until it expires. No body is kept once the promise of one of its items
+--                            is erased.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
@@ -32,10 +33,11 @@
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
--- Locks: those of promise_settle, then the key's row, then the receipt's.
+-- Locks: those of promise_settle, then the key's row, then the receipt's. If a body is kept: the settled promises of its items, FOR SHARE, then the
+-- body's row. So promise_erase sees the receipt and the body.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, receipt_body_pkey,
--- receipt_body_receipt_id_key, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, idx_receipt_body_id,
+-- receipt_body_pkey, receipt_body_receipt_id_key, and those of promise_settle.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -53,6 +55,7 @@ DECLARE
     settlements_awaited BOOLEAN := FALSE;
     of_promise UUID;
     key_until TIMESTAMPTZ;
+    of_items UUID[]; -- promises of the items of the body
 BEGIN
     SELECT s.* INTO source_row
     FROM source s
@@ -153,12 +156,20 @@ BEGIN
     IF NOT FOUND THEN -- another call has judged the event meanwhile
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
-    IF new_body IS NOT NULL AND former.body_id IS DISTINCT FROM body_id
-        AND NOT EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL)
-    THEN
-        INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
-        VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-        ON CONFLICT DO NOTHING;
+    IF body_id IS NOT NULL THEN
+        of_items := ARRAY[of_promise];
+        IF new_body IS NOT NULL THEN
+            of_items := of_items || ARRAY(SELECT r.promise_id FROM receipt r WHERE r.body_id = body_id AND r.promise_id IS NOT NULL);
+        END IF;
+        PERFORM FROM promise p WHERE p.id = ANY (of_items) AND p.resolved ORDER BY p.id FOR SHARE;
+        IF EXISTS (SELECT FROM promise p WHERE p.id = ANY (of_items) AND p.erased_at IS NOT NULL) THEN
+            DELETE FROM receipt_body b WHERE b.id = body_id;
+        ELSIF new_body IS NOT NULL THEN
+            DELETE FROM receipt_body b WHERE (b.id = body_id OR b.receipt_id = receipt_id) AND b.expires_at <= NOW();
+            INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
+            VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
+            ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"cmp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -173,26 +175,56 @@ func TestReplayReceipt(t *testing.T) {
 	})
 }
 
-// The body of a request with items goes with the first of its promises that is erased, whichever item has it. A repeated request does not bring it back.
+const itemSource = `"action":"put-source","name":"stripe","verifier":{"preset":"stripe"},"secret":"` + sourceSecret +
+	`","each":"body.list","eventId":"item.id","rules":[{"key":"item.key","then":"resolve","value":"item"}],`
+
+// The body of a request with items goes with the first of its promises that is erased, whichever item has it. A repeated request does not bring it back,
+// and a later one with an erased promise keeps none.
 func TestEraseAPromiseOfAnItem(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ more, body, answer string }{
-		"the body of the first item": {`,"keepBody":true`, `{"list":[{"id":"a","key":"stripe:a"},{"id":"b","key":"` + idempotencyKey + `"}]}`, `{"held":1,"settled":1}`},
-		"the body of a failed item":  {`,"onRuleError":"accept"`, `{"list":[{"id":"b","key":"` + idempotencyKey + `"},{"id":"a"}]}`, `{"rule_failed":1,"settled":1}`},
+	const erased, failing, waiting = `{"id":"b","key":"` + idempotencyKey + `"}`, `{"id":"a"}`, `{"id":"a","key":"stripe:a"}`
+	for name, c := range map[string]struct{ source, before, body, after, again string }{
+		"the body of the first item":      {`"keepBody":true`, "", waiting + "," + erased, "", ""},
+		"the body of a failed item":       {`"onRuleError":"accept"`, "", erased + "," + failing, "", ""},
+		"repeated in other bytes":         {`"onRuleError":"accept"`, "", erased + "," + failing, "", erased + ", " + failing},
+		"the body's item was refused":     {`"keepBody":true`, "UPDATE source SET held_full = TRUE", waiting + "," + erased, "UPDATE source SET held_full = FALSE", ""},
+		"another request, after its item": {`"onRuleError":"accept"`, "", erased, "", `{"id":"c","key":"` + idempotencyKey + `"},` + failing},
+		"another request, before it":      {`"onRuleError":"accept"`, "", erased, "", failing + `,{"id":"c","key":"` + idempotencyKey + `"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t)
 			s.promise(t)
-			s.integrate(t, `"action":"put-source","name":"stripe","verifier":{"preset":"stripe"},"secret":"`+sourceSecret+
-				`","each":"body.list","eventId":"item.id","rules":[{"key":"item.key","then":"resolve","value":"item"}]`+c.more)
-			require.JSONEq(t, `{"items":2,"outcomes":`+c.answer+`}`, s.webhook(t, c.body).Body)
-			require.Equal(t, 1, s.count(t, "receipt_body"))
+			s.integrate(t, itemSource+c.source)
+			s.db.Exec(t, c.before)
+			s.webhook(t, `{"list":[`+c.body+`]}`)
 			s.answer(t, "delete-promise", `{"tenant":"demo","key":"`+idempotencyKey+`"}`)
 			require.Equal(t, 0, s.count(t, "receipt_body"))
-			require.JSONEq(t, `{"items":2,"outcomes":`+c.answer+`}`, s.webhook(t, c.body).Body)
-			require.Equal(t, 0, s.count(t, "receipt_body"), "the sender repeated the request")
-			require.Equal(t, 2, s.count(t, "receipt"))
+			s.db.Exec(t, c.after)
+			require.Equal(t, 200, s.webhook(t, `{"list":[`+cmp.Or(c.again, c.body)+`]}`).StatusCode)
+			require.Equal(t, 0, s.count(t, "receipt_body"))
+			require.GreaterOrEqual(t, s.count(t, "receipt"), 2)
 		})
+	}
+}
+
+// Each event keeps its body, also if another has the same bytes. An event that fails again after its body has expired keeps it again.
+func TestKeptBodies(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.source(t, `,"onRuleError":"accept"`)
+	now := time.Now()
+	post := func() {
+		for i := range 2 { // without an id, the signed time distinguishes the events
+			require.Equal(t, 200, s.webhookOf(t, now.Add(time.Duration(i)*time.Second), `{"type":"charge.succeeded"}`).StatusCode)
+		}
+	}
+	post()
+	require.Equal(t, []any{true, true}, s.receipts(t, `,"outcome":"rule_failed"`, "bodyKept"))
+	for _, ended := range []string{"UPDATE receipt_body SET expires_at = NOW() - INTERVAL '1 second'", "DELETE FROM receipt_body"} {
+		s.db.Exec(t, ended)
+		require.Equal(t, []any{false, false}, s.receipts(t, "", "bodyKept"))
+		post()
+		require.Equal(t, []any{true, true}, s.receipts(t, "", "bodyKept"))
 	}
 }

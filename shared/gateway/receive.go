@@ -133,7 +133,7 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 	keep := keptItem(drafts, c.webhook.Source.KeepBody)
 	if keep >= 0 {
 		var err error
-		if kept, err = h.keep(ctx, c); err != nil {
+		if kept, err = h.keep(ctx, c, drafts...); err != nil {
 			return nil, err
 		}
 	}
@@ -198,7 +198,7 @@ func keptItem(drafts []promise.ReceiptDraft, keepBody bool) int {
 // keepIf adds the request to the draft if it is to be kept.
 func (h *Handler) keepIf(ctx context.Context, c *call, d *promise.ReceiptDraft, kept bool) (err error) {
 	if kept {
-		d.Body, err = h.keep(ctx, c)
+		d.Body, err = h.keep(ctx, c, *d)
 	}
 	return err
 }

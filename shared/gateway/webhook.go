@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"math"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -156,14 +155,18 @@ type keptWebhook struct {
 }
 
 // keep seals a request for a replay. It returns nil for a body that is larger than
-// promise.MaxKeptBody. The id is the same for the same body of a source, so that a
+// promise.MaxKeptBody. The id is the same for the same events of a source, so that a
 // repeated request does not bring back a body that was erased.
-func (h *Handler) keep(ctx context.Context, c *call) (*promise.KeptBody, error) {
+func (h *Handler) keep(ctx context.Context, c *call, drafts ...promise.ReceiptDraft) (*promise.KeptBody, error) {
 	w := c.webhook
 	if len(w.received) > promise.MaxKeptBody {
 		return nil, nil
 	}
-	id := uuid.NewSHA1(uuid.Nil, slices.Concat([]byte(c.tenant+"\x00"+w.Source.Name+"\x00"), w.received))
+	events := []string{c.tenant, w.Source.Name}
+	for _, d := range drafts {
+		events = append(events, d.Event)
+	}
+	id := uuid.NewSHA1(uuid.Nil, encode(events))
 	sealed, err := h.Webhooks.SealBody(ctx, id, encode(keptWebhook{w.received, w.Header, w.query, w.SignedID, w.Digest[:]}))
 	return &promise.KeptBody{ID: id, Sealed: sealed}, err
 }

@@ -284,7 +284,7 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey',
 	'source', 'source_pkey', 'source_tenant_id_name_key', 'idx_source_verified', 'source_secret', 'source_secret_pkey', 'idx_source_secret_key', 'idx_source_secret_retire',
 	'receipt', 'receipt_pkey', 'receipt_tenant_id_source_name_event_item_key', 'idx_receipt_list', 'idx_receipt_source', 'idx_receipt_outcome', 'idx_receipt_key',
-	'idx_receipt_promise', 'idx_receipt_held', 'idx_receipt_expires', 'receipt_body', 'receipt_body_pkey', 'receipt_body_receipt_id_key', 'idx_receipt_body_key',
+	'idx_receipt_promise', 'idx_receipt_held', 'idx_receipt_expires', 'receipt_body', 'receipt_body_pkey', 'receipt_body_receipt_id_key', 'idx_receipt_body_key', 'idx_receipt_body_id',
 	'idx_receipt_body_expires', 'early_result', 'receipt_result')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)

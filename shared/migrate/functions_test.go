@@ -268,7 +268,7 @@ func TestRulesAreInlined(t *testing.T) {
 	}
 }
 
-// After 00022 the previous release still receives webhooks and records when a source was last used, with its own statements and grants.
+// After 00022 the previous release still receives webhooks and records when a source was last used, with its own statements.
 func TestWebhooksOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Bare(t)

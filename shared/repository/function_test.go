@@ -60,7 +60,7 @@ func TestPlansOfReceive(t *testing.T) {
 	})
 	require.Subset(t, read, []string{
 		"source_pkey", "receipt_tenant_id_source_name_event_item_key", "idempotency_key_pkey", "promise_pkey", "workflow_execution_pkey",
-		"receipt_body_receipt_id_key",
+		"receipt_body_receipt_id_key", "receipt_body_pkey", "idx_receipt_body_id",
 	})
 	for _, table := range []string{"source", "receipt", "receipt_body"} {
 		require.NotContains(t, read, table, "a scan of the whole table")

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flovyn/promises/shared/promise"
@@ -134,4 +135,39 @@ func TestTheWebhookRacesTheCreate(t *testing.T) {
 	require.Equal(t, pairs, count(t, db, "SELECT COUNT(*) FROM workflow_event WHERE event_type = 'PROMISE_RESOLVED'"))
 	require.Zero(t, count(t, db, "SELECT COUNT(*) FROM idempotency_key WHERE held_at IS NOT NULL OR held_receipt_id IS NOT NULL"))
 	requireDense(t, db)
+}
+
+// An erasure waits for a webhook that keeps its body and does not settle the promise, and deletes the body.
+func TestEraseBesideAWebhook(t *testing.T) {
+	t.Parallel()
+	for name, ofAnother := range map[string]bool{"its own body": false, "the body of another item": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, db := setUp(t)
+			s, _ := putSource(t, r, stripe())
+			p := create(t, r, withKey(draft("a"), "k", time.Hour))
+			require.NoError(t, errOf(r.Settle(t.Context(), tenant, promise.ByID(p.ID), resolved([]byte("1")))))
+			id := uuid.New()
+			text, _ := sealed(id, 1)
+			late := webhook(s, "late", "k")
+			late.Body = &promise.KeptBody{ID: id, Sealed: text}
+			if ofAnother {
+				failed := promise.ReceiptDraft{SourceID: s.ID, Event: "id:failed", Judgment: promise.Judgment{Failed: true}, Body: late.Body}
+				receive(t, r, failed, promise.ReceiptRuleFailed)
+				late.Body = &promise.KeptBody{ID: id}
+			}
+			tx, err := db.Pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer tx.Rollback(context.Background()) //nolint:errcheck // committed below, unless the test fails
+			got, err := repository.New(tx).Receive(t.Context(), tenant, late)
+			require.NoError(t, err)
+			require.Equal(t, promise.ReceiptConflict, got.Outcome)
+			erased := make(chan error, 1)
+			go func() { erased <- errOf(r.Erase(context.Background(), tenant, promise.ByID(p.ID))) }()
+			waitForLocks(t, db, 1, "promise", "erase")
+			require.NoError(t, tx.Commit(t.Context()))
+			require.NoError(t, <-erased)
+			require.Zero(t, count(t, db, "SELECT COUNT(*) FROM receipt_body"))
+		})
+	}
 }
