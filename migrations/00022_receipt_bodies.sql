@@ -1,19 +1,20 @@
 -- Erases the body of a webhook with many items, whichever of its items has it, and counts a source as silent only if it is refused again and again.
 --
--- receipt.body_id is the id of the body that the item's request has kept, also if the receipt of another item has it. promise_erase deletes that body.
+-- receipt.body_ids has the ids of the bodies with the receipt's event, also of those that receipts of other items have. promise_erase deletes these
+-- bodies. A body of before this file goes with the promise of its own receipt only.
+--
 -- source.refused_since is the time of the first refusal after the last verification or change.
 --
--- The functions of the previous release work on this schema. They store no body_id of another item's body, and no refused_since: a source is not counted
+-- The functions of the previous release work on this schema. They give no id of another item's body, and store no refused_since: a source is not counted
 -- as silent until the new ones have stored one.
 --
--- Locks source and receipt against all others, and reads receipt once for an index that is empty, or gives up after a second for each.
+-- Locks source and receipt against all others, for a moment and without reading them, or gives up after a second for each.
 
 -- +goose Up
 SET LOCAL lock_timeout = '1s';
 LOCK TABLE source, receipt IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE source ADD COLUMN refused_since TIMESTAMPTZ;
-ALTER TABLE receipt ADD COLUMN body_id UUID;
-CREATE INDEX idx_receipt_body_id ON receipt (body_id) WHERE body_id IS NOT NULL;
+ALTER TABLE receipt ADD COLUMN body_ids UUID[];
 
 -- From here on: copies of files in migrations/functions. Edit those, and repeat `go run ./migrations/snapshot NAME`.
 
@@ -90,7 +91,7 @@ BEGIN
         bodies := ARRAY(
             SELECT b.id FROM receipt r JOIN receipt_body b ON b.receipt_id = r.id WHERE r.promise_id = target_id
             UNION
-            SELECT r.body_id FROM receipt r WHERE r.promise_id = target_id
+            SELECT UNNEST(r.body_ids) FROM receipt r WHERE r.promise_id = target_id
         );
         PERFORM FROM receipt_body b WHERE b.id = ANY (bodies) ORDER BY b.id FOR UPDATE; -- as another call locks them that erases an item's promise
         DELETE FROM receipt_body b WHERE b.id = ANY (bodies);
@@ -104,6 +105,48 @@ BEGIN
     EXECUTE format('ALTER FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) SET search_path = %I, pg_temp', current_schema());
 END $$;
 REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- Records on a receipt that a body has its event, and stores the body if the receipt is to have it.
+--
+-- Arguments:
+--   of_receipt, of_promise  the receipt, and the promise of its key, or NULL
+--   new_id                  the body's id
+--   new_body                the body, sealed, or NULL if another receipt has it
+--
+-- A body with the event of an erased promise is deleted, whichever receipt has it. Otherwise a new body takes the place of the receipt's former one,
+-- and a body that is not new stays. So promise_erase finds each body by the receipts of its promise.
+--
+-- Returns: nothing.
+--
+-- Locks: the promise's row, so that a concurrent promise_erase comes before or after all of this; then the receipt's, then the bodies'.
+--
+-- Indexes: promise_pkey, receipt_pkey, receipt_body_pkey, receipt_body_receipt_id_key.
+CREATE OR REPLACE FUNCTION receipt_keep(of_receipt UUID, of_promise UUID, new_id UUID, new_body BYTEA) RETURNS VOID LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+BEGIN
+    PERFORM FROM promise p WHERE p.id = of_promise FOR SHARE;
+    IF EXISTS (SELECT FROM promise p WHERE p.id = of_promise AND p.erased_at IS NOT NULL) THEN
+        DELETE FROM receipt_body b WHERE b.id = new_id;
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM receipt r WHERE r.id = of_receipt AND new_id = ANY (r.body_ids)) THEN
+        PERFORM FROM receipt r WHERE r.id = of_receipt FOR NO KEY UPDATE; -- the next statement sees the bodies of all ids that the row has now
+        UPDATE receipt r
+        SET body_ids = ARRAY(SELECT b.id FROM receipt_body b WHERE b.id = ANY (r.body_ids)) || new_id
+        WHERE r.id = of_receipt;
+    END IF;
+    IF new_body IS NOT NULL THEN
+        DELETE FROM receipt_body b WHERE b.receipt_id = of_receipt AND (b.id <> new_id OR b.expires_at <= NOW());
+        DELETE FROM receipt_body b WHERE b.id = new_id AND b.receipt_id <> of_receipt;
+        INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
+        VALUES (new_id, of_receipt, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
+        ON CONFLICT DO NOTHING;
+    END IF;
+END $$;
+
+REVOKE ALL ON FUNCTION receipt_keep(UUID, UUID, UUID, BYTEA) FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -121,15 +164,14 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
 --   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. An item whose request has its body with another item has the id
---                            alone. A body that the receipt has already stays until it expires. No body is kept once the promise of one of its items
---                            is erased.
+--                            alone, and comes after that item. See receipt_keep. A receipt that answers the call keeps no body.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
 --   outcome     its outcome: see promise.ReceiptOutcome. Three others mean that nothing was written. 'source_full' and 'tenant_full': the limit of
 --               early settlements is reached. 'other_key': the same signed bytes have made another key, so what is not signed has changed.
 --   promise_id  the promise of the key, or NULL
---   repeated    TRUE if the receipt answered the call. Then nothing was written.
+--   repeated    TRUE if the receipt answered the call. Then nothing was written but the id of the body.
 --   key, reason the receipt's
 --
 -- An event that is compared with another early settlement shares its fate: see receipt_end.
@@ -142,11 +184,9 @@ REVOKE ALL ON FUNCTION promise_erase(VARCHAR, UUID, VARCHAR) FROM PUBLIC;
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
--- Locks: those of promise_settle, then the key's row, then the receipt's. If a body is kept: the settled promises of its items, FOR SHARE, then the
--- body's row. So promise_erase sees the receipt and the body.
+-- Locks: those of promise_settle, then the key's row, then the receipt's, then those of receipt_keep.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, idx_receipt_body_id,
--- receipt_body_pkey, receipt_body_receipt_id_key, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, and those of promise_settle and receipt_keep.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -164,7 +204,6 @@ DECLARE
     settlements_awaited BOOLEAN := FALSE;
     of_promise UUID;
     key_until TIMESTAMPTZ;
-    of_items UUID[]; -- promises of the items of the body
 BEGIN
     SELECT s.* INTO source_row
     FROM source s
@@ -184,6 +223,9 @@ BEGIN
         );
     END IF;
     IF receipt_is_final(former.outcome) OR still_waits THEN
+        IF body_id IS NOT NULL THEN
+            PERFORM receipt_keep(former.id, former.promise_id, body_id, NULL);
+        END IF;
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -244,19 +286,19 @@ BEGIN
 
     IF former.id IS NULL THEN
         INSERT INTO receipt (
-            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at, body_id
+            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at, body_ids
         )
         VALUES (
             new_id, source_row.tenant_id, of_source, source_row.name, given_event, given_item, new_rule, new_key, outcome, of_promise,
-            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours', body_id
+            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours',
+            CASE WHEN body_id IS NOT NULL THEN ARRAY[body_id] END
         )
         ON CONFLICT (tenant_id, source_name, event, item) DO NOTHING;
     ELSE
         UPDATE receipt r
         SET source_id = of_source, rule = new_rule, key = new_key, outcome = outcome, promise_id = of_promise, reason = new_reason,
             updated_at = CLOCK_TIMESTAMP(),
-            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'),
-            body_id = COALESCE(r.body_id, body_id)
+            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours')
         WHERE r.id = former.id AND (
             (r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.outcome, former.updated_at)
             OR outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
@@ -266,19 +308,7 @@ BEGIN
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
     IF body_id IS NOT NULL THEN
-        of_items := ARRAY[of_promise];
-        IF new_body IS NOT NULL THEN
-            of_items := of_items || ARRAY(SELECT r.promise_id FROM receipt r WHERE r.body_id = body_id AND r.promise_id IS NOT NULL);
-        END IF;
-        PERFORM FROM promise p WHERE p.id = ANY (of_items) AND p.resolved ORDER BY p.id FOR SHARE;
-        IF EXISTS (SELECT FROM promise p WHERE p.id = ANY (of_items) AND p.erased_at IS NOT NULL) THEN
-            DELETE FROM receipt_body b WHERE b.id = body_id;
-        ELSIF new_body IS NOT NULL THEN
-            DELETE FROM receipt_body b WHERE (b.id = body_id OR b.receipt_id = receipt_id) AND b.expires_at <= NOW();
-            INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
-            VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-            ON CONFLICT DO NOTHING;
-        END IF;
+        PERFORM receipt_keep(receipt_id, of_promise, body_id, new_body);
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

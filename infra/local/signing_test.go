@@ -55,7 +55,7 @@ func TestDataFolderOfThePreviousRelease(t *testing.T) {
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `
 		DROP TABLE signing_key, delivery_lease, delivery, destination_secret, destination, receipt_body, receipt, source_secret, source;
-		DROP FUNCTION delivery_due, delivery_create, delivery_renew, promise_create, promise_settle_early, receipt_end, receipt_is_final,
+		DROP FUNCTION delivery_due, delivery_create, delivery_renew, promise_create, promise_settle_early, receipt_end, receipt_is_final, receipt_keep,
 			receipt_preview, receipt_settle CASCADE; -- with the trigger
 		DROP TYPE early_result, receipt_result;
 		ALTER TABLE idempotency_key DROP COLUMN held_receipt_id;

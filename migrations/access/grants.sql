@@ -15,7 +15,7 @@ REVOKE ALL ON FUNCTION promise_race_lost(UUID), workflow_event_delete(), workflo
     delivery_create(promise, TIMESTAMPTZ, VARCHAR[]),
     delivery_renew(promise, VARCHAR[]), delivery_due(),
     promise_settle_early(VARCHAR, VARCHAR, INTERVAL, VARCHAR, BYTEA, TEXT, VARCHAR, VARCHAR, VARCHAR, BOOLEAN, UUID, BOOLEAN),
-    receipt_is_final(VARCHAR), receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ),
+    receipt_is_final(VARCHAR), receipt_end(UUID, VARCHAR, UUID, VARCHAR, UUID, TIMESTAMPTZ), receipt_keep(UUID, UUID, UUID, BYTEA),
     receipt_settle(VARCHAR, UUID, VARCHAR, INT, UUID, UUID, VARCHAR, VARCHAR, VARCHAR, BYTEA, TEXT, INTERVAL, VARCHAR, UUID, BYTEA),
     receipt_preview(VARCHAR, UUID, VARCHAR, INT, VARCHAR, VARCHAR, BYTEA, TEXT, INTERVAL)
     FROM PUBLIC, promises_app, promises_reader, promises_sweeper, promises_admin, promises_relay, promises_manager, promises_webhook;

@@ -77,7 +77,7 @@ BEGIN
               'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
               'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
               'delivery_create', 'delivery_due', 'delivery_renew',
-              'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_settle', 'receipt_preview')
+              'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_keep', 'receipt_settle', 'receipt_preview')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO promises_owner', thing.kind, thing.name);
     END LOOP;

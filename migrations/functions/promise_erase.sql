@@ -70,7 +70,7 @@ BEGIN
         bodies := ARRAY(
             SELECT b.id FROM receipt r JOIN receipt_body b ON b.receipt_id = r.id WHERE r.promise_id = target_id
             UNION
-            SELECT r.body_id FROM receipt r WHERE r.promise_id = target_id
+            SELECT UNNEST(r.body_ids) FROM receipt r WHERE r.promise_id = target_id
         );
         PERFORM FROM receipt_body b WHERE b.id = ANY (bodies) ORDER BY b.id FOR UPDATE; -- as another call locks them that erases an item's promise
         DELETE FROM receipt_body b WHERE b.id = ANY (bodies);

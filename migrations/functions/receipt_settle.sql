@@ -12,15 +12,14 @@
 --   hold                     how long the settlement is stored if the key has no promise, or NULL: not at all
 --   new_reason               a text for the receipt, or NULL
 --   body_id, new_body        the id of the kept body, and the body, sealed; or NULL. An item whose request has its body with another item has the id
---                            alone. A body that the receipt has already stays until it expires. No body is kept once the promise of one of its items
---                            is erased.
+--                            alone, and comes after that item. See receipt_keep. A receipt that answers the call keeps no body.
 --
 -- Returns NULL if the tenant is unknown or suspended, or has no such source. Otherwise:
 --   receipt_id  the receipt
 --   outcome     its outcome: see promise.ReceiptOutcome. Three others mean that nothing was written. 'source_full' and 'tenant_full': the limit of
 --               early settlements is reached. 'other_key': the same signed bytes have made another key, so what is not signed has changed.
 --   promise_id  the promise of the key, or NULL
---   repeated    TRUE if the receipt answered the call. Then nothing was written.
+--   repeated    TRUE if the receipt answered the call. Then nothing was written but the id of the body.
 --   key, reason the receipt's
 --
 -- An event that is compared with another early settlement shares its fate: see receipt_end.
@@ -33,11 +32,9 @@
 --
 -- SECURITY DEFINER: a caller needs no right to a promise.
 --
--- Locks: those of promise_settle, then the key's row, then the receipt's. If a body is kept: the settled promises of its items, FOR SHARE, then the
--- body's row. So promise_erase sees the receipt and the body.
+-- Locks: those of promise_settle, then the key's row, then the receipt's, then those of receipt_keep.
 --
--- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, idx_receipt_body_id,
--- receipt_body_pkey, receipt_body_receipt_id_key, and those of promise_settle.
+-- Indexes: source_pkey, tenant_pkey, receipt_tenant_id_source_name_event_item_key, idempotency_key_pkey, and those of promise_settle and receipt_keep.
 CREATE OR REPLACE FUNCTION receipt_settle(
     tenant_slug VARCHAR, of_source UUID, given_event VARCHAR, given_item INT, new_id UUID, known_promise UUID,
     new_rule VARCHAR, new_key VARCHAR, new_outcome VARCHAR, new_value BYTEA, new_error TEXT, hold INTERVAL, new_reason VARCHAR,
@@ -55,7 +52,6 @@ DECLARE
     settlements_awaited BOOLEAN := FALSE;
     of_promise UUID;
     key_until TIMESTAMPTZ;
-    of_items UUID[]; -- promises of the items of the body
 BEGIN
     SELECT s.* INTO source_row
     FROM source s
@@ -75,6 +71,9 @@ BEGIN
         );
     END IF;
     IF receipt_is_final(former.outcome) OR still_waits THEN
+        IF body_id IS NOT NULL THEN
+            PERFORM receipt_keep(former.id, former.promise_id, body_id, NULL);
+        END IF;
         IF given_event LIKE 'sha256:%' AND new_outcome IN ('resolved', 'rejected') AND former.key IS DISTINCT FROM new_key THEN
             RETURN (former.id, 'other_key', NULL, FALSE, former.key, NULL)::receipt_result;
         END IF;
@@ -135,19 +134,19 @@ BEGIN
 
     IF former.id IS NULL THEN
         INSERT INTO receipt (
-            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at, body_id
+            id, tenant_id, source_id, source_name, event, item, rule, key, outcome, promise_id, reason, received_at, updated_at, expires_at, body_ids
         )
         VALUES (
             new_id, source_row.tenant_id, of_source, source_row.name, given_event, given_item, new_rule, new_key, outcome, of_promise,
-            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours', body_id
+            new_reason, CLOCK_TIMESTAMP(), CLOCK_TIMESTAMP(), GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours',
+            CASE WHEN body_id IS NOT NULL THEN ARRAY[body_id] END
         )
         ON CONFLICT (tenant_id, source_name, event, item) DO NOTHING;
     ELSE
         UPDATE receipt r
         SET source_id = of_source, rule = new_rule, key = new_key, outcome = outcome, promise_id = of_promise, reason = new_reason,
             updated_at = CLOCK_TIMESTAMP(),
-            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours'),
-            body_id = COALESCE(r.body_id, body_id)
+            expires_at = GREATEST(r.expires_at, GREATEST(key_until, CLOCK_TIMESTAMP()) + INTERVAL '192 hours')
         WHERE r.id = former.id AND (
             (r.outcome, r.updated_at) IS NOT DISTINCT FROM (former.outcome, former.updated_at)
             OR outcome IN ('not_found', 'ignored', 'rule_failed') AND r.outcome <> 'held' AND NOT receipt_is_final(r.outcome)
@@ -157,19 +156,7 @@ BEGIN
         RAISE EXCEPTION 'another transaction came first' USING ERRCODE = 'PR001';
     END IF;
     IF body_id IS NOT NULL THEN
-        of_items := ARRAY[of_promise];
-        IF new_body IS NOT NULL THEN
-            of_items := of_items || ARRAY(SELECT r.promise_id FROM receipt r WHERE r.body_id = body_id AND r.promise_id IS NOT NULL);
-        END IF;
-        PERFORM FROM promise p WHERE p.id = ANY (of_items) AND p.resolved ORDER BY p.id FOR SHARE;
-        IF EXISTS (SELECT FROM promise p WHERE p.id = ANY (of_items) AND p.erased_at IS NOT NULL) THEN
-            DELETE FROM receipt_body b WHERE b.id = body_id;
-        ELSIF new_body IS NOT NULL THEN
-            DELETE FROM receipt_body b WHERE (b.id = body_id OR b.receipt_id = receipt_id) AND b.expires_at <= NOW();
-            INSERT INTO receipt_body (id, receipt_id, sealed, expires_at)
-            VALUES (body_id, receipt_id, new_body, CLOCK_TIMESTAMP() + INTERVAL '168 hours')
-            ON CONFLICT DO NOTHING;
-        END IF;
+        PERFORM receipt_keep(receipt_id, of_promise, body_id, new_body);
     END IF;
     RETURN (receipt_id, outcome, of_promise, FALSE, new_key, new_reason)::receipt_result;
 END $$;

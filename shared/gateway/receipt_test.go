@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"cmp"
+	"strings"
 	"testing"
 	"time"
 
@@ -206,6 +207,60 @@ func TestEraseAPromiseOfAnItem(t *testing.T) {
 			require.GreaterOrEqual(t, s.count(t, "receipt"), 2)
 		})
 	}
+}
+
+// A body that is kept later has the items that were final before, too: of a request that kept none, and of other requests.
+func TestEraseAPromiseOfAFinalItem(t *testing.T) {
+	t.Parallel()
+	const final = `{"id":"b","key":"` + idempotencyKey + `"}`
+	for _, before := range []bool{true, false} {
+		t.Run(map[bool]string{true: "erased before", false: "erased after"}[before], func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			s.promise(t)
+			s.integrate(t, itemSource+`"onRuleError":"accept"`)
+			post := func(other string) {
+				t.Helper()
+				require.JSONEq(t, `{"items":2,"outcomes":{"rule_failed":1,"settled":1}}`, s.webhook(t, `{"list":[`+final+`,{"id":"`+other+`"}]}`).Body)
+			}
+			s.webhook(t, `{"list":[`+final+`]}`)
+			require.Equal(t, 0, s.count(t, "receipt_body"))
+			want := 0
+			if !before {
+				post("a")
+				post("c")
+				require.Equal(t, 2, s.count(t, "receipt_body"))
+				want = 2
+			}
+			require.Equal(t, want, s.count(t, "receipt_body"))
+			s.answer(t, "delete-promise", `{"tenant":"demo","key":"`+idempotencyKey+`"}`)
+			require.Equal(t, 0, s.count(t, "receipt_body"))
+			post("a")
+			post("c")
+			require.Equal(t, 0, s.count(t, "receipt_body"))
+		})
+	}
+}
+
+// The first item that fails has the body, also if another one had it before.
+func TestTheBodyMoves(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	rules := func(key string) {
+		s.integrate(t, strings.Replace(itemSource, "item.key", key, 1)+`"onRuleError":"accept"`)
+	}
+	kept := func() []any {
+		t.Helper()
+		require.Equal(t, 200, s.webhook(t, `{"list":[{"id":"a","first":"stripe:a"},{"id":"b","second":"stripe:b"}]}`).StatusCode)
+		return append(s.receipts(t, `,"outcome":"rule_failed"`, "event"), s.receipts(t, `,"outcome":"rule_failed"`, "bodyKept")...)
+	}
+	rules("item.first")
+	require.Equal(t, []any{"id:b", true}, kept())
+	rules("item.none")
+	require.Equal(t, []any{"id:b", true}, kept(), "the early settlement of the other item waits")
+	s.db.Exec(t, "UPDATE receipt SET outcome = 'expired' WHERE event = 'id:a'")
+	require.Equal(t, []any{"id:a", "id:b", true, false}, kept())
+	require.Equal(t, 1, s.count(t, "receipt_body"))
 }
 
 // Each event keeps its body, also if another has the same bytes. An event that fails again after its body has expired keeps it again.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -122,20 +123,22 @@ func (h *Handler) receiveOne(ctx context.Context, c *call, d promise.ReceiptDraf
 	return j, nil
 }
 
-// receiveItems stores what became of each item, in their order. An item that is ignored
-// has no receipt, unless all are: then the request has one. If a limit of early
-// settlements stops items, or if items have no receipt because their signed bytes made
-// other keys before, the others are received nevertheless, and the error says so.
+// receiveItems stores what became of each item, in their order. Only the item that has
+// the body comes before all others, so that each of them finds the body if its promise is
+// erased. An item that is ignored has no receipt, unless all are: then the request has one.
+// If a limit of early settlements stops items, or if items have no receipt because their
+// signed bytes made other keys before, the others are received nevertheless, and the error
+// says so.
 func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.ReceiptDraft) (any, error) {
 	result := receivedItemsJSON{Items: len(drafts), Outcomes: map[promise.ReceiptOutcome]int{}}
 	var full, unrecorded error
 	var kept *promise.KeptBody
-	keep := keptItem(drafts, c.webhook.Source.KeepBody)
-	if keep >= 0 {
+	if keep := keptItem(drafts, c.webhook.Source.KeepBody); keep >= 0 {
 		var err error
 		if kept, err = h.keep(ctx, c, drafts...); err != nil {
 			return nil, err
 		}
+		drafts = slices.Concat(drafts[keep:keep+1], drafts[:keep], drafts[keep+1:])
 	}
 	received := 0
 	for i, d := range drafts {
@@ -145,7 +148,7 @@ func (h *Handler) receiveItems(ctx context.Context, c *call, drafts []promise.Re
 		}
 		received++
 		switch {
-		case i == keep:
+		case i == 0:
 			d.Body = kept
 		case kept != nil:
 			d.Body = &promise.KeptBody{ID: kept.ID}

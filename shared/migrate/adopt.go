@@ -284,7 +284,7 @@ WHERE c.relname IN ('workflow_event', 'workflow_event_pkey', 'idx_idempotency_ke
 	'idx_delivery_due_by_destination', 'idx_delivery_destination', 'delivery_lease', 'delivery_lease_pkey',
 	'source', 'source_pkey', 'source_tenant_id_name_key', 'idx_source_verified', 'source_secret', 'source_secret_pkey', 'idx_source_secret_key', 'idx_source_secret_retire',
 	'receipt', 'receipt_pkey', 'receipt_tenant_id_source_name_event_item_key', 'idx_receipt_list', 'idx_receipt_source', 'idx_receipt_outcome', 'idx_receipt_key',
-	'idx_receipt_promise', 'idx_receipt_held', 'idx_receipt_expires', 'receipt_body', 'receipt_body_pkey', 'receipt_body_receipt_id_key', 'idx_receipt_body_key', 'idx_receipt_body_id',
+	'idx_receipt_promise', 'idx_receipt_held', 'idx_receipt_expires', 'receipt_body', 'receipt_body_pkey', 'receipt_body_receipt_id_key', 'idx_receipt_body_key',
 	'idx_receipt_body_expires', 'early_result', 'receipt_result')
 UNION ALL
 SELECT format('%I.%I is there already', c.relname, a.attname)
@@ -309,7 +309,7 @@ WHERE p.proname IN ('promise_race_lost', 'workflow_event_delete', 'workflow_even
 	'tenant_delete', 'tenant_contents', 'promise_final', 'promise_identity', 'promise_erase',
 	'promise_deadline_outcome', 'promise_by_deadline', 'promise_key_uncertain',
 	'delivery_create', 'delivery_due', 'delivery_renew',
-	'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_settle', 'receipt_preview')
+	'promise_settle_early', 'receipt_is_final', 'receipt_end', 'receipt_keep', 'receipt_settle', 'receipt_preview')
 UNION ALL
 SELECT format('the type %I is there already', y.typname)
 FROM pg_type y JOIN here ON y.typnamespace = here.oid

@@ -414,7 +414,7 @@ func stage(t *testing.T, db *dbtest.DB) int {
 	require.Equal(t, files >= 20, one[bool](t, db, "SELECT to_regclass('delivery') IS NOT NULL"))
 	require.Equal(t, files >= 21, one[bool](t, db, "SELECT to_regclass('receipt') IS NOT NULL"))
 	require.Equal(t, files >= 22, one[bool](t, db, `SELECT EXISTS (SELECT FROM pg_attribute
-		WHERE attrelid = to_regclass('receipt') AND attname = 'body_id')`))
+		WHERE attrelid = to_regclass('receipt') AND attname = 'body_ids')`))
 	require.Equal(t, files >= 10, one[bool](t, db, "SELECT COUNT(*) > 0 FROM pg_proc WHERE oid = to_regproc('promise_settle') AND prosrc LIKE '%key_until%'"))
 	require.Equal(t, files >= 11, one[bool](t, db, "SELECT to_regclass('idx_idempotency_key_check') IS NOT NULL"))
 	require.Equal(t, 20000, one[int](t, db, "SELECT COUNT(*) FROM promise"))

@@ -74,13 +74,13 @@ type ReceiptDraft struct {
 	Event    string // see Receipt
 	Item     int
 	Judgment
-	Body *KeptBody // nil: none is kept
+	Body *KeptBody // nil: none is kept of the request
 }
 
 // A KeptBody is a request that is kept for a replay.
 type KeptBody struct {
 	ID     uuid.UUID
-	Sealed []byte // a JSON text, encrypted; see package seal
+	Sealed []byte // a JSON text, encrypted; see package seal. nil: the receipt of another item of the request has it
 }
 
 // A ReceiptResult is what became of a ReceiptDraft.

@@ -479,7 +479,7 @@ func TestPlansOfErase(t *testing.T) {
 	require.NoError(t, err)
 	addManyPromises(t, db)
 	addSources(t, db, 1000)
-	db.Exec(t, `UPDATE receipt r SET promise_id = $1, body_id = (SELECT b.id FROM receipt_body b ORDER BY b.receipt_id <> r.id LIMIT 1)
+	db.Exec(t, `UPDATE receipt r SET promise_id = $1, body_ids = ARRAY(SELECT b.id FROM receipt_body b ORDER BY b.receipt_id <> r.id LIMIT 1)
 		WHERE r.id IN (SELECT id FROM receipt LIMIT 2)`, q.ID)
 	db.Exec(t, "ANALYZE")
 	read := relationsReadBy(t, db, func(r *repository.Repository) {

@@ -352,6 +352,7 @@ func TestRolesMayCallTheirFunctions(t *testing.T) {
 		"promise_settle_early":      {app},
 		"receipt_end":               {app, sweeper},
 		"receipt_is_final":          {},
+		"receipt_keep":              {},
 		"receipt_preview":           {"promises_manager"},
 		"receipt_settle":            {"promises_manager", "promises_webhook"},
 		"tenant_contents":           {admin},
