@@ -47,6 +47,8 @@ var allowed = map[string][]string{
 	"shared/migrate":                {"migrations"},
 	"shared/dbtest":                 {"shared/localpg", "shared/migrate"},
 	"shared/skip":                   {},
+	"shared/openapi":                {},
+	"shared/openapi/openapitest":    {"shared/openapi"},
 	"functions":                     {"shared/app", "shared/gateway"},
 	"functions/receive-webhook":     {"shared/app", "shared/webhook/rule"},
 	"functions/relay-deliveries":    {"shared/app", "shared/delivery", "shared/delivery/invoke"},
@@ -59,9 +61,10 @@ var allowed = map[string][]string{
 	"infra": {
 		"infra/build", "shared/config", "shared/database", "shared/delivery", "shared/routes", "shared/sweep", "shared/telemetry",
 	},
-	"infra/build": {"shared/routes"},
-	"infra/local": {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/routes", "shared/seal", "shared/webhook"},
-	"infra/bench": {"infra/local", "shared/auth", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
+	"infra/build":           {"shared/routes"},
+	"infra/local/reference": {},
+	"infra/local":           {"infra/build", "infra/local", "shared/auth", "shared/config", "shared/localpg", "shared/openapi", "shared/routes", "shared/seal", "shared/webhook"},
+	"infra/bench":           {"infra/local", "shared/auth", "shared/localpg", "shared/migrate", "shared/promise", "shared/repository", "shared/routes", "shared/sweep"},
 }
 
 // beside lists what these packages may import beside the standard library.

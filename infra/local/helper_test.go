@@ -37,6 +37,7 @@ import (
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/dbtest/rdstest"
 	"github.com/flovyn/promises/shared/dbtest/secrettest"
+	"github.com/flovyn/promises/shared/openapi/openapitest"
 	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/seal"
 	"github.com/flovyn/promises/shared/webhook"
@@ -55,9 +56,36 @@ func TestMain(m *testing.M) {
 	if err := build.Run(); err != nil {
 		panic(err)
 	}
+	differ := checkExchanges()
 	code := m.Run()
 	os.RemoveAll(dir)
+	if differ() {
+		code = 1
+	}
 	os.Exit(code)
+}
+
+// checkExchanges compares all exchanges of the tests' default client with the description of the API. differ prints those that it does not allow.
+func checkExchanges() (differ func() bool) {
+	d, err := openapitest.Load()
+	if err != nil {
+		panic(err)
+	}
+	var mu sync.Mutex
+	var faults []error
+	http.DefaultTransport = &openapitest.Transport{Base: http.DefaultTransport, Description: d, Fault: func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		faults = append(faults, err)
+	}}
+	return func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, err := range faults {
+			fmt.Fprintln(os.Stderr, "shared/openapi/openapi.yaml does not allow this:", err)
+		}
+		return len(faults) > 0
+	}
 }
 
 // tempFolder returns a temporary folder that every user can enter. If root runs the

@@ -11,7 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +25,10 @@ import (
 	"github.com/flovyn/promises/shared/dbtest"
 	"github.com/flovyn/promises/shared/delivery"
 	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/openapi/openapitest"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/routes"
 	"github.com/flovyn/promises/shared/seal"
 )
 
@@ -183,9 +187,7 @@ func (s *service) snapshot(t testing.TB) string {
 
 func (s *service) post(t testing.TB, function, identifier, query, body string) response {
 	t.Helper()
-	got, err := s.handler(t, function).Invoke(t.Context(), httpEvent(t, "POST", tenant, identifier, query, body))
-	require.NoError(t, err)
-	return decodeResponse(t, got)
+	return respond(t, s.handler(t, function), httpEvent(t, "POST", tenant, identifier, query, body))
 }
 
 func (s *service) direct(t testing.TB, function, payload string) (string, error) {
@@ -251,7 +253,25 @@ func respond(t testing.TB, h *gateway.Handler, event []byte) response {
 	t.Helper()
 	got, err := h.Invoke(t.Context(), event)
 	require.NoError(t, err)
-	return decodeResponse(t, got)
+	r := decodeResponse(t, got)
+	requireDescribed(t, h.Operation.Name(), r)
+	return r
+}
+
+var description = sync.OnceValues(openapitest.Load)
+
+// requireDescribed requires that a route of the function has the response in the description of the API.
+func requireDescribed(t testing.TB, function string, r response) {
+	t.Helper()
+	d, err := description()
+	require.NoError(t, err)
+	var operations []openapitest.Operation
+	for _, o := range d.Operations() {
+		if slices.ContainsFunc(routes.HTTP, func(r routes.Route) bool { return r.Function == function && r.Method == o.Method && r.Path == o.Path }) {
+			operations = append(operations, o)
+		}
+	}
+	require.NoError(t, d.CheckAnswer(operations, r.StatusCode, r.Headers["content-type"], []byte(r.Body)))
 }
 
 func requireProblem(t testing.TB, status int, code string, r response) map[string]any {

@@ -532,12 +532,14 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 		t.Run(string(code), func(t *testing.T) {
 			h := s.handler(t, "get-promise")
 			h.Store = failing{code: code}
-			a := respond(t, h, httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+			got, err := h.Invoke(t.Context(), httpEvent(t, "GET", tenant, "id:"+promiseID, "", ""))
+			require.NoError(t, err)
+			a := decodeResponse(t, got)
 			require.GreaterOrEqual(t, a.StatusCode, 400)
 			requireProblem(t, a.StatusCode, string(code), a)
 			row := regexp.MustCompile(fmt.Sprintf("(?m)^\\|.*<a id=\"%s\"></a>`%s`.*\\| %d \\|", code, code, a.StatusCode))
 			require.True(t, row.Match(text), "%s has a row with the code's anchor and the status %d", reference, a.StatusCode)
-			_, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
+			_, err = h.Invoke(t.Context(), []byte(`{"tenant":"demo","promiseId":"`+promiseID+`"}`))
 			requireFunctionError(t, string(code), err)
 		})
 	}
