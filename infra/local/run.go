@@ -18,7 +18,9 @@ import (
 	"github.com/flovyn/promises/infra/local/httpapi"
 	"github.com/flovyn/promises/infra/local/invokeapi"
 	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/infra/local/reference"
 	"github.com/flovyn/promises/shared/localpg"
+	"github.com/flovyn/promises/shared/openapi"
 	"github.com/flovyn/promises/shared/routes"
 )
 
@@ -86,11 +88,11 @@ func run(ctx context.Context, o options) (err error) {
 	return serving.Wait()
 }
 
-// handlers returns the HTTP API and the Lambda Invoke API of the service.
+// handlers returns the HTTP API with its reference, and the Lambda Invoke API of the service.
 func handlers(o options, service *lambda.Service) (api, invoke http.Handler) {
 	h := httpapi.New(routes.HTTP, routes.Authorizers, service)
 	h.CORSOrigins = o.corsOrigins
-	return h, rejectBrowserPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
+	return reference.With(openapi.YAML, h), rejectBrowserPages(invokeapi.Handler{Service: service, Function: routes.PlainName, Denied: routes.HTTPAlias})
 }
 
 // resources are the binaries and the database that the functions run with.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/infra/local/lambda"
+	"github.com/flovyn/promises/infra/local/reference"
 )
 
 // A terminal is the output that a person reads. It prints the addresses, one line for
@@ -83,9 +84,10 @@ func (t *terminal) welcome(r ready, took time.Duration) {
 Ready after %.1f s. Ctrl-C stops everything and keeps the data.
 
   HTTP API     %s
-  Lambda API   %s
-  tenant       %s
-  API key      %s
+  reference    %[2]s%[9]s
+  Lambda API   %[3]s
+  tenant       %[4]s
+  API key      %[5]s
 
 Create a promise, and resolve it:
 
@@ -97,7 +99,7 @@ Create a promise, and resolve it:
     -H 'authorization: Bearer %[5]s' -H 'content-type: application/json' \
     -d '{"value":{"paid":true}}'
 
-`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.APIKey, promises, uuid.NewString(), key)
+`, took.Seconds(), r.HTTPURL, r.LambdaURL, r.Tenant, r.APIKey, promises, uuid.NewString(), key, reference.PagePath)
 }
 
 func (t *terminal) stopping() { t.printf("\nStopping.\n") }
