@@ -125,7 +125,6 @@ func TestDescribedAnswers(t *testing.T) {
 		"Promise":            {promiseJSON{}, []string{"value", "valueBase64", "onTimeout", "deliveries", "token", "resolveUrl", "rejectUrl"}},
 		"StoredOnTimeout":    {onTimeoutJSON{}, []string{"resolve", "resolveBase64"}},
 		"SettledBy":          {byJSON{}, nil},
-		"Settlement":         {settleResultJSON{}, nil},
 		"TokensRevoked":      {tokensRevokedJSON{}, nil},
 		"Event":              {eventJSON{}, []string{"value", "valueBase64"}},
 		"Delivery":           {deliveryJSON{}, nil},
@@ -141,6 +140,8 @@ func TestDescribedAnswers(t *testing.T) {
 		"Receipt":            {receiptJSON{}, nil},
 		"ReceivedOne":        {receivedJSON{}, nil},
 		"ReceivedItems":      {receivedItemsJSON{}, nil},
+		"StoredVerifier":     {promise.SourceVerifier{}, nil},
+		"StoredRule":         {promise.SourceRule{}, nil},
 		"Verifier":           {promise.SourceVerifier{}, nil},
 		"HMACVerifier":       {promise.HMACVerifier{}, nil},
 		"BasicVerifier":      {promise.BasicUser{}, nil},
@@ -162,6 +163,57 @@ func TestDescribedAnswers(t *testing.T) {
 			required := slices.DeleteFunc(slices.Clone(schema.Required), func(f string) bool { return slices.Contains(c.more, f) })
 			assert.ElementsMatch(t, always, required)
 		})
+	}
+}
+
+// The two forms of a settlement have, together, the fields of settleResultJSON.
+func TestDescribedSettlements(t *testing.T) {
+	t.Parallel()
+	schemas := describe(t).Components.Schemas
+	var described []string
+	for _, name := range []string{"PromiseSettlement", "HeldSettlement"} {
+		s := schemas[name].Value
+		assert.ElementsMatch(t, slices.Collect(maps.Keys(s.Properties)), s.Required, name)
+		described = append(described, s.Required...)
+	}
+	slices.Sort(described)
+	assert.Equal(t, slices.Sorted(maps.Keys(jsonFields(reflect.TypeFor[settleResultJSON]()))), slices.Compact(described))
+}
+
+// The answers accept fields that a later version may add.
+func TestAnswersAreOpen(t *testing.T) {
+	t.Parallel()
+	for id, o := range describe(t).Operations() {
+		for status, response := range o.Responses.Map() {
+			for _, media := range response.Value.Content {
+				assertOpen(t, id+" "+status, media.Schema.Value)
+			}
+		}
+	}
+}
+
+func assertOpen(t *testing.T, place string, s *openapi3.Schema) {
+	t.Helper()
+	assert.False(t, s.AdditionalProperties.Has != nil && !*s.AdditionalProperties.Has, "%s is closed", place)
+	for name, p := range s.Properties {
+		assertOpen(t, place+"."+name, p.Value)
+	}
+	for _, list := range []openapi3.SchemaRefs{s.OneOf, s.AnyOf, s.AllOf, {s.Items}} {
+		for _, part := range list {
+			if part != nil {
+				assertOpen(t, place, part.Value)
+			}
+		}
+	}
+}
+
+// No body of a request has a default in its schema: generated clients would require the field.
+func TestNoDefaultInBodies(t *testing.T) {
+	t.Parallel()
+	for name, s := range describe(t).Components.Schemas {
+		for field, p := range s.Value.Properties {
+			assert.Nil(t, p.Value.Default, "%s.%s", name, field)
+		}
 	}
 }
 

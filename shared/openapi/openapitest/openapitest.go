@@ -47,6 +47,8 @@ type Exchange struct {
 // Load reads and validates the description, with its examples.
 func Load() (*Description, error) {
 	loader := openapi3.NewLoader()
+	// kin-openapi checks no UUID by itself, and its own expressions refuse versions that callers may make up.
+	openapi3.DefineStringFormatValidator("uuid", openapi3.NewRegexpFormatValidator(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`))
 	doc, err := loader.LoadFromData(openapi.YAML)
 	if err != nil {
 		return nil, err
@@ -143,7 +145,23 @@ func (o Operation) checkAnswer(status int, contentType string, answer []byte) er
 	if err != nil {
 		return err
 	}
-	return media.Schema.Value.VisitJSON(value, openapi3.VisitAsResponse())
+	if err := media.Schema.Value.VisitJSON(value, openapi3.VisitAsResponse()); err != nil || mediaType != "application/problem+json" {
+		return err
+	}
+	return checkProblem(status, response.Value, value)
+}
+
+// checkProblem returns an error unless the problem has the answer's status, and a code that
+// the description has for this operation and status.
+func checkProblem(status int, described *openapi3.Response, problem any) error {
+	p, _ := problem.(map[string]any)
+	if p["status"] != float64(status) {
+		return fmt.Errorf("the problem has the status %v", p["status"])
+	}
+	if codes, _ := described.Extensions["x-codes"].([]any); !slices.Contains(codes, p["code"]) {
+		return fmt.Errorf("the code %v is not described for this status", p["code"])
+	}
+	return nil
 }
 
 // checkBody checks a body that is JSON. The service takes other forms of some bodies, which
