@@ -155,7 +155,7 @@ func (o Operation) checkAnswer(status int, contentType string, answer []byte) er
 // the description has for this operation and status.
 func checkProblem(status int, described *openapi3.Response, problem any) error {
 	p, _ := problem.(map[string]any)
-	if p["status"] != float64(status) {
+	if p["status"] != json.Number(strconv.Itoa(status)) {
 		return fmt.Errorf("the problem has the status %v", p["status"])
 	}
 	if codes, _ := described.Extensions["x-codes"].([]any); !slices.Contains(codes, p["code"]) {
@@ -211,8 +211,15 @@ func checkParameter(s *openapi3.Schema, text string) error {
 }
 
 func decode(text []byte) (value any, err error) {
-	err = json.Unmarshal(text, &value)
-	return value, err
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // a value may have numbers that no float64 holds
+	if err := d.Decode(&value); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the text goes on after the JSON")
+	}
+	return value, nil
 }
 
 // A Transport checks the exchanges of a client, if the service answered or API Gateway
