@@ -137,15 +137,19 @@ test("what is not repeated, and what ends", async () => {
 test("await waits through an outage, and pauses if no more calls may wait", async () => {
   const created = await create();
   let calls = 0;
+  const paths: string[] = [];
   const server = await listen((request, response) => {
-    if (++calls < 8) return void request.socket.destroy();
-    if (calls === 8) return void response.writeHead(200, { "content-type": "application/json", "retry-after": "1" }).end(JSON.stringify({ ...created }));
+    paths.push(request.url!);
+    if (++calls > 1 && calls < 8) return void request.socket.destroy();
+    if (calls <= 8) return void response.writeHead(200, { "content-type": "application/json", "retry-after": "1" }).end(JSON.stringify({ ...created }));
     response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ ...created, state: "resolved", value: 7 }));
   });
   const client = new Promises({ ...options, baseUrl: server.url, attempts: 1 });
-  assert.equal(await client.await(created.identifier), 7);
+  assert.equal(await client.await(byKey("order/1")), 7);
   assert.equal(calls, 9);
+  assert.ok(paths[0]!.includes("/key64:b3JkZXIvMQ/wait") && paths.slice(1).every((path) => path.includes(`/id:${created.promiseId}/wait`)), "it goes on by the id");
   server.close();
+  await assert.rejects(client.await(created.identifier), TypeError, "a first call that fails");
 });
 
 test("a delivery is verified", async () => {

@@ -164,21 +164,24 @@ export class Promises {
   }
 
   /**
-   * Waits until the promise is settled, however long that takes, and returns its value. While
-   * the service is unavailable or lets no more calls wait, it tries again with pauses. To give
-   * up, abort the signal. Throws a PromiseRejectedError, PromiseCancelledError or
-   * PromiseTimedOutError if the promise is not resolved.
+   * Waits until the promise is settled, however long that takes, and returns its value. A
+   * failure of the first call ends it, like any call. Once a call has succeeded, it outlives
+   * an outage, and pauses while the service lets no more calls wait. To give up, abort the
+   * signal. Throws a PromiseRejectedError, PromiseCancelledError or PromiseTimedOutError if
+   * the promise is not resolved. It goes on by the promise's id, because a key may name
+   * another promise later.
    */
   async await<T = unknown>(identifier: string, options: CallOptions = {}): Promise<T> {
-    for (;;) {
+    for (let attempts = this.#attempts; ; attempts = Infinity) {
       const begun = Date.now();
       const answer = await this.#call<DurablePromise<T>>("GET", `/${path(identifier)}/wait`, {
         ...options,
         query: { waitSeconds: String(waitSeconds) },
-        attempts: Infinity,
+        attempts,
         timeoutMs: this.#timeoutMs + waitSeconds * 1000,
       });
       const promise = answer.body;
+      identifier = byId(promise.promiseId);
       switch (promise.state) {
         case "pending":
           break;
