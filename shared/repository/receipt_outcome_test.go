@@ -303,7 +303,7 @@ func TestARuleThatFailedIsJudgedAnew(t *testing.T) {
 	stored, kept, err := r.GetReceipt(t.Context(), tenant, got.ReceiptID)
 	require.NoError(t, err)
 	require.True(t, stored.BodyKept)
-	require.Equal(t, &promise.KeptBody{ID: first, Sealed: text}, kept, "the first body stays")
+	require.Equal(t, &promise.KeptBody{ID: second, Sealed: text}, kept, "the newest body is kept")
 	d.Rule = "2"
 	settled := receive(t, r, d, promise.ReceiptSettled)
 	require.Equal(t, got.ReceiptID, settled.ReceiptID)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -44,11 +45,16 @@ type Exchange struct {
 	Answer      []byte // the body
 }
 
+// formats guards the formats of kin-openapi, which are global.
+var formats sync.Once
+
 // Load reads and validates the description, with its examples.
 func Load() (*Description, error) {
 	loader := openapi3.NewLoader()
 	// kin-openapi checks no UUID by itself, and its own expressions refuse versions that callers may make up.
-	openapi3.DefineStringFormatValidator("uuid", openapi3.NewRegexpFormatValidator(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`))
+	formats.Do(func() {
+		openapi3.DefineStringFormatValidator("uuid", openapi3.NewRegexpFormatValidator(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`))
+	})
 	doc, err := loader.LoadFromData(openapi.YAML)
 	if err != nil {
 		return nil, err
