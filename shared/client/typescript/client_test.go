@@ -67,7 +67,7 @@ func TestClient(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), text, 0o600))
 	}
-	guide, err := os.ReadFile("../README.md")
+	guide, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	var blocks []byte
 	for _, block := range regexp.MustCompile("(?s)\n```ts\n(.*?)```").FindAllSubmatch(guide, -1) {
