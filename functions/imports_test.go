@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"shared/sweep":        {"shared/promise"},
 	"shared/delivery":     {"shared/promise"},
 	"shared/webhook":      {"shared/promise"},
+	"shared/client":       {},
 	"shared/database":     {},
 	"shared/secret":       {},
 	"shared/seal":         {},
@@ -39,6 +40,9 @@ var allowed = map[string][]string{
 	},
 	"shared/delivery/invoke": {
 		"shared/delivery",
+	},
+	"shared/client/invoke": {
+		"shared/client",
 	},
 	"shared/app": {
 		"shared/auth", "shared/config", "shared/database", "shared/delivery", "shared/gateway", "shared/promise", "shared/rawjson",
@@ -71,6 +75,7 @@ var allowed = map[string][]string{
 var beside = map[string][]string{
 	"shared/promise": {"github.com/google/uuid"},
 	"shared/rawjson": {},
+	"shared/client":  {"github.com/google/uuid"},
 	"shared/seal":    {},
 	"shared/webhook": {},
 }
