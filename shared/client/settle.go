@@ -48,13 +48,14 @@ func Strict() SettleOption { return func(s *settleCall) { s.strict = true } }
 
 // Hold holds a settlement by key that comes before its promise, for d, 1 s to 7 days in
 // whole seconds. A promise that is created with the key in time is then settled by it. The
-// error by id has CodeUnknownField.
+// error by id, or of Cancel, has CodeUnknownField.
 func Hold(d time.Duration) SettleOption { return func(s *settleCall) { s.hold = &d } }
 
 // Comment adds a text that is kept with the settlement, 1 to 1,000 characters.
 func Comment(text string) SettleOption { return func(s *settleCall) { s.comment = &text } }
 
-// Reason adds the reason of a cancellation, 1 to 1,000 characters. Other calls refuse it.
+// Reason adds the reason of a cancellation, 1 to 1,000 characters. The error of any other
+// call has CodeUnknownField.
 func Reason(text string) SettleOption { return func(s *settleCall) { s.reason = &text } }
 
 // Resolve settles a promise with a value. The value is encoded as JSON, and a
@@ -79,9 +80,11 @@ func (c *Client) Reject(ctx context.Context, id Identifier, message string, opti
 	return c.settle(ctx, id, Request{Function: "reject", Path: "/reject"}, f, options)
 }
 
+const cancelPromise = "cancel-promise"
+
 // Cancel cancels a promise, for the workflow that owns it. It may be repeated, as Resolve.
 func (c *Client) Cancel(ctx context.Context, id Identifier, options ...SettleOption) (SettleResult, error) {
-	return c.settle(ctx, id, Request{Function: "cancel-promise", Path: "/cancel"}, fields{list: []Field{}}, options)
+	return c.settle(ctx, id, Request{Function: cancelPromise, Path: "/cancel"}, fields{list: []Field{}}, options)
 }
 
 func (c *Client) settle(ctx context.Context, id Identifier, r Request, f fields, options []SettleOption) (SettleResult, error) {
@@ -94,10 +97,16 @@ func (c *Client) settle(ctx context.Context, id Identifier, r Request, f fields,
 	}
 	if s.reason != nil {
 		f.text("reason", *s.reason)
+		if r.Function != cancelPromise {
+			f.fail(&Error{Op: r.Function, Code: CodeUnknownField, Field: "reason", Detail: "Only Cancel has a reason. Send a Comment."})
+		}
 	}
 	if s.hold != nil {
 		f.units("holdSeconds", *s.hold, time.Second)
-		if !id.isKey {
+		switch {
+		case r.Function == cancelPromise:
+			f.fail(&Error{Op: r.Function, Code: CodeUnknownField, Field: "holdSeconds", Detail: "A cancellation cannot be held. Leave Hold out."})
+		case !id.isKey:
 			f.fail(&Error{Op: r.Function, Code: CodeUnknownField, Field: "holdSeconds", Detail: "Hold needs a key. Name the promise by its key, or leave Hold out."})
 		}
 	}
