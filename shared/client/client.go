@@ -104,18 +104,28 @@ func (c *Client) call(ctx context.Context, r Request, out any) error {
 	return decode(r, a, out)
 }
 
+// decode decodes an answer into out, or only checks that it is JSON if out is nil. An
+// answer without the fields that the service always sends is an error, so that the JSON of
+// another server is no success.
 func decode(r Request, a Answer, out any) error {
 	if out == nil {
+		out = new(any)
+	}
+	err := json.Unmarshal(a.Body, out)
+	if v, ok := out.(interface{ valid() bool }); err == nil && (!ok || v.valid()) {
 		return nil
 	}
-	if err := json.Unmarshal(a.Body, out); err != nil {
-		return &Error{
-			Op: r.op(), Status: a.Status, MaybeApplied: true, Err: err,
-			Detail: "The answer cannot be read. Check that the base URL, or the prefix of the functions, names the promises service.",
-		}
+	return &Error{
+		Op: r.op(), Status: a.Status, MaybeApplied: true, Err: err,
+		Detail: "The answer cannot be read. Check that the base URL, or the prefix of the functions, names the promises service.",
 	}
-	return nil
 }
+
+func (p *Promise) valid() bool      { return p.State != "" }
+func (s *SettleResult) valid() bool { return s.Outcome != "" }
+func (p *eventPage) valid() bool    { return p.Events != nil }
+func (d *Destination) valid() bool  { return d.Name != "" }
+func (s *Source) valid() bool       { return s.Name != "" }
 
 // send sends a request until an attempt succeeds, fails for good, or was the last.
 func (c *Client) send(ctx context.Context, r Request) (Answer, error) {
@@ -166,8 +176,11 @@ func (c *Client) attempt(ctx context.Context, r Request) (Answer, *Error) {
 		e = &Error{Detail: "The call failed.", MaybeApplied: true, Err: err}
 	}
 	e.Op = r.op()
-	if ctx.Err() != nil { // the caller's own end, and no fault of the service
-		e.Temporary, e.Err = false, ctx.Err()
+	switch {
+	case ctx.Err() != nil && e.Status == 0: // the caller's own end, and no fault of the service
+		e.Code, e.Temporary, e.Detail, e.Err = "", false, "The context ended before the answer.", ctx.Err()
+	case bounded.Err() != nil && e.Status == 0: // not the caller's deadline
+		e.Err = fmt.Errorf("no answer within %v", attemptTime)
 	}
 	return Answer{}, e
 }

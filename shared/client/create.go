@@ -127,7 +127,7 @@ func (f *fields) nested(name string, inner fields) {
 	f.add(name, object(inner.list))
 }
 
-// A NewDeadline is the deadline that Extend sets: After or At.
+// A NewDeadline is the deadline that Extend sets. One field is set.
 type NewDeadline struct {
 	After time.Duration // from now, by the service's clock
 	At    time.Time
@@ -137,12 +137,11 @@ type NewDeadline struct {
 // It may be repeated, and After then counts from the last attempt. If the promise is
 // settled, the error has CodeConflict, CodeTimedOut or CodeCancelled, and Settled.
 func (c *Client) Extend(ctx context.Context, id Identifier, deadline NewDeadline) (Promise, error) {
-	var f fields
-	if deadline.At.IsZero() {
+	f := fields{list: []Field{}} // a body in any case
+	if deadline.After != 0 {
 		f.units("timeoutMs", deadline.After, time.Millisecond)
-	} else {
-		f.time("timeoutAt", deadline.At)
 	}
+	f.time("timeoutAt", deadline.At)
 	target, path, err := id.target()
 	var p Promise
 	err = c.call(ctx, Request{

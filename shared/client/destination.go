@@ -90,11 +90,14 @@ func (c *Client) DeleteDestination(ctx context.Context, name string) error {
 func (c *Client) remove(ctx context.Context, action, folder, name string) error {
 	target, path, err := named(folder, name)
 	r := Request{Function: integrations, Action: action, Method: "DELETE", Path: path, Target: target, err: err}
-	_, lost, err := c.sendCounted(ctx, r)
-	if lost && errors.Is(err, CodeNotFound) {
+	a, lost, err := c.sendCounted(ctx, r)
+	switch {
+	case lost && errors.Is(err, CodeNotFound):
 		return nil
+	case err != nil:
+		return err
 	}
-	return err
+	return decode(r, a, nil)
 }
 
 // A Rotation asks for a new secret.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,6 +55,30 @@ func Example() {
 	// Output:
 	// pending key:order-7
 	// paid 4200
+}
+
+// newTestClient returns a client of a local runner that was started with --ready-file.
+func newTestClient(readyFile string) (*client.Client, error) {
+	text, err := os.ReadFile(readyFile)
+	if err != nil {
+		return nil, err
+	}
+	var ready struct{ HTTPURL, Tenant, APIKey string }
+	if err := json.Unmarshal(text, &ready); err != nil {
+		return nil, err
+	}
+	return client.New(ready.HTTPURL, ready.Tenant, ready.APIKey)
+}
+
+func ExampleNew() {
+	c, err := newTestClient(local.readyFile)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = c.Get(background(), client.Key("unknown"))
+	fmt.Println(errors.Is(err, client.CodeNotFound))
+	// Output: true
 }
 
 // The deadline resolves the promise with a value, in place of timed_out.
@@ -342,6 +367,16 @@ func ExampleKey() {
 	// key:stripe:ch_abc123
 	// key64:YS9i
 	// id:3f0c1c9e-8f4b-4c57-9a1e-3b1c2d4e5f60
+}
+
+func ExampleParseIdentifier() {
+	id, err := client.ParseIdentifier("key64:YS9i") // as a text that was handed out
+	fmt.Println(id == client.Key("a/b"), err)
+	_, err = client.ParseIdentifier("a/b")
+	fmt.Println(err)
+	// Output:
+	// true <nil>
+	// promises: invalid_identifier: An identifier begins with id:, key: or key64:.
 }
 
 // pendingPromise creates a promise in a workflow execution of its own.

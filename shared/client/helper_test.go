@@ -34,9 +34,10 @@ import (
 type runner struct {
 	HTTPURL, LambdaURL, DatabaseURL, Tenant, APIKey string
 
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	exited chan struct{}
+	readyFile string
+	cmd       *exec.Cmd
+	output    bytes.Buffer
+	exited    chan struct{}
 }
 
 var (
@@ -65,6 +66,11 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer local.stop(syscall.SIGTERM)
+	for name, value := range map[string]string{ // as the SDK's config finds them
+		"AWS_ENDPOINT_URL_LAMBDA": local.LambdaURL, "AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+	} {
+		os.Setenv(name, value) //nolint:errcheck // it fails for invalid names only
+	}
 	return m.Run()
 }
 
@@ -79,10 +85,10 @@ func start(databaseURL, address string) (*runner, error) {
 		return nil, err
 	}
 	readyFile := filepath.Join(dir, "ready.json")
-	r := &runner{exited: make(chan struct{})}
+	r := &runner{readyFile: readyFile, exited: make(chan struct{})}
 	r.cmd = exec.Command(runnerBinary, "--http", address, "--lambda", "127.0.0.1:0", "--data", filepath.Join(dir, "data"), "--ready-file", readyFile)
 	r.cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "TMPDIR="+dir)
-	for _, name := range []string{"MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL", "SEALING_KEYS", "SIGNING_KEY", "SOURCE_URL_KEY", "TOKEN_KEYS", "AWS_ENDPOINT_URL"} {
+	for _, name := range []string{"MAX_VALUE_BYTES", "MAX_WAITS", "PUBLIC_URL", "SEALING_KEYS", "SIGNING_KEY", "SOURCE_URL_KEY", "TOKEN_KEYS", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"} {
 		r.cmd.Env = append(r.cmd.Env, name+"=")
 	}
 	r.cmd.Stdout, r.cmd.Stderr = io.Discard, &r.output

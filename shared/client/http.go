@@ -43,8 +43,8 @@ func New(baseURL, tenant, apiKey string, options ...Option) (*Client, error) {
 	}
 	if c.http != nil {
 		t.client = *c.http
-	} else {
-		own := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // it is one, unless a program replaces it
+	} else if own, ok := http.DefaultTransport.(*http.Transport); ok { // unless a program has replaced it
+		own = own.Clone()
 		own.MaxIdleConnsPerHost = idleConnections
 		t.client.Transport = own
 	}

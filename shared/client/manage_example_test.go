@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/client"
@@ -161,15 +163,19 @@ func ExampleClient_Receipts() {
 // An engine in AWS invokes the functions directly. Only the constructor differs.
 func Example_invoke() {
 	ctx := background()
-	api := lambdaClient() // lambda.NewFromConfig(conf), with the configuration of the AWS SDK
-
-	c := invoke.New(api, "demo", "promises-dev-")
-	created, err := c.Create(ctx, client.Create{Workflow: client.WorkflowID("arn:aws:states:execution:7"), Name: "payment", Key: "order-12"})
+	conf, err := config.LoadDefaultConfig(ctx) // for the local runner set AWS_ENDPOINT_URL_LAMBDA=http://127.0.0.1:3001
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	if _, err := c.Resolve(ctx, client.Key("order-12"), Payment{Status: "paid"}); err != nil {
+	c := invoke.New(lambda.NewFromConfig(conf), "demo", "promises-dev-")
+	created, err := c.Create(ctx, client.Create{Workflow: client.WorkflowID("executions/7"), Name: "payment", Key: "stripe:ch_12"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	if _, err := c.Resolve(ctx, client.Key("stripe:ch_12"), Payment{Status: "paid"}); err != nil {
 		fmt.Println(err)
 		return
 	}

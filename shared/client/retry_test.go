@@ -55,6 +55,8 @@ func TestRepeated(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, client.OutcomeDuplicate, result.Outcome)
 			require.Equal(t, 3, s.count())
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			for _, body := range s.bodies {
 				require.Equal(t, `{"value":{"a": 1}}`, body)
 			}
@@ -161,7 +163,36 @@ func TestContextEnds(t *testing.T) {
 	})
 	_, err := c.Get(ctx, anyID)
 	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, client.CodeUnavailable)
 	require.Equal(t, 1, s.count())
+}
+
+// The JSON of another server is no success.
+func TestOtherServer(t *testing.T) {
+	t.Parallel()
+	c, _ := serve(t, nil, answers(200, `{"ok":true}`))
+	ctx := t.Context()
+	for name, call := range map[string]func() error{
+		"Get": func() error { _, err := c.Get(ctx, anyID); return err },
+		"Create": func() error {
+			_, err := c.Create(ctx, client.Create{Workflow: client.WorkflowID("w"), Name: "n"})
+			return err
+		},
+		"Await":          func() error { _, err := c.Await(ctx, anyID); return err },
+		"Resolve":        func() error { _, err := c.Resolve(ctx, anyID, 1); return err },
+		"List":           func() error { _, err := collect(c.List(ctx, client.Filter{})); return err },
+		"Events":         func() error { _, err := collect(c.Events(ctx, workflow, 0)); return err },
+		"WaitEvents":     func() error { _, _, err := c.WaitEvents(ctx, workflow, 0); return err },
+		"GetDestination": func() error { _, err := c.GetDestination(ctx, "orders"); return err },
+		"GetSource":      func() error { _, err := c.GetSource(ctx, "ci"); return err },
+	} {
+		t.Run(name, func(t *testing.T) { require.ErrorContains(t, call(), "names the promises service") })
+	}
+	_, err := c.BatchResolve(ctx, []client.Item{{Promise: anyID}})
+	require.ErrorContains(t, err, "0 results for 1 items")
+	page, _ := serve(t, nil, answers(200, "<html>"))
+	require.Error(t, page.DeleteSource(ctx, "ci"))
+	require.Error(t, page.SetDefaultDestination(ctx, "orders"))
 }
 
 // A call that makes a secret or sends a message is not repeated once it may have been applied.
@@ -256,6 +287,9 @@ func TestNew_Refuses(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+	c, err := client.New("https://example.com/stage/", "demo", "k")
+	require.NoError(t, err, "the base URL may have a path")
+	require.NotNil(t, c)
 }
 
 // An argument that cannot be sent as it is fails before any request.

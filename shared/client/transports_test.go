@@ -102,6 +102,12 @@ var promiseSteps = []step{
 	{"extend to before", func(ctx context.Context, c *client.Client) (any, error) {
 		return c.Extend(ctx, client.Key("k/a"), client.NewDeadline{After: -time.Hour})
 	}},
+	{"extend to nothing", func(ctx context.Context, c *client.Client) (any, error) {
+		return c.Extend(ctx, client.Key("k/a"), client.NewDeadline{})
+	}},
+	{"extend to two", func(ctx context.Context, c *client.Client) (any, error) {
+		return c.Extend(ctx, client.Key("k/a"), client.NewDeadline{After: 1, At: time.Now()})
+	}},
 	{"delete a pending promise", func(ctx context.Context, c *client.Client) (any, error) { return c.Delete(ctx, client.Key("k/a")) }},
 	{"revoke tokens", func(ctx context.Context, c *client.Client) (any, error) {
 		id, at, err := c.RevokeTokens(ctx, client.Key("k/a"))
