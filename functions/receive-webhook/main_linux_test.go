@@ -70,10 +70,10 @@ func (r *rig) source(t *testing.T, name, each, key string) {
 	require.NoError(t, r.webhooks.CheckDefinition(name, &d))
 	_, _, _, err := r.store.PutSource(t.Context(), tenant, promise.SourcePut{
 		ID: uuid.New(), Name: name, Definition: &d,
-		Secret: func(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, error) {
+		Secret: func(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, bool, error) {
 			text := secret
 			_, sealed, err := r.webhooks.NewSecret(t.Context(), d.Verifier, id, version, &text)
-			return sealed, err
+			return sealed, false, err
 		},
 	})
 	require.NoError(t, err)

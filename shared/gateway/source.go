@@ -99,7 +99,7 @@ func putSource(ctx context.Context, h *Handler, c *call) (answer, error) {
 	var n newSecret
 	put := promise.SourcePut{
 		ID: uuid.New(), Name: c.name, Enabled: enabled, Overlap: promise.DefaultOverlap,
-		Secret: func(id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, error) {
+		Secret: func(id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, bool, error) {
 			return n.next(ctx, id, active, version)
 		},
 	}
@@ -146,38 +146,35 @@ type newSecret struct {
 	made     string  // the service's; empty: it made none
 }
 
-// next returns the sealed secret, or nil if the source keeps those that it has. The
-// store may call it again: the last secret counts. It returns CodeMissingField if the
-// verifier needs another form of secret than the source has, and only the sender can make it.
-func (n *newSecret) next(ctx context.Context, id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, error) {
+// next returns the sealed secret, or nil if the source keeps those that it has. useless
+// reports whether the verifier needs another form than the newest secret has. The store
+// may call it again: the last secret counts. It returns CodeMissingField if the newest is
+// useless, and only the sender can make another.
+func (n *newSecret) next(ctx context.Context, id uuid.UUID, active []promise.SourceSecret, version int) (sealed []byte, useless bool, err error) {
 	n.made = ""
 	if n.webhooks == nil {
-		return nil, nil
+		return nil, false, nil
 	}
 	if len(active) > 0 {
-		kept, err := n.keeps(ctx, id, active[0])
-		if kept || err != nil {
-			return nil, err
+		fits, err := n.webhooks.FitsSecret(ctx, n.verifier, id, active[0])
+		same := fits && n.given == nil
+		if err == nil && fits && n.given != nil {
+			same, err = n.webhooks.SameSecret(ctx, id, active[0], *n.given)
 		}
+		if same || err != nil {
+			return nil, false, err
+		}
+		useless = !fits
 	}
 	secret, sealed, err := n.webhooks.NewSecret(ctx, n.verifier, id, version, n.given)
 	switch {
 	case n.given != nil:
-		return sealed, err
+		return sealed, useless, err
 	case err != nil && promise.AsError(err).Code == promise.CodeMissingField && len(active) == 0: // the source waits for the sender's
-		return nil, nil
+		return nil, false, nil
 	}
 	n.made = secret
-	return sealed, err
-}
-
-// keeps reports whether a put leaves the newest secret of a source as it is.
-func (n *newSecret) keeps(ctx context.Context, id uuid.UUID, newest promise.SourceSecret) (bool, error) {
-	fits, err := n.webhooks.FitsSecret(ctx, n.verifier, id, newest)
-	if !fits || err != nil || n.given == nil {
-		return fits, err
-	}
-	return n.webhooks.SameSecret(ctx, id, newest, *n.given)
+	return sealed, useless, err
 }
 
 type deletedSourceJSON struct {

@@ -13,7 +13,7 @@ import (
 )
 
 func (r *destinationRecorder) PutSource(_ context.Context, tenant string, p promise.SourcePut) (promise.Source, []promise.SourceSecret, bool, error) {
-	if _, err := p.Secret(p.ID, nil, 1); err != nil {
+	if _, _, err := p.Secret(p.ID, nil, 1); err != nil {
 		return promise.Source{}, nil, false, err
 	}
 	r.note("PutSource", tenant, p.Name, p.Definition, p.Enabled)

@@ -197,6 +197,21 @@ func TestASource(t *testing.T) {
 		require.Equal(t, before, s.snapshot(t))
 		s.integrate(t, `"action":"delete-source","name":"changing"`)
 	})
+	t.Run("another verifier is never refused for the secrets of the former ones", func(t *testing.T) {
+		changing := func(preset string) string {
+			return `"action":"put-source","name":"changing","verifier":{"preset":"` + preset + `"},"rules":[]`
+		}
+		key := `,"secret":"` + publicKey(t) + `"`
+		s.integrate(t, changing("sendgrid")+key)
+		require.Equal(t, []any{2.0, 1.0}, versions(s.integrate(t, changing("github"))))
+		back := s.integrate(t, changing("sendgrid")+key)
+		require.Equal(t, []any{3.0, 1.0}, versions(back), "the secret of github's ends, because it verifies nothing")
+		require.Equal(t, []any{3.0, 1.0}, versions(s.integrate(t, changing("sendgrid")+key)), "the same put again")
+		require.Regexp(t, `^[0-9a-f]{64}$`, s.integrate(t, changing("github"))["secret"])
+		_, err := s.direct(t, "manage-integrations", `{"tenant":"demo",`+changing("github")+`,"secret":"another secret"}`)
+		requireFunctionError(t, "conflict", err) // both may verify, so neither ends unasked
+		s.integrate(t, `"action":"delete-source","name":"changing"`)
+	})
 	t.Run("the URL that the sender signs stands beside the source's", func(t *testing.T) {
 		twilio := s.integrate(t, `"action":"put-source","name":"twilio","verifier":{"preset":"twilio"},"url":"https://hooks.example.com/sms","rules":[]`)
 		require.Equal(t, "https://hooks.example.com/sms", twilio["signedUrl"])

@@ -210,8 +210,9 @@ type SourcePut struct {
 
 	// Secret returns the next secret, sealed, or nil if the source keeps its secrets. It
 	// gets the id, the active secrets and the number of the next version. A former secret
-	// stays active for Overlap.
-	Secret  func(id uuid.UUID, active []SourceSecret, version int) ([]byte, error)
+	// stays active for Overlap. If two are active, the newest ends at once if useless is
+	// true, and otherwise a third is an error.
+	Secret  func(id uuid.UUID, active []SourceSecret, version int) (sealed []byte, useless bool, err error)
 	Overlap time.Duration
 }
 

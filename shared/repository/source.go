@@ -132,7 +132,7 @@ func (r *Repository) PutSource(
 
 func (r *Repository) createSource(ctx context.Context, tenant string, p promise.SourcePut) (storedSource, error) {
 	s := storedSource{Source: promise.Source{SourceDefinition: *p.Definition, ID: p.ID, Name: p.Name, Version: 1, Enabled: p.Enabled == nil || *p.Enabled}}
-	sealed, err := p.Secret(p.ID, nil, 1)
+	sealed, _, err := p.Secret(p.ID, nil, 1)
 	if err != nil {
 		return storedSource{}, err
 	}
@@ -181,15 +181,19 @@ func (r *Repository) changeSource(ctx context.Context, s storedSource, p promise
 		c.enabled = p.Enabled
 		s.Enabled = *p.Enabled
 	}
+	var useless bool
 	var err error
-	if c.sealed, err = p.Secret(s.ID, slices.Clone(s.secrets), nextVersion(s.secrets)); err != nil {
+	if c.sealed, useless, err = p.Secret(s.ID, slices.Clone(s.secrets), nextVersion(s.secrets)); err != nil {
 		return storedSource{}, err
 	}
 	if c.sealed == nil && c.definition == nil && c.enabled == nil {
 		return s, nil
 	}
 	if c.sealed != nil {
-		if c.former, err = formerSourceSecret(s.secrets, 0); err != nil {
+		if useless && len(s.secrets) > 1 {
+			c.ends = s.secrets[0].Version
+		}
+		if c.former, err = formerSourceSecret(s.secrets, c.ends); err != nil {
 			return storedSource{}, thirdSecret(err)
 		}
 	}

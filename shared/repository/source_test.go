@@ -16,11 +16,12 @@ import (
 )
 
 // keep is the Secret of a put that brings none.
-func keep(uuid.UUID, []promise.SourceSecret, int) ([]byte, error) { return nil, nil }
+func keep(uuid.UUID, []promise.SourceSecret, int) ([]byte, bool, error) { return nil, false, nil }
 
 // another is the Secret of a put that brings one.
-func another(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, error) {
-	return sealed(id, version)
+func another(id uuid.UUID, _ []promise.SourceSecret, version int) ([]byte, bool, error) {
+	text, err := sealed(id, version)
+	return text, false, err
 }
 
 // stripe returns the put of a source. Its id differs for each call.
@@ -107,10 +108,10 @@ func TestPutSource(t *testing.T) {
 		require.Equal(t, 5, s.Version)
 		require.Equal(t, []int{1}, sourceVersions(secrets))
 		require.Nil(t, secrets[0].RetireAt)
-		p.Secret = func(id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, error) {
+		p.Secret = func(id uuid.UUID, active []promise.SourceSecret, version int) ([]byte, bool, error) {
 			require.Equal(t, s.ID, id)
 			require.Equal(t, []int{1}, sourceVersions(active))
-			return sealed(id, version)
+			return another(id, active, version)
 		}
 		s, secrets = putSource(t, r, p)
 		require.Equal(t, 6, s.Version)
@@ -119,7 +120,9 @@ func TestPutSource(t *testing.T) {
 		p.Secret = another
 		_, _, _, err := r.PutSource(ctx, tenant, p)
 		require.Equal(t, "secret", requireCode(t, promise.CodeConflict, err).Field)
-		p.Secret = func(uuid.UUID, []promise.SourceSecret, int) ([]byte, error) { return nil, errors.New("boom") }
+		p.Secret = func(uuid.UUID, []promise.SourceSecret, int) ([]byte, bool, error) {
+			return nil, false, errors.New("boom")
+		}
 		_, _, _, err = r.PutSource(ctx, tenant, p)
 		require.ErrorContains(t, err, "boom")
 		again, _ := putSource(t, r, stripe())

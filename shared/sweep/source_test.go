@@ -16,8 +16,8 @@ func (s *service) source(t testing.TB, name string) uuid.UUID {
 	t.Helper()
 	source, _, _, err := s.repo.PutSource(t.Context(), tenant, promise.SourcePut{
 		ID: uuid.New(), Name: name, Definition: &promise.SourceDefinition{},
-		Secret: func(uuid.UUID, []promise.SourceSecret, int) ([]byte, error) {
-			return append([]byte{1}, make([]byte, 40)...), nil
+		Secret: func(uuid.UUID, []promise.SourceSecret, int) ([]byte, bool, error) {
+			return append([]byte{1}, make([]byte, 40)...), false, nil
 		},
 	})
 	require.NoError(t, err)
