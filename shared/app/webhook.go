@@ -18,6 +18,7 @@ import (
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/seal"
 	"github.com/flovyn/promises/shared/secret"
 	"github.com/flovyn/promises/shared/telemetry"
 	"github.com/flovyn/promises/shared/webhook"
@@ -302,16 +303,28 @@ func (w *webhooks) NewSecret(
 // FitsSecret implements gateway.Webhooks.
 func (w *webhooks) FitsSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, newest promise.SourceSecret) (bool, error) {
 	secrets, err := w.openSourceSecrets(ctx, id, []promise.SourceSecret{newest})
-	return err == nil && webhook.CheckSecret(v, secrets[0]) == nil, err
+	if err != nil {
+		return errors.Is(err, seal.ErrRefused), readable(err)
+	}
+	return webhook.CheckSecret(v, secrets[0]) == nil, nil
 }
 
 // SameSecret implements gateway.Webhooks.
 func (w *webhooks) SameSecret(ctx context.Context, id uuid.UUID, newest promise.SourceSecret, text string) (bool, error) {
 	secrets, err := w.openSourceSecrets(ctx, id, []promise.SourceSecret{newest})
 	if err != nil {
-		return false, err
+		return false, readable(err)
 	}
 	return subtle.ConstantTimeCompare([]byte(secrets[0]), []byte(text)) == 1, nil
+}
+
+// readable returns nil for the error of a secret that no key opens: the source keeps it
+// until another takes its place.
+func readable(err error) error {
+	if errors.Is(err, seal.ErrRefused) {
+		return nil
+	}
+	return err
 }
 
 // openSourceSecrets returns the secrets of a source in the same order.
@@ -320,7 +333,7 @@ func (s service) openSourceSecrets(ctx context.Context, source uuid.UUID, secret
 	for i, one := range secrets {
 		text, err := s.open(ctx, sourceSecretPurpose, source, one.Version, one.Sealed)
 		if err != nil {
-			return nil, unreadable(err, "The source's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret.",
+			return nil, unreadable(err, "The source's secret cannot be decrypted at the moment. Repeat the call. If it still fails, rotate the secret, with its version as replaceVersion.",
 				fmt.Sprintf("secret %d of source %s", one.Version, source))
 		}
 		texts[i] = string(text)

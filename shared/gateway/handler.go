@@ -99,10 +99,11 @@ type Webhooks interface {
 	NewSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, version int, given *string) (secret string, sealed []byte, err error)
 
 	// FitsSecret reports whether the newest secret of a source has the form that the
-	// verifier needs.
+	// verifier needs. A secret that no sealing key opens counts as one that has.
 	FitsSecret(ctx context.Context, v promise.SourceVerifier, id uuid.UUID, newest promise.SourceSecret) (bool, error)
 
-	// SameSecret reports whether the newest secret of a source has this text.
+	// SameSecret reports whether the newest secret of a source has this text. One that no
+	// sealing key opens has another.
 	SameSecret(ctx context.Context, id uuid.UUID, newest promise.SourceSecret, text string) (bool, error)
 }
 

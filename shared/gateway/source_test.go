@@ -25,6 +25,7 @@ import (
 	"github.com/flovyn/promises/shared/gateway"
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
+	"github.com/flovyn/promises/shared/seal"
 	"github.com/flovyn/promises/shared/webhook/rule"
 )
 
@@ -548,4 +549,33 @@ func (s *service) sourceID(t testing.TB, name string) (id [16]byte) {
 	found, _, err := s.store.GetSource(t.Context(), tenant, name)
 	require.NoError(t, err)
 	return found.ID
+}
+
+// A source whose secret no key opens can be changed, and gets another one.
+func TestASourceWithoutItsSealingKey(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.source(t, "")
+	lost, err := app.NewWebhooks(
+		config.Config{SealingKeys: seal.Generate().Text(), SourceURLKey: strings.Repeat("4a", 32)},
+		repository.New(s.db.Pool), rule.Compile, slog.New(slog.NewTextHandler(s.log, nil)),
+	)
+	require.NoError(t, err)
+	call := func(payload string) map[string]any {
+		h := s.handler(t, "manage-integrations")
+		h.Webhooks = lost
+		out, err := h.Invoke(t.Context(), []byte(`{"tenant":"demo","name":"stripe",`+payload+`}`))
+		require.NoError(t, err)
+		var a map[string]any
+		require.NoError(t, json.Unmarshal(out, &a))
+		return a
+	}
+	put := `"action":"put-source","verifier":{"preset":"stripe"},"keepBody":true,"rules":` + chargeRules
+	require.Equal(t, []any{1.0}, versions(call(put)))
+	require.Equal(t, []any{2.0, 1.0}, versions(call(put+`,"secret":"`+anotherSecret+`"`)))
+	require.Equal(t, []any{3.0, 2.0}, versions(call(`"action":"rotate-source-secret","replaceVersion":1,"secret":"`+thirdSecret+`"`)))
+
+	s.db.Exec(t, "DELETE FROM source")
+	s.source(t, "")
+	require.Equal(t, []any{2.0}, versions(call(`"action":"rotate-source-secret","replaceVersion":1,"secret":"`+anotherSecret+`"`)))
 }
