@@ -74,6 +74,7 @@ func receiveWebhook(ctx context.Context, h *Handler, c *call) (answer, error) {
 		return answer{}, err
 	}
 	if a, err = h.receiveVerified(ctx, c); errors.Is(err, promise.ErrNoSource) {
+		h.Metrics.Count("WebhooksRefused", 1)
 		return answer{}, WebhookRefused(err)
 	}
 	return a, err

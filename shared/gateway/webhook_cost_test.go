@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/shared/gateway"
+	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/repository"
 	"github.com/flovyn/promises/shared/webhook"
 )
@@ -177,6 +179,28 @@ func TestWebhookOfASourceMadeAnew(t *testing.T) {
 
 	s.integrate(t, `"action":"delete-source","name":"github"`)
 	require.Equal(t, refused, respond(t, h, event("another secret", "6")))
+	require.EqualValues(t, 2, s.counts["WebhooksRefused"])
+
+	put(githubSecret)
+	h = s.handler(t, "receive-webhook")
+	h.Store = remaking{h.Store, func() {
+		s.integrate(t, `"action":"delete-source","name":"github"`)
+		put(githubSecret)
+	}}
+	require.Equal(t, refused, respond(t, h, event(githubSecret, "7")), "it is made anew once more meanwhile")
+	require.EqualValues(t, 3, s.counts["WebhooksRefused"])
+	require.Empty(t, s.receipts(t, `,"key":"k:7"`, "key"))
+}
+
+// A remaking is a store whose source is made anew before each webhook is received.
+type remaking struct {
+	gateway.Store
+	remake func()
+}
+
+func (r remaking) Receive(ctx context.Context, tenant string, d promise.ReceiptDraft) (promise.ReceiptResult, error) {
+	r.remake()
+	return r.Store.Receive(ctx, tenant, d)
 }
 
 // A flood writes one line for each source and reason. The first refusal is in the log at once.
@@ -191,9 +215,15 @@ func TestWebhookRefusalsAreLogged(t *testing.T) {
 			requireProblem(t, 401, "unauthenticated", respond(t, h, d.event(t, s)))
 		}
 	}
+	unsigned := posted{header: map[string]string{"x-hub-signature-256": ""}}.event(t, s)
+	requireProblem(t, 401, "unauthenticated", respond(t, h, unsigned))
 	lines := strings.Split(strings.TrimSpace(s.log.String()), "\n")
-	require.Len(t, lines, 3, s.log.String())
-	for i, want := range []string{"tenant=demo source=github", "tenant=demo source=nothing", `cause="the checksum in the URL is wrong"`} {
+	require.Len(t, lines, 4, s.log.String())
+	require.EqualValues(t, 21, s.counts["WebhooksRefused"], "the metric has each")
+	for i, want := range []string{
+		`cause="no signature matches" refusals=1 tenant=demo source=github`, "tenant=demo source=nothing", `cause="the checksum in the URL is wrong"`,
+		`cause="the signature header is missing" refusals=1 tenant=demo source=github`,
+	} {
 		require.Contains(t, lines[i], `level=INFO msg="webhook refused" operation=receive-webhook`)
 		require.Contains(t, lines[i], "refusals=1")
 		require.Contains(t, lines[i], want)
