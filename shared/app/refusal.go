@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/google/uuid"
 
 	"github.com/flovyn/promises/shared/promise"
 	"github.com/flovyn/promises/shared/webhook"
@@ -22,20 +23,20 @@ const (
 // A touch is a kind of time that TouchSource records.
 type touch struct {
 	tenant, name string
-	verified     bool
+	verified     uuid.UUID // the source's id; uuid.Nil: it was refused
 }
 
-// touch records that a source has verified or refused a request, at most once a minute
-// for each of the two. A source that does not exist costs the same statement. If it
-// fails, the next request tries again.
-func (w *webhooks) touch(ctx context.Context, tenant, name string, refused error) {
-	t, now := touch{tenant, name, refused == nil}, time.Now().Round(0)
+// touch records that the source with an id has verified a request, or refused it, at most
+// once a minute for each of the two. A source that does not exist costs the same
+// statement. If it fails, the next request tries again.
+func (w *webhooks) touch(ctx context.Context, tenant, name string, id uuid.UUID, refused error) {
+	at := promise.SourceTouch{ID: id}
+	if refused != nil {
+		at = promise.SourceTouch{Refusal: refused.Error()}
+	}
+	t, now := touch{tenant, name, at.ID}, time.Now().Round(0)
 	if !w.isDue(t, now) {
 		return
-	}
-	var at promise.SourceTouch
-	if refused != nil {
-		at.Refusal = refused.Error()
 	}
 	if err := w.store.TouchSource(ctx, tenant, name, at); err != nil {
 		w.log.WarnContext(ctx, "cannot record when a source was last used", "cause", err.Error())

@@ -166,7 +166,7 @@ func (w *webhooks) Verify(ctx context.Context, tenant, segment string, r promise
 		}
 		v, reason = c.verify(r, time.Now())
 	}
-	w.touch(ctx, tenant, name, reason)
+	w.touch(ctx, tenant, name, c.source.ID, reason)
 	if reason != nil {
 		w.logRefusal(ctx, refusal{tenant, name, reason.Error()})
 		return gateway.VerifiedWebhook{}, gateway.WebhookRefused(reason)

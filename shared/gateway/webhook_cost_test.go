@@ -175,11 +175,17 @@ func TestWebhookOfASourceMadeAnew(t *testing.T) {
 	refused := respond(t, h, event(githubSecret, "5"))
 	requireProblem(t, 401, "unauthenticated", refused)
 	require.Equal(t, before, s.snapshot(t))
+	other := s.handler(t, "receive-webhook")
+	requireProblem(t, 401, "unauthenticated", respond(t, other, event("a wrong secret", "5")))
 	require.JSONEq(t, `{"items":1,"outcomes":{"held":1}}`, respond(t, h, event("another secret", "5")).Body)
+	s.integrate(t, `"action":"delete-source","name":"github"`)
+	put(githubSecret)
+	require.Equal(t, refused, respond(t, other, event("another secret", "5")))
+	require.NotContains(t, s.integrate(t, `"action":"get-source","name":"github"`), "lastVerifiedAt", "it has verified nothing yet")
 
 	s.integrate(t, `"action":"delete-source","name":"github"`)
 	require.Equal(t, refused, respond(t, h, event("another secret", "6")))
-	require.EqualValues(t, 2, s.counts["WebhooksRefused"])
+	require.EqualValues(t, 4, s.counts["WebhooksRefused"])
 
 	put(githubSecret)
 	h = s.handler(t, "receive-webhook")
@@ -188,7 +194,7 @@ func TestWebhookOfASourceMadeAnew(t *testing.T) {
 		put(githubSecret)
 	}}
 	require.Equal(t, refused, respond(t, h, event(githubSecret, "7")), "it is made anew once more meanwhile")
-	require.EqualValues(t, 3, s.counts["WebhooksRefused"])
+	require.EqualValues(t, 5, s.counts["WebhooksRefused"])
 	require.Empty(t, s.receipts(t, `,"key":"k:7"`, "key"))
 }
 

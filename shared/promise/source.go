@@ -227,7 +227,8 @@ type SourceSecret struct {
 
 // A SourceTouch is a request that a source has received.
 type SourceTouch struct {
-	Refusal string // why the request was refused; empty: it was verified
+	ID      uuid.UUID // of the source that has verified it; unused for a refusal
+	Refusal string    // why the request was refused; empty: it was verified
 }
 
 // A HeldCount reports which sources have reached MaxHeldBySource, or have it no more.

@@ -356,6 +356,6 @@ type deletedSourceRow struct {
 // The first touch of its kind within a minute is stored, and no other. An unknown
 // source, or an unknown or suspended tenant, has the same cost and no error.
 func (r *Repository) TouchSource(ctx context.Context, tenant, name string, at promise.SourceTouch) error {
-	_, err := r.db.Exec(ctx, touchSourceSQL, named{"tenant": tenant, "name": name, "refusal": nullIfEmpty(at.Refusal)})
+	_, err := r.db.Exec(ctx, touchSourceSQL, named{"tenant": tenant, "name": name, "id": at.ID.String(), "refusal": nullIfEmpty(at.Refusal)})
 	return interpret("touch source", err)
 }

@@ -267,9 +267,10 @@ func TestDeleteSource(t *testing.T) {
 func TestTouchSource(t *testing.T) {
 	t.Parallel()
 	r, db := setUp(t)
-	putSource(t, r, stripe())
+	created, _ := putSource(t, r, stripe())
+	id := created.ID
 	touch := func(refusal string) promise.Source {
-		require.NoError(t, r.TouchSource(t.Context(), tenant, "stripe", promise.SourceTouch{Refusal: refusal}))
+		require.NoError(t, r.TouchSource(t.Context(), tenant, "stripe", promise.SourceTouch{ID: id, Refusal: refusal}))
 		s, _, err := r.GetSource(t.Context(), tenant, "stripe")
 		require.NoError(t, err)
 		return s
@@ -315,6 +316,11 @@ func TestTouchSource(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, touch("no").LastRefusedAt, "a touch does not wait for a lock")
 	require.NoError(t, tx.Rollback(t.Context()))
+
+	db.Exec(t, "UPDATE source SET last_verified_at = NULL")
+	id = uuid.New()
+	require.Nil(t, touch("").LastVerifiedAt, "another source has verified it")
+	require.NotNil(t, touch("no").LastRefusedAt)
 }
 
 // requireSources sends every statement on sources. It leaves no source.
@@ -329,7 +335,7 @@ func requireSources(t *testing.T, r *repository.Repository, db *dbtest.DB) {
 	require.Equal(t, []int{2, 1}, sourceVersions(secrets))
 	_, _, err := r.RotateSourceSecret(t.Context(), tenant, "stripe", promise.Rotation{Overlap: time.Hour, Ends: 1}, sealed)
 	require.NoError(t, err)
-	require.NoError(t, r.TouchSource(t.Context(), tenant, "stripe", promise.SourceTouch{}))
+	require.NoError(t, r.TouchSource(t.Context(), tenant, "stripe", promise.SourceTouch{ID: s.ID}))
 	require.NoError(t, r.TouchSource(t.Context(), tenant, "stripe", promise.SourceTouch{Refusal: "no"}))
 	list, err := r.ListSources(t.Context(), tenant)
 	require.NoError(t, err)
