@@ -66,7 +66,7 @@ type compiler struct {
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
 		cel.OptionalTypes(),
-		methods(),
+		functions(),
 		cel.ParserExpressionSizeLimit(promise.MaxExpression),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ParserErrorRecoveryLimit(4),
@@ -195,6 +195,9 @@ func unsupported(a *ast.AST) *common.Error {
 			call := e.AsCall()
 			if args := call.Args(); call.FunctionName() == overloads.Matches && len(args) > 0 && args[len(args)-1].Kind() != ast.LiteralKind {
 				report(e, "the pattern of matches must be a literal")
+			}
+			if call.FunctionName() == omitName && !omitsFields(call) {
+				report(e, "the path of omit must be a literal of names with a dot between them, such as 'data.object.token'")
 			}
 		}
 	}))

@@ -42,6 +42,13 @@ func TestCompileRefuses(t *testing.T) {
 		"message":                 {define(resolveWith("google.protobuf.Struct{}")), promise.CodeOutOfRange, "rules[0].value", "rules make no protobuf messages"},
 		"pattern from the body":   {define(resolve("body.a.matches(body.b)", "'x:1'")), promise.CodeOutOfRange, "rules[0].when", "the pattern of matches must be a literal"},
 		"pattern in a function":   {define(resolve("matches('a', body.b)", "'x:1'")), promise.CodeOutOfRange, "rules[0].when", "the pattern of matches must be a literal"},
+		"path from the body":      {define(resolveWith("body.omit(body.a)")), promise.CodeOutOfRange, "rules[0].value", "column 10: the path of omit must be a literal of names with a dot between them, such as 'data.object.token'."},
+		"path without a name":     {define(resolveWith("body.omit('a..b')")), promise.CodeOutOfRange, "rules[0].value", "the path of omit must be a literal"},
+		"empty path":              {define(resolveWith("body.omit('')")), promise.CodeOutOfRange, "rules[0].value", "the path of omit must be a literal"},
+		"path that is a list":     {define(resolveWith("body.omit(['a'])")), promise.CodeOutOfRange, "rules[0].value", "the path of omit must be a literal"},
+		"two paths":               {define(resolveWith("body.omit('a', 'b')")), promise.CodeOutOfRange, "rules[0].value", "the path of omit must be a literal"},
+		"omit of an optional":     {define(resolveWith("{'x': body.?a.omit('b')}")), promise.CodeOutOfRange, "rules[0].value", "no matching overload for 'omit' applied to 'optional_type(dyn).(string)'"},
+		"omit as a function":      {define(resolveWith("omit(body, 'a')")), promise.CodeOutOfRange, "rules[0].value", "the path of omit"},
 		"invalid pattern":         {define(resolve("body.a.matches('(')", "'x:1'")), promise.CodeOutOfRange, "rules[0].when", "missing closing"},
 		"large pattern":           {define(resolve("body.a.matches('(a{1,30}b{1,30}){1,20}')", "'x:1'")), promise.CodeOutOfRange, "rules[0].when", "regex program size"},
 		"too many macros":         {define(resolve(grow("[1]", ".map(x, x)", 11, " == []"), "'x:1'")), promise.CodeOutOfRange, "rules[0].when", "at most 10 calls of map"},
@@ -132,7 +139,7 @@ func FuzzCompile(f *testing.F) {
 	for _, text := range []string{
 		"body.a == 1", "'x:' + string(body.id)", "body.?a.b.orValue('')", "[1,2].map(x, x * 2)", "{'a': body}", "has(body.a)", "a.b(", "'\\x00'",
 		"body.a.matches('^a+$')", "google.protobuf.Value{}", "type(1)", "b'\\xff'", "\xff", "1 +", "timestamp('2026-01-01T00:00:00Z')", "null", "true ? 1 : 'a'",
-		"headers['a']", "query.a", "item", "{?'a': body.?b}", "[?body.?b]", "dyn(1)", "-9223372036854775808", "18446744073709551615u", "body.a.split(',').join('-')",
+		"body.omit('b.c').omit('a')", "[body].omit('a')", "body.omit(body.a)", "headers['a']", "query.a", "item", "{?'a': body.?b}", "[?body.?b]", "dyn(1)", "-9223372036854775808", "18446744073709551615u", "body.a.split(',').join('-')",
 	} {
 		f.Add(text)
 	}

@@ -59,8 +59,8 @@ func (meter) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint6
 		charge += textCost(args[0]) * (1 + 5*textCost(args[1]))
 	case strings.HasPrefix(function, "get") && len(args) == 2:
 		charge += 100 // reads a time zone
-	case function == "omit":
-		charge += textCost(args[1]) + omitted(args[0], str(args[1]))
+	case function == omitName:
+		charge += textCost(args[1]) + 3*walked(args[0], fields(str(args[1]))) // a copy takes three steps' time
 	default:
 		charge += textCost(result)
 		for _, arg := range args {
@@ -109,10 +109,10 @@ var boundedRegex = &interpreter.RegexOptimization{
 	},
 }
 
-// methods declares the methods of strings, and omit. Those of strings do what the
-// functions of the same names in cel's package ext do, except that each call has a bound of
-// time and memory.
-func methods() cel.EnvOption {
+// functions declares the methods of this package. Those of strings do what the functions
+// of the same names in cel's package ext do, except that each call has a bound of time and
+// memory.
+func functions() cel.EnvOption {
 	text, number, texts := cel.StringType, cel.IntType, cel.ListType(cel.StringType)
 	method := func(name, id string, result *cel.Type, f func(args ...ref.Val) ref.Val, args ...*cel.Type) cel.EnvOption {
 		return cel.Function(name, cel.MemberOverload(id, args, result, cel.FunctionBinding(f)))
@@ -129,7 +129,8 @@ func methods() cel.EnvOption {
 		method("lastIndexOf", "string_last_index_of_string", number, find(strings.LastIndex), text, text),
 		method("join", "list_join", text, join, texts),
 		method("join", "list_join_string", text, join, texts, text),
-		method("omit", "map_omit_string", cel.DynType, omit, cel.MapType(text, cel.DynType), text),
+		method(omitName, "map_omit_string", cel.DynType, omit, cel.MapType(cel.DynType, cel.DynType), text),
+		method(omitName, "list_omit_string", cel.DynType, omit, cel.ListType(cel.DynType), text),
 	}
 	return func(e *cel.Env) (*cel.Env, error) {
 		var errs []error
@@ -140,48 +141,6 @@ func methods() cel.EnvOption {
 		}
 		return e, errors.Join(errs...)
 	}
-}
-
-// omit returns an object without the member that a path names, such as
-// 'data.object.client_secret'. Without such a member it returns the object itself. It
-// copies only the objects on the path.
-func omit(args ...ref.Val) ref.Val {
-	object := args[0].(traits.Mapper)
-	name, rest, nested := strings.Cut(str(args[1]), ".")
-	member, found := object.Find(types.String(name))
-	if !found {
-		return object
-	}
-	if nested {
-		inner, ok := member.(traits.Mapper)
-		if !ok {
-			return object
-		}
-		member = omit(inner, types.String(rest))
-	}
-	copied := map[ref.Val]ref.Val{}
-	for i := object.Iterator(); i.HasNext() == types.True; {
-		if other := i.Next(); other.Equal(types.String(name)) != types.True {
-			copied[other] = object.Get(other)
-		} else if nested {
-			copied[other] = member
-		}
-	}
-	return types.NewRefValMap(types.DefaultTypeAdapter, copied)
-}
-
-// omitted returns the number of members of the objects on a path.
-func omitted(v ref.Val, path string) uint64 {
-	object, ok := v.(traits.Mapper)
-	if !ok {
-		return 0
-	}
-	n := uint64(object.Size().(types.Int))
-	name, rest, nested := strings.Cut(path, ".")
-	if member, found := object.Find(types.String(name)); found && nested {
-		n += omitted(member, rest)
-	}
-	return n
 }
 
 // str returns a string's text. cel calls a function only with the types that it declares.

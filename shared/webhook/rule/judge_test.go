@@ -86,9 +86,6 @@ func TestKeys(t *testing.T) {
 		"replace":                      {`{"a":"b.c.d"}`, "'x:' + body.a.replace('.', '')", "x:bcd", ""},
 		"substring":                    {`{"a":"éàb"}`, "'x:' + body.a.substring(1) + body.a.substring(0, 1)", "x:àbé", ""},
 		"indexOf":                      {`{"a":"éàbà"}`, "'x:' + string(body.a.indexOf('à')) + string(body.a.lastIndexOf('à')) + string(body.a.indexOf('z'))", "x:13-1", ""},
-		"omit":                         {`{"a":{"b":1,"c":"d"}}`, "'x:' + string(body.omit('a.b').a.size()) + body.omit('a.b').a.c + string(body.a.b)", "x:1d1", ""},
-		"omit what is not there":       {`{"a":{"b":1}}`, "body.omit('a.c') == body && body.omit('a.b.c') == body && body.omit('') == body ? 'x:same' : 'x:'", "x:same", ""},
-		"omit from a list":             {`["a"]`, "'x:' + string(body.omit('a').size())", "", "rule 1, key: a value has another type than the expression needs"},
 		"a pattern":                    {`{"a":"abc"}`, "body.a.matches('^a.c$') ? 'x:yes' : 'x:no'", "x:yes", ""},
 		"a time":                       {`{"a":"2026-01-02T03:04:05Z"}`, "'x:' + string(timestamp(body.a).getFullYear())", "x:2026", ""},
 

@@ -16,8 +16,9 @@ type ready struct {
 // readyRules has the ready-made rules by their names. They settle a promise only by a
 // state that is final at the sender. Every other event matches no rule.
 //
-// They judge by the body alone, because the sender signs it. The value is the body, without
-// the secrets that some bodies have.
+// They judge by the body alone, because the sender signs it. The value of stripe.charge
+// and of GitHub's rules is the body, byte for byte. The other rules leave out what
+// authorizes a request to the sender, and encode the rest again.
 var readyRules = map[string]ready{
 	// https://docs.stripe.com/api/events/types,
 	// https://docs.stripe.com/payments/place-a-hold-on-a-payment-method.
@@ -49,6 +50,9 @@ var readyRules = map[string]ready{
 	//
 	// payment_intent.payment_failed is not final: the customer may try another payment
 	// method.
+	//
+	// The value leaves out the client_secret, which should not be stored or logged:
+	// https://docs.stripe.com/api/payment_intents/object.
 	"stripe.payment_intent": {keys: "stripe:", rules: []promise.SourceRule{
 		{
 			When:  "body.type == 'payment_intent.succeeded'",
@@ -68,6 +72,9 @@ var readyRules = map[string]ready{
 	//
 	// A session that is completed with payment_status unpaid has a delayed payment method.
 	// One of the async_payment events follows.
+	//
+	// The value leaves out the client_secret, which a session has unless Stripe hosts its
+	// page: https://docs.stripe.com/api/checkout/sessions/object.
 	"stripe.checkout_session": {keys: "stripe:", rules: []promise.SourceRule{
 		{
 			When: "body.type == 'checkout.session.async_payment_succeeded' || " +
@@ -103,9 +110,9 @@ var readyRules = map[string]ready{
 	}},
 
 	// https://docs.github.com/en/webhooks/webhook-events-and-payloads#workflow_run,
-	// https://docs.github.com/en/pull-requests/collaborating-with-pull-requests/collaborating-on-repositories-with-code-quality-features/about-status-checks.
+	// https://docs.github.com/en/pull-requests/collaborating-with-pull-requests/collaborating-on-repositories-with-code-quality-features/troubleshooting-required-status-checks.
 	//
-	// GitHub takes neutral and skipped for successful. A run with action_required waits for
+	// A required check of GitHub is successful with success, neutral and skipped. A run with action_required waits for
 	// a person. Attempts of a run have the same id, so the first one that is completed
 	// settles the promise.
 	"github.workflow_run": {keys: "github:run:", rules: []promise.SourceRule{
@@ -143,13 +150,10 @@ var readyRules = map[string]ready{
 }
 
 const (
-	stripeKey = "'stripe:' + body.data.object.id"
-	// Stripe says of the client secret: "It should not be stored, logged, or exposed to anyone
-	// other than the customer" (https://docs.stripe.com/api/payment_intents/object).
+	stripeKey   = "'stripe:' + body.data.object.id"
 	stripeValue = "body.omit('data.object.client_secret')"
-
-	reviewKey = "'github:review:' + body.repository.full_name + '#' + string(body.pull_request.number)"
-	runKey    = "'github:run:' + string(body.workflow_run.id)"
+	reviewKey   = "'github:review:' + body.repository.full_name + '#' + string(body.pull_request.number)"
+	runKey      = "'github:run:' + string(body.workflow_run.id)"
 )
 
 // Ready returns the names of the ready-made rules, sorted.

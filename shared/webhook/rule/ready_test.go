@@ -14,7 +14,7 @@ import (
 var readyCases = []struct {
 	name, preset, body string
 	then, key, message string
-	value              string // empty: the body
+	value              string // empty: the body, byte for byte
 }{
 	{name: "charge", preset: "stripe.charge", then: "resolve", key: "stripe:ch_3QfAda", body: `{"id":"evt_1","object":"event","type":"charge.succeeded","data":{"object":{"id":"ch_3QfAda","object":"charge","amount":1999,"captured":true,"paid":true,"status":"succeeded","failure_message":null}}}`},
 	{name: "charge that is only held", preset: "stripe.charge", body: `{"type":"charge.succeeded","data":{"object":{"id":"ch_1","captured":false,"status":"succeeded"}}}`},
@@ -29,9 +29,14 @@ var readyCases = []struct {
 	{name: "another object", preset: "stripe.charge", body: `{"type":"customer.created","data":{"object":{"id":"cus_1"}}}`},
 
 	{
-		name: "payment", preset: "stripe.payment_intent", then: "resolve", key: "stripe:pi_1",
-		body:  `{"type":"payment_intent.succeeded","data":{"object":{"id":"pi_1","client_secret":"pi_1_secret_2","amount":9007199254740993,"status":"succeeded"}}}`,
-		value: `{"data":{"object":{"amount":9007199254740993,"id":"pi_1","status":"succeeded"}},"type":"payment_intent.succeeded"}`,
+		name: "payment", preset: "stripe.payment_intent", then: "resolve", key: "stripe:pi_3QfAda",
+		body:  `{"id":"evt_3QfAda","object":"event","api_version":"2026-10-28","created":1795000000,"data":{"object":{"id":"pi_3QfAda","object":"payment_intent","amount":9007199254740993,"amount_received":9007199254740993,"client_secret":"pi_3QfAda_secret_Lovelace","currency":"eur","latest_charge":"ch_3QfAda","metadata":{"order":"order-42"},"status":"succeeded"}},"livemode":true,"type":"payment_intent.succeeded"}`,
+		value: `{"api_version":"2026-10-28","created":1795000000,"data":{"object":{"amount":9007199254740993,"amount_received":9007199254740993,"currency":"eur","id":"pi_3QfAda","latest_charge":"ch_3QfAda","metadata":{"order":"order-42"},"object":"payment_intent","status":"succeeded"}},"id":"evt_3QfAda","livemode":true,"object":"event","type":"payment_intent.succeeded"}`,
+	},
+	{
+		name: "payment without a secret", preset: "stripe.payment_intent", then: "resolve", key: "stripe:pi_1",
+		body:  `{"type":"payment_intent.succeeded","data":{"object":{"id":"pi_1","status":"succeeded"}}}`,
+		value: `{"data":{"object":{"id":"pi_1","status":"succeeded"}},"type":"payment_intent.succeeded"}`,
 	},
 	{name: "payment that may be tried again", preset: "stripe.payment_intent", body: `{"type":"payment_intent.payment_failed","data":{"object":{"id":"pi_1","status":"requires_payment_method"}}}`},
 	{name: "payment that is processed", preset: "stripe.payment_intent", body: `{"type":"payment_intent.processing","data":{"object":{"id":"pi_1"}}}`},
@@ -39,10 +44,18 @@ var readyCases = []struct {
 	{name: "payment that is canceled", preset: "stripe.payment_intent", then: "reject", key: "stripe:pi_1", message: "the payment was canceled: abandoned", body: `{"type":"payment_intent.canceled","data":{"object":{"id":"pi_1","cancellation_reason":"abandoned"}}}`},
 	{name: "payment that is canceled without a reason", preset: "stripe.payment_intent", then: "reject", key: "stripe:pi_1", message: "the payment was canceled: no reason", body: `{"type":"payment_intent.canceled","data":{"object":{"id":"pi_1","cancellation_reason":null}}}`},
 
-	{name: "session that is paid", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"paid"}},"type":"checkout.session.completed"}`},
-	{name: "session without a payment", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}},"type":"checkout.session.completed"}`},
+	{
+		name: "session that is paid", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1",
+		body:  `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","amount_total":1999,"client_secret":"cs_test_1_secret_Lovelace","payment_status":"paid","ui_mode":"embedded"}}}`,
+		value: `{"data":{"object":{"amount_total":1999,"id":"cs_test_1","payment_status":"paid","ui_mode":"embedded"}},"type":"checkout.session.completed"}`,
+	},
+	{
+		name: "session without a payment", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1",
+		body:  `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","client_secret":null,"payment_status":"no_payment_required"}}}`,
+		value: `{"data":{"object":{"id":"cs_test_1","payment_status":"no_payment_required"}},"type":"checkout.session.completed"}`,
+	},
 	{name: "session that is not paid yet", preset: "stripe.checkout_session", body: `{"type":"checkout.session.completed","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
-	{name: "session that is paid later", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"type":"checkout.session.async_payment_succeeded","data":{"object":{"id":"cs_test_1","payment_status":"paid"}}}`, value: `{"data":{"object":{"id":"cs_test_1","payment_status":"paid"}},"type":"checkout.session.async_payment_succeeded"}`},
+	{name: "session that is paid later", preset: "stripe.checkout_session", then: "resolve", key: "stripe:cs_test_1", body: `{"data":{"object":{"id":"cs_test_1","payment_status":"paid"}},"type":"checkout.session.async_payment_succeeded"}`},
 	{name: "session whose payment fails", preset: "stripe.checkout_session", then: "reject", key: "stripe:cs_test_1", message: "the payment failed", body: `{"type":"checkout.session.async_payment_failed","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
 	{name: "session that expires", preset: "stripe.checkout_session", then: "reject", key: "stripe:cs_test_1", message: "the checkout session expired", body: `{"type":"checkout.session.expired","data":{"object":{"id":"cs_test_1","payment_status":"unpaid"}}}`},
 
@@ -103,6 +116,38 @@ func TestReadyRules(t *testing.T) {
 	}
 	for _, name := range rule.Ready() {
 		require.True(t, tested[name], name)
+	}
+}
+
+// A secret of the sender is in no part of a judgment, whether the promise resolves or
+// rejects.
+func TestReadyRulesStoreNoSecret(t *testing.T) {
+	t.Parallel()
+	stripe := func(kind string) string {
+		return `{"type":"` + kind + `","data":{"object":{"id":"x_1","payment_status":"paid","client_secret":"planted","client_secret":"planted"}}}`
+	}
+	slack := func(action string) string {
+		return `{"type":"block_actions","token":"planted","trigger_id":"planted","response_url":"https://planted.example","response_urls":[{"response_url":"planted"}],` +
+			`"user":{"id":"U1"},"actions":[{"action_id":"` + action + `","value":"order-42"}]}`
+	}
+	for preset, bodies := range map[string][]string{
+		"stripe.payment_intent":   {stripe("payment_intent.succeeded"), stripe("payment_intent.canceled")},
+		"stripe.checkout_session": {stripe("checkout.session.completed"), stripe("checkout.session.async_payment_succeeded"), stripe("checkout.session.async_payment_failed"), stripe("checkout.session.expired")},
+		"slack.button":            {slack("promise.resolve"), slack("promise.reject")},
+	} {
+		for _, body := range bodies {
+			t.Run(preset+" "+body[:48], func(t *testing.T) {
+				t.Parallel()
+				j := judgeOne(t, promise.SourceDefinition{KeyPrefix: "s", Rules: []promise.SourceRule{{Preset: preset}}}, body)
+				require.False(t, j.Failed, j.Reason)
+				require.Equal(t, preset, j.Rule)
+				require.NotContains(t, string(j.Result.Value), "planted")
+				if j.Result.Message != nil {
+					require.NotContains(t, *j.Result.Message, "planted")
+				}
+				require.NotContains(t, j.Key+j.EventID+j.Reason, "planted")
+			})
+		}
 	}
 }
 

@@ -14,9 +14,14 @@
 // An expression may use CEL's standard functions and macros, optional types (body.?a.b,
 // orValue), and these methods of strings: lowerAscii, upperAscii, trim, split, replace,
 // substring, indexOf, lastIndexOf, and join of a list. They count in characters, as CEL's
-// string extension does. body.omit('a.b') is the body without the member b of its member
-// a, or the body itself if there is no such member. No function reads a clock, a random number or the network. The
+// string extension does. No function reads a clock, a random number or the network. The
 // pattern of matches is a literal. An expression makes no protobuf messages.
+//
+// The method omit returns an object without a field: body.omit('data.object.token'). Its
+// argument is a literal path of names with a dot between them, so it cannot remove a name
+// that has a dot. If there is no such field, the result is the object as it is. In a list
+// it removes the field from each element. The result is encoded again as a value, so it
+// does not have the body's bytes.
 //
 // Numbers: an integer of 64 bits, signed or unsigned, is an int or a uint, so that
 // string(body.id) has exactly its digits; -0 is 0. A larger integer is a string of its
@@ -38,7 +43,8 @@ import (
 )
 
 // The limits beside those of package promise. A unit of cost is a step of CEL, 10 bytes
-// of a text that a function reads or makes, or an element of a list that it compares.
+// of a text that a function reads or makes, or an element of a list that it compares. An
+// element that omit copies costs three.
 const (
 	MaxCost        = 1_000_000 // of an expression's evaluation
 	MaxRequestCost = 2_000_000 // of all evaluations for a request
