@@ -18,13 +18,11 @@ import (
 // The limits of an expression beside promise.MaxExpression. They bound the time of its
 // compilation.
 const (
-	maxNodes       = 5_000
-	maxDepth       = 100     // of the grammar's rules; a sum of 90 texts is as deep
-	maxLiterals    = 16      // literals of lists and maps within each other
-	maxMacros      = 10      // calls of map, filter, exists and the like
-	maxRegex       = 200     // instructions of a pattern
-	maxMatchedText = 1 << 16 // bytes that a pattern is applied to
-	maxDetail      = 300     // bytes of an error's text that cel makes
+	maxNodes    = 5_000
+	maxDepth    = 100 // of the grammar's rules; a sum of 90 texts is as deep
+	maxLiterals = 16  // lists, maps, optional.of and type within each other
+	maxMacros   = 10  // calls of map, filter, exists and the like
+	maxDetail   = 300 // bytes of an error's text that cel makes
 )
 
 // A scope is a set of variables and of permitted results of an expression.
@@ -126,7 +124,7 @@ func (c compiler) compile(field, text string, s scope) (*expression, error) {
 	if !s.permits(checked.OutputType()) {
 		return nil, fault(field, promise.CodeOutOfRange, field+" makes a value of type "+typeName(checked.OutputType())+". It must be "+s.want+".")
 	}
-	program, err := env.Program(checked, cel.CostTracking(meter{}), cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(64),
+	program, err := env.Program(checked, cel.CostTracking(instructions(checked.NativeRep())), cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(64),
 		cel.MemoryTracking(types.MemoryTrackerSizeCalculator(sizes)), cel.MemoryLimit(maxSize), cel.OptimizeRegex(boundedRegex))
 	if err != nil {
 		return nil, fault(field, promise.CodeOutOfRange, field+": "+cut(err.Error(), maxDetail)+".")
@@ -175,7 +173,7 @@ func unsupported(a *ast.AST) *common.Error {
 	if literalDepth(ast.NavigateAST(a)) > maxLiterals {
 		return &common.Error{
 			Location: a.SourceInfo().GetStartLocation(a.Expr().ID()),
-			Message:  "an expression may have at most " + strconv.Itoa(maxLiterals) + " lists and maps within each other",
+			Message:  "an expression may have at most " + strconv.Itoa(maxLiterals) + " lists, maps and calls of optional.of and type within each other",
 		}
 	}
 	report := func(e ast.Expr, message string) {
@@ -193,8 +191,10 @@ func unsupported(a *ast.AST) *common.Error {
 			}
 		case ast.CallKind:
 			call := e.AsCall()
-			if args := call.Args(); call.FunctionName() == overloads.Matches && len(args) > 0 && args[len(args)-1].Kind() != ast.LiteralKind {
-				report(e, "the pattern of matches must be a literal")
+			if args := call.Args(); call.FunctionName() == overloads.Matches && len(args) > 0 {
+				if why := unsupportedPattern(args[len(args)-1]); why != "" {
+					report(e, why)
+				}
 			}
 			if call.FunctionName() == omitName && !omitsFields(call) {
 				report(e, "the path of omit must be a literal of names with a dot between them, such as 'data.object.token'")
@@ -204,15 +204,21 @@ func unsupported(a *ast.AST) *common.Error {
 	return found
 }
 
-// literalDepth returns the number of literals of lists and maps that are within each
-// other.
+// literalDepth returns the number of literals of lists and maps, and of calls that make a
+// type of another type, that are within each other. The time of cel's check grows with its
+// cube.
 func literalDepth(e ast.NavigableExpr) int {
 	deepest := 0
 	for _, child := range e.Children() {
 		deepest = max(deepest, literalDepth(child))
 	}
-	if k := e.Kind(); k == ast.ListKind || k == ast.MapKind {
+	switch e.Kind() {
+	case ast.ListKind, ast.MapKind:
 		deepest++
+	case ast.CallKind:
+		if name := e.AsCall().FunctionName(); name == "of" || name == "ofNonZeroValue" || name == overloads.TypeConvertType {
+			deepest++
+		}
 	}
 	return deepest
 }

@@ -29,13 +29,11 @@ type encoder struct{ out bytes.Buffer }
 
 // encode returns a value as JSON: an integer with all its digits, a double as the
 // shortest text that means it, bytes in base64, a timestamp as RFC 3339 in UTC, and a map
-// with sorted names.
+// with sorted names. With an error it returns what it had written before.
 func encode(v ref.Val) ([]byte, error) {
 	var e encoder
-	if err := e.value(v); err != nil {
-		return nil, err
-	}
-	return e.out.Bytes(), nil
+	err := e.value(v)
+	return e.out.Bytes(), err
 }
 
 func (e *encoder) value(v ref.Val) error {

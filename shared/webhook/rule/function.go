@@ -2,7 +2,6 @@ package rule
 
 import (
 	"errors"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -13,7 +12,6 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
-	"cel.dev/cel-go/interpreter"
 )
 
 const (
@@ -35,11 +33,12 @@ func (e functionError) Error() string { return string(e) }
 func fail(text string) ref.Val { return types.WrapErr(functionError(text)) }
 
 // A meter charges each call for the texts and lists that it walks, whatever types cel
-// knows. cel's own model takes a variable of type dyn to cost nothing.
-type meter struct{}
+// knows. cel's own model takes a variable of type dyn to cost nothing. A meter has the
+// number of instructions of each pattern in the expression.
+type meter map[string]int
 
 // CallCost implements cel's ActualCostEstimator.
-func (meter) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
+func (m meter) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
 	charge := uint64(1)
 	switch {
 	case function == operators.Equals || function == operators.NotEquals:
@@ -56,9 +55,9 @@ func (meter) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint6
 	case function == overloads.StartsWith || function == overloads.EndsWith:
 		charge += textCost(args[1])
 	case function == overloads.Matches:
-		charge += textCost(args[0]) * (1 + 5*textCost(args[1]))
+		charge += m.matchCost(args[0], args[1])
 	case strings.HasPrefix(function, "get") && len(args) == 2:
-		charge += 100 // reads a time zone
+		charge += 100 + textCost(args[1]) // reads a time zone
 	case function == omitName:
 		charge += textCost(args[1]) + 3*walked(args[0], fields(str(args[1]))) // a copy takes three steps' time
 	default:
@@ -66,8 +65,11 @@ func (meter) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint6
 		for _, arg := range args {
 			charge += textCost(arg)
 		}
-		if function == "join" {
+		switch function {
+		case "join":
 			charge += size(args[0])
+		case "split":
+			charge += size(result)
 		}
 	}
 	return &charge
@@ -86,28 +88,6 @@ func textCost(v ref.Val) uint64 {
 }
 
 func size(v ref.Val) uint64 { return uint64(sizes.AggregateSize(v)) }
-
-// boundedRegex compiles each pattern once, and limits the text that it is applied to.
-var boundedRegex = &interpreter.RegexOptimization{
-	Function:   overloads.Matches,
-	RegexIndex: 1,
-	Factory: func(call interpreter.InterpretableCall, pattern string) (interpreter.InterpretableCall, error) {
-		compiled, err := regexp.Compile(pattern)
-		if err != nil {
-			return nil, err
-		}
-		return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), func(args ...ref.Val) ref.Val {
-			text, ok := args[0].(types.String)
-			switch {
-			case !ok:
-				return types.MaybeNoSuchOverloadErr(args[0])
-			case len(text) > maxMatchedText:
-				return fail("matches takes a text of at most " + strconv.Itoa(maxMatchedText) + " bytes")
-			}
-			return types.Bool(compiled.MatchString(string(text)))
-		}), nil
-	},
-}
 
 // functions declares the methods of this package. Those of strings do what the functions
 // of the same names in cel's package ext do, except that each call has a bound of time and

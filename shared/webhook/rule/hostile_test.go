@@ -14,12 +14,13 @@ import (
 
 // hostileBody has long texts and lists, and an object with many members.
 func hostileBody() []byte {
+	// An expression over n is cheap, unless a function is: a loop over l is expensive as it is.
 	numbers := strings.TrimSuffix(strings.Repeat("1,", 50_000), ",")
 	var wide strings.Builder
 	for i := range 20_000 {
 		fmt.Fprintf(&wide, `"n%d":1,`, i)
 	}
-	return []byte(`{"s":"` + strings.Repeat("ab", 1<<20) + `","m":"` + strings.Repeat("ab", 1<<14) + `","l":[` + numbers + `],"w":{` + wide.String() + `"last":1},"o":{"id":5}}`)
+	return []byte(`{"s":"` + strings.Repeat("ab", 1<<20) + `","m":"` + strings.Repeat("ab", 1<<14) + `","l":[` + numbers + `],"w":{` + wide.String() + `"last":1},"k":"` + strings.Repeat("a", 1<<16) + `","n":[` + strings.Repeat("1,", 9) + `1],"o":{"id":5}}`)
 }
 
 // grow returns an expression that starts with a list and repeats a macro.
@@ -35,6 +36,11 @@ var hostile = map[string]string{
 	"compare nested maps":     grow("[[{'a':0},{'a':0}]]", ".map(x, [{'a':x[0],'b':x[0],'c':x[0],'d':x[0]},{'a':x[1],'b':x[1],'c':x[1],'d':x[1]}])", 9, ".exists(a, a[0] == a[1])"),
 	"three loops":             "body.l.exists(a, body.l.exists(b, body.l.exists(c, a+b+c < -1)))",
 	"pattern in a loop":       "body.l.exists(a, body.m.matches('(a|b|ab|ba|abab)*(a|b)*c$'))",
+	"long pattern in a loop":  "body.n.exists(a, body.k.matches('.{0,60}x$'))",
+	"pattern of classes":      "body.n.exists(a, body.k.matches('\\\\pL{90}x'))",
+	"short text in a loop":    "body.l.exists(a, 'ababababa'.matches('[ab]{0,60}[^a]{0,20}x'))",
+	"split to letters":        "body.l.exists(a, body.k.substring(0, 9999).split('').size() == 0)",
+	"long time zone":          "body.l.exists(a, timestamp(a).getHours(body.s) == 77)",
 	"contains in a loop":      "body.l.exists(a, body.s.contains('abababababababababababababababababX'))",
 	"in, in a loop":           "body.l.exists(a, -1 in body.l)",
 	"compare lists in a loop": "body.l.exists(a, body.l != body.l)",
@@ -112,6 +118,37 @@ func TestMadeBytes(t *testing.T) {
 	for _, j := range judged.Items[8:] {
 		require.Equal(t, "rule 1, value: the values of the request have more than 16777216 bytes", j.Reason)
 		require.Empty(t, j.Result.Value)
+	}
+}
+
+// Work on a text or a value counts even if it is in vain, so that no item of many repeats
+// it.
+func TestItemsInVain(t *testing.T) { // not parallel: it measures the process's memory
+	body := `{"s":"` + strings.Repeat("a", 1_100_000) + `","i":[` + strings.TrimSuffix(strings.Repeat("1,", 1000), ",") + `]}`
+	for name, c := range map[string]struct {
+		rule   promise.SourceRule
+		reason string
+	}{
+		"values that are too long": {resolveWith("[body.s, body.s]"), "rule 1, value: the values of the request have more than 16777216 bytes"},
+		"values that JSON lacks":   {resolveWith("[body, 1.0 / 0.0]"), "rule 1, value: the values of the request have more than 16777216 bytes"},
+		"too many values":          {resolveWith("body"), "rule 1, value: the values of the request have more than 16777216 bytes"},
+		"keys that are too long":   {resolve("", "body.s"), "rule 1, key: the rules cost too much for one request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := compile(t, promise.SourceDefinition{KeyPrefix: "x:", Each: "body.i", Rules: []promise.SourceRule{c.rule}})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			judged, err := p.Judge(t.Context(), promise.WebhookInput{Body: []byte(body)})
+			runtime.ReadMemStats(&after)
+			require.NoError(t, err)
+			checkJudged(t, judged, name)
+			require.Len(t, judged.Items, 1000)
+			for _, j := range judged.Items[20:] {
+				require.True(t, j.Failed)
+				require.Equal(t, c.reason, j.Reason)
+			}
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(128<<20))
+		})
 	}
 }
 

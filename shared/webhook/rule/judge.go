@@ -253,13 +253,18 @@ func (r *request) value(rule *rule, text func() ([]byte, error)) ([]byte, error)
 	return r.encode(v)
 }
 
-// encode returns a value as JSON, unless the request has made too much of it.
+// encode returns a value as JSON, unless the request has made too much of it. A text that
+// encode gives up counts, too, because its bytes took time.
 func (r *request) encode(v ref.Val) ([]byte, error) {
+	if err := r.make(0); err != nil {
+		return nil, err
+	}
 	text, err := encode(v)
+	tooMuch := r.make(len(text))
 	if err != nil {
 		return nil, functionError(err.Error())
 	}
-	return text, r.make(len(text))
+	return text, tooMuch
 }
 
 // make counts the bytes of a result that does not share the body's memory.
@@ -321,6 +326,7 @@ func (r *request) evaluate(e *expression) (ref.Val, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.cost += textCost(v) // the rule reads it
 	return v, nil
 }
 

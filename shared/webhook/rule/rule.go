@@ -43,8 +43,9 @@ import (
 )
 
 // The limits beside those of package promise. A unit of cost is a step of CEL, 10 bytes
-// of a text that a function reads or makes, or an element of a list that it compares. An
-// element that omit copies costs three.
+// of a text that a function reads or makes, or an element of a list that it compares or
+// makes. An element that omit copies costs three. A match costs a unit for 10 bytes of
+// its text, times the number of instructions of its pattern.
 const (
 	MaxCost        = 1_000_000 // of an expression's evaluation
 	MaxRequestCost = 2_000_000 // of all evaluations for a request
