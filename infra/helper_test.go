@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flovyn/promises/infra/build"
 	"github.com/flovyn/promises/shared/skip"
 )
 
@@ -31,14 +33,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// app builds the CDK app once and returns its path.
+// app builds the CDK app once and returns its path. It also builds the functions, which build.Functions keeps: syntheses
+// that run at once would each link all of them.
 var app = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(folder, "infra")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	return path, err
+	return path, build.Functions(context.Background(), filepath.Join(folder, "functions"), build.Lambda)
 })
 
 // joined returns the text that Fn::Join makes, with {Region} for {"Ref": "AWS::Region"}.
@@ -101,12 +103,12 @@ func synthesize(t *testing.T, overrides map[string]string) (dir, output string, 
 	for name, value := range overrides {
 		file.Context[name] = value
 	}
-	context, err := json.Marshal(file.Context)
+	settings, err := json.Marshal(file.Context)
 	require.NoError(t, err)
 	dir = filepath.Join(t.TempDir(), "cdk.out")
 	cmd := exec.Command(path)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CDK_OUTDIR="+dir, "CDK_CONTEXT_JSON="+string(context), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20")
+	cmd.Env = append(os.Environ(), "CDK_OUTDIR="+dir, "CDK_CONTEXT_JSON="+string(settings), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()

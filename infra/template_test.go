@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +41,7 @@ var facts = []struct {
 }
 
 // TestTemplates covers both databases, both sizes, guarded and unguarded stages, all settings and none. Each template is
-// synthesised once, and all facts are checked on it.
+// synthesised once, and all facts are checked on it. Production is synthesised again, to compare the two.
 func TestTemplates(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -72,6 +75,9 @@ func TestTemplates(t *testing.T) {
 			b, err := os.ReadFile(filepath.Join(tmpl.dir, "promises-"+tmpl.stage+".template.json"))
 			require.NoError(t, err)
 			require.NoError(t, json.Unmarshal(b, &tmpl))
+			if c.guarded && c.large {
+				t.Run("a second synthesis writes the same bytes", tmpl.checkRepeatable)
+			}
 			for _, group := range facts {
 				t.Run(group.subject, func(t *testing.T) {
 					for _, f := range group.facts {
@@ -101,6 +107,32 @@ var synthesisFacts = []fact{
 		}
 	}},
 	{"cdk.json sets each feature flag whose default is not the recommended value", checkFeatureFlags},
+}
+
+// checkRepeatable fails if a second synthesis writes other bytes. A deployment must change only the resources whose
+// definition changed.
+func (tmpl template) checkRepeatable(t *testing.T) {
+	again, out, err := synthesize(t, tmpl.settings)
+	require.NoError(t, err, out)
+	first := fileSums(t, tmpl.dir)
+	require.NotEmpty(t, first)
+	require.Equal(t, first, fileSums(t, again))
+}
+
+// fileSums returns the SHA-256 of each file in dir, by its path in dir.
+func fileSums(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		sum := sha256.Sum256(b)
+		all[strings.TrimPrefix(path, dir)] = hex.EncodeToString(sum[:])
+		return err
+	}))
+	return all
 }
 
 type pluginReport struct {
