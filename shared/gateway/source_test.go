@@ -107,6 +107,14 @@ func publicKey(t testing.TB) string {
 	return base64.StdEncoding.EncodeToString(der)
 }
 
+// retiring returns the time at which the older secret in an answer retires.
+func retiring(t testing.TB, answer map[string]any) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, answer["secrets"].([]any)[1].(map[string]any)["retiresAt"].(string))
+	require.NoError(t, err)
+	return at
+}
+
 // versions returns the versions in an answer's secrets.
 func versions(answer map[string]any) []any {
 	list := []any{}
@@ -211,6 +219,13 @@ func TestASource(t *testing.T) {
 		require.Regexp(t, `^[0-9a-f]{64}$`, s.integrate(t, changing("github"))["secret"])
 		_, err := s.direct(t, "manage-integrations", `{"tenant":"demo",`+changing("github")+`,"secret":"another secret"}`)
 		requireFunctionError(t, "conflict", err) // both may verify, so neither ends unasked
+		s.integrate(t, `"action":"delete-source","name":"changing"`)
+
+		s.integrate(t, changing("github"))
+		rotated := s.integrate(t, `"action":"rotate-source-secret","name":"changing","overlapSeconds":60`)
+		changed := s.integrate(t, changing("sendgrid")+key)
+		require.Equal(t, []any{3.0, 1.0}, versions(changed))
+		require.WithinDuration(t, retiring(t, rotated), retiring(t, changed), 10*time.Second, "the first secret ends as soon as the rotation wanted")
 		s.integrate(t, `"action":"delete-source","name":"changing"`)
 	})
 	t.Run("the URL that the sender signs stands beside the source's", func(t *testing.T) {

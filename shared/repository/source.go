@@ -192,6 +192,9 @@ func (r *Repository) changeSource(ctx context.Context, s storedSource, p promise
 	if c.sealed != nil {
 		if useless && len(s.secrets) > 1 {
 			c.ends = s.secrets[0].Version
+			if at := s.secrets[1].RetireAt; at != nil { // it stays no longer than it would have
+				c.overlap = min(c.overlap, max(0, time.Until(*at)))
+			}
 		}
 		if c.former, err = formerSourceSecret(s.secrets, c.ends); err != nil {
 			return storedSource{}, thirdSecret(err)

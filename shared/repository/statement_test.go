@@ -163,7 +163,7 @@ func TestOneRoundTrip(t *testing.T) {
 		{"rotate a source's secret", 2, func() error {
 			return errOf2(r.RotateSourceSecret(ctx, tenant, "stripe", promise.Rotation{}, sealed))
 		}},
-		{"touch a source", 1, func() error { return r.TouchSource(ctx, tenant, "stripe", promise.SourceTouch{}) }},
+		{"touch a source", 1, func() error { return r.TouchSource(ctx, tenant, "stripe", promise.SourceTouch{ID: source.ID}) }},
 		{"receive, held", 1, func() error { return errOf(r.Receive(ctx, tenant, held)) }},
 		{"receive again", 1, func() error { return errOf(r.Receive(ctx, tenant, held)) }},
 		{"create with a webhook's early settlement", 1, func() error { return errOf(r.Create(ctx, tenant, withKey(draft("w"), "webhook", time.Hour))) }},
