@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -182,4 +183,90 @@ func Example_invoke() {
 	payment, err := client.Await[Payment](ctx, c, created.Identifier)
 	fmt.Println(payment.Status, err)
 	// Output: paid <nil>
+}
+
+// A paused destination's deliveries wait. One that is repeated is due at once.
+func ExampleClient_RetryDelivery() {
+	c, ctx := connect(), background()
+	if _, err := c.PutDestination(ctx, "paused", "http://127.0.0.1:9/hook"); err != nil {
+		fmt.Println(err)
+	}
+	paused, err := c.EnableDestination(ctx, "paused", false)
+	fmt.Println(paused.Enabled, err)
+	created, err := c.Create(ctx, client.Create{
+		Workflow: client.WorkflowID("orders/paused"), Name: "payment", Notify: []client.Target{{Destination: "paused"}},
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	if _, err := c.Resolve(ctx, created.Identifier, Payment{Status: "paid"}); err != nil {
+		fmt.Println(err)
+	}
+	for d, err := range c.Deliveries(ctx, client.DeliveryFilter{PromiseID: created.PromiseID}) {
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		again, err := c.RetryDelivery(ctx, d.DeliveryID)
+		fmt.Println(again.State, err)
+	}
+	// Output:
+	// false <nil>
+	// due <nil>
+}
+
+// A promise that is created without Notify notifies the default destination.
+func ExampleClient_SetDefaultDestination() {
+	c, ctx := connect(), background()
+	if _, err := c.PutDestination(ctx, "usual", "http://127.0.0.1:9/hook"); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(c.SetDefaultDestination(ctx, "usual"))
+	created, err := c.Create(ctx, client.Create{Workflow: client.WorkflowID("orders/usual"), Name: "payment"})
+	if err != nil {
+		fmt.Println(err)
+	}
+	read, err := c.Get(ctx, created.Identifier)
+	fmt.Println(len(read.Deliveries), err)
+	fmt.Println(c.SetDefaultDestination(ctx, "")) // none
+	// Output:
+	// <nil>
+	// 1 <nil>
+	// <nil>
+}
+
+// A disabled source refuses every request.
+func ExampleClient_EnableSource() {
+	c, ctx := connect(), background()
+	source, err := c.PutSource(ctx, "builds", client.SourceDefinition{
+		Verifier: client.Verifier{Preset: "github"}, Rules: []client.Rule{{Preset: "github.workflow_run"}},
+	}, "")
+	fmt.Println(source.Secret != "", err) // enter source.URL and source.Secret at GitHub
+	source, err = c.EnableSource(ctx, "builds", false)
+	fmt.Println(source.Enabled, err)
+	for one, err := range c.Sources(ctx) {
+		if one.Name == "builds" || err != nil {
+			fmt.Println(one.Enabled, err)
+		}
+	}
+	fmt.Println(c.DeleteSource(ctx, "builds"))
+	// Output:
+	// true <nil>
+	// false <nil>
+	// false <nil>
+	// <nil>
+}
+
+// A callback URL is a secret. Revoking ends all that were handed out for the promise.
+func ExampleClient_RevokeTokens() {
+	c, ctx := connect(), background()
+	created, err := c.Create(ctx, client.Create{
+		Workflow: client.WorkflowID("orders/revoked"), Name: "approval", Tokens: &client.Tokens{Verbs: []string{"resolve"}, TTL: time.Hour},
+	})
+	fmt.Println(strings.Contains(created.ResolveURL, "token="), err)
+	_, at, err := c.RevokeTokens(ctx, created.Identifier)
+	fmt.Println(at.IsZero(), err)
+	// Output:
+	// true <nil>
+	// false <nil>
 }

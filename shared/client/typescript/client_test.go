@@ -136,6 +136,7 @@ func startRunner(t *testing.T, dir string) string {
 	t.Cleanup(func() { os.RemoveAll(data) })
 	runner := exec.CommandContext(context.WithoutCancel(t.Context()), binary, "--http", "127.0.0.1:0", "--lambda", "127.0.0.1:0",
 		"--data", filepath.Join(data, "pg"), "--ready-file", ready)
+	runner.Env = append(os.Environ(), "DATABASE_URL=") // a database of its own
 	runner.Dir = "../../.."
 	var log strings.Builder
 	runner.Stderr, runner.Stdout = &log, &log
