@@ -67,14 +67,14 @@ func TestClient(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), text, 0o600))
 	}
-	guide, err := os.ReadFile("README.md")
+	guide, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	var blocks []byte
 	for _, block := range regexp.MustCompile("(?s)\n```ts\n(.*?)```").FindAllSubmatch(guide, -1) {
 		blocks = append(blocks, block[1]...)
 	}
 	require.NotEmpty(t, blocks)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "guide.ts"), append(blocks, "export { receive, value };\n"...), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "guide.ts"), append(blocks, "export { payment, receive };\n"...), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"type":"module"}`), 0o600))
 	run(t, dir, "npx", "tsc", "--strict", "--noUncheckedIndexedAccess", "--exactOptionalPropertyTypes", "--noImplicitOverride", "--noUnusedLocals",
 		"--target", "es2022", "--lib", "es2022,dom,dom.iterable,esnext.disposable", "--module", "nodenext", "--types", "node", "promises.ts", "promises.test.ts", "guide.ts")
